@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Each makes .venv if it is missing and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.PHONY: demo test lint check wheel clean
+
+demo: $(VENV)/.core
+	rm -rf $(RUN)
+	$(BIN)/expost train rae-l2 --data mnist-5k --out $(RUN)
+	$(BIN)/expost fit $(RUN) --density gaussian
+	$(BIN)/expost fit $(RUN) --density gmm --components 10
+	$(BIN)/expost sample $(RUN) --density gaussian -n 100 --out $(RUN)/samples-gaussian.png
+	$(BIN)/expost sample $(RUN) --density gmm -n 100 --out $(RUN)/samples-gmm.png
+	$(BIN)/expost reconstruct $(RUN) --out $(RUN)/reconstructions.png
+	$(BIN)/expost interpolate $(RUN) --out $(RUN)/interpolations.png
+	$(BIN)/expost evaluate $(RUN) --features digits
+	@echo "pictures and scores: $(RUN)/*.png, $(RUN)/metrics.json"
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST)
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.core

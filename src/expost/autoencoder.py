@@ -1,0 +1,176 @@
+"""The autoencoder: encoder + decoder + latent + latent penalty + decoder regularizer + reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from expost.config import ModelConfig
+from expost.errors import UsageError
+from expost.latents import LATENTS, Latent
+from expost.networks import NETWORKS
+from expost.penalties import PENALTIES, Penalty
+from expost.reconstruction import RECONSTRUCTIONS, Reconstruction
+from expost.registry import construct
+from expost.regularizers import REGULARIZERS, Regularizer
+from expost.types import LatentCode, Loss
+
+
+class Autoencoder(nn.Module):
+    """One row of choices, trained by one objective (Ghosh et al. 2020, eq. 9).
+
+    L = L_REC(x, D(z)) + beta * L_Z(code) + lambda * L_REG(D, code), with the code from the latent applied to E(x);
+    every term is summed over an example's dimensions and averaged over the batch.
+
+    Args:
+        encoder: Maps examples (B, *shape) to features.
+        latent: Maps features to codes.
+        decoder: Maps codes to examples.
+        penalty: The term L_Z.
+        regularizer: The term L_REG, or a reparametrisation, already prepared.
+        reconstruction: The term L_REC.
+        beta: Weight of the penalty, at least 0.
+        regularizer_weight: lambda, at least 0.
+        input_noise: Standard deviation of Gaussian noise on the encoder's input while training; noisy examples are
+            clipped to [0, 1], and the clean ones are the target.
+        shape: Shape of one example.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        latent: Latent,
+        decoder: nn.Module,
+        penalty: Penalty,
+        regularizer: Regularizer,
+        reconstruction: Reconstruction,
+        beta: float,
+        regularizer_weight: float,
+        shape: Sequence[int],
+        input_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.latent = latent
+        self.decoder = decoder
+        self.penalty = penalty
+        self.regularizer = regularizer
+        self.reconstruction = reconstruction
+        self.beta = beta
+        self.regularizer_weight = regularizer_weight
+        self.shape = tuple(shape)
+        self.input_noise = input_noise
+
+    def code(self, x: Tensor, noise: bool = False) -> LatentCode:
+        """Return the codes of `x`, without the decoder.
+
+        Args:
+            x: Examples, float, shape (B, *shape); images in [0, 1].
+            noise: Whether a stochastic latent draws z from its posterior.
+
+        Raises:
+            UsageError: if the examples have another shape than the model was built for.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise UsageError(f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}")
+        features = self.encoder(x)
+        if not self.latent.spatial:
+            features = features.flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.latent(features.float(), noise)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the noiseless codes E(x), float32, shape (B, d) or (B, d, h, w)."""
+        return self.code(x).mean
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return D(z), float32, shape (B, *shape)."""
+        return self.decoder(self.latent.decodable(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the noiseless reconstructions D(E(x))."""
+        return self.decoder(self.code(x).z)
+
+    def loss(self, x: Tensor, regularize: bool = True) -> Loss:
+        """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
+
+        Args:
+            x: Examples, float, shape (B, *shape); images in [0, 1].
+            regularize: Whether to compute L_REG, which says nothing about held-out examples; zero otherwise.
+        """
+        noisy = x
+        if self.input_noise and self.training:
+            noisy = (x + self.input_noise * torch.randn_like(x)).clamp(0, 1)
+        code = self.code(noisy, noise=True)
+        output = self.decoder(code.z)
+        with torch.autocast(x.device.type, enabled=False):
+            reconstruction = self.reconstruction(x, output.float())
+            penalty = self.penalty(code)
+        # a term without weight is not computed: the gradient penalty would cost as much as the rest
+        regularizer = (
+            self.regularizer.penalty(self.decoder, code)
+            if self.regularizer_weight and regularize
+            else reconstruction.new_zeros(())
+        )
+        total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
+        return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = None) -> Autoencoder:
+    """Build the autoencoder that a configuration describes, with fresh weights from torch's global generator.
+
+    Args:
+        config: The choices; see `expost.configure`.
+        networks: A pair (encoder, decoder) of your own. The encoder maps (B, *shape) to (B, F) features (anything with
+            more axes is flattened); the decoder maps (B, latent_dim) codes to (B, *shape). None builds
+            `config.network`.
+
+    Raises:
+        UsageError: if a name or an option is unknown, or shapes cannot work together; the message has the reason.
+    """
+    latent_class = LATENTS[config.latent.name]
+    if networks is None:
+        networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+    encoder, decoder = networks
+    regularizer = construct(REGULARIZERS, config.regularizer)
+    features = _probe(encoder, "encoder", torch.zeros(2, *config.shape))
+    if not latent_class.spatial:
+        features = features.flatten(1)
+    elif features.dim() != 4:
+        raise UsageError(
+            f"latent {config.latent.name} needs a map (B, F, h, w), the encoder gives {tuple(features.shape)}"
+        )
+    latent = construct(LATENTS, config.latent, in_features=features.shape[1], latent_dim=config.latent_dim)
+    output = _probe(decoder, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
+    if tuple(output.shape[1:]) != tuple(config.shape):
+        raise UsageError(f"the decoder gives shape {tuple(output.shape[1:])} for examples of shape {config.shape}")
+    regularizer.prepare(encoder, decoder)
+    return Autoencoder(
+        encoder,
+        latent,
+        decoder,
+        construct(PENALTIES, config.penalty),
+        regularizer,
+        construct(RECONSTRUCTIONS, config.reconstruction),
+        config.beta,
+        config.regularizer_weight,
+        config.shape,
+        config.input_noise,
+    )
+
+
+def _probe(network: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Run a network on zeros, in evaluation mode so that nothing in it changes, to learn what it gives."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.inference_mode():
+            output = network.eval()(x)
+    except (RuntimeError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"the {name} does not accept shape {tuple(x.shape)}: {reason}") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    return output

@@ -1,0 +1,183 @@
+"""Configuration: frozen dataclasses own the defaults; the command line, saved JSON and the docs derive from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from expost.errors import DataError, UsageError
+from expost.registry import Part
+
+#: Version of the run folder's layout; raised when an older expost could not read it.
+FORMAT = 1
+
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What an autoencoder is.
+
+    Attributes:
+        name: The zoo row it came from; a label, nothing depends on it.
+        shape: Shape of one example, (C, H, W) or (d,).
+        latent: Entry of the latent slot.
+        penalty: Entry of the penalty slot.
+        regularizer: Entry of the regularizer slot.
+        reconstruction: Entry of the reconstruction slot.
+        prior: The density that the model's own samples come from.
+        network: Entry of the network slot.
+        width: Channels of the first convolution, or units of a hidden layer.
+        latent_dim: Dimension d of a code.
+        beta: Weight of the penalty, paper form (sums, not means), at least 0.
+        regularizer_weight: Weight lambda of the regularizer, paper form, at least 0.
+        input_noise: Standard deviation of noise on the encoder's input in training, at least 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    latent: Part
+    penalty: Part
+    regularizer: Part
+    reconstruction: Part
+    prior: Part | None
+    network: str
+    width: int
+    latent_dim: int
+    beta: float
+    regularizer_weight: float
+    input_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be."""
+        _at_least("latent_dim", self.latent_dim, 1)
+        _at_least("width", self.width, 1)
+        for name in ("beta", "regularizer_weight", "input_noise"):
+            _at_least(name, getattr(self, name), 0)
+        if self.latent_dim > math.prod(self.shape):
+            raise UsageError(
+                f"latent_dim is {self.latent_dim}, more than the {math.prod(self.shape)} numbers of an example; "
+                "a code that large can copy its input: give a smaller --latent-dim"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How an autoencoder is trained.
+
+    Attributes:
+        epochs: Passes over the training set, at least 1.
+        batch_size: Examples per step; a smaller data set makes one batch of all it has. The last incomplete batch of an
+            epoch is left out (every epoch shuffles anew).
+        lr: Adam's initial learning rate, positive.
+        seed: Seeds weights, order and noise, at least 0.
+        device: auto (cuda, else mps, else cpu) or a torch device.
+        precision: float32, or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses.
+        patience: Epochs without a better validation loss before the learning rate is cut.
+        factor: What it is multiplied by.
+        tensorboard: Whether to write TensorBoard event files.
+    """
+
+    epochs: int = 25
+    batch_size: int = 100
+    lr: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "float32"
+    patience: int = 5
+    factor: float = 0.5
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("seed", self.seed, 0)
+        _at_least("patience", self.patience, 0)
+        if not (0 < self.lr < math.inf):
+            raise UsageError(f"lr is {self.lr}; give a positive learning rate")
+        if not 0 < self.factor < 1:
+            raise UsageError(f"factor is {self.factor}; give a number between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data a run uses.
+
+    Attributes:
+        name: Name or path, as `expost.load_data` takes it.
+        size: Side to which images are brought, or None to leave them.
+        limit: Largest number of examples of each split, or None for all.
+        seed: Seeds the split of data that come without one.
+    """
+
+    name: str
+    size: int | None = None
+    limit: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run was asked for, resolved; saved as `config.json`.
+
+    Attributes:
+        model: What is trained.
+        training: How.
+        data: On what.
+        preset: Where the defaults came from.
+        own_networks: Whether encoder and decoder are a person's own modules, which loading must be given again.
+        format: Version of the run folder's layout.
+        version: The expost version that made the run.
+    """
+
+    model: ModelConfig
+    training: TrainingConfig
+    data: DataConfig
+    preset: str
+    version: str
+    own_networks: bool = False
+    format: int = FORMAT
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not (least <= value < math.inf):
+        raise UsageError(f"{name} is {value}; give a number of at least {least}")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain JSON values."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def run_config_from_json(value: Any, path: Path) -> RunConfig:
+    """Read a run's configuration back, refusing unknown keys and newer formats.
+
+    Args:
+        value: Parsed JSON.
+        path: Where it came from, for messages.
+
+    Raises:
+        DataError: if it is of a newer format, or not a run's configuration.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"{path} does not hold a run's configuration; give a folder that expost train made")
+    version = value.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise DataError(
+            f"{path} has format {version}, newer than this expost reads ({FORMAT}); upgrade with: pip install -U expost"
+        )
+    try:
+        return TypeAdapter(RunConfig).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} is not a run's configuration: {where}: {first['msg']}; restore or remake it") from None
+
+
+for _config in (Part, ModelConfig, TrainingConfig, DataConfig, RunConfig):
+    setattr(_config, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 (pydantic looks for it on the class)

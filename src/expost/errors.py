@@ -1,0 +1,11 @@
+"""The two kinds of failure a person meets: a wrong word, and anything else."""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """The request itself is wrong: an unknown name, an option outside its range (exit status 2 on the command line)."""
+
+
+class DataError(ValueError):
+    """What was read cannot be used: a corrupt image, a truncated file, a NaN (exit status 1 on the command line)."""

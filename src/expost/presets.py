@@ -1,0 +1,300 @@
+"""The presets: sizes, weights and schedules for a model on data of a given shape.
+
+`paper` is the official code's configuration, converted to the paper's form of the objective, in which every term is
+summed over an example's dimensions. With N = C * H * W pixels and d latent dimensions the official losses are
+
+| family | official loss | divided out | paper form |
+|---|---|---|---|
+| RAE | mean over pixels + b * mean over d of z^2 + l * sum theta^2 | times N | beta = 2 b N / d, lambda = l N |
+| VAE | sum over H, W of the mean over C + k * KL | times C | beta = k C |
+| WAE | mean over pixels + m * MMD | times N | beta = m N |
+| WAE (CelebA) | s * sum + m * MMD | divided by s | beta = m / s |
+
+Scaling a loss by a constant leaves Adam's steps as they were (up to its epsilon), so learning rates carry over as they
+are. `small` keeps the same weights per pixel and per dimension with networks a quarter as wide, for a 2-core machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from expost.config import ModelConfig, TrainingConfig
+from expost.errors import UsageError
+from expost.registry import Part, Registry
+from expost.zoo import ZOO
+
+
+@dataclass(frozen=True)
+class Official:
+    """What the official configuration says of one model on one data set; weights in its own scaling.
+
+    Attributes:
+        b: Weight of the mean over latent dimensions of z^2 (RAE family).
+        l: Weight of the sum of squared decoder weights (RAE family).
+        k: Weight of the KL divergence (VAE family).
+        m: Weight of the MMD (WAE).
+        s: Scale of the summed squared error (WAE on CelebA); 0 where the error is a mean.
+        second_stage: Weight of the second stage's KL divergence (two-stage VAE).
+    """
+
+    b: float = 0.0
+    l: float = 0.0  # noqa: E741 (the official code's symbol)
+    k: float = 0.0
+    m: float = 0.0
+    s: float = 0.0
+    second_stage: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the paper's three data sets.
+
+    Attributes:
+        shape: (C, H, W).
+        latent_dim: d.
+        network: Entry of the network slot.
+        epochs: Passes over the training set.
+        epochs_of: Where a model's number differs.
+        lr: Initial learning rate of the RAE family.
+        tikhonov: Which decoder weights the official code decays.
+        gradient_penalty: lambda of the gradient penalty in paper form. Ours, chosen on validation data, since the
+            official penalty is another quantity (see `GradientPenalty`).
+        input_noise: Standard deviation of the WAE's input noise.
+        weights: The official weights by model.
+    """
+
+    shape: tuple[int, int, int]
+    latent_dim: int
+    network: str
+    epochs: int
+    epochs_of: Mapping[str, int]
+    lr: float
+    tikhonov: str
+    gradient_penalty: float
+    input_noise: float
+    weights: Mapping[str, Official]
+
+
+PAPER: Mapping[str, Setting] = {
+    "mnist": Setting(
+        shape=(1, 32, 32),
+        latent_dim=16,
+        network="conv4",
+        epochs=100,
+        epochs_of={},
+        lr=5e-4,
+        tikhonov="transposed-convolutions",
+        gradient_penalty=1e-3,
+        input_noise=0.0,
+        weights={
+            "ae": Official(),
+            "ae-l2": Official(l=1e-7),
+            "rae": Official(b=5e-4),
+            "rae-l2": Official(b=1e-4, l=1e-7),
+            "rae-gp": Official(b=1e-4),
+            "rae-sn": Official(b=9e-3),
+            "vae": Official(k=0.312),
+            "cv-vae": Official(k=0.039),
+            "wae-mmd": Official(m=3e-2),
+            "two-stage-vae": Official(k=0.312, second_stage=1.5e-3),
+        },
+    ),
+    "cifar10": Setting(
+        shape=(3, 32, 32),
+        latent_dim=128,
+        network="conv4",
+        epochs=100,
+        epochs_of={"wae-mmd": 70, "cv-vae": 70, "rae-gp": 70},
+        lr=5e-4,
+        tikhonov="transposed-convolutions",
+        gradient_penalty=1e-3,
+        input_noise=0.0,
+        weights={
+            "ae": Official(),
+            "ae-l2": Official(l=1e-6),
+            "rae": Official(b=1e-2),
+            "rae-l2": Official(b=1e-3, l=1e-6),
+            "rae-gp": Official(b=9e-4),
+            "rae-sn": Official(b=3e-2),
+            "vae": Official(k=0.024),
+            "cv-vae": Official(k=9e-4),
+            "wae-mmd": Official(m=6e-3),
+            "two-stage-vae": Official(k=0.024, second_stage=1e-3),
+        },
+    ),
+    "celeba": Setting(
+        shape=(3, 64, 64),
+        latent_dim=64,
+        network="conv5",
+        epochs=70,
+        epochs_of={"ae-l2": 100},
+        lr=1e-3,
+        tikhonov="kernels",
+        gradient_penalty=1e-3,
+        input_noise=0.01,
+        weights={
+            "ae": Official(),
+            "ae-l2": Official(l=1e-6),
+            "rae": Official(b=1e-4),
+            "rae-l2": Official(b=1e-4, l=1e-7),
+            "rae-gp": Official(b=1e-4),
+            "rae-sn": Official(b=2.4e-3),
+            "vae": Official(k=0.09024),
+            "cv-vae": Official(k=0.01),
+            "wae-mmd": Official(m=100.0, s=0.05),
+            "two-stage-vae": Official(k=0.09024, second_stage=2e-3),
+        },
+    ),
+}
+
+#: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
+_LR = {"vae": 1e-4, "wae": 1e-3, "none": 5e-4}
+
+
+def paper_weights(official: Official, family: str, shape: Sequence[int], latent_dim: int) -> tuple[float, float]:
+    """Convert official weights to the paper's form of the objective (see the table above).
+
+    Args:
+        official: Weights in the official scaling.
+        family: "rae", "vae", "wae" or "none".
+        shape: (C, H, W), or (d,) for vectors.
+        latent_dim: d.
+
+    Returns:
+        beta and lambda.
+
+    Example:
+        >>> paper_weights(Official(b=1e-4, l=1e-7), "rae", (1, 32, 32), 16)
+        (0.0128, 0.0001024)
+    """
+    pixels, channels = math.prod(shape), shape[0] if len(shape) == 3 else 1
+    conversions: Mapping[str, tuple[float, float]] = {
+        "rae": (2 * official.b * pixels / latent_dim, official.l * pixels),
+        "vae": (official.k * channels, 0.0),
+        "wae": (official.m / official.s if official.s else official.m * pixels, 0.0),
+        "none": (0.0, 0.0),
+    }
+    return conversions[family]
+
+
+def _nearest_setting(shape: Sequence[int]) -> Setting:
+    if len(shape) != 3 or shape[0] == 1:
+        return PAPER["mnist"]
+    return PAPER["celeba" if max(shape[1:]) > 48 else "cifar10"]
+
+
+def _resolve(
+    name: str, shape: Sequence[int], setting: Setting, width: int, network: str, latent_dim: int
+) -> tuple[ModelConfig, TrainingConfig]:
+    row = ZOO[name]
+    official = setting.weights.get(name, setting.weights["vae"])
+    beta, weight = paper_weights(official, row.family, shape, latent_dim)
+    regularizer, prior = row.regularizer, row.prior
+    if regularizer.name == "gradient-penalty":
+        weight = setting.gradient_penalty
+    if regularizer.name == "tikhonov" and network != "mlp":
+        regularizer = Part(regularizer.name, {"scope": setting.tikhonov})
+    if prior is not None and official.second_stage:
+        prior = Part(prior.name, {"kl_weight": official.second_stage})
+    model = ModelConfig(
+        name=name,
+        shape=tuple(shape),
+        latent=row.latent,
+        penalty=row.penalty,
+        regularizer=regularizer,
+        reconstruction=Part("squared-error"),
+        prior=prior,
+        network=network,
+        width=width,
+        latent_dim=latent_dim,
+        beta=beta if row.beta is None else row.beta,
+        regularizer_weight=weight,
+        input_noise=setting.input_noise if row.family == "wae" else 0.0,
+    )
+    training = TrainingConfig(
+        epochs=setting.epochs_of.get(name, setting.epochs), lr=setting.lr if row.family == "rae" else _LR[row.family]
+    )
+    return model, training
+
+
+def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
+    """Return the paper's configuration for data shaped like MNIST, CIFAR-10 or CelebA as it prepares them.
+
+    Raises:
+        UsageError: for another shape.
+    """
+    for setting in PAPER.values():
+        if tuple(shape) == setting.shape:
+            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim)
+    shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
+    raise UsageError(
+        f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
+    )
+
+
+def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
+    """Return a configuration for a 2-core machine: a quarter of the paper's width, 25 epochs, one learning rate.
+
+    Images with sides of 28 to 128 get the convolutional pair of the nearest paper data set, everything else the
+    multilayer perceptron.
+    """
+    setting = _nearest_setting(shape)
+    convolutional = len(shape) == 3 and all(28 <= side <= 128 for side in shape[1:])
+    latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
+    if ZOO[name].prior is None:
+        latent_dim = min(16, math.prod(shape))  # of one vector of the map
+    model, training = _resolve(
+        name, shape, setting, 32 if convolutional else 256, setting.network if convolutional else "mlp", latent_dim
+    )
+    return model, replace(training, epochs=25, lr=1e-3, precision="bf16" if convolutional else "float32")
+
+
+#: Presets: functions of a model's name and the shape of one example.
+PRESETS: Registry[Callable[[str, Sequence[int]], tuple[ModelConfig, TrainingConfig]]] = Registry(
+    "preset", {"small": small, "paper": paper}
+)
+
+
+def configure(
+    model: str,
+    shape: Sequence[int],
+    preset: str = "small",
+    model_overrides: Mapping[str, Any] | None = None,
+    training_overrides: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[ModelConfig, TrainingConfig]:
+    """Resolve a model's configuration: the preset's, with overrides.
+
+    Args:
+        model: Row of the zoo.
+        shape: Shape of one example.
+        preset: "small" or "paper".
+        model_overrides: Fields of `ModelConfig`; None values are ignored. A new `latent_dim` converts the weights anew.
+        training_overrides: Fields of `TrainingConfig`; None values are ignored.
+        options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.
+
+    Raises:
+        UsageError: for unknown names, and values out of range.
+
+    Example:
+        >>> model, training = configure("rae-l2", (1, 32, 32), "paper")
+        >>> model.beta, model.regularizer_weight, training.lr
+        (0.0128, 0.0001024, 0.0005)
+    """
+    row = ZOO[model]
+    config, training = PRESETS[preset](model, shape)
+    changes = {key: value for key, value in (model_overrides or {}).items() if value is not None}
+    if "latent_dim" in changes and row.family == "rae" and changes["latent_dim"] > 0:
+        changes.setdefault("beta", config.beta * config.latent_dim / changes["latent_dim"])
+    for key, value in (options or {}).items():
+        slot, _, option = key.partition(".")
+        parts = ("latent", "penalty", "regularizer", "reconstruction", "prior")
+        part = getattr(config, slot) if slot in parts else None
+        if part is None or not option:
+            raise UsageError(f"unknown option '{key}'; write SLOT.OPTION=VALUE with SLOT one of: {', '.join(parts)}")
+        changes[slot] = Part(part.name, {**part.options, **changes.get(slot, part).options, option: value})
+    kept = {key: value for key, value in (training_overrides or {}).items() if value is not None}
+    return replace(config, **changes), replace(training, **kept)

@@ -1,0 +1,37 @@
+"""Randomness that depends on a seed and a position alone, and leaves the global generators as it found them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+#: The streams that a seed is split into, so that no two uses of one seed see the same numbers.
+WEIGHTS, ORDER, NOISE, VALIDATION, SAMPLES, PAIRS = range(6)
+
+
+def stream_seed(seed: int, stream: int, position: int = 0) -> int:
+    """Return a 63-bit seed for one position in one stream.
+
+    Args:
+        seed: The seed a person gave, at least 0.
+        stream: One of the constants above.
+        position: For example the number of the training step.
+    """
+    state = np.random.SeedSequence([seed, stream, position]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def generator(seed: int, stream: int, position: int = 0) -> torch.Generator:
+    """Return a CPU generator for one position in one stream."""
+    return torch.Generator().manual_seed(stream_seed(seed, stream, position))
+
+
+@contextmanager
+def isolated(device: torch.device) -> Iterator[None]:
+    """Let the block seed and use torch's global generators, and put their states back after it."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

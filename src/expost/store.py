@@ -1,0 +1,105 @@
+"""Files: JSON and safetensors, written whole or not at all, read with one-line errors. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from expost.errors import DataError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that replaces it on success and is removed on failure.
+
+    The replacement is atomic (`os.replace` after `fsync`): whoever reads `path` sees the old contents or the new ones.
+    The temporary name keeps the suffix, since writers such as Pillow choose the format by it.
+
+    Raises:
+        OSError: with the path and a remedy, if the folder cannot be written or the disk is full; the old file stays.
+    """
+    temporary = path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o644)  # mkstemp makes private files; what we write is meant to be shared
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno or 0, f"cannot write {path}: {reason}; free space or choose another folder (old files are kept)"
+        ) from error
+    finally:
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` atomically. NaN and infinity are refused, since they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"no file {path}; is its folder a complete run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); restore it or make it again") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
+    """Write tensors and a JSON-able record `meta` to one safetensors file, atomically.
+
+    Args:
+        path: Where to; by convention it ends in `.safetensors`.
+        tensors: Tensors by name, any shapes and dtypes; they are copied to the CPU.
+        meta: Anything JSON can hold; returned by `read_tensors` as it was.
+    """
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    payload = safetensors_bytes(plain, metadata={"expost": json.dumps(dict(meta or {}), allow_nan=False)})
+    with replacing(path) as temporary:
+        temporary.write_bytes(payload)
+
+
+def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: the tensors by name and the record (empty for a foreign safetensors file).
+
+    Raises:
+        DataError: if the file is missing, truncated, or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            record = (file.metadata() or {}).get("expost", "{}")
+        return tensors, json.loads(record)
+    except FileNotFoundError:
+        raise DataError(f"no file {path}; is its folder a complete run?") from None
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None

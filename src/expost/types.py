@@ -1,0 +1,97 @@
+"""The small records that travel between the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentCode:
+    """What a latent makes of the encoder's features, for a batch of B examples.
+
+    Attributes:
+        z: What the decoder gets, shape (B, d) or (B, d, h, w). Noisy for stochastic latents in training.
+        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it.
+        log_var: Log-variance of the Gaussian posterior, broadcastable to `mean`; None where there is none.
+        quantized: The codebook vectors nearest to `mean`, with gradients to the codebook; None unless vector quantised.
+        indices: Their indices, int64, shape (B, h, w); None unless vector quantised.
+    """
+
+    z: Tensor
+    mean: Tensor
+    log_var: Tensor | None = None
+    quantized: Tensor | None = None
+    indices: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training objective: the weighted total and its unweighted terms, so that logs compare across models.
+
+    Attributes:
+        total: Scalar, reconstruction + beta * penalty + lambda * regularizer.
+        terms: Scalars by name ("reconstruction", and "penalty" / "regularizer" where the model has them), unweighted.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        x: Examples. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d).
+        y: Labels, int64, shape (N,), or None.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self.x.shape[0]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in three disjoint parts.
+
+    Attributes:
+        name: The name or path it was asked for by.
+        train: For fitting weights and densities.
+        validation: For choosing: learning rate, checkpoint, hyperparameters.
+        test: For scores only.
+        note: One line on where it came from and how it was prepared.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    note: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (C, H, W) for images, (d,) for vectors."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the examples are images (uint8, three axes)."""
+        return self.train.x.dim() == 4
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """Turn uint8 pixels 0..255 into float32 in [0, 1]; leave floating-point examples as they are.
+
+    Example:
+        >>> to_unit(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([0., 1.])
+    """
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
