@@ -1,0 +1,126 @@
+"""Examples before they are tensors: where they lie and how to bring any subset of them into memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expost.errors import UsageError
+
+Array: TypeAlias = NDArray[Any]
+Indices: TypeAlias = NDArray[np.int64]
+
+LARGEST_SIDE = 4096
+"""Sides that `Preprocess` accepts, in pixels: 1 to this."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What is done to every image, in this order.
+
+    Attributes:
+        crop: Cut the central square of this side, in pixels, out of each image; None leaves it whole.
+        size: Cut the largest central square and resize it to this side with Pillow's bilinear filter, which widens its
+            support when it shrinks an image and so does not alias. Images of this size are left as they are.
+        channels: 1 turns color into grey (ITU-R 601-2 luma), 3 repeats grey; None keeps what is there.
+        pad: Surround with zeros (black) to a square of this side, evenly; a remainder goes right and below.
+
+    Raises:
+        UsageError: for a side outside 1..4096 or a number of channels other than 1 and 3.
+    """
+
+    crop: int | None = None
+    size: int | None = None
+    channels: int | None = None
+    pad: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, side in (("crop", self.crop), ("size", self.size), ("pad", self.pad)):
+            if side is not None and (type(side) is not int or not 1 <= side <= LARGEST_SIDE):
+                raise UsageError(f"{name} is {side!r}; give whole pixels from 1 to {LARGEST_SIDE}")
+        if self.channels is not None and (type(self.channels) is not int or self.channels not in (1, 3)):
+            raise UsageError(f"channels is {self.channels!r}; choose 1 (grey) or 3 (color)")
+
+    def describe(self) -> str:
+        """Say in words what is done; empty if nothing is.
+
+        Example:
+            >>> Preprocess(crop=140, size=64).describe()
+            'central 140x140 crop, resized to 64x64'
+        """
+        steps = []
+        if self.crop:
+            steps.append(f"central {self.crop}x{self.crop} crop")
+        if self.size:
+            steps.append(f"resized to {self.size}x{self.size}")
+        if self.channels:
+            steps.append("grey" if self.channels == 1 else "3 channels")
+        if self.pad:
+            steps.append(f"zero-padded to {self.pad}x{self.pad}")
+        return ", ".join(steps)
+
+
+class Examples(ABC):
+    """Examples in a fixed order, not necessarily in memory yet."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    @abstractmethod
+    def load(self, indices: Indices, prep: Preprocess) -> Array:
+        """Bring some examples into memory.
+
+        Args:
+            indices: Which ones, int64, shape (n,), each in 0..len-1, in any order; at least one.
+            prep: What to do to every image.
+
+        Returns:
+            In the order of `indices`. Images: uint8, shape (n, C, H, W), with C = 3 as soon as one of them has color.
+            Vectors: float32, shape (n, d).
+
+        Raises:
+            DataError: if an example cannot be read, or the images differ in size and `prep` does not make them equal.
+            UsageError: if `prep` does something and the examples are not images.
+        """
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples and their labels.
+
+    Attributes:
+        examples: The examples.
+        labels: Integers or strings, shape (N,), in the same order; None where there are none.
+    """
+
+    examples: Examples
+    labels: Array | None = None
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.examples)
+
+
+POOL = "all"
+"""The key of `Found.parts` for examples that nobody has divided yet."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a reader found.
+
+    Attributes:
+        parts: By name: "train", "validation", "test" as the source divides them, or "all" alone if it does not.
+        where: What was read, for notes and errors ("IDX files in data/mnist").
+        remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
+    """
+
+    parts: Mapping[str, Part]
+    where: str
+    remarks: tuple[str, ...] = field(default=())

@@ -1,0 +1,185 @@
+"""Where named sets come from: a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expost.data.examples import Found
+from expost.data.files import read_path
+from expost.data.splits import part_named
+from expost.data.tables import image_part
+from expost.errors import DataError
+
+VARIABLE = "EXPOST_DATA"
+"""The environment variable that names the folder of data sets: `$EXPOST_DATA/<name>/` holds the set `<name>`."""
+
+
+class Origin(ABC):
+    """Where a named set comes from.
+
+    Attributes:
+        kind: "built in", "hub" or "disk".
+        repository: Its repository on the Hugging Face Hub; None for the other kinds.
+    """
+
+    kind: str
+    repository: str | None
+
+    @abstractmethod
+    def find(self, name: str) -> str | None:
+        """Say where the set is on this machine, without reading it or using the network; None if it is not."""
+
+    @abstractmethod
+    def read(self, name: str) -> Found:
+        """Read the set, fetching it first if need be.
+
+        Raises:
+            DataError: if it is not there and cannot be fetched, or cannot be read; it names the folder to fill.
+        """
+
+
+@dataclass(frozen=True)
+class BuiltIn(Origin):
+    """A set that a dependency ships.
+
+    Attributes:
+        reader: Reads it.
+    """
+
+    reader: Callable[[], Found]
+    kind: str = field(default="built in", init=False)
+    repository: None = field(default=None, init=False)
+
+    def find(self, name: str) -> str | None:
+        """Say that it is here."""
+        return "built in"
+
+    def read(self, name: str) -> Found:
+        """Read it."""
+        return self.reader()
+
+
+@dataclass(frozen=True)
+class OnDisk(Origin):
+    """A set that nobody offers for download in a form we read; the user puts its files into `$EXPOST_DATA/<name>/`."""
+
+    kind: str = field(default="disk", init=False)
+    repository: None = field(default=None, init=False)
+
+    def find(self, name: str) -> str | None:
+        """Name its folder if there is one."""
+        folder = data_folder(name)
+        return None if folder is None else str(folder)
+
+    def read(self, name: str) -> Found:
+        """Read its folder."""
+        folder = data_folder(name)
+        if folder is None:
+            raise DataError(f"data set '{name}' cannot be downloaded; {_remedy(name)}")
+        return read_path(folder)
+
+
+@dataclass(frozen=True)
+class Hub(Origin):
+    """A set on the Hugging Face Hub, of which `datasets` keeps a copy in its own cache once it is downloaded.
+
+    Attributes:
+        repository: Its repository (`owner/name`), or a local folder laid out like one.
+        config: Its configuration. In `$EXPOST_DATA/<name>/`, a subfolder of that name is preferred to the whole folder,
+            so that a clone of the repository can be put there as it is.
+        timeout: Seconds to wait for the Hub's first answer. After it, a download has the retries and timeouts of
+            `huggingface_hub`, which give up on a dead connection within two minutes.
+    """
+
+    repository: str
+    config: str
+    timeout: float = 10.0
+    kind: str = field(default="hub", init=False)
+
+    def find(self, name: str) -> str | None:
+        """Name its folder, or its copy in the cache of `datasets`, if there is one."""
+        folder = data_folder(name)
+        if folder is not None:
+            return str(folder)
+        cached = _cache() / self.repository.replace("/", "___") / self.config
+        # A configuration's versions hold revisions; one in the making is called <revision>.incomplete.
+        complete = [path.parent for path in cached.glob("*/*/dataset_info.json") if path.parent.suffix != ".incomplete"]
+        return str(cached) if complete else None
+
+    def read(self, name: str) -> Found:
+        """Read its folder, or its cached copy, or download it."""
+        folder = data_folder(name)
+        if folder is not None:
+            return read_path(folder / self.config if (folder / self.config).is_dir() else folder)
+        splits = self._load(name)
+        parts, where = {}, f"{self.repository} ({self.config})"
+        others = []
+        for split in splits:
+            part = part_named(split)
+            if part is None:
+                others.append(split)
+            else:
+                parts[part] = image_part(splits[split].with_format("arrow")[:], f"{where}, split {split}")
+        return Found(parts, where, tuple(f"left out its split '{split}'" for split in others))
+
+    def _load(self, name: str) -> Any:
+        """Return the `DatasetDict`: from the cache without asking the network, else from the Hub."""
+        import datasets
+        from huggingface_hub import HfApi
+
+        if self.find(name) is not None:
+            try:
+                with _offline(datasets):
+                    return datasets.load_dataset(self.repository, self.config)
+            except Exception:  # a copy that another version of `datasets` left and this one cannot read: fetch it anew
+                pass
+        try:
+            if not Path(self.repository).is_dir():
+                # `datasets` alone would try an unreachable Hub six times, for up to a minute and a half.
+                HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(self.repository, timeout=self.timeout)
+            return datasets.load_dataset(self.repository, self.config)
+        except Exception as error:
+            # Of httpx, huggingface_hub, datasets, pyarrow or the disk: to a user they all mean the same.
+            reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+            raise DataError(f"cannot download '{name}' ({self.repository}): {reason}; {_remedy(name)}") from error
+
+
+def data_folder(name: str) -> Path | None:
+    """Return `$EXPOST_DATA/<name>` if the variable is set and that folder exists."""
+    root = os.environ.get(VARIABLE, "").strip()
+    if not root:
+        return None
+    folder = Path(os.path.expanduser(root)) / name
+    return folder if os.path.isdir(folder) else None  # unlike Path.is_dir, False where one may not look
+
+
+def _remedy(name: str) -> str:
+    root = os.environ.get(VARIABLE, "").strip()
+    if not root:
+        return f"put its files into a folder '{name}' and set {VARIABLE} to the folder that holds it"
+    return f"put its files into {Path(os.path.expanduser(root)) / name}"
+
+
+def _cache() -> Path:
+    """Return the cache of `datasets`, found as it documents it, but without the second that importing it takes."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
+
+
+@contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """Keep `datasets` from the network, and from saying so, for the time of one call."""
+    before, verbosity = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
+    datasets.config.HF_HUB_OFFLINE = True
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+        datasets.logging.set_verbosity(verbosity)

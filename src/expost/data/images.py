@@ -1,0 +1,268 @@
+"""Image files and encoded image bytes: decoding, conversion to grey or RGB, cropping, resizing, padding."""
+
+from __future__ import annotations
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from expost.data.examples import Array, Examples, Indices, Preprocess
+from expost.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
+"""What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: Pillow has some that start programs (EPS)
+_BLOCK = 512  # encoded images in flight
+_CHUNK = 16  # images a task decodes
+
+
+class ImageSource(ABC):
+    """Encoded images in a fixed order."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
+        """Yield (what to call it in an error, file or bytes) for each of `indices`, which ascend."""
+
+
+class ImageFiles(ImageSource):
+    """Image files by path."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.paths)
+
+    def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
+        """Yield each file's path twice: as its name and as the file."""
+        for index in indices:
+            path = self.paths[index]
+            yield str(path), path
+
+
+class EncodedImages(Examples):
+    """Images that are decoded when they are loaded, so that nobody waits for those that `limit` leaves out."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.source)
+
+    def load(self, indices: Indices, prep: Preprocess) -> Array:
+        """Decode images into one uint8 array (n, C, H, W); see `Examples.load`."""
+        order = np.argsort(indices, kind="stable")  # ascending: a table's row groups are then read once each
+        stack = ImageStack(len(indices), "pass a size (size=64, --size 64) to crop and resize them all")
+        encoded = self.source.encoded(indices[order])
+        slots = iter(order)
+        decode_chunk = partial(_decode, prep=prep)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            while block := list(islice(encoded, _BLOCK)):
+                chunks = [block[start : start + _CHUNK] for start in range(0, len(block), _CHUNK)]
+                for chunk, images in zip(chunks, pool.map(decode_chunk, chunks), strict=True):
+                    for (where, _), image in zip(chunk, images, strict=True):
+                        stack.put(next(slots), image, where)
+        return stack.array
+
+
+class ImageStack:
+    """One array of equally sized images, filled slot by slot; grey becomes RGB once a color image comes along."""
+
+    def __init__(self, n: int, remedy: str) -> None:
+        self.n = n
+        self.remedy = remedy
+        self.first = ""
+        self.array: Array = np.empty((n, 0, 0, 0), np.uint8)
+
+    def put(self, slot: int, image: Array, where: str) -> None:
+        """Store `image`, uint8 (C, H, W), which errors call `where`, in slot 0..n-1."""
+        if not self.first:
+            self.first = where
+            self.array = np.empty((self.n, *image.shape), np.uint8)
+        if image.shape[1:] != self.array.shape[2:]:
+            raise DataError(
+                f"images differ in size: {self.first} is {_width_height(self.array)}, "
+                f"{where} is {_width_height(image)}; {self.remedy}"
+            )
+        if image.shape[0] > self.array.shape[1]:
+            self.array = np.repeat(self.array, 3, axis=1)
+        self.array[slot] = image
+
+
+def decode(where: str, source: Path | bytes, prep: Preprocess) -> Array:
+    """Decode one image.
+
+    EXIF orientation is applied; of an animation the first frame is taken; transparency is composited onto white;
+    16 bits of grey are scaled to 8 (x / 257, rounded); floating-point images must lie in [0, 1]. Black-and-white and
+    grey modes, and palettes of greys alone, give one channel, everything else RGB.
+
+    Args:
+        where: What errors call it.
+        source: The file, or its contents.
+        prep: What to do to the image after that.
+
+    Returns:
+        uint8, shape (C, H, W), C in {1, 3}.
+
+    Raises:
+        DataError: if it is no image, truncated, unreadable, larger than Pillow's bound against decompression bombs,
+            or smaller than the crop or larger than the padding that is asked for.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
+            bound = Image.MAX_IMAGE_PIXELS
+            if bound is not None and image.width * image.height > bound:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            if prep.size and not prep.crop:
+                # JPEG can decode at 1/2, 1/4 or 1/8; twice the wanted size is left for the resize to smooth.
+                image.draft(None, (2 * prep.size, 2 * prep.size))
+            plain = _plain(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{where} is too large to be safe to decode ({error}); shrink or remove it") from None
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read image {where}: damaged, or none of {', '.join(_FORMATS)}; replace it") from None
+    except Exception as error:  # on a damaged file, Pillow raises nearly anything: SyntaxError, struct.error, ...
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        raise DataError(f"cannot read image {where}: {' '.join(reason.split())}; repair or replace it") from None
+    return preprocess(plain, where, prep)
+
+
+def preprocess(image: Image.Image, where: str, prep: Preprocess) -> Array:
+    """Crop, resize, recolor and pad an image of mode L or RGB; return it as uint8 (C, H, W).
+
+    Raises:
+        DataError: if it is smaller than the crop or larger than the padding.
+    """
+    if prep.crop:
+        if min(image.size) < prep.crop:
+            raise DataError(
+                f"{where} is {image.width}x{image.height}, smaller than the {prep.crop}x{prep.crop} crop; "
+                "choose a smaller crop"
+            )
+        left, upper = (image.width - prep.crop) // 2, (image.height - prep.crop) // 2
+        image = image.crop((left, upper, left + prep.crop, upper + prep.crop))
+    if prep.size and image.size != (prep.size, prep.size):
+        side = min(image.size)
+        left, upper = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, upper, left + side, upper + side)
+        image = image.resize((prep.size, prep.size), Image.Resampling.BILINEAR, box=box)
+    if prep.channels:
+        image = image.convert("L" if prep.channels == 1 else "RGB")
+    pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    return pad(pixels[None], prep.pad, where)[0]
+
+
+def pad(images: Array, side: int | None, where: str) -> Array:
+    """Surround uint8 images (N, C, H, W) with zeros to side x side, evenly; a remainder goes right and below.
+
+    Raises:
+        DataError: if they are larger.
+    """
+    if side is None:
+        return images
+    height, width = images.shape[2:]
+    if max(height, width) > side:
+        raise DataError(f"{where} is {width}x{height}, larger than the {side}x{side} padding; pass size instead")
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.pad(images, ((0, 0), (0, 0), (top, side - height - top), (left, side - width - left)))
+
+
+class ArrayImages(Examples):
+    """Images that are in memory: uint8, shape (N, C, H, W)."""
+
+    def __init__(self, images: Array, where: str) -> None:
+        self.images = images
+        self.where = where
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def load(self, indices: Indices, prep: Preprocess) -> Array:
+        """Preprocess some of the images; see `Examples.load`."""
+        chosen = self.images[indices]
+        if prep == Preprocess(pad=prep.pad):
+            return np.ascontiguousarray(pad(chosen, prep.pad, self.where))
+        if prep == Preprocess(pad=prep.pad, size=prep.size) and chosen.shape[2:] == (prep.size, prep.size):
+            return self.load(indices, replace(prep, size=None))
+        stack = ImageStack(len(indices), "")
+        for slot, image in enumerate(chosen):
+            pixels = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+            stack.put(slot, preprocess(pixels, self.where, prep), self.where)
+        return stack.array
+
+
+def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array]:
+    return [decode(where, source, prep) for where, source in chunk]
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Convert any mode of Pillow to L or RGB."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I"):  # I;16 and its byte orders; plain I is what 16-bit files become in some versions
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits")
+        return Image.fromarray(((values * 2 + 257) // 514).astype(np.uint8))
+    if image.mode == "F":
+        return Image.fromarray(unit_to_bytes(np.asarray(image)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        return flat.convert("L" if _is_grey(image) else "RGB")
+    return image.convert("L" if _is_grey(image) else "RGB")
+
+
+def unit_to_bytes(values: Array) -> Array:
+    """Turn floats in [0, 1] into uint8 0..255, rounded to the nearest.
+
+    Raises:
+        DataError: for NaN, infinity, or a range that shows other scaling; the message says how to convert it.
+    """
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"{count} of {values.size} pixels are NaN or infinite; repair or remove them")
+    low, high = float(values.min()), float(values.max())
+    if low < -1e-6 or high > 1 + 1e-6:
+        remedy = "scale them to [0, 1]"
+        if low >= -1 - 1e-6 and high <= 1 + 1e-6:
+            remedy = "map them to [0, 1] with (x + 1) / 2"
+        elif low >= 0 and high <= 255:
+            remedy = "divide by 255, or store them as uint8"
+        raise DataError(f"floating-point pixels from {low:g} to {high:g}; {remedy}")
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "LA", "La"):
+        return True
+    if image.mode not in ("P", "PA"):
+        return False
+    colors = np.array([color for _, color in image.convert("RGBA").getcolors(256) or ()])[:, :3]
+    return bool((colors == colors[:, :1]).all())
+
+
+def _width_height(image: Array) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"

@@ -1,0 +1,214 @@
+"""Loading: from a name or a path to three disjoint parts in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expost.data.examples import Array, Found, Indices, Part, Preprocess
+from expost.data.files import read_path
+from expost.data.named import DATASETS, NamedData
+from expost.data.splits import Plan, plan_official, plan_split, subset
+from expost.errors import DataError, UsageError
+from expost.types import Data, Split
+
+
+def load_data(
+    name_or_path: str | Path,
+    *,
+    size: int | None = None,
+    crop: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Data:
+    """Load a data set by its name in `DATASETS`, or from a file or folder.
+
+    A `Path`, and a text with a path separator, or beginning with `.` or `~`, is a path. Any other text is a name
+    if there is a set of that name, even where a file is called the same (`./mnist` is the file); failing that, a path.
+
+    Named sets are looked for in `$EXPOST_DATA/<name>/`, then in the cache of `datasets`, then downloaded. Their images
+    get the paper's preprocessing and their splits are fixed. For what is read from disk see `load_path`.
+
+    Args:
+        name_or_path: The name or the path.
+        size: Cut the largest central square out of each image and resize it to this side, in pixels; replaces the
+            padding or resizing that a named set has.
+        crop: Before that, cut out the central square of this side, in pixels; replaces a named set's crop.
+        channels: 1 makes images grey, 3 makes them RGB; None keeps them.
+        limit: At most this many examples in each part, drawn at random: smaller limits give subsets of larger ones.
+        seed: Of the split of data that come without one, and of the draw that `limit` makes; 0..2^32 - 1.
+
+    Returns:
+        The three parts. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d), unscaled. Labels:
+        int64; text labels and names of class folders are numbered in alphabetical order.
+
+    Raises:
+        UsageError: for a name that is neither a set nor a path, or an option out of range.
+        DataError: for data that cannot be used; the message names the file, the value and the remedy.
+
+    Example:
+        >>> data = load_data("digits", limit=100)
+        >>> data.shape, len(data.train), len(data.validation), len(data.test), data.train.x.dtype
+        ((1, 8, 8), 100, 100, 100, torch.uint8)
+    """
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
+        raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
+    asked = Preprocess(crop=crop, size=size, channels=channels)
+    if isinstance(name_or_path, str) and name_or_path in DATASETS:
+        return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
+    return load_path(name_or_path, asked, limit=limit, seed=seed)
+
+
+def load_named(
+    name: str, named: NamedData, prep: Preprocess | None = None, *, limit: int | None = None, seed: int = 0
+) -> Data:
+    """Load a set that an entry of `DATASETS` describes; the entry need not be registered.
+
+    Args:
+        name: Its name, which is also that of its folder in `$EXPOST_DATA`.
+        named: The entry.
+        prep: What to do to the images instead of the entry's preprocessing; None for the latter.
+        limit: At most this many examples in each part; see `load_data`.
+        seed: Of the draw; see `load_data`.
+
+    Raises:
+        UsageError, DataError: see `load_data`.
+    """
+    _check(limit, seed)
+    asked = prep or Preprocess()
+    full = replace(named.prep, channels=asked.channels or named.prep.channels)
+    if asked.crop:
+        full = replace(full, crop=asked.crop)
+    if asked.size:
+        full = replace(full, size=asked.size, pad=None)
+    found = named.origin.read(name)
+    data = _assemble(name, found, plan_official(found, named.counts, shuffled=named.shuffled), full, limit, seed)
+    if full == named.prep and data.shape != named.shape:
+        raise DataError(f"{found.where}: images of shape {data.shape} where {name} has {named.shape}; check the files")
+    return data
+
+
+def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | None = None, seed: int = 0) -> Data:
+    """Load a data set from a file or folder in one of `FORMATS`.
+
+    The parts are those of the source where files, folders or arrays are named after them (train, val, test, and so
+    on); a missing validation or test part is a tenth of the training part, and undivided data become 80/10/10,
+    stratified by the labels where there are any. The draw depends on the seed and the sorted names alone. `Data.note`
+    counts exact copies across the parts, but none is removed: data may have them for good reason.
+
+    Args:
+        path: The file or folder.
+        prep: What to do to the images; None for nothing.
+        limit: At most this many examples in each part; see `load_data`.
+        seed: Of the draw; see `load_data`.
+
+    Raises:
+        UsageError, DataError: see `load_data`.
+    """
+    _check(limit, seed)
+    place = Path(path)
+    try:
+        place = place.expanduser()
+        exists = place.exists()
+    except PermissionError as error:
+        raise DataError(f"cannot read {place}: {error.strerror}; make its folder readable") from None
+    except (OSError, ValueError, RuntimeError):
+        raise UsageError(
+            f"{str(path)[:80]!r} is no usable path: too long, of an unknown ~user, or with a NUL"
+        ) from None
+    if not exists:
+        raise _unknown(path)
+    found = read_path(place)
+    data = _assemble(str(path), found, plan_split(found, seed), prep or Preprocess(), limit, seed)
+    remarks = _repetitions(data)
+    return replace(data, note="; ".join([data.note, *remarks]))
+
+
+def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int | None, seed: int) -> Data:
+    """Load the planned examples and make one `Data` of them."""
+    chosen = [(part, subset(indices, limit, seed)) for part, indices in (plan.train, plan.validation, plan.test)]
+    arrays = [part.examples.load(indices, prep) for part, indices in chosen]
+    if len({array.ndim for array in arrays}) > 1:
+        raise DataError(f"{found.where}: some parts hold images and some vectors; give parts of one kind")
+    if arrays[0].ndim == 4 and len({array.shape[1] for array in arrays}) > 1:
+        arrays = [np.repeat(array, 3, axis=1) if array.shape[1] == 1 else array for array in arrays]
+    shapes = [array.shape[1:] for array in arrays]
+    if len(set(shapes)) > 1:
+        raise DataError(
+            f"{found.where}: examples have shape {shapes[0]} in training, {shapes[1]} in validation, "
+            f"{shapes[2]} in test; make them equal (for images, pass a size)"
+        )
+    labels = _numbered(chosen)
+    splits = [Split(torch.from_numpy(array), y) for array, y in zip(arrays, labels, strict=True)]
+    clauses = [
+        f"from {found.where}",
+        prep.describe(),
+        "/".join(f"{len(split):,}" for split in splits) + " for training/validation/test",
+        plan.how,
+        "" if limit is None else f"at most {limit:,} of each, drawn with seed {seed}",
+        *found.remarks,
+    ]
+    train, validation, test = splits
+    return Data(name, train, validation, test, note="; ".join(filter(None, clauses)))
+
+
+def _numbered(chosen: Sequence[tuple[Part, Indices]]) -> list[Tensor | None]:
+    """Turn labels into int64; text is numbered in alphabetical order over all parts, whole parts even under a limit."""
+    given = [part.labels for part, _ in chosen if part.labels is not None]
+    if any(labels.dtype.kind == "U" for labels in given):
+        words = np.unique(np.concatenate([labels.astype(np.str_) for labels in given]))
+        return [_tensor(part.labels, indices, words) for part, indices in chosen]
+    return [_tensor(part.labels, indices, None) for part, indices in chosen]
+
+
+def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tensor | None:
+    if labels is None:
+        return None
+    values = labels[indices]
+    if words is not None:
+        values = np.searchsorted(words, values.astype(np.str_)).astype(np.int64)
+    return torch.from_numpy(values)
+
+
+def _repetitions(data: Data) -> list[str]:
+    """Say what repetition there is among the examples, since it decides what scores on held-out data mean."""
+    train, validation, test = (_fingerprints(split.x) for split in (data.train, data.validation, data.test))
+    seen = set(train)
+    if len(seen.union(validation, test)) == 1:
+        return ["all examples are identical"]
+    copies = sum(one in seen for one in validation)
+    seen.update(validation)
+    copies += sum(one in seen for one in test)
+    if not copies:
+        return []
+    return [f"{copies} of {len(validation) + len(test)} validation and test examples are exact copies of earlier ones"]
+
+
+def _fingerprints(x: Tensor) -> list[bytes]:
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in x.numpy()]
+
+
+def _check(limit: int | None, seed: int) -> None:
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UsageError(f"limit is {limit!r}; give a whole number of examples, at least 1")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise UsageError(f"seed is {seed!r}; give a whole number from 0 to {2**32 - 1}")
+
+
+def _unknown(path: str | Path) -> UsageError:
+    text = str(path)
+    if isinstance(path, Path) or os.sep in text or "/" in text or text[0] in ".~":
+        return UsageError(f"no file or folder {text}; check the path, or choose a named set: {', '.join(DATASETS)}")
+    try:
+        DATASETS[text]
+    except UsageError as error:
+        return UsageError(f"{error}; nor is there a file or folder of that name")
+    return UsageError(f"no file or folder {text}")

@@ -1,0 +1,286 @@
+"""The density slot: a distribution q(z) fitted on codes after training (Ghosh et al. 2020, section 4).
+
+A density sees nothing but a matrix of codes, one row per example. `fit` estimates it, `sample` draws new codes, and
+where the density can be evaluated (`TractableDensity`) `log_prob` does so. All arithmetic of the fit is float64,
+whatever the codes are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expost.densities import files
+from expost.densities.checks import check_codes, check_compatible, check_int
+from expost.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an estimation returns: everything that sampling needs, and what a person wants to know about it.
+
+    Attributes:
+        tensors: The parameters by name; they are what `save` writes.
+        statistics: JSON-able facts such as seed, iterations, converged, log_likelihood (natural log, mean per example).
+    """
+
+    tensors: Mapping[str, Tensor]
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _State:
+    """The fit that a density holds, if any; the one part of a density that changes."""
+
+    def __init__(self) -> None:
+        self.fit: Fit | None = None
+        self.device = torch.device("cpu")
+
+
+def precise_device(device: torch.device) -> torch.device:
+    """Return `device` if it computes in float64, else the CPU (Apple's MPS has no float64)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def draw_normal(n: int, d: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Draw N(0, I), shape (n, d), float64 on `device`.
+
+    The generator's own device draws, in float32 (as samples are returned), so a seeded CPU generator gives the same
+    numbers wherever the density lives.
+    """
+    source = device if generator is None else generator.device
+    return torch.randn(n, d, generator=generator, device=source, dtype=torch.float32).to(device).double()
+
+
+def draw_index(n: int, weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw n indices with probability proportional to `weights`, shape (K,), by inversion; int64, shape (n,)."""
+    source = weights.device if generator is None else generator.device
+    uniform = torch.rand(n, generator=generator, device=source, dtype=torch.float64).to(weights.device)
+    cumulative = weights.double().cumsum(0)
+    last = int(weights.nonzero()[-1])  # where rounding in the sums could lead beyond
+    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_(max=last)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Density(ABC):
+    """A distribution of codes. Options are the keyword arguments; they never change, the fit may be made again.
+
+    A new density is a frozen, keyword-only dataclass with a `name`, its options as fields, `_check`, `_fit`, `_draw`
+    and `_layout`, and one line in the registry.
+    """
+
+    name: ClassVar[str]
+    _state: _State = field(init=False, repr=False, default_factory=_State)
+
+    def __post_init__(self) -> None:
+        """Turn NumPy's numbers into Python's, so that the options can be written down, and check the ranges."""
+        for key, value in self.options.items():
+            if isinstance(value, np.integer):
+                object.__setattr__(self, key, int(value))
+            elif isinstance(value, np.floating):
+                object.__setattr__(self, key, float(value))
+        self._check()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, as they were given or by default."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    @final
+    def fit(self, z: Tensor) -> Self:
+        """Estimate the density of codes.
+
+        The same codes, options and device give the same fit. PyTorch's global random state is neither used nor changed.
+
+        Args:
+            z: Codes, shape (N, d), any floating dtype, finite, at least two different rows.
+
+        Returns:
+            The density itself, fitted; its samples are on the device of `z` until `to` moves them.
+
+        Raises:
+            DataError: if the codes are unusable or the estimation fails; the density is then not fitted.
+        """
+        return self._accept(z, self._fit)
+
+    @final
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw codes independently of one another.
+
+        Args:
+            n: How many, 0 or more.
+            generator: Source of randomness, on any device; without one PyTorch's global state is used.
+
+        Returns:
+            Codes, shape (n, d), float32, in random order.
+
+        Raises:
+            UsageError: if `n` is no whole number of at least 0, or the density was not fitted.
+        """
+        check_int("n", n, minimum=0)
+        self._require_fit()
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self._draw(int(n), generator).to(torch.float32).to(self.device)
+
+    @final
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` or `load` has succeeded."""
+        return self._state.fit is not None
+
+    @final
+    @property
+    def dim(self) -> int:
+        """Dimension d of the codes it was fitted on."""
+        return int(self.statistics["d"])
+
+    @final
+    @property
+    def device(self) -> torch.device:
+        """Where samples are returned."""
+        return self._state.device
+
+    @final
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Facts about the fit: n and d always; seed, iterations, converged, log_likelihood where they apply."""
+        return dict(self._require_fit().statistics)
+
+    @final
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fitted parameters by name (not copies)."""
+        return dict(self._require_fit().tensors)
+
+    @final
+    def to(self, device: str | torch.device) -> Self:
+        """Move the fitted parameters; samples are returned there from now on.
+
+        Raises:
+            UsageError: if the device does not exist, or the density was not fitted.
+        """
+        fit = self._require_fit()
+        try:
+            target = torch.empty(0, device=device).device
+            moved = {name: tensor.to(precise_device(target)) for name, tensor in fit.tensors.items()}
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+            reason = str(error).splitlines()[0]
+            raise UsageError(
+                f"cannot use device '{device}': {reason}; choose cpu or a device of this machine"
+            ) from None
+        self._state.fit, self._state.device = Fit(moved, fit.statistics), target
+        return self
+
+    @final
+    def save(self, path: str | Path) -> Path:
+        """Write the fit: one safetensors file, tensors and record, and beside it the record alone as JSON to read.
+
+        Args:
+            path: A file name that ends in `.safetensors`, or a folder, in which `density.safetensors` is written.
+
+        Returns:
+            The safetensors file. `expost.densities.load_density` reads it back exactly, without the JSON.
+
+        Raises:
+            UsageError: if the density was not fitted.
+            OSError: if the folder cannot be written.
+        """
+        fit = self._require_fit()
+        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors)
+
+    @final
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote, onto the CPU.
+
+        Raises:
+            DataError: if the file is missing, truncated, of a newer format, of another density, or inconsistent.
+        """
+        saved = files.read(Path(path))
+        if saved.density != cls.name:
+            raise DataError(f"{saved.path} holds density '{saved.density}', not '{cls.name}'; use load_density")
+        try:
+            density = cls(**saved.options)
+            n, d = files.size(saved)
+            saved.require(density._layout(n, d))
+        except (UsageError, TypeError) as error:
+            raise DataError(f"{saved.path} has unusable options ({error}); restore it or fit again") from None
+        density._state.fit = Fit(saved.tensors, saved.statistics)
+        return density
+
+    def _accept(self, z: Tensor, estimate: Callable[[Tensor], Fit]) -> Self:
+        """Check the codes, estimate in float64, and keep the result; the frame around every way to fit."""
+        self._state.fit = None  # a failed second fit must not leave the first one in use
+        check_codes(z)
+        # A caller may encode under inference_mode or autocast; neither may reach the arithmetic (or the training) in
+        # here.
+        with torch.inference_mode(False), torch.autocast(z.device.type, enabled=False):
+            codes = z.detach().to(precise_device(z.device)).to(torch.float64, copy=True)
+            with torch.no_grad():
+                fit = estimate(codes)
+            if not all(bool(tensor.isfinite().all()) for tensor in fit.tensors.values()):
+                raise DataError(
+                    f"{self.name}: the fit is not finite; standardize the codes or look for outliers in them"
+                )
+        statistics = {"n": z.shape[0], "d": z.shape[1], **fit.statistics}
+        self._state.fit = Fit(dict(fit.tensors), statistics)
+        self._state.device = z.device
+        return self
+
+    def _require_fit(self) -> Fit:
+        if self._state.fit is None:
+            raise UsageError(f"density '{self.name}' is not fitted; call fit(z) or load_density(path) first")
+        return self._state.fit
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise UsageError for an option outside its range."""
+
+    @abstractmethod
+    def _fit(self, z: Tensor) -> Fit:
+        """Estimate from checked codes, float64, shape (N, d), without gradients; raise DataError on failure."""
+
+    @abstractmethod
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Draw n codes, shape (n, d), in random order."""
+
+    @abstractmethod
+    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the fit's tensors for n codes of d dimensions; loading checks them."""
+
+
+class TractableDensity(Density):
+    """A density that can be evaluated."""
+
+    @final
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Evaluate log q(z), natural logarithm.
+
+        Each row is evaluated on its own, so the batch may hold any number of codes, held-out ones included.
+
+        Args:
+            z: Codes, shape (N, d), any floating dtype, finite.
+
+        Returns:
+            Log-densities, shape (N,), float64, on the device of `z` (on the CPU if that has no float64).
+
+        Raises:
+            DataError: if the codes are not finite or not (N, d).
+            UsageError: if the density was not fitted.
+        """
+        self._require_fit()
+        check_compatible(z, self.dim)
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            codes = z.detach().to(precise_device(self.device)).to(torch.float64)
+            return self._log_prob(codes).to(precise_device(z.device))
+
+    @abstractmethod
+    def _log_prob(self, z: Tensor) -> Tensor:
+        """Evaluate checked codes, float64, on the density's device."""

@@ -1,0 +1,147 @@
+"""Checks of what a density is given, its options and its codes: one line that names the value and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from expost.errors import DataError, UsageError
+
+# Beyond it squares of float32 codes overflow; nothing that an encoder gives on purpose is near.
+LARGEST_CODE = 1e18
+
+
+def check_int(name: str, value: object, minimum: int) -> None:
+    """Refuse an option that is not a whole number of at least `minimum`.
+
+    Raises:
+        UsageError: if it is a bool, not integral, or too small.
+
+    Example:
+        >>> check_int("components", 0, minimum=1)
+        Traceback (most recent call last):
+        ...
+        expost.errors.UsageError: components=0 must be a whole number, at least 1
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UsageError(f"{name}={value!r} must be a whole number, at least {minimum}")
+
+
+def check_seed(value: object) -> None:
+    """Refuse a seed that is not a whole number in [0, 2^32), the range that PyTorch, NumPy and scikit-learn share.
+
+    Raises:
+        UsageError: if it is outside that range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise UsageError(f"seed={value!r} must be a whole number from 0 to {2**32 - 1}")
+
+
+def check_float(name: str, value: object, minimum: float, *, above: bool = False, below: float = math.inf) -> None:
+    """Refuse an option that is not a finite number of at least `minimum` (or above it), and below `below`.
+
+    Raises:
+        UsageError: if it is a bool, not a number, not finite, or outside the range.
+
+    Example:
+        >>> check_float("lr", -1, minimum=0, above=True)
+        Traceback (most recent call last):
+        ...
+        expost.errors.UsageError: lr=-1 must be a finite number, above 0
+    """
+    number = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    if not number or not _inside(float(value), minimum, above, below):  # type: ignore[arg-type]
+        start = "above" if above else "at least"
+        end = "" if math.isinf(below) else f" and below {below:g}"
+        raise UsageError(f"{name}={value!r} must be a finite number, {start} {minimum:g}{end}")
+
+
+def _inside(value: float, minimum: float, above: bool, below: float) -> bool:
+    return (value > minimum if above else value >= minimum) and value < below
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuse an option that is neither True nor False.
+
+    Raises:
+        UsageError: if it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r} must be True or False")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse an option that is not one of `choices`.
+
+    Raises:
+        UsageError: if it is not; the message lists them.
+
+    Example:
+        >>> check_choice("covariance", "fulll", ["full", "diag"])
+        Traceback (most recent call last):
+        ...
+        expost.errors.UsageError: covariance='fulll' is unknown; choose one of: full, diag
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"{name}={value!r} is unknown; choose one of: {', '.join(choices)}")
+
+
+def check_compatible(z: object, d: int | None = None) -> None:
+    """Refuse what is not a finite floating-point matrix of codes with d columns (any number from 1 if None).
+
+    Raises:
+        DataError: if it is not.
+
+    Example:
+        >>> check_compatible(torch.zeros(3, 2), d=16)
+        Traceback (most recent call last):
+        ...
+        expost.errors.DataError: codes have 2 dimensions, but the density was fitted on 16; encode with the same model
+    """
+    if not isinstance(z, Tensor):
+        raise DataError(f"codes must be a torch tensor, got {type(z).__name__}; convert them with torch.as_tensor")
+    if z.dim() != 2 or z.shape[1] == 0:
+        raise DataError(
+            f"codes must have shape (examples, dimensions), got {tuple(z.shape)}; flatten each code to one row"
+        )
+    if not z.is_floating_point():
+        raise DataError(
+            f"codes must be floating point, got {str(z.dtype).removeprefix('torch.')}; convert them with .float()"
+        )
+    if d is not None and z.shape[1] != d:
+        raise DataError(
+            f"codes have {z.shape[1]} dimensions, but the density was fitted on {d}; encode with the same model"
+        )
+    finite = z.isfinite().all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise DataError(f"codes contain NaN or infinity, first in row {row}; check the inputs and the encoder")
+
+
+def check_codes(z: object) -> None:
+    """Refuse codes that no density can be fitted on.
+
+    Raises:
+        DataError: if they are no finite floating-point matrix, absurdly large, or all equal.
+
+    Example:
+        >>> check_codes(torch.ones(100, 16))
+        Traceback (most recent call last):
+        ...
+        expost.errors.DataError: all 100 codes are equal; a density needs two that differ (has the encoder collapsed?)
+    """
+    check_compatible(z)
+    assert isinstance(z, Tensor)
+    if z.shape[0] < 2:
+        raise DataError(f"a density needs at least two different codes, got {z.shape[0]}; encode more examples")
+    largest = float(z.detach().abs().max())
+    if largest > LARGEST_CODE:
+        raise DataError(f"codes reach {largest:.3g}, above {LARGEST_CODE:g}; standardize them or check the encoder")
+    if torch.equal(z, z[:1].expand_as(z)):
+        raise DataError(
+            f"all {z.shape[0]} codes are equal; a density needs two that differ (has the encoder collapsed?)"
+        )

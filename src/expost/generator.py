@@ -1,0 +1,155 @@
+"""The generator: an autoencoder and the densities fitted on its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expost.autoencoder import Autoencoder
+from expost.densities import Density, make_density
+from expost.errors import UsageError
+from expost.interpolation import INTERPOLATIONS
+from expost.progress import progress
+from expost.types import to_unit
+
+
+@dataclass
+class Generator:
+    """Encodes, decodes and samples: fit a density on the codes of a trained model, draw, decode (Ghosh et al., sec. 4).
+
+    It works with any pair of functions, whoever trained them:
+
+        generator = Generator(encode=my_encoder, decode=my_decoder)
+        generator.fit("gmm", x)
+        images = generator.sample(64)
+
+    Attributes:
+        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
+        decode_batch: Maps a batch of codes to examples, on `device`.
+        densities: The fitted densities by name.
+        device: Where batches are put.
+        batch_size: Examples per batch.
+    """
+
+    encode_batch: Callable[[Tensor], Tensor]
+    decode_batch: Callable[[Tensor], Tensor]
+    densities: dict[str, Density] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int = 500
+
+    @classmethod
+    def of(cls, model: Autoencoder, device: torch.device | None = None) -> Generator:
+        """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
+        model.eval()
+        return cls(model.encode, model.decode, device=device or next(model.parameters()).device)
+
+    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
+        if len(x) == 0:
+            raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
+        results = []
+        batches = torch.split(x, self.batch_size)
+        with torch.inference_mode(), progress(title, len(batches)) as bar:
+            for batch in batches:
+                results.append(function(to_unit(batch.to(self.device))).float().cpu())
+                bar.advance()
+        return torch.cat(results)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return noiseless codes, without running the decoder.
+
+        Args:
+            x: Examples (N, ...), uint8 images or floats (images in [0, 1]).
+
+        Returns:
+            float32 codes on the CPU, shape (N, d).
+        """
+        return self._batched(self.encode_batch, x, "encoding")
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return decoded codes, float32 on the CPU, shape (N, ...); images in [0, 1]."""
+        return self._batched(self.decode_batch, z, "decoding")
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return D(E(x)), float32 on the CPU."""
+        return self._batched(lambda batch: self.decode_batch(self.encode_batch(batch)), x, "reconstructing")
+
+    def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
+        """Fit a density on codes, and keep it under its name.
+
+        Args:
+            density: Entry of `DENSITIES`.
+            x: Training examples, which are encoded; or
+            codes: their codes (N, d), if at hand.
+            **options: Options of the density.
+
+        Raises:
+            UsageError: if neither or both of `x` and `codes` are given, or codes are maps, or the name or an option is
+                unknown.
+        """
+        fresh = make_density(density, **options)
+        if (x is None) == (codes is None):
+            raise UsageError("fit needs either examples x or codes; give exactly one of them")
+        z = self.encode(x) if x is not None else codes
+        assert z is not None
+        if z.dim() != 2:
+            raise UsageError(
+                f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
+                "use a model with a vector code"
+            )
+        self.densities[density] = fresh.fit(z.to(self.device))
+        return self.densities[density]
+
+    def density(self, name: str | None = None) -> Density:
+        """Return a fitted density.
+
+        Args:
+            name: Its name; None takes `gmm` if it is fitted, else the one fitted last.
+
+        Raises:
+            UsageError: if it is not fitted.
+        """
+        fitted = ", ".join(self.densities) or "none"
+        if name is None and self.densities:
+            return self.densities.get("gmm") or list(self.densities.values())[-1]
+        if name is None or name not in self.densities:
+            raise UsageError(f"density '{name or 'gmm'}' is not fitted (fitted: {fitted}); fit it first: expost fit")
+        return self.densities[name]
+
+    def sample(self, n: int, density: str | None = None, seed: int | None = None) -> Tensor:
+        """Draw codes from a density and decode them.
+
+        Args:
+            n: How many, at least 1.
+            density: Name of a fitted density; see `density`.
+            seed: Seeds the draws; None makes every call differ.
+
+        Returns:
+            float32 examples on the CPU, shape (n, ...); images in [0, 1].
+        """
+        if n < 1:
+            raise UsageError(f"n is {n}; ask for at least 1 sample")
+        source = None if seed is None else torch.Generator().manual_seed(seed)
+        return self.decode(self.density(density).sample(n, generator=source))
+
+    def interpolate(self, a: Tensor, b: Tensor, t: Tensor | float = 0.5, method: str = "linear") -> Tensor:
+        """Decode points between the codes of examples `a` and `b`.
+
+        Args:
+            a: Examples at t = 0, shape (N, ...).
+            b: Examples at t = 1, same shape.
+            t: A position in [0, 1], or T of them.
+            method: linear, linear-rescaled or spherical.
+
+        Returns:
+            float32 examples on the CPU, shape (N, ...), or (N, T, ...) for T positions.
+        """
+        path, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
+        positions = torch.as_tensor(t, dtype=torch.float32)
+        points = torch.stack([path(first, last, position) for position in positions.reshape(-1)], 1)
+        decoded = self.decode(points.flatten(0, 1))
+        decoded = decoded.view(*points.shape[:2], *decoded.shape[1:])
+        return decoded if positions.dim() else decoded[:, 0]

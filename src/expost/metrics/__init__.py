@@ -1,0 +1,90 @@
+"""Scores: features of images, the Frechet distance between their distributions, and errors pixel by pixel.
+
+A score's name follows its features: only the 2048 of Inception make an FID. `FEATURES` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from expost.metrics.digits import DIM as DIGITS_DIM
+from expost.metrics.digits import DigitFeatures
+from expost.metrics.features import Features, PixelFeatures, hash_tensors, quantize
+from expost.metrics.frechet import RunningStatistics, Statistics, frechet_distance
+from expost.metrics.image import mse, psnr, ssim
+from expost.metrics.inception import LAST_LAYER, SCORE_NAME, InceptionFeatures, Precision
+from expost.metrics.weights import find_weights
+from expost.registry import Registry
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What can be known of features without loading them, and how to load them.
+
+    Attributes:
+        name: Their name.
+        score_name: What the Frechet distance on them is called.
+        dim: How many there are.
+        summary: One line on what they are for.
+        available: Tells whether they can be loaded without downloading anything.
+        load: Loads them onto a device, downloading weights if need be.
+    """
+
+    name: str
+    score_name: str
+    dim: int
+    summary: str
+    available: Callable[[], bool]
+    load: Callable[[str | torch.device], Features]
+
+
+def _inception(dim: int, summary: str) -> FeatureSet:
+    return FeatureSet(
+        name=f"inception-{dim}",
+        score_name=SCORE_NAME[dim],
+        dim=dim,
+        summary=summary,
+        available=lambda: find_weights(LAST_LAYER[dim]) is not None,
+        load=lambda device: InceptionFeatures(dim, device),
+    )
+
+
+_SETS = (
+    _inception(2048, "the features of FID; color and gray images"),
+    _inception(768, "an earlier layer of the same network, FID-768; color and gray images"),
+    FeatureSet(
+        "digits",
+        "frechet-digits",
+        DIGITS_DIM,
+        "a bundled classifier; 28x28 or 32x32 digits",
+        lambda: True,
+        DigitFeatures,
+    ),
+    FeatureSet(
+        "pixels", "frechet-pixels", 192, "an 8x8 thumbnail, blind to detail; any images", lambda: True, PixelFeatures
+    ),
+)
+
+FEATURES: Registry[FeatureSet] = Registry("features", {each.name: each for each in _SETS})
+"""The features by name: `FEATURES["inception-2048"].load("cpu")`."""
+
+__all__ = [
+    "FEATURES",
+    "DigitFeatures",
+    "FeatureSet",
+    "Features",
+    "InceptionFeatures",
+    "PixelFeatures",
+    "Precision",
+    "RunningStatistics",
+    "Statistics",
+    "frechet_distance",
+    "hash_tensors",
+    "mse",
+    "psnr",
+    "quantize",
+    "ssim",
+]

@@ -1,0 +1,260 @@
+"""The Frechet distance between two Gaussians, and the mean and covariance it needs, in one pass over the features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from torch import Tensor
+
+from expost.errors import DataError, UsageError
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and covariance of n feature vectors, all in float64 on the CPU.
+
+    Attributes:
+        mean: Shape (d,).
+        cov: Unbiased covariance (divided by n - 1, as `numpy.cov` and pytorch-fid have it), shape (d, d), symmetric.
+        n: How many vectors, at least 2.
+
+    Raises:
+        DataError: on construction, for fewer than 2 vectors, shapes that do not fit, values that are not finite, or a
+            matrix that cannot be a covariance because it is not symmetric or its diagonal is negative.
+
+    Example:
+        >>> Statistics(torch.zeros(2), torch.eye(2), n=5).cov.dtype
+        torch.float64
+    """
+
+    mean: Tensor
+    cov: Tensor
+    n: int
+
+    def __post_init__(self) -> None:
+        mean, cov = (part.detach().to("cpu", torch.float64) for part in (self.mean, self.cov))
+        if self.n < 2:
+            raise DataError(f"a covariance needs at least 2 examples, got {self.n}; give more")
+        if mean.dim() != 1 or len(mean) == 0 or cov.shape != (len(mean), len(mean)):
+            raise DataError(
+                f"mean of shape {tuple(mean.shape)} and covariance of shape {tuple(cov.shape)} do not fit; "
+                "give (d,) and (d, d), d at least 1"
+            )
+        if not bool(mean.isfinite().all() & cov.isfinite().all()):
+            raise DataError("mean or covariance holds NaN or infinity; check the features for overflow")
+        if not torch.allclose(cov, cov.T, rtol=1e-8, atol=1e-10 * float(cov.abs().max())):
+            raise DataError("the covariance is not symmetric; give the full symmetric matrix")
+        if bool((cov.diagonal() < 0).any()):
+            raise DataError(f"the covariance has a negative variance, {float(cov.diagonal().min()):.3g}; check it")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "cov", cov)
+
+    @property
+    def dim(self) -> int:
+        """Number of features d."""
+        return len(self.mean)
+
+    @classmethod
+    def of(cls, features: Tensor) -> Statistics:
+        """Compute them from features of shape (n, d), which are at hand as one tensor.
+
+        Raises:
+            UsageError: if `features` does not have two axes.
+            DataError: for fewer than 2 vectors, NaN or infinity.
+
+        Example:
+            >>> Statistics.of(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
+            Statistics(mean=tensor([1., 1.], dtype=torch.float64), cov=tensor([[2., 0.],
+                    [0., 0.]], dtype=torch.float64), n=2)
+        """
+        running = RunningStatistics()
+        running.add(features)
+        return running.result()
+
+
+class RunningStatistics:
+    r"""Accumulates mean and scatter of features that come in batches, in float64, without keeping the features.
+
+    Two sets a and b are joined by the update of Chan, Golub & LeVeque 1979 ("Updating formulae and a pairwise algorithm
+    for computing sample variances"), which does not suffer the cancellation of `E[x x^T] - mu mu^T`:
+
+        n = n_a + n_b,   delta = mu_b - mu_a,   mu = mu_a + delta n_b / n,
+        M = M_a + M_b + delta delta^T n_a n_b / n,   cov = M / (n - 1).
+
+    Args:
+        device: Where to accumulate: "cpu", or a CUDA device to keep up with features that are made there.
+        chunk: Vectors are converted to float64 this many at a time, which bounds the memory used.
+
+    Attributes:
+        n: Vectors so far.
+        mean: Their mean, shape (d,), float64; None before the first.
+        scatter: Sum of (x - mean)(x - mean)^T, shape (d, d), float64; None before the first.
+
+    Example:
+        >>> running = RunningStatistics()
+        >>> for batch in torch.arange(6.0).view(3, 2, 1):
+        ...     running.add(batch)
+        >>> running.result().mean.item(), running.result().cov.item()
+        (2.5, 3.5)
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", chunk: int = 4096) -> None:
+        if chunk < 1:
+            raise UsageError(f"chunk is {chunk}; give at least 1")
+        self.device = torch.device(device)
+        self.chunk = chunk
+        self.n = 0
+        self.mean: Tensor | None = None
+        self.scatter: Tensor | None = None
+
+    def add(self, features: Tensor) -> None:
+        """Add a batch of features, shape (B, d), any floating-point type, B may be 0.
+
+        Raises:
+            UsageError: for another number of axes or another d than before.
+            DataError: for NaN or infinity; the message names the first offending row.
+        """
+        if features.dim() != 2:
+            raise UsageError(f"features have shape {tuple(features.shape)}; give (n, d), one row an example")
+        for start in range(0, len(features), self.chunk):
+            self._add_chunk(features[start : start + self.chunk].detach().to(self.device, torch.float64))
+
+    def merge(self, other: RunningStatistics) -> None:
+        """Add what `other` has seen, for example in another worker; `other` stays as it is."""
+        if other.mean is not None and other.scatter is not None:
+            self._join(other.n, other.mean.to(self.device, copy=True), other.scatter.to(self.device, copy=True))
+
+    def all_reduce(self, add_up: Callable[[Tensor], Any]) -> None:
+        """Join the statistics of all processes, so that each has the whole; every process must have seen some features.
+
+        Args:
+            add_up: Sums a tensor over the processes in place, as `torch.distributed.all_reduce` does.
+
+        Raises:
+            DataError: if this process has seen no features.
+        """
+        if self.mean is None or self.scatter is None:
+            raise DataError("no features in this process; give every process some")
+        count = torch.tensor([self.n], dtype=torch.float64, device=self.device)
+        add_up(count)
+        mean = self.mean * (self.n / count)
+        add_up(mean)
+        delta = self.mean - mean
+        scatter = self.scatter + self.n * torch.outer(delta, delta)
+        add_up(scatter)
+        self.n, self.mean, self.scatter = int(count.item()), mean, scatter
+
+    def result(self) -> Statistics:
+        """Return mean and covariance of everything added so far.
+
+        Raises:
+            DataError: for fewer than 2 vectors.
+        """
+        if self.n < 2 or self.mean is None or self.scatter is None:
+            raise DataError(f"a covariance needs at least 2 examples, got {self.n}; give more")
+        cov = self.scatter / (self.n - 1)
+        return Statistics(self.mean.clone(), (cov + cov.T) / 2, self.n)
+
+    def _add_chunk(self, x: Tensor) -> None:
+        bad = ~x.isfinite().all(dim=1)
+        if bool(bad.any()):
+            first = self.n + int(bad.int().argmax())
+            raise DataError(f"the features of example {first} hold NaN or infinity; check that example")
+        mean = x.mean(dim=0)
+        centred = x - mean
+        self._join(len(x), mean, centred.T @ centred)
+
+    def _join(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+        if self.mean is None or self.scatter is None:
+            self.n, self.mean, self.scatter = n, mean, scatter
+            return
+        if mean.shape != self.mean.shape:
+            raise UsageError(f"features have {len(mean)} dimensions, earlier ones {len(self.mean)}; do not mix them")
+        total = self.n + n
+        delta = mean - self.mean
+        self.scatter += scatter
+        self.scatter.addr_(delta, delta, alpha=self.n * n / total)
+        self.mean += delta * (n / total)
+        self.n = total
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    r"""Return the squared Frechet (2-Wasserstein) distance between two Gaussians.
+
+        d^2 = ||mu_a - mu_b||^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2})
+
+    (Dowson & Landau 1982, eq. 4; Heusel et al. 2017, eq. 6.) Which name the score may bear depends on the features.
+
+    No matrix square root of the (unsymmetric) product is taken. With S = F F^T for both covariances, the eigenvalues
+    of S_a S_b are those of M M^T, M = F_a^T F_b, so that tr (S_a S_b)^{1/2} is the sum of the singular values of M. The
+    factors come from Cholesky's decomposition with complete pivoting, which holds for singular matrices too and stops
+    at their rank (Higham 1990, "Analysis of the Cholesky decomposition of a semi-definite matrix"): fewer examples than
+    features cost less, not more, and directions without variance add no rounding noise. The singular values are the
+    roots of the eigenvalues of the smaller of M M^T and M^T M, clipped at zero; the pivoting grades M, which keeps the
+    small ones accurate. So the result is real, never NaN, at least zero, symmetric in a and b up to rounding, and
+    exactly zero for equal statistics.
+
+    Args:
+        a: Statistics of one set.
+        b: Statistics of the other, with as many features.
+
+    Returns:
+        The squared distance, in squared units of the features, >= 0.
+
+    Raises:
+        UsageError: if the numbers of features differ.
+        DataError: if a covariance has an eigenvalue that is negative beyond rounding, or the result overflows.
+
+    Example:
+        >>> one = Statistics(torch.zeros(2), torch.eye(2), n=100)
+        >>> other = Statistics(torch.tensor([3.0, 0.0]), 4 * torch.eye(2), n=100)
+        >>> round(frechet_distance(one, other), 9)  # 3^2 + 2 (1 - 2)^2
+        11.0
+    """
+    if a.dim != b.dim:
+        raise UsageError(f"the statistics have {a.dim} and {b.dim} features; compute both with the same features")
+    shift = float((a.mean - b.mean).square().sum())
+    same = torch.equal(a.cov, b.cov)
+    spread = 0.0 if same else max(float(a.cov.trace() + b.cov.trace()) - 2.0 * _trace_root(a, b), 0.0)
+    if not np.isfinite(shift + spread):
+        raise DataError("the Frechet distance overflows; check the features for absurdly large values")
+    return shift + spread
+
+
+def _trace_root(a: Statistics, b: Statistics) -> float:
+    """Return tr (S_a S_b)^{1/2}."""
+    scale_a, scale_b = float(a.cov.trace()), float(b.cov.trace())
+    if scale_a == 0.0 or scale_b == 0.0:
+        return 0.0
+    m = _factor(a.cov.numpy() / scale_a).T @ _factor(b.cov.numpy() / scale_b)
+    gram = m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m
+    roots = np.sqrt(np.linalg.eigvalsh(gram).clip(min=0.0))
+    return float(np.sqrt(scale_a) * np.sqrt(scale_b) * roots.sum())
+
+
+def _factor(cov: Matrix) -> Matrix:
+    """Return F, shape (d, r), with F F^T = cov, where r is the numerical rank; cov has unit trace.
+
+    Raises:
+        DataError: if cov is not positive semi-definite.
+    """
+    packed, pivots, rank, _ = lapack.dpstrf(cov, lower=1)
+    factor = np.empty((len(cov), rank))
+    factor[pivots - 1] = np.tril(packed[:, :rank])
+    # What is left of a semi-definite matrix is rounding; what is left of an indefinite one is not. For a Gaussian v,
+    # E ||R v||^2 is the squared Frobenius norm of the residual R, at the cost of a few products with vectors.
+    probes = np.random.default_rng(0).standard_normal((len(cov), 8))
+    residual = float(np.sqrt(np.square(cov @ probes - factor @ (factor.T @ probes)).sum() / 8))
+    if residual > 1e-8:
+        raise DataError(
+            f"a covariance is not positive semi-definite (residual {residual:.1e} of its trace); compute it in float64"
+        )
+    return factor

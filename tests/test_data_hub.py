@@ -1,0 +1,85 @@
+"""Downloading: against a server of our own, since the real Hub is no part of a test."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from expost.data import load_data
+from expost.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def loopback(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loopback")
+    script = Path(__file__).with_name("hub_loopback.py")
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    command = [sys.executable, str(script), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_is_downloaded_is_what_was_put_there(loopback):
+    folder, result = loopback
+    pixels, labels = [], []
+    for split in ("train", "test"):
+        table = pq.read_table(folder / "hub" / "own" / "tiny" / "cropped" / f"{split}-0.parquet")
+        images = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()]
+        pixels += [np.pad(image.transpose(2, 0, 1), ((0, 0), (1, 1), (1, 1))) for image in images]
+        labels += table["label"].to_pylist()
+    state = hashlib.sha256()
+    for part in (slice(0, 25), slice(25, 30), slice(30, 40)):  # validation is the end of the training part
+        state.update(np.stack(pixels[part]).tobytes() + np.array(labels[part], np.int64).tobytes())
+    assert result["downloaded"] == state.hexdigest()
+    assert "own/tiny (cropped)" in result["note"]
+    assert "left out its split 'extra'" in result["note"]
+    assert any("resolve" in request and "cropped/train-0.parquet" in request for request in result["requests"])
+    assert not any("full/" in request and "resolve" in request for request in result["requests"])
+
+
+def test_every_way_to_the_same_set_gives_the_same_data(loopback):
+    _, result = loopback
+    for way in ("local folder", "clone in EXPOST_DATA", "cached", "cached, hub down"):
+        assert result[way] == result["downloaded"], way
+
+
+def test_a_downloaded_set_is_found_and_read_without_the_network(loopback):
+    folder, result = loopback
+    assert result["found before"] is None
+    assert result["found after"] == str(folder / "home" / "datasets" / "own___tiny" / "cropped")
+    assert result["requests for cached"] == []
+    assert result["offline flag"] is False  # put back as it was
+
+
+@pytest.mark.parametrize("case", ["missing", "hub down", "hub silent"])
+def test_failures_come_soon_in_one_line_that_says_where_to_put_files(loopback, case):
+    folder, result = loopback
+    message = result[case]["message"]
+    assert message.startswith("cannot download 'tiny' (own/")
+    assert "\n" not in message
+    if case == "missing":
+        assert message.endswith("put its files into a folder 'tiny' and set EXPOST_DATA to the folder that holds it")
+    else:
+        assert message.endswith(f"put its files into {folder / 'mine' / 'tiny'}")
+    assert result[case]["seconds"] < 20
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "svhn", "celeba"])
+def test_every_hub_set_without_network_says_where_to_put_its_files(name, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
+    monkeypatch.setenv("EXPOST_DATA", str(tmp_path / "mine"))
+    with pytest.raises(DataError, match=rf"cannot download '{name}' \(.*; put its files into {tmp_path}/mine/{name}$"):
+        load_data(name)

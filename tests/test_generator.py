@@ -1,0 +1,151 @@
+"""The generator: encoding, ex-post densities, interpolation, and other people's autoencoders."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from expost.autoencoder import build
+from expost.densities import DENSITIES
+from expost.errors import UsageError
+from expost.generator import Generator
+from expost.interpolation import INTERPOLATIONS
+from expost.presets import configure
+
+
+def linear_generator(dim=6, latent=3):
+    """A foreign autoencoder whose algebra is known: an orthonormal basis and its transpose."""
+    basis = torch.linalg.qr(torch.randn(dim, latent, generator=torch.Generator().manual_seed(0)))[0]
+    return Generator(encode_batch=lambda x: x @ basis, decode_batch=lambda z: z @ basis.t(), batch_size=7), basis
+
+
+def test_a_foreign_autoencoder_is_sampled_through_its_own_functions():
+    generator, basis = linear_generator()
+    codes = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 2.0, 3.0]) + 5
+    x = codes @ basis.t()
+    torch.testing.assert_close(generator.encode(x), codes, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(generator.reconstruct(x), x, atol=1e-4, rtol=1e-4)
+    generator.fit("gaussian", x)
+    samples = generator.sample(20_000, seed=0)
+    torch.testing.assert_close(samples @ basis @ basis.t(), samples, atol=1e-4, rtol=1e-4)  # in the decoder's range
+    mean, std = (samples @ basis).mean(0), (samples @ basis).std(0)
+    torch.testing.assert_close(mean, codes.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(std, codes.std(0), rtol=0.05, atol=0)
+
+
+def test_encoding_never_runs_the_decoder_and_does_not_depend_on_the_batch():
+    def forbidden(z):
+        raise AssertionError("the decoder ran")
+
+    torch.manual_seed(0)
+    model = build(configure("vae", (1, 28, 28), "small", {"width": 4})[0]).eval()
+    x = torch.randint(0, 256, (10, 1, 28, 28), dtype=torch.uint8)
+    small = Generator(model.encode, forbidden, batch_size=3)
+    large = Generator(model.encode, forbidden, batch_size=10)
+    torch.testing.assert_close(small.encode(x), large.encode(x))
+    small.fit("gaussian", x)  # neither does a fit
+
+
+def test_wrapping_puts_a_model_into_evaluation_mode():
+    model = build(configure("rae", (1, 28, 28), "small", {"width": 4})[0]).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    Generator.of(model).reconstruct(torch.rand(5, 1, 28, 28))
+    assert not model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_samples_repeat_with_a_seed_and_differ_without():
+    generator, _ = linear_generator()
+    generator.fit("gmm", codes=torch.randn(200, 3), components=2)
+    assert torch.equal(generator.sample(5, seed=3), generator.sample(5, seed=3))
+    assert not torch.equal(generator.sample(5), generator.sample(5))
+    assert not torch.equal(generator.sample(5, seed=3), generator.sample(5, seed=4))
+
+
+def test_the_mixture_is_the_default_density_once_it_is_fitted():
+    generator, _ = linear_generator()
+    codes = torch.randn(200, 3)
+    with pytest.raises(UsageError, match="not fitted"):
+        generator.density()
+    first = generator.fit("gmm", codes=codes, components=2)
+    generator.fit("gaussian", codes=codes)
+    assert generator.density() is first
+    with pytest.raises(UsageError, match="density 'kde' is not fitted \\(fitted: gmm, gaussian\\)"):
+        generator.density("kde")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: g.fit("gmm"), "exactly one"),
+        (lambda g: g.fit("gm", codes=torch.randn(9, 3)), "unknown density 'gm'"),
+        (lambda g: g.fit("gmm", codes=torch.randn(9, 3), k=3), "has no option 'k'"),
+        (lambda g: g.fit("gaussian", codes=torch.randn(9, 3, 2, 2)), "codes are maps"),
+        (lambda g: g.sample(0), "at least 1 sample"),
+        (lambda g: g.encode(torch.empty(0, 6)), "no examples"),
+        (lambda g: g.interpolate(torch.rand(2, 6), torch.rand(2, 6), 0.5, "cubic"), "unknown interpolation"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(call, message):
+    with pytest.raises(UsageError, match=message):
+        call(linear_generator()[0])
+
+
+@pytest.mark.parametrize("method", INTERPOLATIONS)
+def test_paths_begin_and_end_at_their_codes(method):
+    torch.manual_seed(0)
+    a, b = torch.randn(5, 4), torch.randn(5, 4)
+    path = INTERPOLATIONS[method]
+    torch.testing.assert_close(path(a, b, torch.tensor(0.0)), a, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(path(a, b, torch.tensor(1.0)), b, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(path(a, b, torch.tensor(0.3)), path(b, a, torch.tensor(0.7)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(path(a, a, torch.tensor(0.5)), a, atol=1e-5, rtol=1e-5)
+
+
+def test_midpoints_have_their_closed_forms():
+    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    half = torch.tensor(0.5)
+    root = math.sqrt(2)
+    torch.testing.assert_close(INTERPOLATIONS["linear"](a, b, half), torch.tensor([[1.0, 1.0]]))
+    torch.testing.assert_close(INTERPOLATIONS["linear-rescaled"](a, b, half), torch.tensor([[root, root]]))
+    torch.testing.assert_close(INTERPOLATIONS["spherical"](a, b, half), torch.tensor([[root, root]]))
+    third = INTERPOLATIONS["spherical"](a, b, torch.tensor(1 / 3))
+    torch.testing.assert_close(third, 2 * torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]]))
+
+
+@pytest.mark.parametrize("method", INTERPOLATIONS)
+def test_opposite_and_zero_codes_stay_finite(method):
+    a = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    b = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    assert INTERPOLATIONS[method](a, b, torch.tensor(0.5)).isfinite().all()
+
+
+def test_interpolation_decodes_every_position_of_every_pair():
+    generator, basis = linear_generator()
+    a, b = torch.randn(4, 3) @ basis.t(), torch.randn(4, 3) @ basis.t()
+    middle = generator.interpolate(a, b)
+    torch.testing.assert_close(middle, (a + b) / 2, atol=1e-5, rtol=1e-5)
+    path = generator.interpolate(a, b, torch.linspace(0, 1, 5))
+    assert path.shape == (4, 5, 6)
+    torch.testing.assert_close(path[:, 1], 0.75 * a + 0.25 * b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_every_density_samples_through_a_trained_shape(density):
+    model = build(configure("rae", (1, 28, 28), "small", {"width": 2, "latent_dim": 3})[0])
+    generator = Generator.of(model)
+    options = {"second-stage-vae": {"epochs": 2, "width": 16}}.get(density, {})
+    generator.fit(density, torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8), **options)
+    samples = generator.sample(7, density, seed=0)
+    assert samples.shape == (7, 1, 28, 28)
+    assert np.isfinite(samples.numpy()).all()
+    assert 0 <= samples.min() <= samples.max() <= 1
+
+
+def test_models_of_any_library_can_be_wrapped():
+    encoder, decoder = nn.Linear(10, 2), nn.Linear(2, 10)
+    generator = Generator(encoder, decoder)
+    generator.fit("kde", torch.randn(50, 10))
+    assert generator.sample(3).shape == (3, 10)

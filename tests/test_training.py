@@ -1,0 +1,243 @@
+"""Training: exact resume, determinism, best weights, and stopping well."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from expost.commands import train
+from expost.config import DataConfig, RunConfig
+from expost.errors import DataError, UsageError
+from expost.presets import configure
+from expost.run import Run, load
+from expost.store import read_tensors, write_tensors
+from expost.training import Interrupted, Training
+
+DATA = DataConfig("digits")
+
+
+def start(folder, name="vae", epochs=3, **training):
+    data = load(DATA)
+    model, settings = configure(
+        name, data.shape, "small", {"width": 32}, {"epochs": epochs, "tensorboard": False, **training}
+    )
+    run = Run(Path(folder), RunConfig(model, settings, DATA, "small", "test"))
+    run.start()
+    return run, data
+
+
+def weights(folder):
+    return read_tensors(Path(folder) / "model.safetensors")[0]
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        run, data = start(tmp_path / name, seed=seed, epochs=1)
+        torch.rand(3)  # whatever the global generator has done before
+        run.train(data)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_training_leaves_the_global_generator_as_it_was(tmp_path):
+    run, data = start(tmp_path / "run", epochs=1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run.train(data)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", ["vae", "rae-sn", "wae-mmd"])
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(name, tmp_path, monkeypatch):
+    whole, data = start(tmp_path / "whole", name)
+    whole.train(data)
+    broken, _ = start(tmp_path / "broken", name)
+    step, stops = Training._step, iter((5, 18, 19, 33))
+    stop_at = [next(stops)]
+
+    def stepping(self, order):
+        result = step(self, order)
+        if self.position.steps == stop_at[0]:
+            stop_at[0] = next(stops, -1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Training, "_step", stepping)
+    interruptions = 0
+    while True:
+        try:
+            broken.train(data)
+            break
+        except Interrupted:
+            interruptions += 1
+    assert interruptions == 4
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    lines = [json.loads(line) for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    for line in [*lines, *expected]:
+        line.pop("seconds")
+    assert lines == expected
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
+    """SIGKILL: no handler runs; whatever was being written is lost, and what was there before is not."""
+    options = ["--data", "digits", "--width", "32", "--epochs", "6", "--no-tensorboard"]
+    whole = [sys.executable, "-m", "expost.cli", "train", "vae", *options, "--out", str(tmp_path / "whole")]
+    subprocess.run(whole, check=True, capture_output=True)
+    command = [sys.executable, "-m", "expost.cli", "train", "vae", *options, "--out", str(tmp_path / "killed")]
+    kills, seed = 0, torch.Generator().manual_seed(0)
+    while True:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        metrics = tmp_path / "killed" / "metrics.jsonl"
+        done = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+        if kills < 3:  # wait until an epoch was finished, then a random while, then kill
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if metrics.exists() and len(metrics.read_bytes().splitlines()) > done:
+                    time.sleep(0.15 * torch.rand((), generator=seed).item())
+                    process.kill()
+                    break
+                time.sleep(0.002)
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+        kills += 1
+        command = [word for word in command if word != "--resume"] + ["--resume"]
+    assert kills >= 1
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_bf16_run_resumes_exactly(tmp_path):
+    whole, data = start(tmp_path / "whole", "rae-l2", epochs=2, precision="bf16")
+    whole.train(data)
+    first, _ = start(tmp_path / "parts", "rae-l2", epochs=1, precision="bf16")
+    first.train(data)
+    first.with_epochs(2).train(data)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_the_best_weights_on_validation_data_are_kept(tmp_path):
+    run, data = start(tmp_path / "run", "ae", epochs=25, lr=0.03)
+    model = run.train(data)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["validation"]["total"] for line in lines]
+    assert losses[-1] > min(losses)  # so that the last weights are not the best ones
+    assert [line["best"] for line in lines] == [loss < min([1e9, *losses[:i]]) for i, loss in enumerate(losses)]
+    x = data.validation.x.float() / 255
+    with torch.inference_mode():
+        assert model.loss(x, regularize=False).total.item() == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_learning_rate_is_halved_on_a_plateau(tmp_path):
+    run, data = start(tmp_path / "run", "ae", epochs=30, lr=0.3, patience=2)
+    run.train(data)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines]
+    assert rates[0] == 0.3
+    assert rates[-1] < 0.3
+    assert {a / b for a, b in itertools.pairwise(rates)} <= {1.0, 2.0}
+
+
+def test_training_stops_when_the_loss_is_not_finite_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
+    run, data = start(tmp_path / "run", "ae", epochs=3)
+    step = Training._step
+
+    def poisoned(self, order):
+        if self.position.epoch == 1 and self.position.step == 4:
+            with torch.no_grad():
+                next(iter(self.model.decoder.parameters())).fill_(float("nan"))
+        return step(self, order)
+
+    monkeypatch.setattr(Training, "_step", poisoned)
+    with pytest.raises(
+        DataError, match="stopped being finite in epoch 2, step 5 .*reconstruction is nan.*smaller --lr"
+    ):
+        run.train(data)
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+    monkeypatch.undo()
+    run.train(data)  # the checkpoint is good too
+
+
+def test_a_learning_rate_that_explodes_is_reported(tmp_path):
+    run, data = start(tmp_path / "run", "ae", epochs=2, lr=1e30)
+    with pytest.raises(DataError, match="stopped being finite in epoch 1"):
+        run.train(data)
+
+
+def test_networks_of_ones_own_train_and_load(tmp_path):
+    from torch import nn
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.1))
+    decoder = nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+    networks = (encoder, decoder)
+    run = train("rae-l2", "digits", tmp_path / "run", epochs=2, latent_dim=4, tensorboard=False, networks=networks)
+    with pytest.raises(UsageError, match="pass networks="):
+        Run.open(tmp_path / "run")
+    again = Run.open(tmp_path / "run", networks).model()
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again(x), run.model()(x))
+
+
+def test_resume_refuses_another_configuration_and_takes_more_epochs(tmp_path):
+    options = {"data": "digits", "out": tmp_path / "run", "tensorboard": False}
+    train("ae", epochs=1, width=16, **options)
+    with pytest.raises(UsageError, match="exists already"):
+        train("ae", epochs=1, width=16, **options)
+    with pytest.raises(UsageError, match="trained with model.width 16, not 17"):
+        train("ae", epochs=1, width=17, resume=True, **options)
+    with pytest.raises(UsageError, match="trained with model.name ae, not rae"):
+        train("rae", resume=True, **options)
+    train("ae", epochs=3, resume=True, **options)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_damaged_and_foreign_weights_are_refused(tmp_path):
+    run, data = start(tmp_path / "run", "ae", epochs=1)
+    run.train(data)
+    path = tmp_path / "run" / "model.safetensors"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(DataError, match="truncated"):
+        run.model()
+    write_tensors(path, {"encoder.weight": torch.zeros(2)})
+    with pytest.raises(DataError, match="does not fit the model"):
+        run.model()
+    path.unlink()
+    with pytest.raises(DataError, match="no trained weights"):
+        run.model()
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(DataError, match="truncated"):
+        run.with_epochs(2).train(data)
+
+
+def test_tensorboard_files_hold_the_losses(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, data = start(tmp_path / "run", "ae", epochs=2)
+    run = Run(
+        run.folder,
+        RunConfig(run.config.model, configure("ae", data.shape, training_overrides={"epochs": 2})[1], DATA, "", ""),
+    )
+    run.train(data)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    written = [event.value for event in events.Scalars("validation/total")]
+    assert written == pytest.approx([line["validation"]["total"] for line in lines], rel=1e-6)
