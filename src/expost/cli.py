@@ -20,6 +20,7 @@ from expost import commands
 from expost.config import RunConfig, to_json
 from expost.data import data_catalog
 from expost.errors import UsageError
+from expost.experiments import reproduce
 from expost.run import Run
 from expost.scores import Score
 from expost.training import Interrupted
@@ -73,6 +74,11 @@ def _print_scores(scores: list[Score]) -> None:
     console.print(f"against {card.reference} ({card.reference_count} examples), seed {card.seed}", highlight=False)
 
 
+def _print_table(folder: Path) -> None:
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(folder)
+
+
 def _print_run(result: Run | RunConfig) -> None:
     if isinstance(result, Run):
         print(result.folder)
@@ -99,6 +105,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "reconstruct": (commands.reconstruct, print),
     "interpolate": (commands.interpolate, print),
     "evaluate": (commands.evaluate, _print_scores),
+    "reproduce": (reproduce, _print_table),
 }
 
 
@@ -156,6 +163,8 @@ def _reason(error: BaseException, options: dict[str, Any]) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing was lost that was saved before"
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:  # without the number that str() puts in front
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
 
 

@@ -25,6 +25,7 @@ from expost.presets import PRESETS, configure
 from expost.run import Run, load
 from expost.scores import Score
 from expost.store import replacing, write_json
+from expost.training import pick_device
 from expost.types import Split
 from expost.zoo import ZOO
 
@@ -112,6 +113,7 @@ def train(
     config, training = configure(model, examples.shape, preset, model_options, training_options, slots)
     run = Run(Path(out), RunConfig(config, training, data_config, preset, __version__, networks is not None), networks)
     run.fresh_model()  # what cannot work is refused before anything is written
+    pick_device(training.device)
     if dry_run:
         return run.config
     run.start()
