@@ -20,6 +20,7 @@ def main(
     weights: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1),
     epochs: int = 15,
     limit: int | None = None,
+    width: int | None = None,
     out: Path = Path("runs/tune-gp"),
     seed: int = 0,
 ) -> None:
@@ -29,9 +30,16 @@ def main(
         folder = out / f"{weight:g}"
         done = (folder / "config.json").exists()
         run = expost.train(
-            "rae-gp", data, folder, epochs=epochs, limit=limit, regularizer_weight=weight, seed=seed, resume=done
+            "rae-gp",
+            data,
+            folder,
+            epochs=epochs,
+            limit=limit,
+            width=width,
+            regularizer_weight=weight,
+            seed=seed,
+            resume=done,
         )
-        assert isinstance(run, expost.Run)
         examples = run.data()
         held_out = replace(examples, test=examples.validation)
         generator = run.generator()

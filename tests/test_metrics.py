@@ -321,7 +321,7 @@ def digits():
 
 
 def test_features_contract(features, digits):
-    check_contract(features, digits[:5])
+    check_contract(features, digits[:3])
 
 
 def check_contract(features, images):
@@ -337,7 +337,7 @@ def check_contract(features, images):
     assert float(z.std(0).max()) > 0.01
     tolerance = 1e-5 * float(z.abs().max())
     torch.testing.assert_close(features(images, batch_size=2), z, rtol=0, atol=tolerance)
-    torch.testing.assert_close(features(iter(images.split([1, 3, 1]))), z, rtol=0, atol=tolerance)
+    torch.testing.assert_close(features(iter(images.split([1, len(images) - 1]))), z, rtol=0, atol=tolerance)
     torch.testing.assert_close(features((images.double() / 255).requires_grad_()), z, rtol=0, atol=tolerance)
     stats = features.statistics(images, batch_size=3)
     torch.testing.assert_close(stats.mean, z.double().mean(0), rtol=0, atol=tolerance)

@@ -7,7 +7,7 @@ import torch
 
 from expost.autoencoder import build
 from expost.config import ModelConfig, RunConfig, TrainingConfig, run_config_from_json, to_json
-from expost.densities import DENSITIES
+from expost.densities import DENSITIES, make_density
 from expost.errors import DataError, UsageError
 from expost.presets import PAPER, PRESETS, configure
 from expost.zoo import ZOO
@@ -160,7 +160,10 @@ def test_paper_schedules(data, name, lr, epochs, latent_dim):
 
 
 def test_the_second_stage_has_its_official_weight():
-    assert configure("two-stage-vae", (3, 64, 64), "paper")[0].prior.options["kl_weight"] == 2e-3
+    options = configure("two-stage-vae", (3, 64, 64), "paper")[0].prior.options
+    assert options == {"kl_weight": 2e-3, "width": 1024, "lr": 1e-4, "noise": False}
+    assert make_density("second-stage-vae", **options).options["batch_size"] == 64
+    assert configure("two-stage-vae", (3, 64, 64), "small")[0].prior.options == {}
 
 
 def test_another_latent_dimension_converts_the_weight_anew():

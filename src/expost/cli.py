@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from expost import commands
-from expost.config import RunConfig, to_json
+from expost.config import to_json
 from expost.data import data_catalog
 from expost.errors import UsageError
 from expost.experiments import reproduce
@@ -79,11 +79,11 @@ def _print_table(folder: Path) -> None:
     print(folder)
 
 
-def _print_run(result: Run | RunConfig) -> None:
-    if isinstance(result, Run):
-        print(result.folder)
+def _print_run(run: Run) -> None:
+    if run.dry:
+        _print_json(to_json(run.config))
     else:
-        _print_json(to_json(result))
+        print(run.folder)
 
 
 def _print_json(value: Any) -> None:
@@ -111,7 +111,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
 
 def _as_json(result: Any) -> Any:
     if isinstance(result, Run):
-        return {"run": str(result.folder)}
+        return to_json(result.config) if result.dry else {"run": str(result.folder)}
     if isinstance(result, Path):
         return {"path": str(result)}
     return [_as_json(each) for each in result] if isinstance(result, list) else result

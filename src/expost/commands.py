@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
 
 from expost import __version__, pictures
 from expost.config import DataConfig, Precision, RunConfig, to_json
+from expost.data import DATASETS
 from expost.densities import DENSITIES
 from expost.errors import UsageError
 from expost.evaluation import evaluate_generator, pick_features
 from expost.interpolation import INTERPOLATIONS
+from expost.outputs import check_output, write_examples
 from expost.presets import PRESETS, configure
 from expost.run import Run, load
 from expost.scores import Score
-from expost.store import replacing, write_json
+from expost.store import write_json
 from expost.training import pick_device
 from expost.types import Split
 from expost.zoo import ZOO
 
 #: A run: its folder, or an open `Run`.
 RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="RUN")]
+#: A data set: its name, or a path.
+DataLike = Annotated[str | Path, tyro.conf.arg(constructor=str, metavar="NAME|PATH")]
 #: An output: a file or a folder.
 Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
 #: Options that have no name of their own, as NAME=VALUE.
@@ -41,7 +45,7 @@ Networks = Annotated[tuple[nn.Module, nn.Module] | None, tyro.conf.Suppress]
 
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
-    data: str,
+    data: DataLike,
     out: Output,
     preset: str = "small",
     epochs: int | None = None,
@@ -62,7 +66,7 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     networks: Networks = None,
-) -> Run | RunConfig:
+) -> Run:
     """Train a model of the zoo; the best weights on validation data are kept.
 
     Args:
@@ -90,7 +94,7 @@ def train(
         networks: Own encoder and decoder modules (Python only).
 
     Returns:
-        The run, or its configuration for a dry run.
+        The run; after a dry run nothing of it is on disk.
     """
     training_options: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device,
@@ -101,6 +105,7 @@ def train(
         "regularizer_weight": regularizer_weight,
     }  # fmt: skip
     _ = ZOO[model], PRESETS[preset]  # unknown names are refused before any data is read
+    data = data_name(data)
     if resume:
         asked: dict[str, Any] = {"data.size": size, "data.limit": limit}
         asked |= {f"training.{key}": value for key, value in training_options.items()}
@@ -115,15 +120,22 @@ def train(
     run.fresh_model()  # what cannot work is refused before anything is written
     pick_device(training.device)
     if dry_run:
-        return run.config
+        return replace(run, dry=True)
     run.start()
     run.train(examples)
     return run
 
 
+def data_name(data: str | Path) -> str:
+    """Return a data set's name as it is, and a path in full, so that the run finds it from any working directory."""
+    named = isinstance(data, str) and data in DATASETS
+    path = Path(data).expanduser()
+    return str(path.resolve()) if not named and path.exists() else str(data)
+
+
 def _resume(
     out: Path, model: str, data: str, asked: dict[str, Any], networks: tuple[nn.Module, nn.Module] | None, dry_run: bool
-) -> Run | RunConfig:
+) -> Run:
     run = Run.open(out, networks)
     saved = {
         f"{part}.{key}": value
@@ -138,11 +150,11 @@ def _resume(
             )
     if epochs is not None and epochs != run.config.training.epochs:
         run = run.with_epochs(epochs)
-    if not dry_run:
-        run.save_config()
-        run.train(run.data())
-        return run
-    return run.config
+    if dry_run:
+        return replace(run, dry=True)
+    run.save_config()
+    run.train(run.data())
+    return run
 
 
 def fit(
@@ -198,9 +210,9 @@ def sample(
     Returns:
         Where the samples are.
     """
-    path = _check_output(Path(out))
+    path = check_output(Path(out))
     generator = _open(run).generator(device)
-    _write_examples(generator.sample(n, density, seed), path)
+    write_examples(generator.sample(n, density, seed), path)
     return path
 
 
@@ -216,7 +228,7 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
     Returns:
         Where the picture is.
     """
-    path = _check_output(Path(out), pictures_only=True)
+    path = check_output(Path(out), pictures_only=True)
     opened = _open(run)
     x = _first(opened.data().test, n)
     pictures.save_picture(pictures.pairs(x, pictures.to_bytes(opened.generator(device).reconstruct(x)), 10), path)
@@ -246,7 +258,7 @@ def interpolate(
     Returns:
         Where the picture is.
     """
-    path = _check_output(Path(out), pictures_only=True)
+    path = check_output(Path(out), pictures_only=True)
     _ = INTERPOLATIONS[method]
     if steps < 2:
         raise UsageError(f"steps is {steps}; a path has at least its 2 ends")
@@ -347,36 +359,3 @@ def _first(split: Split, n: int) -> Tensor:
     if n < 1:
         raise UsageError(f"n is {n}; ask for at least 1 image")
     return split.x[:n]
-
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-def _check_output(path: Path, pictures_only: bool = False) -> Path:
-    """Refuse an output that could not be written, before the work is done."""
-    suffixes = PICTURE_SUFFIXES if pictures_only else (*PICTURE_SUFFIXES, ".npy", "")
-    if path.suffix.lower() not in suffixes:
-        listed = ", ".join(suffix or "a folder" for suffix in suffixes)
-        raise UsageError(f"cannot write samples as '{path.name}'; give one of: {listed}")
-    if path.suffix and path.is_dir():
-        raise UsageError(f"{path} is a folder; give a file's name")
-    if not path.suffix and path.is_file():
-        raise UsageError(f"{path} is a file; give a folder, or a name ending in .png or .npy")
-    return path
-
-
-def _write_examples(examples: Tensor, path: Path) -> None:
-    image = examples.dim() == 4
-    if path.suffix.lower() == ".npy":
-        array = (pictures.to_bytes(examples) if image else examples).numpy()
-        with replacing(path) as temporary:
-            np.save(temporary, array, allow_pickle=False)
-        return
-    if not image:
-        raise UsageError(f"examples of shape {tuple(examples.shape[1:])} are no images; save them as .npy")
-    if path.suffix:
-        pictures.save_picture(pictures.grid(examples), path)
-        return
-    digits = max(5, len(str(len(examples) - 1)))
-    for index, image_tensor in enumerate(examples):
-        pictures.save_picture(pictures.to_pil(image_tensor), path / f"{index:0{digits}d}.png")

@@ -187,7 +187,7 @@ def _nearest_setting(shape: Sequence[int]) -> Setting:
 
 
 def _resolve(
-    name: str, shape: Sequence[int], setting: Setting, width: int, network: str, latent_dim: int
+    name: str, shape: Sequence[int], setting: Setting, width: int, network: str, latent_dim: int, published: bool
 ) -> tuple[ModelConfig, TrainingConfig]:
     row = ZOO[name]
     official = setting.weights.get(name, setting.weights["vae"])
@@ -197,8 +197,10 @@ def _resolve(
         weight = setting.gradient_penalty
     if regularizer.name == "tikhonov" and network != "mlp":
         regularizer = Part(regularizer.name, {"scope": setting.tikhonov})
-    if prior is not None and official.second_stage:
-        prior = Part(prior.name, {"kl_weight": official.second_stage})
+    if prior is not None and official.second_stage and published:
+        # elsewhere the second stage learns this weight, which samples better
+        second = {"kl_weight": official.second_stage, "width": 1024, "lr": 1e-4, "noise": False}
+        prior = Part(prior.name, second)
     model = ModelConfig(
         name=name,
         shape=tuple(shape),
@@ -228,7 +230,7 @@ def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     """
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
-            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim)
+            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, published=True)
     shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
     raise UsageError(
         f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
@@ -246,9 +248,8 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
-    model, training = _resolve(
-        name, shape, setting, 32 if convolutional else 256, setting.network if convolutional else "mlp", latent_dim
-    )
+    width, network = (32, setting.network) if convolutional else (256, "mlp")
+    model, training = _resolve(name, shape, setting, width, network, latent_dim, published=False)
     return model, replace(training, epochs=25, lr=1e-3, precision="bf16" if convolutional else "float32")
 
 

@@ -46,11 +46,13 @@ class Run:
         folder: Where it is.
         config: What was asked for.
         networks: A person's own encoder and decoder, where the run uses them.
+        dry: Whether it was only resolved and checked, by a dry run.
     """
 
     folder: Path
     config: RunConfig
     networks: Networks | None = None
+    dry: bool = False
 
     @classmethod
     def open(cls, folder: str | Path, networks: Networks | None = None) -> Run:

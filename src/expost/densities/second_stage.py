@@ -15,6 +15,10 @@ from expost.densities.base import Density, Fit, draw_normal
 from expost.densities.checks import check_bool, check_float, check_int, check_seed
 from expost.errors import DataError, UsageError
 
+# Where a learned gamma starts. From 1, the deviation of the standardized codes, codes without correlations never leave the
+# trivial solution, a decoder that ignores u.
+_FIRST_GAMMA = 0.3
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,14 +166,14 @@ class SecondStageVAE(Density):
         return name != "log_gamma" or self.kl_weight == "learned"
 
     def _initial_weights(self, d: int, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        """Glorot uniform weights, zero biases, and gamma = 1 if it is learned."""
+        """Return Glorot uniform weights, zero biases, and gamma."""
         weights = {}
         for name, (rows, columns) in self._matrices(d).items():
             limit = math.sqrt(6 / (rows + columns))
             uniform = torch.rand(rows, columns, generator=generator)
             weights[f"{name}.weight"] = ((2 * uniform - 1) * limit).to(device)
             weights[f"{name}.bias"] = torch.zeros(rows, device=device)
-        gamma = 1.0 if isinstance(self.kl_weight, str) else math.sqrt(self.kl_weight * d / 2)
+        gamma = _FIRST_GAMMA if isinstance(self.kl_weight, str) else math.sqrt(self.kl_weight * d / 2)
         weights["log_gamma"] = torch.tensor(math.log(gamma), device=device)
         return weights
 

@@ -28,7 +28,7 @@ def reproduce(
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model.
         dataset: A data set's name or path; the paper has mnist, cifar10 and celeba.
-        scale: smoke (minutes), quick (half an hour on 2 cores), small (more than an hour), or paper (its budget, for a GPU).
+        scale: smoke (minutes), quick (half an hour on 2 cores), small (an hour or two), or paper (for a GPU).
         models: Rows of the zoo; unless given, the paper's ten.
         seeds: Runs of each model, seeded 0, 1, ...
         features: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.

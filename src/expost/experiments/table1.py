@@ -94,7 +94,7 @@ SCALES: Registry[Scale] = Registry(
     "scale",
     {
         "smoke": Scale("small", epochs=1, limit=1_000, width=8, samples=200),
-        "quick": Scale("small", epochs=2, limit=None, width=None, samples=1_000),
+        "quick": Scale("small", epochs=3, limit=None, width=16, samples=1_000),
         "small": Scale("small", epochs=5, limit=None, width=None, samples=2_000),
         "paper": Scale("paper", epochs=None, limit=None, width=None, samples=None),
     },

@@ -247,8 +247,8 @@ def _factor(cov: Matrix) -> Matrix:
         DataError: if cov is not positive semi-definite.
     """
     packed, pivots, rank, _ = lapack.dpstrf(cov, lower=1)
-    factor = np.empty((len(cov), rank))
-    factor[pivots - 1] = np.tril(packed[:, :rank])
+    factor = np.empty((rank, len(cov))).T
+    factor[pivots - 1] = np.triu(packed.T[:rank]).T  # transposed, since LAPACK's order of storage is by columns
     # What is left of a semi-definite matrix is rounding; what is left of an indefinite one is not. For a Gaussian v,
     # E ||R v||^2 is the squared Frobenius norm of the residual R, at the cost of a few products with vectors.
     probes = np.random.default_rng(0).standard_normal((len(cov), 8))

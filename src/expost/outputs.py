@@ -1,0 +1,49 @@
+"""Where samples go: pictures, arrays, folders of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from expost import pictures
+from expost.errors import UsageError
+from expost.store import replacing
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_output(path: Path, pictures_only: bool = False) -> Path:
+    """Refuse an output that could not be written, before the work is done."""
+    suffixes = PICTURE_SUFFIXES if pictures_only else (*PICTURE_SUFFIXES, ".npy", "")
+    if path.suffix.lower() not in suffixes:
+        listed = ", ".join(suffix or "a folder" for suffix in suffixes)
+        raise UsageError(f"cannot write samples as '{path.name}'; give one of: {listed}")
+    if path.suffix and path.is_dir():
+        raise UsageError(f"{path} is a folder; give a file's name")
+    if not path.suffix and path.is_file():
+        raise UsageError(f"{path} is a file; give a folder, or a name ending in .png or .npy")
+    return path
+
+
+def write_examples(examples: Tensor, path: Path) -> None:
+    """Write examples (N, ...) as a grid, an array or a folder, as the path's suffix says.
+
+    Raises:
+        UsageError: for vectors that are to be pictures.
+    """
+    image = examples.dim() == 4
+    if path.suffix.lower() == ".npy":
+        array = (pictures.to_bytes(examples) if image else examples).numpy()
+        with replacing(path) as temporary:
+            np.save(temporary, array, allow_pickle=False)
+        return
+    if not image:
+        raise UsageError(f"examples of shape {tuple(examples.shape[1:])} are no images; save them as .npy")
+    if path.suffix:
+        pictures.save_picture(pictures.grid(examples), path)
+        return
+    digits = max(5, len(str(len(examples) - 1)))
+    for index, image_tensor in enumerate(examples):
+        pictures.save_picture(pictures.to_pil(image_tensor), path / f"{index:0{digits}d}.png")
