@@ -62,7 +62,7 @@ class Normalized(nn.Module):
 
 
 def train(split: Split, epochs: int = EPOCHS, seed: int = SEED) -> DigitNetwork:
-    """Return the classifier after `epochs` passes over `split`: AdamW, one cycle of the learning rate, cross-entropy."""
+    """Return the classifier after `epochs` passes over `split`, by AdamW with one cycle of the learning rate."""
     assert split.y is not None
     torch.manual_seed(seed)  # for the initial weights; this script owns its process
     generator = torch.Generator().manual_seed(seed)

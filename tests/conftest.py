@@ -1,6 +1,7 @@
 """What all tests share: where the real data is, and one seed."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder}; set EXPOST_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests must not depend on what data and weights a machine happens to have."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("EXPOST_DATA", "EXPOST_WEIGHTS"):
+            patch.delenv(name, raising=False)
+        empty = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(empty))
+        patch.setenv("TORCH_HOME", str(empty))
+        yield

@@ -110,7 +110,7 @@ def test_scores_carry_their_protocol_and_only_inception_is_called_fid(image_run,
     assert (card.count, card.reference_count, card.reference) == (50, 200, "mnist-5k test")
     assert card.density["name"] == "gaussian"
     assert len(card.weights) == 64
-    assert by_subject["reconstruction"].count == 200
+    assert by_subject["reconstruction"].count == by_subject["interpolation"].count == 50  # one count for all
     again = expost.evaluate(image_run, densities=("gaussian",), samples=50, features="digits")
     assert again == scores
 
@@ -146,6 +146,12 @@ def test_run_folders_do_not_depend_on_where_they_are(digits_run, tmp_path, capsy
         (["train", "rae", "--data", "digits", "--out", "OUT", "--set", "x"], "write NAME=VALUE"),
         (["train", "rae", "--data", "digits", "--out", "OUT", "--preset", "paper"], "preset paper knows the shapes"),
         (["train", "vq-vae", "--data", "digits", "--out", "OUT"], "no feature map"),
+        (["train", "cv-vae", "--data", "digits", "--out", "OUT", "--set", "latent.sigma=abc"], "sigma='abc'"),
+        (["train", "vae", "--data", "digits", "--out", "OUT", "--set", "latent.bound=NaN"], "bound=nan"),
+        (["train", "rae", "--data", "digits", "--out", "OUT", "--set", "prior.foo=1"], "no option 'foo'"),
+        (["train", "ae", "--data", "digits", "--out", "OUT", "--beta", "1"], "no latent penalty"),
+        (["train", "rae", "--data", "digits", "--out", "OUT", "--regularizer-weight", "1"], "no regularizer term"),
+        (["train", "rae", "--data", "~nosuchuser/x", "--out", "OUT"], "nosuchuser"),
         (["fit", "RUN", "--density", "gm"], "unknown density 'gm', did you mean 'gmm'"),
         (["fit", "RUN", "--density", "gmm", "--components", "0"], "components"),
         (["fit", "RUN", "--density", "gaussian", "--components", "3"], "no option 'components'"),
@@ -185,6 +191,7 @@ def test_words_the_parser_refuses_exit_with_2(words, capsys):
         (lambda run: truncate(run / "model.safetensors"), "model.safetensors: truncated"),
         (lambda run: truncate(run / "densities" / "gmm.safetensors"), "gmm.safetensors"),
         (lambda run: (run / "model.safetensors").unlink(), "no trained weights"),
+        (lambda run: (run / "densities" / "fitted_on.json").write_text("[]"), "fitted_on.json is damaged"),
     ],
 )
 def test_damaged_runs_exit_with_1(damage, message, digits_run, tmp_path, capsys):

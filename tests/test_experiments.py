@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from expost.errors import UsageError
@@ -47,7 +48,7 @@ def test_a_finished_table_is_not_done_again_and_a_broken_one_goes_on(table):
     weights = sorted((table / "runs").glob("*/model.safetensors"))
     before = [path.stat().st_mtime_ns for path in weights]
     text = (table / "table.md").read_text()
-    (table / "runs" / "rae-1" / "cell-auto.json").unlink()
+    (table / "runs" / "rae-1" / "cell-pixels.json").unlink()
     reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table)
     assert [path.stat().st_mtime_ns for path in weights] == before
     assert (table / "table.md").read_text() == text
@@ -81,3 +82,15 @@ def test_wrong_words(tmp_path):
     with pytest.raises(UsageError, match="seeds is 0"):
         reproduce("table1", seeds=0, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_another_scale_is_not_passed_off_as_this_one(table):
+    with pytest.raises(UsageError, match="holds a run with other settings"):
+        reproduce("table1", dataset="digits", scale="quick", models=("vae",), out=table)
+
+
+def test_vectors_have_a_table_without_a_figure(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32))
+    out = reproduce("table1", dataset=str(tmp_path / "x.npy"), scale="smoke", models=("ae",), out=tmp_path / "out")
+    assert "frechet-values" in (out / "table.md").read_text()
+    assert not (out / "figure.png").exists()

@@ -4,15 +4,21 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch import nn
 
 from expost.autoencoder import build
 from expost.densities import DENSITIES
 from expost.errors import UsageError
+from expost.evaluation import evaluate_generator
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
+from expost.pictures import pairs
 from expost.presets import configure
+from expost.seeding import PAIRS, SAMPLES, stream_seed
+from expost.seeding import generator as seeded
+from expost.types import Data, Split
 
 
 def linear_generator(dim=6, latent=3):
@@ -149,3 +155,46 @@ def test_models_of_any_library_can_be_wrapped():
     generator = Generator(encoder, decoder)
     generator.fit("kde", torch.randn(50, 10))
     assert generator.sample(3).shape == (3, 10)
+
+
+def spread(n, seed, shift):
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, 7) + shift
+
+
+def test_scores_compare_with_the_test_split_and_nothing_else():
+    """A linear autoencoder over known Gaussians; every column is computed again by hand."""
+    generator, basis = linear_generator()
+    data = Data("known", Split(spread(400, 0, 0.0)), Split(spread(50, 1, 9.0)), Split(spread(300, 2, 2.0)))
+    generator.fit("gaussian", data.train.x)
+    scores = {(s.name, s.of): s.value for s in evaluate_generator(generator, data, None, ("gaussian",), samples=200)}
+    mean, std = data.train.x.double().mean(0), data.train.x.double().std(0)
+
+    def distance(x):
+        a, b = ((v.double() - mean) / std for v in (x, data.test.x))
+        cov = [torch.cov(v.T).numpy() for v in (a, b)]
+        root = scipy.linalg.sqrtm(cov[0] @ cov[1]).real
+        gap = (a.mean(0) - b.mean(0)).square().sum().item()
+        return gap + np.trace(cov[0] + cov[1] - 2 * root)
+
+    x = data.test.x[:200]
+    projected = x @ basis @ basis.t()
+    assert scores["frechet-values", "reconstruction"] == pytest.approx(distance(projected), rel=1e-4)
+    assert scores["mse", "reconstruction"] == pytest.approx((x - projected).square().mean().item(), rel=1e-5)
+    order = torch.randperm(200, generator=seeded(0, PAIRS))
+    middle = (projected[order] + projected[order].roll(1, 0)) / 2
+    assert scores["frechet-values", "interpolation"] == pytest.approx(distance(middle), rel=1e-4)
+    drawn = generator.sample(200, "gaussian", stream_seed(0, SAMPLES))
+    assert scores["frechet-values", "gaussian"] == pytest.approx(distance(drawn), rel=1e-4)
+
+
+def test_reconstructions_are_drawn_below_their_images():
+    images = torch.randint(0, 256, (15, 1, 8, 8), dtype=torch.uint8)
+    sheet = np.asarray(pairs(images, images.float() / 255, 10).convert("L"))
+    side = 8 * 8 + 2  # every pixel eight times, and the gap
+    for index in range(15):
+        row, column = 2 * (index // 10), index % 10
+        for below in (0, 1):
+            top, left = (row + below) * side, column * side
+            tile = sheet[top : top + 64 : 8, left : left + 64 : 8]
+            assert np.array_equal(tile, images[index, 0].numpy())
+    assert (sheet[2 * side : 2 * side + 64, 5 * side : 5 * side + 64] == 255).all()  # blank where there is no image

@@ -22,7 +22,10 @@ from expost.metrics import (
     Statistics,
     frechet_distance,
     hash_tensors,
+    mse,
+    psnr,
     quantize,
+    ssim,
 )
 from expost.metrics.digits import WEIGHTS, load_digit_network
 from expost.store import read_tensors, write_tensors
@@ -263,6 +266,8 @@ def test_what_has_no_distance_is_refused():
         frechet_distance(gaussian([0.0, 0.0, 0.0], [[0, 1, 0], [1, 0, 0], [0, 0, 1]]), gaussian([0.0] * 3, np.eye(3)))
     with pytest.raises(DataError, match="overflows"):
         frechet_distance(gaussian([1e200], [[1.0]]), one)
+    with pytest.raises(DataError, match="overflows"):
+        frechet_distance(gaussian([0.0, 0.0], np.eye(2) * 1.5e308), two)
 
 
 # Quantisation and hashes
@@ -301,6 +306,13 @@ def test_the_hash_is_of_contents_not_of_layout():
     changed = x.clone()
     changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
     assert hash_tensors({"x": changed}) != reference
+
+
+def test_pixel_scores_are_on_the_unit_scale_for_bytes_too():
+    x, y = torch.randint(0, 256, (2, 3, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for score in (mse, psnr, ssim):
+        torch.testing.assert_close(score(x, y), score(x / 255, y.double() / 255), rtol=1e-6, atol=1e-7)
+    assert 0.05 < float(mse(x, y).mean()) < 0.3
 
 
 # Features, one contract. Inception's own tests are in test_inception.py.

@@ -113,7 +113,7 @@ def test_the_vector_pair_bounds_images_only():
     ("shape", "changes", "message"),
     [
         ((3, 20, 32), {"network": "conv4"}, "image sides of 28 to 128, got 20x32"),
-        ((3, 32, 200), {"network": "conv4"}, "got 32x200"),
+        ((3, 32, 200), {"network": "conv4"}, "32x200"),
         ((10,), {"network": "conv5"}, "use network mlp"),
         ((10,), {"latent_dim": 11}, "more than the 10 numbers"),
         ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, mlp"),

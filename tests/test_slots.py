@@ -351,7 +351,11 @@ def test_spectral_norm_of_both_reaches_the_encoder():
     [
         (LATENTS, Part("gausian"), "did you mean 'gaussian'"),
         (LATENTS, Part("gaussian", {"sigma": 1}), "its options: bound"),
-        (REGULARIZERS, Part("tikhonov", {"scope": "biases"}), "choose one of: kernels"),
+        (
+            REGULARIZERS,
+            Part("tikhonov", {"scope": "biases"}),
+            "Input should be 'kernels', 'transposed-convolutions' or 'all'",
+        ),
         (PENALTIES, Part("mmd", {"scales": []}), "at least one"),
         (LATENTS, Part("constant-variance", {"sigma": 0.0}), "positive"),
     ],

@@ -6,7 +6,8 @@ Each takes a run folder (or an open `Run`), does one thing, and returns its resu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,14 +20,15 @@ from expost import __version__, pictures
 from expost.config import DataConfig, Precision, RunConfig, to_json
 from expost.data import DATASETS
 from expost.densities import DENSITIES
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.evaluation import evaluate_generator, pick_features
 from expost.interpolation import INTERPOLATIONS
 from expost.outputs import check_output, write_examples
 from expost.presets import PRESETS, configure
+from expost.registry import Part, construct
 from expost.run import Run, load
 from expost.scores import Score
-from expost.store import write_json
+from expost.store import read_json, write_json
 from expost.training import pick_device
 from expost.types import Split
 from expost.zoo import ZOO
@@ -47,7 +49,7 @@ def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
     out: Output,
-    preset: str = "small",
+    preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -73,7 +75,7 @@ def train(
         model: A row of the zoo, for example rae-l2; see `expost zoo`.
         data: A data set's name, or the path of an image folder, .npz, .npy, parquet or IDX file; see `expost data`.
         out: The run's folder, new or empty.
-        preset: Where the defaults come from: small (2 cores) or paper (the paper's settings, for a GPU).
+        preset: Where the defaults come from: small (for 2 cores; the default) or paper (its settings, for a GPU).
         epochs: Passes over the training set.
         batch_size: Examples per step.
         lr: Initial learning rate.
@@ -82,14 +84,14 @@ def train(
         network: conv4, conv5 or mlp.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
-        seed: Seeds weights, order and noise.
+        seed: Seeds weights (of built-in networks), order and noise.
         device: auto, cpu, cuda or mps.
         precision: float32 or bf16.
         size: Side to which images are brought.
         limit: Use at most this many examples of each split.
         options: Options of slots, for example regularizer.scope=both or latent.sigma=0.5.
         tensorboard: Write TensorBoard files.
-        resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may change.
+        resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may grow.
         dry_run: Resolve and check the configuration, print it, and stop.
         networks: Own encoder and decoder modules (Python only).
 
@@ -104,19 +106,21 @@ def train(
         "latent_dim": latent_dim, "width": width, "network": network, "beta": beta,
         "regularizer_weight": regularizer_weight,
     }  # fmt: skip
-    _ = ZOO[model], PRESETS[preset]  # unknown names are refused before any data is read
-    data = data_name(data)
+    _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
+    slots = parse_options(options)
     if resume:
-        asked: dict[str, Any] = {"data.size": size, "data.limit": limit}
+        asked: dict[str, Any] = {"model.name": model, "data.name": data_name(data), "preset": preset}
+        asked |= {"data.size": size, "data.limit": limit}
         asked |= {f"training.{key}": value for key, value in training_options.items()}
         asked |= {f"model.{key}": value for key, value in model_options.items()}
-        return _resume(Path(out), model, data, asked, networks, dry_run)
-    data_config = DataConfig(data, size=size, limit=limit)
-    examples = load(data_config)
-    slots = dict(parse_option(text) for text in options)
+        return _resume(Run.open(out, networks), asked, slots, dry_run)
+    examples, data_config = load(DataConfig(data_name(data), size=size, limit=limit))
     training_options["tensorboard"] = tensorboard
-    config, training = configure(model, examples.shape, preset, model_options, training_options, slots)
-    run = Run(Path(out), RunConfig(config, training, data_config, preset, __version__, networks is not None), networks)
+    own = networks is not None
+    config, training = configure(
+        model, examples.shape, preset or "small", model_options, training_options, slots, own_networks=own
+    )
+    run = Run(Path(out), RunConfig(config, training, data_config, preset or "small", __version__, own), networks)
     run.fresh_model()  # what cannot work is refused before anything is written
     pick_device(training.device)
     if dry_run:
@@ -128,33 +132,36 @@ def train(
 
 def data_name(data: str | Path) -> str:
     """Return a data set's name as it is, and a path in full, so that the run finds it from any working directory."""
-    named = isinstance(data, str) and data in DATASETS
-    path = Path(data).expanduser()
-    return str(path.resolve()) if not named and path.exists() else str(data)
+    if isinstance(data, str) and data in DATASETS:
+        return data
+    path = Path(os.path.expanduser(data))  # Path.expanduser fails for an unknown user
+    return str(path.resolve()) if path.exists() else str(data)
 
 
-def _resume(
-    out: Path, model: str, data: str, asked: dict[str, Any], networks: tuple[nn.Module, nn.Module] | None, dry_run: bool
-) -> Run:
-    run = Run.open(out, networks)
-    saved = {
-        f"{part}.{key}": value
-        for part in ("model", "training", "data")
-        for key, value in to_json(getattr(run.config, part)).items()
-    }
+def _resume(run: Run, asked: dict[str, Any], slots: Mapping[str, Any], dry_run: bool) -> Run:
+    saved = to_json(run.config)
     epochs = asked.pop("training.epochs")
-    for key, value in {"model.name": model, "data.name": data, **asked}.items():
-        if value is not None and value != saved[key]:
-            raise UsageError(
-                f"{out} was trained with {key} {saved[key]}, not {value}; drop that option, or start a new run"
-            )
-    if epochs is not None and epochs != run.config.training.epochs:
-        run = run.with_epochs(epochs)
+    for key, value in asked.items():
+        part, _, name = key.partition(".")
+        old = saved[part][name] if name else saved[part]
+        _refuse_change(run, key, old, value if value is not None else old)
+    for key, value in slots.items():
+        slot, _, option = key.partition(".")
+        _refuse_change(run, key, saved["model"].get(slot, {}).get("options", {}).get(option), value)
+    if epochs is not None and epochs < run.config.training.epochs:
+        _refuse_change(run, "training.epochs", run.config.training.epochs, epochs)
+    run = run.with_epochs(epochs or run.config.training.epochs)
     if dry_run:
         return replace(run, dry=True)
+    examples = run.data()
     run.save_config()
-    run.train(run.data())
+    run.train(examples)
     return run
+
+
+def _refuse_change(run: Run, key: str, old: Any, new: Any) -> None:
+    if new != old:
+        raise UsageError(f"{run.folder} was trained with {key} {old}, not {new}; drop that option, or start a new run")
 
 
 def fit(
@@ -177,15 +184,12 @@ def fit(
         Where it was saved.
     """
     opened = _open(run)
-    given = dict(parse_option(text) for text in options)
+    given = _prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
-    _ = DENSITIES[density]
+    construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
     generator = opened.generator(device)
-    opened.save_density(
-        density, generator.fit(density, opened.data().train.x, **_prior_options(opened, density), **given)
-    )
-    return opened.folder / "densities" / f"{density}.safetensors"
+    return opened.save_density(density, generator.fit(density, opened.data().train.x, **given))
 
 
 def sample(
@@ -289,7 +293,8 @@ def evaluate(
         run: The run.
         densities: Which densities to sample from; unless given, the model's own (the paper's column N) and gmm.
         samples: Samples from each density; unless given, as many as there are test images, at most 10,000.
-        features: inception-2048 (FID), inception-768 (FID-768), digits, or auto: the first of these that is there.
+        features: inception-2048 (FID), inception-768 (FID-768), digits, pixels; or auto: Inception's if its weights are
+            on this machine, else the bundled ones that suit the data.
         method: Interpolation between codes: linear, linear-rescaled or spherical.
         seed: Seeds samples and pairs.
         device: auto, cpu, cuda or mps.
@@ -303,6 +308,8 @@ def evaluate(
         _ = DENSITIES[name]
     if samples is not None and samples < 2:
         raise UsageError(f"samples is {samples}; a distance between distributions needs at least 2")
+    path = opened.folder / "metrics.json"
+    old = _saved_scores(path)
     data = opened.data()
     extractor = pick_features(features, data, device)
     generator = opened.generator(device)
@@ -312,21 +319,29 @@ def evaluate(
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
     for name in missing:
         opened.save_density(name, generator.fit(name, codes=codes, **_prior_options(opened, name)))
-    scores = evaluate_generator(generator, data, extractor, names, samples, method, seed)
-    _merge_scores(opened.folder / "metrics.json", scores)
+    scores = evaluate_generator(generator, data, extractor, names, samples, method, seed, opened.weights_hash())
+    write_json(path, {"format": 1, "scores": _merged(old, [to_json(score) for score in scores])})
     return scores
 
 
-def _merge_scores(path: Path, scores: Sequence[Score]) -> None:
-    """Add scores to the run's, replacing those of the same name, subject and protocol."""
-    fresh = [to_json(score) for score in scores]
-    old = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else []
-    kept = [score for score in old if not any(_same(score, each) for each in fresh)]
-    write_json(path, {"format": 1, "scores": kept + fresh})
+def _saved_scores(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    record = read_json(path)
+    scores = record.get("scores") if isinstance(record, dict) else None
+    if not isinstance(scores, list) or not all(
+        isinstance(s, dict) and {"name", "of", "card"} <= s.keys() for s in scores
+    ):
+        raise DataError(f"{path} does not hold scores; move it away to evaluate anew")
+    return scores
 
 
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return all(a[key] == b[key] for key in ("name", "of", "card"))
+def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return old and fresh scores, without the old ones that were done again or are of other weights."""
+    model = fresh[0]["card"]["model"]
+    done = [(each["name"], each["of"], each["card"]) for each in fresh]
+    kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
+    return kept + fresh
 
 
 def _open(run: Run | Path | str) -> Run:
@@ -339,20 +354,25 @@ def _prior_options(run: Run, density: str) -> dict[str, Any]:
     return dict(prior.options) if prior is not None and prior.name == density else {}
 
 
-def parse_option(text: str) -> tuple[str, Any]:
-    """Split NAME=VALUE; the value is JSON where it is that, and otherwise a string.
+def parse_options(options: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Read options as NAME=VALUE; a value is JSON where it is that, else a string. A mapping is taken as it is.
 
     Example:
-        >>> parse_option("latent.sigma=0.5"), parse_option("covariance=diag")
-        (('latent.sigma', 0.5), ('covariance', 'diag'))
+        >>> parse_options(["latent.sigma=0.5", "covariance=diag"])
+        {'latent.sigma': 0.5, 'covariance': 'diag'}
     """
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise UsageError(f"option '{text}' has no value; write NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    if isinstance(options, Mapping):
+        return dict(options)
+    parsed: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"option '{text}' has no value; write NAME=VALUE")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = value
+    return parsed
 
 
 def _first(split: Split, n: int) -> Tensor:

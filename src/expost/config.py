@@ -77,7 +77,7 @@ class TrainingConfig:
         seed: Seeds weights, order and noise, at least 0.
         device: auto (cuda, else mps, else cpu) or a torch device.
         precision: float32, or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses.
-        patience: Epochs without a better validation loss before the learning rate is cut.
+        patience: After so many epochs without a better validation loss the learning rate is cut, at least 1.
         factor: What it is multiplied by.
         tensorboard: Whether to write TensorBoard event files.
     """
@@ -97,7 +97,7 @@ class TrainingConfig:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 2)
         _at_least("seed", self.seed, 0)
-        _at_least("patience", self.patience, 0)
+        _at_least("patience", self.patience, 1)
         if not (0 < self.lr < math.inf):
             raise UsageError(f"lr is {self.lr}; give a positive learning rate")
         if not 0 < self.factor < 1:
@@ -113,12 +113,15 @@ class DataConfig:
         size: Side to which images are brought, or None to leave them.
         limit: Largest number of examples of each split, or None for all.
         seed: Seeds the split of data that come without one.
+        fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: a new draw
+            of the splits would put examples it was trained on among those it is scored on.
     """
 
     name: str
     size: int | None = None
     limit: int | None = None
     seed: int = 0
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,18 @@ def pick_features(name: str, data: Data, device: str = "auto") -> Features | Non
                 f"features '{name}' are of images, data set '{data.name}' has vectors; leave --features out"
             )
         return None
-    if name == "auto":
-        bundled = DATASETS[data.name].features if data.name in DATASETS else "pixels"
-        inception = [key for key in ("inception-2048", "inception-768") if FEATURES[key].available()]
-        name = [*inception, bundled][0]
-    features = FEATURES[name].load(pick_device(device))
+    features = FEATURES[resolve_features(name, data)].load(pick_device(device))
     channels, height, width = data.shape
     features.check((channels, height, width))
     return features
+
+
+def resolve_features(name: str, data: Data) -> str:
+    """Return the name that "auto" stands for here: Inception's if its weights are at hand, else bundled features."""
+    if name != "auto" or not data.is_image:
+        return name
+    bundled = DATASETS[data.name].features if data.name in DATASETS else "pixels"
+    return next((key for key in ("inception-2048", "inception-768") if FEATURES[key].available()), bundled)
 
 
 def evaluate_generator(
@@ -73,6 +77,7 @@ def evaluate_generator(
     samples: int | None = None,
     method: str = "linear",
     seed: int = 0,
+    model: str = "",
 ) -> list[Score]:
     """Score a generator against the test split.
 
@@ -81,9 +86,12 @@ def evaluate_generator(
         data: Only its test split is used (and, for vectors, the scale of its training split).
         features: From `pick_features`.
         densities: Names of fitted densities.
-        samples: Samples of each density, at least 2; None takes as many as there are test examples, at most 10,000.
+        samples: Samples of each density, at least 2, and at most so many reconstructions and mid-points, since a
+            distance between few examples is biased upwards; None takes as many as there are test examples, at most
+            10,000.
         method: Interpolation between codes.
         seed: Seeds samples and pairs.
+        model: Hash of the weights, for the cards.
 
     Returns:
         A Frechet distance for reconstructions, each density and interpolations; then reconstructions' pixel errors.
@@ -91,11 +99,12 @@ def evaluate_generator(
     Raises:
         UsageError: if there are fewer than two test examples.
     """
-    x = data.test.x[:PAPER_COUNT]
-    if len(x) < 2:
-        raise UsageError(f"data set '{data.name}' has {len(x)} test examples; a distance needs at least 2")
+    if len(data.test) < 2:
+        raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
     count = min(len(data.test), PAPER_COUNT) if samples is None else samples
+    x = data.test.x[:count]
     card = Card(
+        model=model,
         features="none" if features is None else features.name,
         weights="" if features is None else features.weights_hash,
         reference=f"{data.name} test",

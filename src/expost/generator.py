@@ -23,7 +23,7 @@ class Generator:
 
     It works with any pair of functions, whoever trained them:
 
-        generator = Generator(encode=my_encoder, decode=my_decoder)
+        generator = Generator(encode_batch=my_encoder, decode_batch=my_decoder)
         generator.fit("gmm", x)
         images = generator.sample(64)
 
@@ -54,7 +54,7 @@ class Generator:
         batches = torch.split(x, self.batch_size)
         with torch.inference_mode(), progress(title, len(batches)) as bar:
             for batch in batches:
-                results.append(function(to_unit(batch.to(self.device))).float().cpu())
+                results.append(function(to_unit(batch.to(self.device)).float()).float().cpu())
                 bar.advance()
         return torch.cat(results)
 
@@ -107,7 +107,7 @@ class Generator:
         """Return a fitted density.
 
         Args:
-            name: Its name; None takes `gmm` if it is fitted, else the one fitted last.
+            name: Its name; None takes `gmm` if it is fitted, else the last in `densities`.
 
         Raises:
             UsageError: if it is not fitted.

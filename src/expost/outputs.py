@@ -22,6 +22,8 @@ def check_output(path: Path, pictures_only: bool = False) -> Path:
         raise UsageError(f"cannot write samples as '{path.name}'; give one of: {listed}")
     if path.suffix and path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
+    if not path.suffix and path.is_dir() and any(path.iterdir()):
+        raise UsageError(f"folder {path} is not empty; choose another, so that old and new samples do not mix")
     if not path.suffix and path.is_file():
         raise UsageError(f"{path} is a file; give a folder, or a name ending in .png or .npy")
     return path

@@ -50,6 +50,8 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
         columns: Images in a row; None makes the grid nearly square.
         gap: Pixels between images.
     """
+    if images.dim() != 4:
+        raise UsageError(f"cannot draw examples of shape {tuple(images.shape[1:])}; pictures need images")
     columns = columns or math.ceil(math.sqrt(len(images)))
     scale = max(1, 64 // max(images.shape[2:]))
     width, height = images.shape[3] * scale, images.shape[2] * scale
@@ -96,10 +98,11 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 def pairs(first: Tensor, second: Tensor, columns: int) -> Image.Image:
     """Arrange two batches in rows that alternate: a row of `first`, below it the matching row of `second`."""
+    first, second = to_bytes(first), to_bytes(second)
     rows = []
     for start in range(0, len(first), columns):
         rows += [first[start : start + columns], second[start : start + columns]]
     if len(first) % columns and len(first) > columns:
-        blank = torch.ones(columns - len(first) % columns, *first.shape[1:])
+        blank = torch.full((columns - len(first) % columns, *first.shape[1:]), 255, dtype=torch.uint8)
         rows[-2:] = [torch.cat([part, blank]) for part in rows[-2:]]
     return grid(torch.cat(rows), min(columns, len(first)))

@@ -11,7 +11,8 @@ summed over an example's dimensions. With N = C * H * W pixels and d latent dime
 | WAE (CelebA) | s * sum + m * MMD | divided by s | beta = m / s |
 
 Scaling a loss by a constant leaves Adam's steps as they were (up to its epsilon), so learning rates carry over as they
-are. `small` keeps the same weights per pixel and per dimension with networks a quarter as wide, for a 2-core machine.
+are. `small` takes the official weights of the nearest of the three data sets, with networks a quarter as wide, for a
+2-core machine.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Setting:
         epochs_of: Where a model's number differs.
         lr: Initial learning rate of the RAE family.
         tikhonov: Which decoder weights the official code decays.
-        gradient_penalty: lambda of the gradient penalty in paper form. Ours, chosen on validation data, since the
-            official penalty is another quantity (see `GradientPenalty`).
+        gradient_penalty: lambda of the gradient penalty in paper form. Ours, since the official penalty is another
+            quantity (see `GradientPenalty`): chosen on the validation split of mnist-5k (results/gradient_penalty.md).
         input_noise: Standard deviation of the WAE's input noise.
         weights: The official weights by model.
     """
@@ -150,6 +151,8 @@ PAPER: Mapping[str, Setting] = {
     ),
 }
 
+#: Sides of the images that the convolutional networks take, in pixels.
+SMALLEST_SIDE, LARGEST_SIDE = 28, 128
 #: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
 _LR = {"vae": 1e-4, "wae": 1e-3, "none": 5e-4}
 
@@ -243,8 +246,12 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     Images with sides of 28 to 128 get the convolutional pair of the nearest paper data set, everything else the
     multilayer perceptron.
     """
+    if len(shape) == 3 and max(shape[1:]) > LARGEST_SIDE:
+        raise UsageError(
+            f"images are {shape[1]}x{shape[2]}, larger than {LARGEST_SIDE}; bring them to size, e.g. --size 64"
+        )
     setting = _nearest_setting(shape)
-    convolutional = len(shape) == 3 and all(28 <= side <= 128 for side in shape[1:])
+    convolutional = len(shape) == 3 and min(shape[1:]) >= SMALLEST_SIDE
     latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
@@ -266,6 +273,7 @@ def configure(
     model_overrides: Mapping[str, Any] | None = None,
     training_overrides: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    own_networks: bool = False,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Resolve a model's configuration: the preset's, with overrides.
 
@@ -276,6 +284,8 @@ def configure(
         model_overrides: Fields of `ModelConfig`; None values are ignored. A new `latent_dim` converts the weights anew.
         training_overrides: Fields of `TrainingConfig`; None values are ignored.
         options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.
+        own_networks: Whether encoder and decoder are a person's own: then what a preset sets for its own convolutions
+            (bf16, and which kernels are decayed) gives way to the defaults.
 
     Raises:
         UsageError: for unknown names, and values out of range.
@@ -288,6 +298,13 @@ def configure(
     row = ZOO[model]
     config, training = PRESETS[preset](model, shape)
     changes = {key: value for key, value in (model_overrides or {}).items() if value is not None}
+    if "beta" in changes and row.penalty.name == "none":
+        raise UsageError(f"model '{model}' has no latent penalty for beta={changes['beta']:g} to weigh; use 'rae'")
+    if "regularizer_weight" in changes and not config.regularizer_weight:
+        raise UsageError(f"model '{model}' has no regularizer term to weigh by {changes['regularizer_weight']:g}")
+    if own_networks or (changes.get("network") == "mlp" and config.network != "mlp"):
+        config = replace(config, regularizer=row.regularizer, width=256)
+        training = replace(training, precision="float32")
     if "latent_dim" in changes and row.family == "rae" and changes["latent_dim"] > 0:
         changes.setdefault("beta", config.beta * config.latent_dim / changes["latent_dim"])
     for key, value in (options or {}).items():

@@ -47,3 +47,8 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
         yield Bar(shown, shown.add_task(title, total=total, completed=done, text=""))
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,9 @@ import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expost.errors import UsageError
 
@@ -81,4 +83,11 @@ def construct(registry: Registry[type[T]], part: Part, **given: Any) -> T:
         if name not in accepted:
             listing = ", ".join(accepted) or "none"
             raise UsageError(f"{registry.kind} '{part.name}' has no option '{name}'; its options: {listing}")
+    hints = get_type_hints(entry.__init__)
+    for name, value in part.options.items():
+        try:
+            TypeAdapter(hints[name], config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UsageError(f"{name}={value!r} of {registry.kind} '{part.name}': {reason}") from None
     return entry(**given, **part.options)

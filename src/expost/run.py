@@ -5,13 +5,14 @@ model.safetensors         the weights with the best validation loss
 checkpoint.safetensors    what training needs to go on
 metrics.jsonl             a line an epoch
 tensorboard/              the same for TensorBoard
-densities/NAME.*          fitted densities
+densities/NAME.*          fitted densities, and the weights they were fitted on
 metrics.json              scores
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +23,12 @@ from expost.autoencoder import Autoencoder, build
 from expost.checkpoint import load_weights
 from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
-from expost.densities import Density, load_density
+from expost.densities import DENSITIES, Density, load_density
 from expost.errors import DataError, UsageError
 from expost.generator import Generator
+from expost.metrics import hash_tensors
+from expost.progress import say
+from expost.registry import construct
 from expost.seeding import WEIGHTS, isolated, stream_seed
 from expost.store import read_json, read_tensors, write_json
 from expost.training import Training, pick_device, place
@@ -33,9 +37,23 @@ from expost.types import Data
 Networks = tuple[nn.Module, nn.Module]
 
 
-def load(data: DataConfig) -> Data:
-    """Load the data that a configuration names."""
-    return load_data(data.name, size=data.size, limit=data.limit, seed=data.seed)
+def load(config: DataConfig) -> tuple[Data, DataConfig]:
+    """Load the data that a configuration names.
+
+    Returns:
+        The data, and the configuration with their fingerprint.
+
+    Raises:
+        DataError: if the configuration has another fingerprint than the data.
+    """
+    data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
+    fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})
+    if config.fingerprint not in ("", fingerprint):
+        raise DataError(
+            f"data set '{config.name}' has changed since the run was started: its splits would mix what was trained on "
+            "with what is scored; restore the data, or start a new run"
+        )
+    return data, replace(config, fingerprint=fingerprint)
 
 
 @dataclass(frozen=True)
@@ -96,20 +114,16 @@ class Run:
         """Load the run's data.
 
         Raises:
-            DataError: if its examples no longer have the shape the model was built for.
+            DataError: if they have changed since the run was started.
         """
-        data = load(self.config.data)
-        if data.shape != self.config.model.shape:
-            raise DataError(
-                f"data set '{data.name}' has examples of shape {data.shape}, the run in {self.folder} was trained on "
-                f"{self.config.model.shape}; restore the data"
-            )
-        return data
+        return load(self.config.data)[0]
 
     def fresh_model(self) -> Autoencoder:
         """Build the model with the initial weights that the seed gives."""
-        with isolated(torch.device("cpu")):
+        with isolated():
             torch.manual_seed(stream_seed(self.config.training.seed, WEIGHTS))
+            if self.config.model.prior is not None:
+                construct(DENSITIES, self.config.model.prior)  # refused now rather than after training
             return build(self.config.model, copy.deepcopy(self.networks))
 
     def train(self, data: Data) -> Autoencoder:
@@ -133,14 +147,35 @@ class Run:
         return model.eval()
 
     def generator(self, device: str = "auto") -> Generator:
-        """Load the trained model and every density fitted on its codes."""
-        model = self.model(device)
-        generator = Generator.of(model)
+        """Load the trained model and every density fitted on its codes.
+
+        A density that was fitted on codes of earlier weights is left out, with a word on stderr.
+        """
+        generator = Generator.of(self.model(device))
+        fitted_on, weights = self._fitted_on(), self.weights_hash()
         for path in sorted((self.folder / "densities").glob("*.safetensors")):
-            if not path.name.startswith("."):
+            if path.name.startswith("."):
+                continue
+            if fitted_on.get(path.stem) == weights:
                 generator.densities[path.stem] = load_density(path).to(generator.device)
+            else:
+                say(f"density {path.stem} was fitted before the weights changed, and is left out; fit it again")
         return generator
 
-    def save_density(self, name: str, density: Density) -> None:
-        """Save a fitted density under its name."""
-        density.save(self.folder / "densities" / f"{name}.safetensors")
+    def save_density(self, name: str, density: Density) -> Path:
+        """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
+        path = density.save(self.folder / "densities" / f"{name}.safetensors")
+        write_json(self.folder / "densities" / "fitted_on.json", self._fitted_on() | {name: self.weights_hash()})
+        return path
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 of the trained weights' file."""
+        with (self.folder / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _fitted_on(self) -> dict[str, str]:
+        path = self.folder / "densities" / "fitted_on.json"
+        record = read_json(path) if path.exists() else {}
+        if not isinstance(record, dict):
+            raise DataError(f"{path} is damaged; remove it, and fit the densities again")
+        return record

@@ -11,6 +11,7 @@ class Card:
     """How a score was computed; scores of different cards are not to be compared.
 
     Attributes:
+        model: SHA-256 of the weights' file that was scored; empty for models that are not of a run.
         features: What turned images into vectors; "none" for scores of pixels.
         weights: SHA-256 of the features' weights; empty where there are none.
         reference: The data set and split that was compared with.
@@ -22,6 +23,7 @@ class Card:
         version: The expost version.
     """
 
+    model: str
     features: str
     weights: str
     reference: str

@@ -30,8 +30,12 @@ def generator(seed: int, stream: int, position: int = 0) -> torch.Generator:
 
 
 @contextmanager
-def isolated(device: torch.device) -> Iterator[None]:
-    """Let the block seed and use torch's global generators, and put their states back after it."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+def isolated() -> Iterator[None]:
+    """Let the block seed and use torch's global generators, of every device, and put their states back after it."""
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

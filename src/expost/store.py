@@ -18,6 +18,12 @@ from torch import Tensor
 from expost.errors import DataError
 
 
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that replaces it on success and is removed on failure.
@@ -34,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o644)  # mkstemp makes private files; what we write is meant to be shared
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files, whatever the user has set
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

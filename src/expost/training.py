@@ -91,7 +91,7 @@ class Training:
         count, held_out = len(self.data.train), len(self.data.validation)
         if count < 2 or held_out < 1:
             raise UsageError(
-                f"data set '{self.data.name}' has {count} training, {held_out} validation examples; give at least 2, 1"
+                f"data set '{self.data.name}' has {count} training, {held_out} validation examples; give 2 and 1"
             )
         self.device = pick_device(self.config.device)
         place(self.model, self.device, self.data.is_image)
@@ -99,7 +99,10 @@ class Training:
             self.model.parameters(), lr=self.config.lr, fused=self.device.type in ("cpu", "cuda")
         )
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=self.config.factor, patience=self.config.patience
+            self.optimizer,
+            factor=self.config.factor,
+            patience=self.config.patience - 1,  # torch counts the epochs that it lets pass, Keras those that it takes
+            threshold=0.0,
         )
         self.x = self.data.train.x.to(self.device)
         self.batch_size = min(self.config.batch_size, count)
@@ -108,7 +111,7 @@ class Training:
             self._restore()
         steps_per_epoch = count // self.batch_size
         with (
-            isolated(self.device),
+            isolated(),
             _signals() as stopped,
             _tensorboard(self.folder, self.config.tensorboard, self.position.epoch) as board,
             progress("training", self.config.epochs * steps_per_epoch, self.position.steps) as bar,
@@ -164,7 +167,7 @@ class Training:
         torch.manual_seed(stream_seed(self.config.seed, VALIDATION))
         x = self.data.validation.x
         sums: dict[str, float] = {}
-        for batch in x.tensor_split(-(-len(x) // self.batch_size)):  # nearly equal parts: no part of one example
+        for batch in x.tensor_split(max(1, len(x) // self.batch_size)):  # nearly equal parts, none of one example
             with self._autocast():
                 loss = self.model.loss(to_unit(batch.to(self.device)), regularize=False)
             for name, value in [("total", loss.total), *loss.terms.items()]:
@@ -237,8 +240,17 @@ class Training:
         metrics = self.folder / "metrics.jsonl"
         if metrics.exists():  # a line may have been written just before a kill that lost its checkpoint
             lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= self.position.epoch]
+            kept = [line for number, line in enumerate(lines, 1) if self._belongs(line, metrics, number)]
             write_text(metrics, "".join(kept))
+
+    def _belongs(self, line: str, path: Path, number: int) -> bool:
+        """Return whether a line is of an epoch that the checkpoint has seen; one that a kill cut off is not."""
+        if not line.endswith("\n"):
+            return False
+        try:
+            return int(json.loads(line)["epoch"]) <= self.position.epoch
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path}, line {number} is not a record of an epoch; remove that line to go on") from None
 
     def _load_best(self) -> None:
         path = self.folder / "model.safetensors"

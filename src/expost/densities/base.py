@@ -97,7 +97,8 @@ class Density(ABC):
     def fit(self, z: Tensor) -> Self:
         """Estimate the density of codes.
 
-        The same codes, options and device give the same fit. PyTorch's global random state is neither used nor changed.
+        The same codes, options and device give the same fit (on a GPU up to rounding). PyTorch's global random state is
+        neither used nor changed.
 
         Args:
             z: Codes, shape (N, d), any floating dtype, finite, at least two different rows.
@@ -170,6 +171,8 @@ class Density(ABC):
         try:
             target = torch.empty(0, device=device).device
             moved = {name: tensor.to(precise_device(target)) for name, tensor in fit.tensors.items()}
+            if target.type == "meta":
+                raise RuntimeError("it holds no numbers")
         except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
             reason = str(error).splitlines()[0]
             raise UsageError(

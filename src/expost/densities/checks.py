@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ def check_float(name: str, value: object, minimum: float, *, above: bool = False
         ...
         expost.errors.UsageError: lr=-1 must be a finite number, above 0
     """
-    number = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not _inside(float(value), minimum, above, below):  # type: ignore[arg-type]
         start = "above" if above else "at least"
         end = "" if math.isinf(below) else f" and below {below:g}"

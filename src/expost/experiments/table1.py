@@ -1,7 +1,7 @@
 """Table 1 of Ghosh et al. 2020: every image model, its reconstructions, own samples, ex-post samples and mid-points.
 
 A cell is a run folder; one that is finished is not done again, one that was interrupted goes on. All models of a table
-share the data, the networks, the number of training steps, the features and the counts.
+share the data, the networks, the features and the counts; and the number of epochs, except where the paper's differ.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import numpy as np
 import torch
 
 from expost import __version__, pictures
-from expost.commands import evaluate, train
-from expost.config import to_json
+from expost.commands import data_name, evaluate, train
+from expost.config import DataConfig, to_json
+from expost.errors import UsageError
+from expost.evaluation import resolve_features
 from expost.registry import Registry
-from expost.run import Run
+from expost.run import Run, load
 from expost.store import read_json, write_json, write_text
 from expost.zoo import ZOO
 
@@ -129,6 +131,8 @@ def reproduce_table1(
     for name in names:
         _ = ZOO[name]
     started = time.perf_counter()
+    # one choice for the whole table, so that no two rows are scored on different features
+    features = resolve_features(features, load(DataConfig(data_name(dataset), limit=size.limit))[0])
     cells: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         for seed in range(seeds):
@@ -150,31 +154,45 @@ def reproduce_table1(
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
     runs = {name: Run.open(out / row[0]["run"]) for name, row in cells.items()}
-    pictures.save_picture(figure(runs, device), out / "figure.png")
+    if all(len(run.config.model.shape) == 3 for run in runs.values()):
+        pictures.save_picture(figure(runs, device), out / "figure.png")
     return out
 
 
 def _cell(
     folder: Path, name: str, dataset: str, size: Scale, seed: int, features: str, device: str
 ) -> list[dict[str, Any]]:
-    """Train and score one cell, or return what was found when it was last done."""
-    done, asked = (
-        folder / f"cell-{features}.json",
-        {"features": features, "samples": size.samples, "version": __version__},
-    )
+    """Train and score one cell, or return what was found when it was last done as it is asked for now.
+
+    Raises:
+        UsageError: if the folder holds a run with other settings.
+    """
+    options: dict[str, Any] = {"epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": seed}
+    options |= {"preset": size.preset, "device": device}
+    planned = _settings(train(name, dataset, folder, dry_run=True, **options))
+    resume = (folder / "config.json").exists()
+    if resume and _settings(Run.open(folder)) != planned:
+        raise UsageError(f"{folder} holds a run with other settings than this table's; choose another --out")
+    done = folder / f"cell-{features}.json"
+    asked = {"settings": planned, "features": features, "samples": size.samples, "version": __version__}
     if done.exists():
         saved = read_json(done)
-        if saved["asked"] == asked:
+        if isinstance(saved, dict) and saved.get("asked") == asked:
             return list(saved["scores"])
-    options: dict[str, Any] = {"epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": seed}
-    resume = (folder / "config.json").exists()
-    train(name, dataset, folder, preset=size.preset, device=device, resume=resume, **options)
+    run = train(name, dataset, folder, resume=resume, **({} if resume else options))
     prior = _prior(name)
     densities = tuple(dict.fromkeys(each for each in (prior, "gmm") if each is not None))
-    scores = evaluate(folder, densities=densities, samples=size.samples, features=features, seed=seed, device=device)
+    scores = evaluate(run, densities=densities, samples=size.samples, features=features, seed=seed, device=device)
     plain = [to_json(score) for score in scores]
     write_json(done, {"asked": asked, "scores": plain})
     return plain
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return what decides a run's weights."""
+    config = to_json(run.config)
+    training = {key: value for key, value in config["training"].items() if key not in ("device", "tensorboard")}
+    return {"model": config["model"], "training": training, "data": config["data"]}
 
 
 def _prior(name: str) -> str | None:
@@ -200,13 +218,13 @@ def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, featur
 
 
 def columns(row: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return a row's values by column, one a seed, of the Frechet distance; a column without values is left out."""
+    """Return a row's Frechet distances by column, one a seed; a column without values is left out."""
     subjects = {"Rec": "reconstruction", "N": row["prior"], "GMM": "gmm", "Interp": "interpolation"}
     found: dict[str, list[float]] = {}
     for cell in row["cells"]:
         for score in cell["scores"]:
             for column, subject in subjects.items():
-                if score["of"] == subject and score["card"]["features"] != "none":
+                if score["of"] == subject and score["name"] not in ("mse", "psnr", "ssim"):
                     found.setdefault(column, []).append(score["value"])
     return found
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from expost.errors import DataError, UsageError
+from expost.types import to_unit
 
 #: The window of Wang et al. 2004: a Gaussian of this standard deviation, cut to this many pixels a side.
 WINDOW, SIGMA = 11, 1.5
@@ -19,7 +20,7 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise UsageError(
             f"images have shapes {tuple(x.shape)} and {tuple(y.shape)}; give two equal shapes (N, C, H, W)"
         )
-    pair = x.double(), y.double()
+    pair = to_unit(x).double(), to_unit(y).double()
     if not all(bool(each.isfinite().all()) for each in pair):
         raise DataError("images hold NaN or infinity; check the model's output")
     return pair
@@ -29,7 +30,7 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
     """Return the mean squared error of each image, over its pixels and channels, float64.
 
     Args:
-        x: Images in [0, 1], shape (N, C, H, W).
+        x: Images, floats in [0, 1] or uint8 0..255, shape (N, C, H, W).
         y: Images of the same shape.
 
     Example:
@@ -47,7 +48,7 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     that of rounding to 8 bits, (1/255)^2 / 12, which caps the ratio at 58.92 dB.
 
     Args:
-        x: Images in [0, 1], shape (N, C, H, W).
+        x: Images, floats in [0, 1] or uint8 0..255, shape (N, C, H, W).
         y: Images of the same shape.
     """
     floor = (1 / 255) ** 2 / 12
@@ -62,7 +63,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     channels and over the pixels whose window lies inside the image.
 
     Args:
-        x: Images in [0, 1], shape (N, C, H, W), at least 11 pixels a side.
+        x: Images, floats in [0, 1] or uint8 0..255, shape (N, C, H, W), at least 11 pixels a side.
         y: Images of the same shape.
 
     Raises:

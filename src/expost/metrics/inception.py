@@ -255,7 +255,11 @@ class InceptionFeatures(Features):
     gray images are repeated to three channels. This is torch-fidelity's protocol, and that of the TensorFlow original;
     features agree with torch-fidelity's to about 4e-7 in norm. (pytorch-fid resizes in PyTorch's manner, so its scores
     differ a little.) On CUDA, TF32 is off during extraction.
-    BF16NOTE
+
+    With `precision="bfloat16"` the convolutions run in bfloat16, about twice as fast on a CPU that has instructions for
+    it. Features then change by about 1 % in norm, and FID-768 between 600 and 600 images (CIFAR-10 or MNIST, test
+    against training or blurred training images) by 0.3 to 0.6 %; one set of images is at 0.002 to 0.003 from itself in
+    the other precision. So do not mix the two: the precision is part of the protocol.
 
     Args:
         dim: 768 or 2048.

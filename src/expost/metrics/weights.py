@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import logging
 import os
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
+from expost.progress import progress
 from expost.store import read_tensors, replacing
 
 VARIABLE = "EXPOST_WEIGHTS"
@@ -58,8 +58,6 @@ PUBLIC = PublicFile(
 
 #: Names that are looked for in a folder, best first. The last holds only the layers up to Mixed_6e, for 768 features.
 NAMES = (PUBLIC.name, *PUBLIC.aliases, "inception-2015-12-05.safetensors", "inception-2015-trunk.safetensors")
-
-_LOG = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -120,12 +118,12 @@ def download(folder: Path, public: PublicFile = PUBLIC, timeout: float = 30.0) -
     """
     reasons = []
     for url in public.urls:
-        _LOG.info("downloading %s (%.0f MB) to %s", url, public.size / 1e6, folder)
         try:
             with replacing(folder / public.name) as temporary:
                 digest, size = hashlib.sha256(), 0
-                with temporary.open("wb") as file:
+                with temporary.open("wb") as file, progress(f"downloading {public.name}", public.size) as bar:
                     for block in _blocks(url, timeout):
+                        bar.advance(len(block))
                         size += len(block)
                         if size > public.size:
                             raise DataError(f"more than the published {public.size} bytes")
