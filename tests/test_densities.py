@@ -138,10 +138,12 @@ def test_import_trains_nothing_and_touches_no_autoencoder() -> None:
 )
 def test_options_outside_their_range_are_refused_in_one_line(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
-        make_density(name, **options)
+        DENSITIES[name](**options)
     message = str(caught.value)
     assert message.startswith(f"{next(iter(options))}=")
     assert "\n" not in message
+    with pytest.raises(UsageError, match=next(iter(options))):
+        make_density(name, **options)
 
 
 def test_options_are_listed_and_cannot_change() -> None:
