@@ -198,3 +198,13 @@ def test_reconstructions_are_drawn_below_their_images():
             tile = sheet[top : top + 64 : 8, left : left + 64 : 8]
             assert np.array_equal(tile, images[index, 0].numpy())
     assert (sheet[2 * side : 2 * side + 64, 5 * side : 5 * side + 64] == 255).all()  # blank where there is no image
+
+
+def test_numpy_arrays_will_do():
+    generator, basis = linear_generator()
+    plain = Generator(lambda x: (x @ basis).numpy(), lambda z: (z @ basis.t()).numpy())
+    x = torch.randn(50, 6)
+    torch.testing.assert_close(plain.encode(x.numpy()), generator.encode(x))
+    plain.fit("gaussian", x.numpy())
+    generator.fit("gaussian", x)
+    torch.testing.assert_close(plain.sample(5, seed=0), generator.sample(5, seed=0))

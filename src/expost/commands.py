@@ -73,9 +73,10 @@ def train(
 
     Args:
         model: A row of the zoo, for example rae-l2; see `expost zoo`.
-        data: A data set's name, or the path of an image folder, .npz, .npy, parquet or IDX file; see `expost data`.
+        data: A data set's name, or the path of an image folder or an .npz, .npy, .csv, parquet or IDX file.
         out: The run's folder, new or empty.
-        preset: Where the defaults come from: small (for 2 cores; the default) or paper (its settings, for a GPU).
+        preset: Where all the defaults below come from: small (for 2 cores; taken unless given) or paper (for a GPU).
+            --dry-run prints what they come to.
         epochs: Passes over the training set.
         batch_size: Examples per step.
         lr: Initial learning rate.
@@ -89,8 +90,8 @@ def train(
         precision: float32 or bf16.
         size: Side to which images are brought.
         limit: Use at most this many examples of each split.
-        options: Options of slots, for example regularizer.scope=both or latent.sigma=0.5.
-        tensorboard: Write TensorBoard files.
+        options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
+        tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
         resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may grow.
         dry_run: Resolve and check the configuration, print it, and stop.
         networks: Own encoder and decoder modules (Python only).

@@ -48,13 +48,14 @@ class Generator:
         return cls(model.encode, model.decode, device=device or next(model.parameters()).device)
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
+        x = torch.as_tensor(x)  # NumPy arrays will do
         if len(x) == 0:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
         results = []
         batches = torch.split(x, self.batch_size)
         with torch.inference_mode(), progress(title, len(batches)) as bar:
             for batch in batches:
-                results.append(function(to_unit(batch.to(self.device)).float()).float().cpu())
+                results.append(torch.as_tensor(function(to_unit(batch.to(self.device)).float())).float().cpu())
                 bar.advance()
         return torch.cat(results)
 
@@ -116,7 +117,9 @@ class Generator:
         if name is None and self.densities:
             return self.densities.get("gmm") or list(self.densities.values())[-1]
         if name is None or name not in self.densities:
-            raise UsageError(f"density '{name or 'gmm'}' is not fitted (fitted: {fitted}); fit it first: expost fit")
+            wanted = name or "gmm"
+            remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
+            raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return self.densities[name]
 
     def sample(self, n: int, density: str | None = None, seed: int | None = None) -> Tensor:
