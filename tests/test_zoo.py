@@ -161,7 +161,7 @@ def test_paper_schedules(data, name, lr, epochs, latent_dim):
 
 def test_the_second_stage_has_its_official_weight():
     options = configure("two-stage-vae", (3, 64, 64), "paper")[0].prior.options
-    assert options == {"kl_weight": 2e-3, "width": 1024, "lr": 1e-4, "noise": False}
+    assert options == {"kl_weight": 2e-3, "width": 1024, "lr": 1e-4, "patience": 3, "noise": False}
     assert make_density("second-stage-vae", **options).options["batch_size"] == 64
     assert configure("two-stage-vae", (3, 64, 64), "small")[0].prior.options == {}
 

@@ -202,7 +202,7 @@ def _resolve(
         regularizer = Part(regularizer.name, {"scope": setting.tikhonov})
     if prior is not None and official.second_stage and published:
         # elsewhere the second stage learns this weight, which samples better
-        second = {"kl_weight": official.second_stage, "width": 1024, "lr": 1e-4, "noise": False}
+        second = {"kl_weight": official.second_stage, "width": 1024, "lr": 1e-4, "patience": 3, "noise": False}
         prior = Part(prior.name, second)
     model = ModelConfig(
         name=name,

@@ -53,7 +53,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def whiten(self, z: Tensor, means: Tensor, whitener: Tensor) -> Tensor:
-        """Return y for codes of shape (n, d), its dimensions in b blocks of q = d / b: shape (n, b, K, q)."""
+        """Return y, shape (n, K, d), for codes of shape (n, d)."""
 
     @abstractmethod
     def log_det(self, scale: Tensor) -> Tensor:
@@ -104,18 +104,17 @@ class FullCovariance(Covariance):
         block of q, (n, i q) times (i q, K q), does little more than half the work of a single one.
         """
         k, d = means.shape
-        b = next((b for b in (4, 3, 2) if d % b == 0 and d // b >= _SMALLEST_BLOCK), 1)
-        q = d // b
         # Subtracting L_k^-1 m_k from the product cancels if m_k is large against S_k; the caller's codes are centered
         # on the data's mean, which leaves at most the data's own spread over the component's.
         matrices = torch.cat([-whitener @ means[..., None], whitener], 2)
         augmented = torch.cat([z.new_ones(z.shape[0], 1), z], 1)
-        y = z.new_empty(z.shape[0], b, k * q)
-        for i in range(b):
-            stop = (i + 1) * q
-            block = matrices[:, stop - q : stop, : stop + 1].reshape(k * q, stop + 1)
-            torch.mm(augmented[:, : stop + 1], block.T, out=y[:, i])
-        return y.view(-1, b, k, q)
+        q = max(_SMALLEST_BLOCK, -(-d // 4))
+        parts = []
+        for start in range(0, d, q):
+            stop = min(start + q, d)
+            block = matrices[:, start:stop, : stop + 1].reshape(-1, stop + 1)
+            parts.append((augmented[:, : stop + 1] @ block.T).view(z.shape[0], k, stop - start))
+        return torch.cat(parts, 2)
 
     def log_det(self, scale: Tensor) -> Tensor:
         """Sum the logarithms of the diagonals."""
@@ -168,7 +167,7 @@ class DiagonalCovariance(Covariance):
 
     def whiten(self, z: Tensor, means: Tensor, whitener: Tensor) -> Tensor:
         """Subtract and multiply."""
-        return (z[:, None, None] - means).mul_(whitener)
+        return (z[:, None] - means).mul_(whitener)
 
     def log_det(self, scale: Tensor) -> Tensor:
         """Sum the logarithms."""

@@ -97,7 +97,7 @@ def _log_joint(y: Tensor, components: Components, covariance: Covariance) -> Ten
     """Return log w_k N(z_n; m_k, S_k), shape (n, K), from the whitened residuals."""
     d = components.means.shape[1]
     constant = components.weights.log() - covariance.log_det(components.scale) - 0.5 * d * LOG_2PI
-    return constant - 0.5 * torch.linalg.vector_norm(y, dim=3).square().sum(1)
+    return constant - 0.5 * torch.linalg.vector_norm(y, dim=2).square()
 
 
 def log_density(z: Tensor, components: Components, covariance: Covariance) -> Tensor:
@@ -151,20 +151,19 @@ def collect(x: Tensor, components: Components, covariance: Covariance, labels: T
 
 
 def _add_moments(y: Tensor, r: Tensor, covariance: Covariance, first: Tensor, second: Tensor) -> None:
-    """Add a chunk's weighted sums to `first` and `second`; y (n, b, K, q), r (n, K).
+    """Add a chunk's weighted sums to `first` and `second`; y (n, K, d), r (n, K).
 
     In many dimensions a code belongs to one or two components; then leaving out the negligible responsibilities, which
     changes nothing in float64, saves most of the M-step.
     """
     kept = r > _NEGLIGIBLE
     if 2 * int(kept.sum()) > kept.numel():
-        y = y.transpose(1, 2).flatten(2)
         first += torch.bmm(r.T[:, None], y.transpose(0, 1)).squeeze(1)
         second += covariance.second_moments(y, r)
         return
     for k in range(r.shape[1]):
         rows = kept[:, k].nonzero().squeeze(1)
-        y_k, r_k = y[:, :, k].index_select(0, rows).flatten(1), r[:, k].index_select(0, rows)
+        y_k, r_k = y[:, k].index_select(0, rows), r[:, k].index_select(0, rows)
         first[k] += r_k @ y_k
         second[k] += covariance.second_moment(y_k, r_k)
 
