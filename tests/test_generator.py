@@ -11,7 +11,7 @@ from torch import nn
 from expost.autoencoder import build
 from expost.densities import DENSITIES
 from expost.errors import UsageError
-from expost.evaluation import evaluate_generator
+from expost.evaluation import Protocol, evaluate_generator, pick_space
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
 from expost.pictures import pairs
@@ -166,7 +166,9 @@ def test_scores_compare_with_the_test_split_and_nothing_else():
     generator, basis = linear_generator()
     data = Data("known", Split(spread(400, 0, 0.0)), Split(spread(50, 1, 9.0)), Split(spread(300, 2, 2.0)))
     generator.fit("gaussian", data.train.x)
-    scores = {(s.name, s.of): s.value for s in evaluate_generator(generator, data, None, ("gaussian",), samples=200)}
+    subjects, protocol = ("reconstruction", "gaussian", "interpolation"), Protocol(("frechet",), samples=200)
+    found = evaluate_generator(generator, data, pick_space("auto", data), subjects, protocol)
+    scores = {(s.name, s.of): s.value for s in found}
     mean, std = data.train.x.double().mean(0), data.train.x.double().std(0)
 
     def distance(x):

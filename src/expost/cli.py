@@ -66,12 +66,30 @@ def _print_scores(scores: list[Score]) -> None:
     subjects = list(dict.fromkeys(score.of for score in scores))
     table = Table("score", *subjects, box=None, pad_edge=False)
     for name in dict.fromkeys(score.name for score in scores):
-        values = {score.of: f"{score.value:.4g}" for score in scores if score.name == name}
+        values = {score.of: _shown(score) for score in scores if score.name == name}
         table.add_row(name, *(values.get(subject, "") for subject in subjects))
     console = _console()
     console.print(table)
     card = scores[0].card
-    console.print(f"against {card.reference} ({card.reference_count} examples), seed {card.seed}", highlight=False)
+    console.print(
+        f"{card.count:,} examples on {card.features} against {card.reference} ({card.reference_count:,}), "
+        f"seed {card.seed}",
+        highlight=False,
+    )
+
+
+def _shown(score: Score) -> str:
+    spread = f" ± {score.error:.2g}" if score.error is not None else ""
+    interval = f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]" if score.interval is not None else ""
+    return f"{score.value:.4g}{spread}{interval}"
+
+
+def _print_ranking(ranking: list[tuple[str, Score]]) -> None:
+    first = ranking[0][1]
+    table = Table("", "run", f"{first.name} of {first.of}", box=None, pad_edge=False)
+    for place, (label, score) in enumerate(ranking, 1):
+        table.add_row(str(place), label, _shown(score))
+    _console().print(table)
 
 
 def _print_table(folder: Path) -> None:
@@ -105,6 +123,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "reconstruct": (commands.reconstruct, print),
     "interpolate": (commands.interpolate, print),
     "evaluate": (commands.evaluate, _print_scores),
+    "rank": (commands.rank, _print_ranking),
+    "score": (commands.score, _print_scores),
     "reproduce": (reproduce, _print_table),
 }
 

@@ -1,17 +1,19 @@
-"""Evaluation: the paper's four columns, and pixel errors, each with its protocol.
+"""Evaluation: the paper's four columns by every measure, each score with its protocol.
 
-| column | what is compared with the test images |
+| subject | what is compared with the test examples |
 |---|---|
-| reconstruction (Rec) | their reconstructions |
+| reconstruction (Rec) | their reconstructions; also pixel by pixel |
 | the model's own density (N) | decoded samples: N(0, I) for a VAE, one Gaussian for a regularized autoencoder |
 | gmm (GMM) | decoded samples of the ex-post mixture |
-| interpolation (Interp) | decoded mid-points between the codes of random pairs of test images |
+| interpolation (Interp) | decoded mid-points between the codes of random pairs of test examples |
+| codes | the codes themselves: effective dimensions, distance from N(0, I) |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +21,16 @@ from torch import Tensor
 
 from expost import __version__
 from expost.data import DATASETS
+from expost.densities.base import TractableDensity
 from expost.errors import UsageError
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
-from expost.metrics import FEATURES, Features, Statistics, frechet_distance, mse, psnr, ssim
+from expost.metrics import FEATURES, Space, StandardizedValues, mse, psnr, ssim
 from expost.metrics.image import WINDOW
+from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
+from expost.metrics.measures import MEASURES, Cloud, Context
+from expost.metrics.memorization import authenticity, copying_test
+from expost.metrics.reference import reference_features
 from expost.scores import Card, Score
 from expost.seeding import PAIRS, SAMPLES, generator, stream_seed
 from expost.training import pick_device
@@ -31,19 +38,64 @@ from expost.types import Data, to_unit
 
 #: The paper's number of samples, and of reconstructions and interpolations, where there are as many test images.
 PAPER_COUNT = 10_000
+#: What is scored beside the samples of densities.
+RECONSTRUCTION, INTERPOLATION, CODES = "reconstruction", "interpolation", "codes"
+#: Measures that need more than features of two sets: copies of training examples, and the codes.
+MEMORIZATION, LATENT = "memorization", "latent"
+ALL_MEASURES = (*MEASURES, MEMORIZATION, LATENT)
 
 
-def pick_features(name: str, data: Data, device: str = "auto") -> Features | None:
-    """Return the features to score images with.
+@dataclass(frozen=True)
+class Protocol:
+    """How to score.
+
+    Attributes:
+        measures: Names of `MEASURES`, "memorization" and "latent".
+        samples: Samples of each density, and at most so many reconstructions and mid-points, since a distance between
+            few examples is biased upwards; None takes as many as there are test examples, at most 10,000.
+        method: Interpolation between codes.
+        seed: Seeds samples, pairs, clusters, subsets and resamples.
+        bootstrap: Resamples for intervals of the Frechet distance; 0 for none.
+        allow_few: Whether to compute a Frechet distance from fewer examples than features.
+
+    Raises:
+        UsageError: for unknown names, and numbers out of range.
+    """
+
+    measures: tuple[str, ...] = ALL_MEASURES
+    samples: int | None = None
+    method: str = "linear"
+    seed: int = 0
+    bootstrap: int = 0
+    allow_few: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.measures:
+            if name not in ALL_MEASURES:
+                raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(ALL_MEASURES)}")
+        if self.samples is not None and self.samples < 2:
+            raise UsageError(f"samples is {self.samples}; a distance between distributions needs at least 2")
+        if self.bootstrap < 0 or self.bootstrap == 1:
+            raise UsageError(f"bootstrap is {self.bootstrap}; give 0, or at least 2 resamples")
+        _ = INTERPOLATIONS[self.method]
+
+    def count(self, available: int) -> int:
+        """Return the number of samples where there are so many test examples."""
+        return min(available, PAPER_COUNT) if self.samples is None else self.samples
+
+    def context(self, space: Space) -> Context:
+        """Return what the measures need to know."""
+        return Context(space.score_name, self.seed, self.bootstrap, self.allow_few)
+
+
+def pick_space(name: str, data: Data, device: str = "auto") -> Space:
+    """Return where to compare examples: the features of images, or the standardized values of vectors.
 
     Args:
-        name: Entry of `FEATURES`, or "auto": Inception's if its weights are on this machine, else what suits the data
-            without a download.
+        name: Entry of `FEATURES`, or "auto": Inception's if its weights are on this machine and there are enough test
+            images for so many features, else what suits the data without a download.
         data: What is scored.
-        device: Where they compute.
-
-    Returns:
-        The features; None for vectors, which are compared as they are.
+        device: Where features are computed.
 
     Raises:
         UsageError: for an unknown name, features asked for vectors, or images that the features do not take.
@@ -54,7 +106,7 @@ def pick_features(name: str, data: Data, device: str = "auto") -> Features | Non
             raise UsageError(
                 f"features '{name}' are of images, data set '{data.name}' has vectors; leave --features out"
             )
-        return None
+        return StandardizedValues(data.train.x)
     features = FEATURES[resolve_features(name, data)].load(pick_device(device))
     channels, height, width = data.shape
     features.check((channels, height, width))
@@ -62,104 +114,200 @@ def pick_features(name: str, data: Data, device: str = "auto") -> Features | Non
 
 
 def resolve_features(name: str, data: Data) -> str:
-    """Return the name that "auto" stands for here: Inception's if its weights are at hand, else bundled features."""
+    """Return the name that "auto" stands for here: see `pick_space`."""
     if name != "auto" or not data.is_image:
         return name
-    bundled = DATASETS[data.name].features if data.name in DATASETS else "pixels"
-    return next((key for key in ("inception-2048", "inception-768") if FEATURES[key].available()), bundled)
+    for key in ("inception-2048", "inception-768"):
+        if FEATURES[key].available() and len(data.test) > FEATURES[key].dim:
+            return key
+    return bundled_features(data)
+
+
+def bundled_features(data: Data) -> str:
+    """Return the features that suit the data and ship with the package."""
+    return DATASETS[data.name].features if data.name in DATASETS else "pixels"
+
+
+def score_examples(
+    samples: Tensor, reference: Tensor, space: Space, protocol: Protocol | None = None, name: str = "reference"
+) -> list[Score]:
+    """Score one set of examples against another, wherever they come from.
+
+    Args:
+        samples: Shape (N, ...); images uint8, or floats in [0, 1].
+        reference: Shape (M, ...).
+        space: From `FEATURES[...].load(device)`, or `StandardizedValues`.
+        protocol: What to compute; the measures that need a model are left out.
+        name: What the reference is called on the cards.
+
+    Raises:
+        UsageError: for fewer than two examples, unequal shapes, or too few examples for the features.
+    """
+    protocol = protocol or Protocol()
+    for what, x in (("samples", samples), ("reference", reference)):
+        if len(x) < 2:
+            raise UsageError(f"the {what} hold {len(x)} example(s); a distance between distributions needs at least 2")
+    if samples.dim() != reference.dim():
+        raise UsageError(f"samples have shape {tuple(samples.shape[1:])}, the reference {tuple(reference.shape[1:])}")
+    compare = _Comparison.to(reference, name, space, protocol)
+    return compare.scores("samples", samples, "", {})
 
 
 def evaluate_generator(
     generator_: Generator,
     data: Data,
-    features: Features | None,
-    densities: Sequence[str],
-    samples: int | None = None,
-    method: str = "linear",
-    seed: int = 0,
+    space: Space,
+    subjects: Sequence[str],
+    protocol: Protocol | None = None,
     model: str = "",
 ) -> list[Score]:
     """Score a generator against the test split.
 
     Args:
-        generator_: The generator; `densities` must be fitted.
-        data: Only its test split is used (and, for vectors, the scale of its training split).
-        features: From `pick_features`.
-        densities: Names of fitted densities.
-        samples: Samples of each density, at least 2, and at most so many reconstructions and mid-points, since a
-            distance between few examples is biased upwards; None takes as many as there are test examples, at most
-            10,000.
-        method: Interpolation between codes.
-        seed: Seeds samples and pairs.
+        generator_: The generator; densities among the subjects must be fitted.
+        data: Its test split is the reference; the training split serves for finding copies, and scales vectors.
+        space: From `pick_space`.
+        subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
+        protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
 
-    Returns:
-        A Frechet distance for reconstructions, each density and interpolations; then reconstructions' pixel errors.
-
     Raises:
-        UsageError: if there are fewer than two test examples.
+        UsageError: if there are fewer than two test examples, or too few for the features.
     """
+    protocol = protocol or Protocol()
     if len(data.test) < 2:
         raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
-    count = min(len(data.test), PAPER_COUNT) if samples is None else samples
+    compare = _Comparison.to(data.test.x, f"{data.name} test", space, protocol)
+    count = protocol.count(len(data.test))
     x = data.test.x[:count]
-    card = Card(
-        model=model,
-        features="none" if features is None else features.name,
-        weights="" if features is None else features.weights_hash,
-        reference=f"{data.name} test",
-        reference_count=len(data.test),
-        count=len(x),
-        preprocessing={"values": "standardized by the training split"} if features is None else features.protocol(),
-        density={},
-        seed=seed,
-        version=__version__,
-    )
-    statistics = _standardized(data) if features is None else features.statistics
-    name = "frechet-values" if features is None else features.score_name
-    reference = statistics(data.test.x)
-    reconstructions = generator_.reconstruct(x)
-    scores = []
-    for subject, examples, details in _subjects(generator_, x, reconstructions, densities, count, method, seed):
-        value = frechet_distance(statistics(examples), reference)
-        scores.append(Score(name, subject, value, replace(card, count=len(examples), density=details)))
-    pixels = replace(
-        card, features="none", weights="", preprocessing={"range": "[0, 1]" if data.is_image else "as given"}
-    )
-    return scores + [Score(key, "reconstruction", value, pixels) for key, value in _errors(x, reconstructions, data)]
+    scores: list[Score] = []
+    for subject, examples, details, settings in _subjects(generator_, x, subjects, count, protocol):
+        scores += compare.scores(subject, examples, model, details, settings)
+        card = compare.card(len(examples), model, details)
+        if subject == RECONSTRUCTION:
+            values = {"range": "[0, 1]" if data.is_image else "as given"}
+            pixels = replace(card, features="none", weights="", preprocessing=values)
+            scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
+        elif details and MEMORIZATION in protocol.measures:
+            raw = replace(card, features="values", weights="", preprocessing={"distance": "Euclidean, raw values"})
+            scores += [Score(key, subject, value, raw) for key, value in _copies(examples, x, data, protocol.seed)]
+    if LATENT in protocol.measures:
+        scores += _latent(generator_, data, subjects, compare.card(len(data.test), model, {}))
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """A reference set, and what is computed against it."""
+
+    reference: Cloud
+    name: str
+    digest: str
+    space: Space
+    protocol: Protocol
+
+    @classmethod
+    def to(cls, x: Tensor, name: str, space: Space, protocol: Protocol) -> _Comparison:
+        if any(measure in MEASURES for measure in protocol.measures):
+            features, digest = reference_features(space, x)
+        else:
+            features, digest = torch.empty(len(x), 0), ""
+        return cls(Cloud(features), name, digest, space, protocol)
+
+    def card(self, count: int, model: str, density: dict[str, Any]) -> Card:
+        return Card(
+            model=model,
+            features=self.space.name,
+            weights=self.space.weights_hash,
+            reference=self.name,
+            reference_hash=self.digest,
+            reference_count=len(self.reference),
+            count=count,
+            preprocessing=self.space.protocol(),
+            density=density,
+            seed=self.protocol.seed,
+            version=__version__,
+        )
+
+    def scores(
+        self,
+        subject: str,
+        examples: Tensor,
+        model: str,
+        density: dict[str, Any],
+        settings: dict[str, Any] | None = None,
+    ) -> list[Score]:
+        measures = [name for name in self.protocol.measures if name in MEASURES]
+        if not measures:
+            return []
+        samples = Cloud(self.space(examples))
+        card, context = self.card(len(examples), model, density), self.protocol.context(self.space)
+        found = []
+        for measure in measures:
+            for name, value in MEASURES[measure](self.reference, samples, context).items():
+                full = replace(card, settings={**(settings or {}), **value.settings})
+                found.append(Score(name, subject, value.value, full, value.error, value.interval))
+        return found
 
 
 def _subjects(
-    generator_: Generator,
-    x: Tensor,
-    reconstructions: Tensor,
-    densities: Sequence[str],
-    count: int,
-    method: str,
-    seed: int,
-) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
-    yield "reconstruction", reconstructions, {}
-    for name in densities:
-        details = {"name": name, **generator_.density(name).options}
-        yield name, generator_.sample(count, name, stream_seed(seed, SAMPLES)), details
-    # a cycle through a random order: every example is in two pairs, and none is paired with itself
-    codes = generator_.encode(x)[torch.randperm(len(x), generator=generator(seed, PAIRS))]
-    middle = INTERPOLATIONS[method](codes, codes.roll(1, 0), torch.tensor(0.5))
-    yield "interpolation", generator_.decode(middle), {"path": method, "position": 0.5}
-
-
-def _standardized(data: Data) -> Callable[[Tensor], Statistics]:
-    train = data.train.x.double()
-    mean, scale = train.mean(0), train.std(0).clamp_min(1e-12)
-    return lambda x: Statistics.of((x.double() - mean) / scale)
+    generator_: Generator, x: Tensor, subjects: Sequence[str], count: int, protocol: Protocol
+) -> Iterator[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
+    """Yield each subject's name, its examples, its density with options, and its settings."""
+    for subject in subjects:
+        if subject == RECONSTRUCTION:
+            yield subject, generator_.reconstruct(x), {}, {}
+        elif subject == INTERPOLATION:
+            # a cycle through a random order: every example is in two pairs, and none is paired with itself
+            codes = generator_.encode(x)[torch.randperm(len(x), generator=generator(protocol.seed, PAIRS))]
+            middle = INTERPOLATIONS[protocol.method](codes, codes.roll(1, 0), torch.tensor(0.5))
+            yield subject, generator_.decode(middle), {}, {"path": protocol.method, "position": 0.5}
+        elif subject != CODES:
+            details = {"name": subject, **generator_.density(subject).options}
+            yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}
 
 
 def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
     if not data.is_image:
         return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
-    scores = [("mse", mse), ("psnr", psnr), *([("ssim", ssim)] if min(data.shape[1:]) >= WINDOW else [])]
+    scores: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [("mse", mse), ("psnr", psnr)]
+    if min(data.shape[1:]) >= WINDOW:
+        scores.append(("ssim", ssim))
     sums = dict.fromkeys((key for key, _ in scores), 0.0)
     for batch, output in zip(x.split(500), reconstructions.split(500), strict=True):  # type: ignore[no-untyped-call]
         for key, score in scores:
             sums[key] += score(to_unit(batch), output).sum().item()
     return [(key, value / len(x)) for key, value in sums.items()]
+
+
+def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tuple[str, float]]:
+    train, test = (to_unit(part).flatten(1) for part in (data.train.x, held_out))
+    drawn = samples.flatten(1)
+    test_ = copying_test(train, test, drawn, seed=seed)
+    return [("copying", test_.c_t), ("authenticity", authenticity(train, drawn))]
+
+
+def _latent(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:
+    codes = generator_.encode(data.test.x)
+    if codes.dim() != 2:
+        return []
+    card = replace(card, features="codes", weights="", preprocessing={"codes": "noiseless, of the test split"})
+    found = []
+    for name in subjects:
+        density = generator_.densities.get(name)
+        if isinstance(density, TractableDensity):
+            likelihood = held_out_log_likelihood(density, codes)
+            owned = replace(card, density={"name": name, **density.options})
+            found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
+    if CODES in subjects:
+        used, gap = dimensions(codes), prior_gap(codes)
+        values = {
+            "participation-ratio": used.participation_ratio,
+            "active-units": used.active_units,
+            "kl-from-normal": gap.kl,
+            "frechet-from-normal": gap.frechet,
+            "mmd-z-from-normal": gap.mmd_z,
+        }
+        found += [Score(key, CODES, float(value), card) for key, value in values.items()]
+    # a singular covariance is infinitely far from N(0, I), and a score has to be a number
+    return [score for score in found if math.isfinite(score.value)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expost.autoencoder import Autoencoder
 from expost.densities import Density, make_density
@@ -33,6 +33,8 @@ class Generator:
         densities: The fitted densities by name.
         device: Where batches are put.
         batch_size: Examples per batch.
+        module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
+            norm makes an example's output depend on its batch, and scores too good or too bad.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
@@ -40,17 +42,20 @@ class Generator:
     densities: dict[str, Density] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
+    module: nn.Module | None = None
 
     @classmethod
     def of(cls, model: Autoencoder, device: torch.device | None = None) -> Generator:
         """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
         model.eval()
-        return cls(model.encode, model.decode, device=device or next(model.parameters()).device)
+        return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
         x = torch.as_tensor(x)  # NumPy arrays will do
         if len(x) == 0:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
+        if self.module is not None and any(part.training for part in self.module.modules()):
+            raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
         results = []
         batches = torch.split(x, self.batch_size)
         with torch.inference_mode(), progress(title, len(batches)) as bar:

@@ -1,38 +1,54 @@
-"""Scores that carry their protocol."""
+"""Scores that carry their protocol, and comparisons that mind it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from expost.errors import DataError, UsageError
+
+#: What a score is *of*. All other fields of a card say *how* it was computed, and must agree before two are compared.
+SUBJECT = ("model", "density")
+#: Scores of which more is better.
+HIGHER_IS_BETTER = frozenset(
+    {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood"}
+)
 
 
 @dataclass(frozen=True)
 class Card:
-    """How a score was computed; scores of different cards are not to be compared.
+    """How a score was computed; scores whose cards differ in more than their subject are not to be compared.
 
     Attributes:
-        model: SHA-256 of the weights' file that was scored; empty for models that are not of a run.
-        features: What turned images into vectors; "none" for scores of pixels.
+        model: SHA-256 of the weights' file that was scored; empty for what is not of a run.
+        features: What turned examples into vectors; "none" for scores of pixels.
         weights: SHA-256 of the features' weights; empty where there are none.
         reference: The data set and split that was compared with.
+        reference_hash: SHA-256 of its examples.
         reference_count: Its number of examples.
         count: Number of examples scored.
         preprocessing: Resize, channels, quantisation and precision, as the features state them.
         density: What the samples came from, with its options; empty where there is none.
-        seed: What seeded samples and pairs.
+        seed: What seeded samples, pairs and the measure's own draws.
         version: The expost version.
+        settings: The measure's own settings (neighbours, clusters, subsets, the path of an interpolation).
     """
 
     model: str
     features: str
     weights: str
     reference: str
+    reference_hash: str
     reference_count: int
     count: int
     preprocessing: dict[str, Any]
     density: dict[str, Any]
     seed: int
     version: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,13 +56,81 @@ class Score:
     """One number with its protocol.
 
     Attributes:
-        name: "fid", "fid-768", "frechet-digits", "mse", "psnr", "ssim".
-        of: What was scored: "reconstruction", "interpolation", or a density's name.
+        name: For example "fid", "fid-768", "frechet-digits", "kid", "recall", "mse".
+        of: What was scored: "reconstruction", "interpolation", "codes", or a density's name.
         value: The number.
         card: How it was computed.
+        error: Its standard error, where the measure gives one.
+        interval: A confidence interval (low, high), where one was asked for.
     """
 
     name: str
     of: str
     value: float
     card: Card
+    error: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def score_from_json(value: Any) -> Score:
+    """Read a saved score back.
+
+    Raises:
+        DataError: if it is none, or lacks what this version puts on its card.
+    """
+    try:
+        return TypeAdapter(Score).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"a saved score cannot be read ({where}: {first['msg']}); evaluate the run again") from None
+
+
+def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return the fields of protocol in which two cards differ, with both values.
+
+    Args:
+        a: One card.
+        b: Another.
+        ignoring: Fields that a person takes the responsibility for.
+
+    Raises:
+        UsageError: for an ignored field that no card has.
+    """
+    names = [each.name for each in fields(Card)]
+    for name in ignoring:
+        if name not in names:
+            raise UsageError(f"a protocol card has no field '{name}'; its fields: {', '.join(names)}")
+    compared = [name for name in names if name not in SUBJECT and name not in ignoring]
+    return {name: (getattr(a, name), getattr(b, name)) for name in compared if getattr(a, name) != getattr(b, name)}
+
+
+def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tuple[str, Score]]:
+    """Order scores from best to worst, if they may be compared.
+
+    Args:
+        scores: Scores by what a person calls them.
+        ignoring: Fields of the cards that may differ all the same.
+
+    Raises:
+        UsageError: if the scores have different names, or cards that differ in a field of protocol: the message says
+            which, and the values.
+    """
+    items = list(scores.items())
+    for label, score in items[1:]:
+        first_label, first = items[0]
+        if score.name != first.name:
+            raise UsageError(f"{first_label} has {first.name}, {label} has {score.name}; rank scores of one name")
+        for name, (one, other) in differences(first.card, score.card, ignoring).items():
+            raise UsageError(
+                f"{first_label} and {label} cannot be ranked by {score.name}: their protocols differ in {name} "
+                f"({_shown(one)}, {_shown(other)}); score both in the same way, or say that it may differ"
+            )
+    if not items:
+        return []
+    return sorted(items, key=lambda item: item[1].value, reverse=items[0][1].name in HIGHER_IS_BETTER)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

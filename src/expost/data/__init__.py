@@ -5,7 +5,7 @@
 
 from expost.data.examples import Preprocess
 from expost.data.files import FORMATS, Format
-from expost.data.load import load_data, load_named, load_path
+from expost.data.load import load_data, load_examples, load_named, load_path
 from expost.data.named import DATASETS, CatalogEntry, NamedData, data_catalog
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Preprocess",
     "data_catalog",
     "load_data",
+    "load_examples",
     "load_named",
     "load_path",
 ]

@@ -132,6 +132,30 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
+def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Tensor:
+    """Load all examples of a file or folder, whatever parts it has.
+
+    Args:
+        path: The file or folder.
+        prep: What to do to the images; None for nothing.
+
+    Returns:
+        Images uint8 (N, C, H, W), or vectors float32 (N, d).
+
+    Raises:
+        UsageError, DataError: see `load_data`; images of several sizes are a DataError.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise _unknown(path)
+    found = read_path(place)
+    arrays = [part.examples.load(np.arange(len(part.examples)), prep or Preprocess()) for part in found.parts.values()]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
+        raise DataError(f"{found.where}: examples of several shapes, {shapes}; make them equal")
+    return torch.from_numpy(np.concatenate(arrays))
+
+
 def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int | None, seed: int) -> Data:
     """Load the planned examples and make one `Data` of them."""
     chosen = [(part, subset(indices, limit, seed)) for part, indices in (plan.train, plan.validation, plan.test)]

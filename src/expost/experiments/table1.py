@@ -1,76 +1,46 @@
 """Table 1 of Ghosh et al. 2020: every image model, its reconstructions, own samples, ex-post samples and mid-points.
 
-A cell is a run folder; one that is finished is not done again, one that was interrupted goes on. All models of a table
-share the data, the networks, the features and the counts; and the number of epochs, except where the paper's differ.
+A run is a folder and a cell is a file, `cells/MODEL-SEED/COLUMN.json`. What is finished is not done again, what was
+interrupted goes on, what was deleted is redone alone. All models of a table share the data, the networks, the features
+and the counts; and the number of epochs, except where the paper's differ.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from expost import __version__, pictures
-from expost.commands import data_name, evaluate, train
+from expost.commands import data_name, score_run, train
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
-from expost.evaluation import resolve_features
+from expost.evaluation import (
+    ALL_MEASURES,
+    CODES,
+    INTERPOLATION,
+    RECONSTRUCTION,
+    Protocol,
+    bundled_features,
+    pick_space,
+    resolve_features,
+)
+from expost.experiments.published import ROWS
+from expost.experiments.table1_report import figure, markdown
+from expost.metrics.reference import reference_features
+from expost.parallel import pick_workers, run_all
+from expost.progress import say
 from expost.registry import Registry
 from expost.run import Run, load
 from expost.store import read_json, write_json, write_text
 from expost.zoo import ZOO
-
-#: The paper's rows, in its order.
-ROWS = ("vae", "cv-vae", "wae-mmd", "two-stage-vae", "rae-gp", "rae-l2", "rae-sn", "rae", "ae", "ae-l2")
-COLUMNS = ("Rec", "N", "GMM", "Interp")
-
-#: The paper's FID with 10,000 samples against the test set, for the columns above; None where it gives none. On full
-#: Inception features only: a table of other features does not show them.
-EXPECTED: Mapping[str, Mapping[str, tuple[float | None, ...]]] = {
-    "mnist": {
-        "vae": (18.26, 19.21, 17.66, 18.21),
-        "cv-vae": (15.15, 33.79, 17.87, 25.12),
-        "wae-mmd": (10.03, 20.42, 9.39, 14.34),
-        "two-stage-vae": (20.31, 18.81, None, 18.35),
-        "rae-gp": (14.04, 22.21, 11.54, 15.32),
-        "rae-l2": (10.53, 22.22, 8.69, 14.54),
-        "rae-sn": (15.65, 19.67, 11.74, 15.15),
-        "rae": (11.67, 23.92, 9.81, 14.67),
-        "ae": (12.95, 58.73, 10.66, 17.12),
-        "ae-l2": (11.19, 315.15, 9.36, 17.15),
-    },
-    "cifar10": {
-        "vae": (57.94, 106.37, 103.78, 88.62),
-        "cv-vae": (37.74, 94.75, 86.64, 69.71),
-        "wae-mmd": (35.97, 117.44, 93.53, 76.89),
-        "two-stage-vae": (62.54, 109.77, None, 89.06),
-        "rae-gp": (32.17, 83.05, 76.33, 64.08),
-        "rae-l2": (32.24, 80.80, 74.16, 62.54),
-        "rae-sn": (27.61, 84.25, 75.30, 63.62),
-        "rae": (29.05, 83.87, 76.28, 63.27),
-        "ae": (30.52, 84.74, 76.47, 61.57),
-        "ae-l2": (34.35, 247.48, 75.40, 61.09),
-    },
-    "celeba": {
-        "vae": (39.12, 48.12, 45.52, 44.49),
-        "cv-vae": (40.41, 48.87, 49.30, 44.96),
-        "wae-mmd": (34.81, 53.67, 42.73, 40.93),
-        "two-stage-vae": (42.04, 49.70, None, 47.54),
-        "rae-gp": (39.71, 116.30, 45.63, 47.00),
-        "rae-l2": (43.52, 51.13, 47.97, 45.98),
-        "rae-sn": (36.01, 44.74, 40.95, 39.53),
-        "rae": (40.18, 48.20, 44.68, 43.67),
-        "ae": (40.79, 127.85, 45.10, 50.94),
-        "ae-l2": (44.72, 346.29, 48.42, 56.16),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -83,6 +53,7 @@ class Scale:
         limit: Largest number of examples of each split; None takes all.
         width: Width of the networks; None takes the preset's.
         samples: Images per column; None takes as many as there are test images, at most 10,000.
+        bundled: Whether "auto" features are the bundled ones, since Inception would take longer than the training.
     """
 
     preset: str
@@ -90,17 +61,61 @@ class Scale:
     limit: int | None
     width: int | None
     samples: int | None
+    bundled: bool = False
 
 
 SCALES: Registry[Scale] = Registry(
     "scale",
     {
-        "smoke": Scale("small", epochs=1, limit=1_000, width=8, samples=200),
+        "smoke": Scale("small", epochs=4, limit=2_000, width=8, samples=None, bundled=True),
         "quick": Scale("small", epochs=3, limit=None, width=16, samples=1_000),
-        "small": Scale("small", epochs=5, limit=None, width=None, samples=2_000),
+        "small": Scale("small", epochs=5, limit=None, width=16, samples=2_000),
         "paper": Scale("paper", epochs=None, limit=None, width=None, samples=None),
     },
 )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells of one trained model: what to train, and how to score it.
+
+    Attributes:
+        out: The table's folder.
+        model: Row of the zoo.
+        seed: Seeds training, densities and samples.
+        dataset: Data set's name or path.
+        size: How much of everything.
+        features: Features to score with.
+        measures: Measures to score by.
+    """
+
+    out: Path
+    model: str
+    seed: int
+    dataset: str
+    size: Scale
+    features: str
+    measures: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Name of its run's folder."""
+        return f"{self.model}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        """Its run's folder."""
+        return self.out / "runs" / self.label
+
+    def file(self, subject: str) -> Path:
+        """Return the file of one cell."""
+        return self.out / "cells" / self.label / f"{subject}.json"
+
+    def subjects(self) -> tuple[str, ...]:
+        """Return what is scored: the table's columns, and the codes."""
+        prior = _prior(self.model)
+        densities = () if prior is None else tuple(dict.fromkeys((prior, "gmm")))
+        return (RECONSTRUCTION, *densities, INTERPOLATION, *([CODES] if densities else []))
 
 
 def reproduce_table1(
@@ -111,6 +126,8 @@ def reproduce_table1(
     features: str,
     out: Path,
     device: str,
+    workers: int | None = None,
+    measures: tuple[str, ...] = ALL_MEASURES,
 ) -> Path:
     """Train and score every model; write `table.json`, `table.md` and `figure.png` to `out`.
 
@@ -122,6 +139,8 @@ def reproduce_table1(
         features: Features to score with.
         out: The folder; what it holds is gone on with.
         device: Where to train.
+        workers: Models trained side by side; see `pick_workers`.
+        measures: Measures to score by.
 
     Returns:
         `out`.
@@ -130,62 +149,106 @@ def reproduce_table1(
     names = tuple(models) or ROWS
     for name in names:
         _ = ZOO[name]
-    started = time.perf_counter()
+    Protocol(measures)
     # one choice for the whole table, so that no two rows are scored on different features
-    features = resolve_features(features, load(DataConfig(data_name(dataset), limit=size.limit))[0])
-    cells: dict[str, list[dict[str, Any]]] = {}
-    for name in names:
-        for seed in range(seeds):
-            folder = out / "runs" / f"{name}-{seed}"
-            scores = _cell(folder, name, dataset, size, seed, features, device)
-            cells.setdefault(name, []).append({"run": str(folder.relative_to(out)), "scores": scores})
-    hardware = _hardware(device)
+    data = load(DataConfig(data_name(dataset), limit=size.limit))[0]
+    if features == "auto" and data.is_image and size.bundled:
+        features = bundled_features(data)
+    features = resolve_features(features, data)
+    tasks = [Cells(out, name, seed, dataset, size, features, measures) for seed in range(seeds) for name in names]
+    for task in tasks:
+        _refuse_another_table(task)
+    if data.is_image and any(not task.file(RECONSTRUCTION).exists() for task in tasks):
+        reference_features(pick_space(features, data, device), data.test.x)  # once, before there are several workers
+    started, results = time.perf_counter(), {}
+    for done in run_all(
+        fill, tasks, pick_workers(workers, device, len(tasks)), lambda t: out / "logs" / f"{t.label}.log"
+    ):
+        results[done.task.label] = done.result
+        elapsed = time.perf_counter() - started
+        left = elapsed / len(results) * (len(tasks) - len(results))
+        say(f"{done.task.label}: {len(results)} of {len(tasks)} done after {elapsed:.0f} s, about {left:.0f} s to go")
+    rows: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        row = rows.setdefault(task.model, {"prior": _prior(task.model), "cells": []})
+        row["cells"].append({"run": str(task.run.relative_to(out)), **results[task.label]})
     record = {
         "format": 1,
         "version": __version__,
         "command": _command(dataset, scale, models, seeds, features),
-        "hardware": hardware,
-        "seconds": round(sum(_seconds(out / cell["run"]) for row in cells.values() for cell in row), 1),
-        "seconds_now": round(time.perf_counter() - started, 1),
+        "hardware": _hardware(device),
+        "seconds": round(
+            sum(cell["training seconds"] + cell["scoring seconds"] for r in rows.values() for cell in r["cells"])
+        ),
         "dataset": dataset,
         "scale": {"name": scale, **to_json(size)},
-        "rows": {name: {"prior": _prior(name), "cells": row} for name, row in cells.items()},
+        "rows": rows,
+        "peers": {path.stem: read_json(path) for path in sorted((out / "peers").glob("*.json"))},
     }
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
-    runs = {name: Run.open(out / row[0]["run"]) for name, row in cells.items()}
-    if all(len(run.config.model.shape) == 3 for run in runs.values()):
+    if data.is_image:
+        runs = {name: (row["prior"], Run.open(out / row["cells"][0]["run"])) for name, row in rows.items()}
         pictures.save_picture(figure(runs, device), out / "figure.png")
     return out
 
 
-def _cell(
-    folder: Path, name: str, dataset: str, size: Scale, seed: int, features: str, device: str
-) -> list[dict[str, Any]]:
-    """Train and score one cell, or return what was found when it was last done as it is asked for now.
+def fill(task: Cells, device: str) -> dict[str, Any]:
+    """Train a model and score it, or only what of that is not done yet.
 
-    Raises:
-        UsageError: if the folder holds a run with other settings.
+    Returns:
+        "scores", and "training seconds" and "scoring seconds" of all that was ever done for these cells.
     """
-    options: dict[str, Any] = {"epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": seed}
-    options |= {"preset": size.preset, "device": device}
-    planned = _settings(train(name, dataset, folder, dry_run=True, **options))
-    resume = (folder / "config.json").exists()
-    if resume and _settings(Run.open(folder)) != planned:
-        raise UsageError(f"{folder} holds a run with other settings than this table's; choose another --out")
-    done = folder / f"cell-{features}.json"
-    asked = {"settings": planned, "features": features, "samples": size.samples, "version": __version__}
-    if done.exists():
-        saved = read_json(done)
-        if isinstance(saved, dict) and saved.get("asked") == asked:
-            return list(saved["scores"])
-    run = train(name, dataset, folder, resume=resume, **({} if resume else options))
-    prior = _prior(name)
-    densities = tuple(dict.fromkeys(each for each in (prior, "gmm") if each is not None))
-    scores = evaluate(run, densities=densities, samples=size.samples, features=features, seed=seed, device=device)
-    plain = [to_json(score) for score in scores]
-    write_json(done, {"asked": asked, "scores": plain})
-    return plain
+    run = train(
+        task.model, task.dataset, task.run, resume=_begun(task), **({} if _begun(task) else _options(task, device))
+    )
+    model = run.weights_hash()
+    asked = {
+        "settings": _settings(run), "features": task.features, "samples": task.size.samples,
+        "measures": list(task.measures), "version": __version__, "model": model,
+    }  # fmt: skip
+    found = {subject: _saved(task.file(subject), asked) for subject in task.subjects()}
+    missing = [subject for subject, cell in found.items() if cell is None]
+    if missing:
+        started = time.perf_counter()
+        protocol = Protocol(task.measures, task.size.samples, seed=task.seed)
+        scores = [to_json(score) for score in score_run(run, missing, task.features, protocol, device)]
+        seconds = round((time.perf_counter() - started) / len(missing), 1)
+        for subject in missing:
+            own = [score for score in scores if score["of"] == subject]
+            found[subject] = {"asked": asked, "seconds": seconds, "scores": own}
+            write_json(task.file(subject), found[subject])
+    cells = [cell for cell in found.values() if cell is not None]
+    return {
+        "training seconds": _seconds(task.run),
+        "scoring seconds": round(sum(cell["seconds"] for cell in cells), 1),
+        "scores": [score for cell in cells for score in cell["scores"]],
+    }
+
+
+def _saved(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a finished cell, or None if there is none or it answers another question."""
+    saved = read_json(path) if path.exists() else None
+    return saved if isinstance(saved, dict) and saved.get("asked") == asked else None
+
+
+def _begun(task: Cells) -> bool:
+    return (task.run / "config.json").exists()
+
+
+def _options(task: Cells, device: str) -> dict[str, Any]:
+    size = task.size
+    return {
+        "preset": size.preset, "epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": task.seed,
+        "device": device,
+    }  # fmt: skip
+
+
+def _refuse_another_table(task: Cells) -> None:
+    if _begun(task):
+        planned = train(task.model, task.dataset, task.run, dry_run=True, **_options(task, "cpu"))
+        if _settings(Run.open(task.run)) != _settings(planned):
+            raise UsageError(f"{task.run} holds a run with other settings than this table's; choose another --out")
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -206,8 +269,9 @@ def _seconds(folder: Path) -> float:
 
 
 def _hardware(device: str) -> str:
-    cuda = torch.cuda.is_available() and device != "cpu"
-    return torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads of {platform.machine()}"
+    if torch.cuda.is_available() and device != "cpu":
+        return torch.cuda.get_device_name()
+    return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}"
 
 
 def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, features: str) -> str:
@@ -215,73 +279,3 @@ def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, featur
     words += [f"--models {' '.join(models)}"] if models else []
     words += [f"--seeds {seeds}"] if seeds != 1 else []
     return " ".join([*words, f"--features {features}"])
-
-
-def columns(row: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return a row's Frechet distances by column, one a seed; a column without values is left out."""
-    subjects = {"Rec": "reconstruction", "N": row["prior"], "GMM": "gmm", "Interp": "interpolation"}
-    found: dict[str, list[float]] = {}
-    for cell in row["cells"]:
-        for score in cell["scores"]:
-            for column, subject in subjects.items():
-                if score["of"] == subject and score["name"] not in ("mse", "psnr", "ssim"):
-                    found.setdefault(column, []).append(score["value"])
-    return found
-
-
-def markdown(record: Mapping[str, Any]) -> str:
-    """Return the table as Markdown, with the command, the hardware and the protocol above it."""
-    first = next(iter(record["rows"].values()))["cells"][0]["scores"][0]
-    card, name = first["card"], first["name"]
-    expected = EXPECTED.get(record["dataset"], {}) if name == "fid" else {}
-    own = ", ".join(f"{key} {row['prior']}" for key, row in record["rows"].items())
-    lines = [
-        f"# {record['dataset']}, scale {record['scale']['name']}: {name}, lower is better",
-        "",
-        f"    {record['command']}",
-        "",
-        f"{record['hardware']}; {record['seconds']:.0f} s of training; expost {record['version']}. "
-        f"Features: {card['features']} (weights {card['weights'][:12]}), {json.dumps(card['preprocessing'])}. "
-        f"{card['count']:,} reconstructions, {record['scale']['samples'] or card['count']:,} samples, "
-        f"against {card['reference']} ({card['reference_count']:,}). N is each model's own density: {own}.",
-        "",
-        "| model | " + " | ".join(COLUMNS) + " | MSE |" + (" paper Rec / N / GMM / Interp |" if expected else ""),
-        "|---|" + "---|" * (len(COLUMNS) + 1 + bool(expected)),
-    ]
-    for key, row in record["rows"].items():
-        values = columns(row)
-        error = [s["value"] for cell in row["cells"] for s in cell["scores"] if s["name"] == "mse"]
-        shown = [_mean(values.get(column, [])) for column in COLUMNS] + [_mean(error, digits=5)]
-        paper = " / ".join("-" if v is None else f"{v:g}" for v in expected[key]) if key in expected else ""
-        lines.append(f"| {key} | " + " | ".join(shown) + " |" + (f" {paper} |" if expected else ""))
-    return "\n".join(lines) + "\n"
-
-
-def _mean(values: Sequence[float], digits: int = 3) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}g}{spread}"
-
-
-def figure(runs: Mapping[str, Run], device: str = "auto", n: int = 8) -> Any:
-    """Draw a row a model: reconstructions, samples of its own density, ex-post samples, an interpolation.
-
-    Args:
-        runs: Evaluated runs by name.
-        device: Where to decode.
-        n: Images of each kind.
-    """
-    sections = []
-    for name, run in runs.items():
-        generator, data = run.generator(device), run.data()
-        x = data.test.x[:n]
-        ends = data.test.x[n : n + 2]
-        prior = _prior(name)
-        parts = [pictures.to_bytes(generator.reconstruct(x))]
-        parts += [
-            pictures.to_bytes(generator.sample(n, key, seed=0)) for key in (prior, "gmm") if key in generator.densities
-        ]
-        parts.append(pictures.to_bytes(generator.interpolate(ends[:1], ends[1:], torch.linspace(0, 1, n))[0]))
-        sections.append((name, pictures.grid(torch.cat([x, *parts]), n)))
-    return pictures.panel(sections, columns=5)

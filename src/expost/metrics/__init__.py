@@ -12,7 +12,7 @@ import torch
 
 from expost.metrics.digits import DIM as DIGITS_DIM
 from expost.metrics.digits import DigitFeatures
-from expost.metrics.features import Features, PixelFeatures, hash_tensors, quantize
+from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, hash_tensors, quantize
 from expost.metrics.frechet import RunningStatistics, Statistics, frechet_distance
 from expost.metrics.image import mse, psnr, ssim
 from expost.metrics.inception import LAST_LAYER, SCORE_NAME, InceptionFeatures, Precision
@@ -41,20 +41,22 @@ class FeatureSet:
     load: Callable[[str | torch.device], Features]
 
 
-def _inception(dim: int, summary: str) -> FeatureSet:
+def _inception(dim: int, summary: str, precision: Precision = "float32") -> FeatureSet:
     return FeatureSet(
-        name=f"inception-{dim}",
+        name=f"inception-{dim}" + ("-bf16" if precision == "bfloat16" else ""),
         score_name=SCORE_NAME[dim],
         dim=dim,
         summary=summary,
         available=lambda: find_weights(LAST_LAYER[dim]) is not None,
-        load=lambda device: InceptionFeatures(dim, device),
+        load=lambda device: InceptionFeatures(dim, device, precision),
     )
 
 
 _SETS = (
     _inception(2048, "the features of FID; color and gray images"),
     _inception(768, "an earlier layer of the same network, FID-768; color and gray images"),
+    _inception(2048, "the same in bfloat16: about twice as fast, not to be mixed with float32", "bfloat16"),
+    _inception(768, "the same in bfloat16: about twice as fast, not to be mixed with float32", "bfloat16"),
     FeatureSet(
         "digits",
         "frechet-digits",
@@ -80,6 +82,8 @@ __all__ = [
     "PixelFeatures",
     "Precision",
     "RunningStatistics",
+    "Space",
+    "StandardizedValues",
     "Statistics",
     "frechet_distance",
     "hash_tensors",

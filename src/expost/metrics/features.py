@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -142,6 +142,46 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
         array = tensor.numpy()
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+class Space(Protocol):
+    """Where examples are vectors that can be compared: `Features` of images, or the values of vectors themselves."""
+
+    name: str
+    score_name: str
+    weights_hash: str
+
+    def protocol(self) -> dict[str, Any]:
+        """Say what is done to an example."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Map examples (N, ...) to float32 (N, D)."""
+
+
+class StandardizedValues:
+    """Vectors as they are, each dimension standardized by a training set's mean and standard deviation.
+
+    Args:
+        train: Training examples, shape (N, d).
+
+    Example:
+        >>> StandardizedValues(torch.tensor([[0.0], [2.0]]))(torch.tensor([[1.0]]))
+        tensor([[0.]])
+    """
+
+    name, score_name, weights_hash = "values", "frechet-values", ""
+
+    def __init__(self, train: Tensor) -> None:
+        x = train.double()
+        self._mean, self._scale = x.mean(0), x.std(0).clamp_min(1e-12)
+
+    def protocol(self) -> dict[str, Any]:
+        """Say what is done to an example."""
+        return {"values": "standardized by the training split"}
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Return the standardized vectors."""
+        return ((x.double() - self._mean) / self._scale).float()
 
 
 class PixelFeatures(Features):

@@ -1,0 +1,278 @@
+"""What the codes look like: how many dimensions they use, how far they are from N(0, I), and how well a density fits.
+
+All of it is computed in float64 from codes alone, shape (n, d). For latents that are random it makes a difference which
+codes are given: means E(x) tell what the encoder does (and `active_units` is about these), draws z what a prior sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from scipy.special import gammaincc
+from torch import Tensor
+
+from expost.densities import Density, TractableDensity
+from expost.densities.checks import check_float
+from expost.errors import DataError, UsageError
+from expost.metrics.checks import check_features
+from expost.metrics.distances import CHUNK_ELEMENTS
+
+ACTIVE_VARIANCE = 0.01
+EXPLAINED = 0.99
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """How many dimensions codes use, with l_1 >= ... >= l_d the eigenvalues of their covariance.
+
+    Attributes:
+        dim: Dimensions d of a code.
+        participation_ratio: (sum l)^2 / sum l^2, from 1 (a line) to d (isotropic); 0 if all codes are equal.
+        active_units: Dimensions whose variance exceeds 0.01 (Burda et al. 2016, section 5), 0 to d. Depends on scale.
+        explained_99: Fewest principal components with at least 99 % of the variance, 0 to d.
+    """
+
+    dim: int
+    participation_ratio: float
+    active_units: int
+    explained_99: int
+
+
+def dimensions(codes: Tensor) -> Dimensions:
+    """Count the dimensions that codes use, in three ways.
+
+    Args:
+        codes: Shape (n, d), n at least 2; to count active units, the means of the posteriors.
+
+    Raises:
+        UsageError: if `codes` are no (n, d) tensor of floats.
+        DataError: for fewer than 2 codes, NaN or infinity.
+
+    Example:
+        >>> dimensions(torch.tensor([[1.0, 0.0, 5.0], [-1.0, 0.0, 5.0], [0.0, 1.0, 5.0], [0.0, -1.0, 5.0]]))
+        Dimensions(dim=3, participation_ratio=2.0, active_units=2, explained_99=2)
+    """
+    _, cov = _moments(check_features("codes", codes, 2), 1)
+    eigenvalues = torch.linalg.eigvalsh(cov).clamp(min=0).flip(0)
+    total = eigenvalues.sum()
+    if float(total) == 0.0:
+        return Dimensions(len(cov), 0.0, 0, 0)
+    short = eigenvalues.cumsum(0) < (EXPLAINED - 1e-12) * total  # a sum that is 99 % but for rounding is enough
+    return Dimensions(
+        dim=len(cov),
+        participation_ratio=float(total**2 / eigenvalues.square().sum()),
+        active_units=int((cov.diagonal() > ACTIVE_VARIANCE).sum()),
+        explained_99=int(short.sum()) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class PriorGap:
+    """How far codes are from N(0, I).
+
+    Attributes:
+        kl: KL(N(m, S) || N(0, I)) = (tr S + m.m - d - log det S) / 2 in nats, with m and S the codes' mean and
+            covariance; infinite if S is singular.
+        frechet: Squared Wasserstein-2 distance of the same two, m.m + sum_i (sqrt(l_i) - 1)^2, l the eigenvalues of S.
+        mmd: Unbiased estimate of the squared MMD between the codes' distribution itself and N(0, I); about 0, of either
+            sign, if they agree.
+        mmd_z: `mmd` over its standard deviation under N(0, I). Beyond 3 or so, the codes are not from N(0, I).
+    """
+
+    kl: float
+    frechet: float
+    mmd: float
+    mmd_z: float
+
+
+def prior_gap(codes: Tensor, bandwidth: float | None = None) -> PriorGap:
+    """Return distances from N(0, I), of the Gaussian with the codes' moments and of the codes' distribution itself.
+
+    The MMD has the kernel k(x, y) = exp(-||x - y||^2 / (2 s^2)). N(0, I) is not sampled: with Z, Z' ~ N(0, I),
+
+        g(x) = E k(x, Z) = (s^2 / (s^2 + 1))^(d/2) exp(-||x||^2 / (2 (s^2 + 1))),
+        c = E k(Z, Z') = (s^2 / (s^2 + 2))^(d/2),
+        MMD^2 = mean_{i != j} k(z_i, z_j) - 2 mean_i g(z_i) + c,
+
+    and for n codes from N(0, I) it has mean 0 and variance 2 (E k^2 - 2 E g^2 + c^2) / (n (n - 1)), likewise in closed
+    form (the test of normality by Henze & Zirkler 1990, for known moments). It takes n^2 d / 2 multiplications.
+
+    Both Gaussian figures are those of estimated moments: even for codes from N(0, I) they are about d (d + 3) / (4 n)
+    and d (d + 5) / (4 n) for n far above d.
+
+    Args:
+        codes: Shape (n, d), n at least 2.
+        bandwidth: The kernel's s, in units of the codes; sqrt(d) if None.
+
+    Raises:
+        UsageError: if `codes` are no (n, d) tensor of floats, or the bandwidth is not above 0.
+        DataError: for fewer than 2 codes, NaN or infinity.
+
+    Example:
+        >>> codes = torch.tensor([[1.0], [-1.0], [3.0], [1.0]])  # mean 1, variance 8/3
+        >>> gap = prior_gap(codes)
+        >>> round(gap.kl, 4), round(gap.frechet, 4)  # (8/3 + 1 - 1 - log(8/3)) / 2 and 1 + (sqrt(8/3) - 1)^2
+        (0.8429, 1.4007)
+    """
+    z = check_features("codes", codes, 2)
+    d = z.shape[1]
+    scale = math.sqrt(d) if bandwidth is None else bandwidth
+    check_float("bandwidth", scale, minimum=0, above=True)
+    mean, cov = _moments(z, 1)
+    eigenvalues = torch.linalg.eigvalsh(cov).clamp(min=0)
+    shift = float(mean.square().sum())
+    full = bool(eigenvalues[0] > _rounding(eigenvalues))
+    kl = (float(eigenvalues.sum() - eigenvalues.log().sum()) + shift - d) / 2 if full else math.inf
+    mmd, deviation = _mmd_to_prior(z, float(scale) ** 2)
+    # an unbounded bandwidth makes the kernel constant, and both 0
+    standardized = mmd / deviation if deviation > 0 else 0.0
+    return PriorGap(kl, shift + float((eigenvalues.sqrt() - 1).square().sum()), mmd, standardized)
+
+
+@dataclass(frozen=True)
+class Mardia:
+    """Skewness and kurtosis of codes in all directions at once, and how likely a Gaussian is to show as much.
+
+    Attributes:
+        rank: Directions r in which the codes vary; others are left out.
+        skewness: b_1 >= 0; 0 for symmetric distributions, r (r + 1) (r + 2) / n expected of a Gaussian's n draws.
+        skewness_p: Probability that a Gaussian's is at least as large, in [0, 1].
+        kurtosis: b_2; r (r + 2) (n - 1) / (n + 1) expected of a Gaussian.
+        kurtosis_z: Its deviation from that, in units of a Gaussian's standard deviation: above 0, heavy tails or
+            outliers; below 0, several clusters or a bounded range.
+    """
+
+    rank: int
+    skewness: float
+    skewness_p: float
+    kurtosis: float
+    kurtosis_z: float
+
+
+def mardia(codes: Tensor) -> Mardia:
+    """Return Mardia's multivariate skewness and kurtosis (Mardia 1970), signs of non-Gaussian codes.
+
+        g_ij = (z_i - m)^T S^-1 (z_j - m),   b_1 = sum_ij g_ij^3 / n^2,   b_2 = sum_i g_ii^2 / n,
+
+    with S the covariance divided by n. Of a Gaussian's codes, n b_1 k / 6 is about chi-squared with
+    r (r + 1) (r + 2) / 6 degrees of freedom, k = (r + 1) (n + 1) (n + 3) / (n ((n + 1) (r + 1) - 6)) (Mardia 1974, the
+    correction for small n), and b_2 about normal with variance 8 r (r + 2) / n. Both need n far above r; b_1 takes
+    n^2 r multiplications.
+
+    Args:
+        codes: Shape (n, d), n at least 8, and at least 2 above the number of directions in which they vary.
+
+    Raises:
+        UsageError: if `codes` are no (n, d) tensor of floats.
+        DataError: for too few codes, NaN or infinity.
+
+    Example:
+        >>> cube = torch.tensor([[a, b, c] for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)])
+        >>> shape = mardia(cube)
+        >>> round(abs(shape.skewness), 6), round(shape.kurtosis, 6)  # symmetric; every corner has g_ii = 3
+        (0.0, 9.0)
+    """
+    z = check_features("codes", codes, 8)
+    n = len(z)
+    mean, cov = _moments(z, 0)
+    eigenvalues, vectors = torch.linalg.eigh(cov)
+    kept = eigenvalues > _rounding(eigenvalues)
+    r = int(kept.sum())
+    if r == 0:
+        return Mardia(0, 0.0, 1.0, 0.0, 0.0)
+    if n <= r + 1:  # whatever the codes, they are then the corners of a regular simplex, after whitening
+        raise DataError(f"codes: {n} of them cannot tell how they are distributed in {r} directions; give more")
+    white = (z - mean) @ (vectors[:, kept] / eigenvalues[kept].sqrt())
+    skewness = sum(float((part @ white.T).pow_(3).sum()) for part in _parts(white)) / n**2
+    kurtosis = float(white.square().sum(dim=1).square().mean())
+    correction = (r + 1) * (n + 1) * (n + 3) / (n * ((n + 1) * (r + 1) - 6))
+    freedom = r * (r + 1) * (r + 2) / 6
+    expected = r * (r + 2) * (n - 1) / (n + 1)
+    return Mardia(
+        rank=r,
+        skewness=skewness,
+        skewness_p=float(gammaincc(freedom / 2, max(skewness, 0.0) * n * correction / 12)),
+        kurtosis=kurtosis,
+        kurtosis_z=(kurtosis - expected) / math.sqrt(8 * r * (r + 2) / n),
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutLikelihood:
+    """Log-likelihood of codes that the density was not fitted on.
+
+    Attributes:
+        mean: Mean of log q(z) over the codes, in nats; minus infinity if q is 0 at some code.
+        standard_error: Standard deviation over the codes, divided by sqrt(n); infinite if the mean is.
+        n: Number of codes.
+    """
+
+    mean: float
+    standard_error: float
+    n: int
+
+
+def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihood:
+    """Return the mean log-likelihood of held-out codes under a fitted density, and its standard error.
+
+    Densities of codes can only be compared by it on the same codes: rescaling codes changes it.
+
+    Args:
+        density: A fitted density that can be evaluated.
+        codes: Codes that it was not fitted on, shape (n, d), n at least 2.
+
+    Raises:
+        UsageError: if the density cannot be evaluated or was not fitted, or `codes` are no (n, d) tensor of floats.
+        DataError: for fewer than 2 codes, another d than it was fitted on, NaN or infinity.
+
+    Example:
+        >>> from expost.densities import StandardNormal
+        >>> density = StandardNormal().fit(torch.eye(2))
+        >>> round(held_out_log_likelihood(density, torch.zeros(3, 2)).mean, 4)  # -log(2 pi)
+        -1.8379
+    """
+    if not isinstance(density, TractableDensity):
+        raise UsageError(f"density '{density.name}' has no log-likelihood; use one that has, such as gaussian or gmm")
+    z = check_features("codes", codes, 2)
+    values = density.log_prob(z)
+    mean = float(values.mean())
+    error = float(values.std()) / math.sqrt(len(z)) if math.isfinite(mean) else math.inf
+    return HeldOutLikelihood(mean, error, len(z))
+
+
+def _moments(z: Tensor, correction: int) -> tuple[Tensor, Tensor]:
+    """Return mean, shape (d,), and covariance divided by n - correction, shape (d, d)."""
+    mean = z.mean(dim=0)
+    centered = z - mean
+    return mean, centered.T @ centered / (len(z) - correction)
+
+
+def _rounding(eigenvalues: Tensor) -> float:
+    """Return what the eigenvalue 0 may come out as, by the rule of `numpy.linalg.matrix_rank`."""
+    return float(eigenvalues[-1]) * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+
+
+def _parts(z: Tensor) -> Iterator[Tensor]:
+    rows = max(1, CHUNK_ELEMENTS // len(z))
+    for start in range(0, len(z), rows):
+        yield z[start : start + rows]
+
+
+def _mmd_to_prior(z: Tensor, v: float) -> tuple[float, float]:
+    """Return MMD^2 for a kernel of squared bandwidth v, and its standard deviation under N(0, I)."""
+    n, d = z.shape
+    squares = z.square().sum(dim=1)
+    pairs = 0.0
+    for part in _parts(z):
+        both = part.square().sum(dim=1, keepdim=True) + squares
+        pairs += float(both.addmm_(part, z.T, alpha=-2).clamp_(min=0).mul_(-0.5 / v).exp_().sum())
+    c = (v / (v + 2)) ** (d / 2)
+    g = (v / (v + 1)) ** (d / 2) * (squares * (-0.5 / (v + 1))).exp().mean()
+    mmd = (pairs - n) / (n * (n - 1)) - 2 * float(g) + c
+    k_squared = (v / (v + 4)) ** (d / 2)
+    g_squared = (v / (v + 1)) ** d * ((v + 1) / (v + 3)) ** (d / 2)
+    variance = 2 * (k_squared - 2 * g_squared + c**2) / (n * (n - 1))
+    return mmd, math.sqrt(max(variance, 0.0))

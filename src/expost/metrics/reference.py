@@ -1,0 +1,51 @@
+"""Features of reference sets, computed once and kept by what they were computed from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from expost.errors import DataError
+from expost.metrics.features import Space, hash_tensors
+from expost.metrics.inception import InceptionFeatures
+from expost.metrics.weights import cache_folder
+from expost.store import read_tensors, write_tensors
+
+
+def reference_key(space: Space, examples_hash: str) -> str:
+    """Return what decides the features: the SHA-256 of the examples, the features' weights and their protocol."""
+    protocol = json.dumps(space.protocol(), sort_keys=True)
+    return hashlib.sha256("\n".join([examples_hash, space.name, space.weights_hash, protocol]).encode()).hexdigest()
+
+
+def reference_features(space: Space, x: Tensor, folder: Path | None = None) -> tuple[Tensor, str]:
+    """Return the features of a reference set, and the SHA-256 of its examples.
+
+    Inception's are kept, by the content of the examples and never by a path: the same pixels under another name are
+    found again, and changed pixels under the same name are not. A damaged file is computed again.
+
+    Args:
+        space: What turns examples into features.
+        x: The examples, shape (N, ...).
+        folder: Where features are kept; None for the cache (`$XDG_CACHE_HOME/expost/features`).
+
+    Returns:
+        float32 features (N, D), and the hash.
+    """
+    digest = hash_tensors({"x": x})
+    if not isinstance(space, InceptionFeatures):  # all others are computed as fast as a file is read
+        return space(x), digest
+    path = (folder or cache_folder() / "features") / f"{reference_key(space, digest)}.safetensors"
+    if path.exists():
+        try:
+            found = read_tensors(path)[0]["features"]
+            if len(found) == len(x):
+                return found, digest
+        except (DataError, KeyError):
+            path.unlink(missing_ok=True)
+    features = space(x)
+    write_tensors(path, {"features": features}, {"features": space.name})
+    return features, digest
