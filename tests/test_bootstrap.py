@@ -67,7 +67,7 @@ def test_the_bias_is_estimated():
 def test_the_interval_is_about_the_value_though_the_resamples_lie_above_it():
     result = bootstrap_frechet(standard(15), normal(60, 15, 0), resamples=99)
     assert result.low < result.value < result.high
-    assert result.bias > 4 * result.standard_error  # all resamples do
+    assert result.bias > 2 * result.standard_error  # nearly all of them do
     middle = (math.sqrt(result.low) + math.sqrt(result.high)) / 2
     assert middle == pytest.approx(math.sqrt(result.value), rel=0.05)
 

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from scipy.stats import gaussian_kde, multivariate_normal
 from sklearn.mixture import BayesianGaussianMixture as SklearnBayesian
 from sklearn.neighbors import KernelDensity as SklearnKernelDensity
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -19,15 +17,7 @@ from expost.densities.base import draw_index
 from expost.densities.linalg import stable_cholesky
 from expost.errors import DataError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Work on matrices this small waits for other threads more than it gains from them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as SklearnMixture
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from expost.densities import Gaussian, GaussianMixture, MixtureStart
@@ -20,15 +18,7 @@ from expost.densities.em import Components, collect, maximize
 from expost.densities.kmeans import lloyd, plus_plus
 from expost.errors import DataError, UsageError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Work on matrices this small waits for other threads more than it gains from them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

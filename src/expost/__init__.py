@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from expost.autoencoder import Autoencoder, build
-    from expost.commands import evaluate, fit, interpolate, reconstruct, sample, train
+    from expost.commands import evaluate, fit, interpolate, optimize, rank, reconstruct, sample, score, train
     from expost.data import load_data
     from expost.densities import load_density, make_density
     from expost.generator import Generator
@@ -30,8 +30,11 @@ _HOMES = {
     "evaluate": "commands",
     "fit": "commands",
     "interpolate": "commands",
+    "optimize": "commands",
+    "rank": "commands",
     "reconstruct": "commands",
     "sample": "commands",
+    "score": "commands",
     "train": "commands",
     "load_data": "data",
     "load_density": "densities",
@@ -53,8 +56,11 @@ __all__ = [
     "load_data",
     "load_density",
     "make_density",
+    "optimize",
+    "rank",
     "reconstruct",
     "sample",
+    "score",
     "train",
 ]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from expost.config import ModelConfig
 from expost.errors import UsageError
@@ -67,12 +68,13 @@ class Autoencoder(nn.Module):
         """Return the codes of `x`, without the decoder.
 
         Args:
-            x: Examples, float, shape (B, *shape); images in [0, 1].
+            x: Examples, float, shape (B, *shape); images in [0, 1]. Strings: symbols (B, L), or one-hot (B, L, V).
             noise: Whether a stochastic latent draws z from its posterior.
 
         Raises:
             UsageError: if the examples have another shape than the model was built for.
         """
+        x = self._one_hot(x)
         if tuple(x.shape[1:]) != self.shape:
             raise UsageError(f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}")
         features = self.encoder(x)
@@ -81,12 +83,18 @@ class Autoencoder(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.latent(features.float(), noise)
 
+    def _one_hot(self, x: Tensor) -> Tensor:
+        """Turn symbols into one-hot vectors; a batch at a time, since a data set of them would not fit into memory."""
+        if x.is_floating_point() or x.dim() != 2:
+            return x
+        return functional.one_hot(x.long(), self.shape[-1]).float()
+
     def encode(self, x: Tensor) -> Tensor:
         """Return the noiseless codes E(x), float32, shape (B, d) or (B, d, h, w)."""
         return self.code(x).mean
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return D(z), float32, shape (B, *shape)."""
+        """Return D(z), float32, shape (B, *shape); of strings, the logits."""
         return self.decoder(self.latent.decodable(z))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +105,10 @@ class Autoencoder(nn.Module):
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
 
         Args:
-            x: Examples, float, shape (B, *shape); images in [0, 1].
+            x: Examples, as `code` takes them.
             regularize: Whether to compute L_REG, which says nothing about held-out examples; zero otherwise.
         """
+        x = self._one_hot(x)
         noisy = x
         if self.input_noise and self.training:
             noisy = (x + self.input_noise * torch.randn_like(x)).clamp(0, 1)

@@ -23,6 +23,8 @@ from expost.errors import UsageError
 from expost.experiments import reproduce
 from expost.run import Run
 from expost.scores import Score
+from expost.search import SearchResult
+from expost.search import markdown as search_table
 from expost.training import Interrupted
 from expost.zoo import ZOO
 
@@ -92,6 +94,10 @@ def _print_ranking(ranking: list[tuple[str, Score]]) -> None:
     _console().print(table)
 
 
+def _print_search(result: SearchResult) -> None:
+    print(search_table(result))
+
+
 def _print_table(folder: Path) -> None:
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(folder)
@@ -125,6 +131,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "evaluate": (commands.evaluate, _print_scores),
     "rank": (commands.rank, _print_ranking),
     "score": (commands.score, _print_scores),
+    "optimize": (commands.optimize, _print_search),
     "reproduce": (reproduce, _print_table),
 }
 
@@ -132,6 +139,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
 def _as_json(result: Any) -> Any:
     if isinstance(result, Run):
         return to_json(result.config) if result.dry else {"run": str(result.folder)}
+    if isinstance(result, SearchResult):
+        return result.summary()
     if isinstance(result, Path):
         return {"path": str(result)}
     return [_as_json(each) for each in result] if isinstance(result, list) else result

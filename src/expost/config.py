@@ -113,6 +113,7 @@ class DataConfig:
         size: Side to which images are brought, or None to leave them.
         limit: Largest number of examples of each split, or None for all.
         seed: Seeds the split of data that come without one.
+        codec: Entry of the codecs with its options, for strings; None for images and vectors.
         fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: a new draw
             of the splits would put examples it was trained on among those it is scored on.
     """
@@ -121,6 +122,7 @@ class DataConfig:
     size: int | None = None
     limit: int | None = None
     seed: int = 0
+    codec: Part | None = None
     fingerprint: str = ""
 
 

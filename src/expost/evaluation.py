@@ -50,7 +50,8 @@ class Protocol:
     """How to score.
 
     Attributes:
-        measures: Names of `MEASURES`, "memorization" and "latent".
+        measures: Names of `MEASURES`, "memorization" and "latent", for strings those of `STRING_MEASURES`; none given,
+            all that there are for the data.
         samples: Samples of each density, and at most so many reconstructions and mid-points, since a distance between
             few examples is biased upwards; None takes as many as there are test examples, at most 10,000.
         method: Interpolation between codes.
@@ -62,7 +63,7 @@ class Protocol:
         UsageError: for unknown names, and numbers out of range.
     """
 
-    measures: tuple[str, ...] = ALL_MEASURES
+    measures: tuple[str, ...] = ()
     samples: int | None = None
     method: str = "linear"
     seed: int = 0
@@ -70,9 +71,6 @@ class Protocol:
     allow_few: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.measures:
-            if name not in ALL_MEASURES:
-                raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(ALL_MEASURES)}")
         if self.samples is not None and self.samples < 2:
             raise UsageError(f"samples is {self.samples}; a distance between distributions needs at least 2")
         if self.bootstrap < 0 or self.bootstrap == 1:
@@ -82,6 +80,17 @@ class Protocol:
     def count(self, available: int) -> int:
         """Return the number of samples where there are so many test examples."""
         return min(available, PAPER_COUNT) if self.samples is None else self.samples
+
+    def chosen(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the measures, of those that there are for the data.
+
+        Raises:
+            UsageError: for one that there is not.
+        """
+        for name in self.measures:
+            if name not in available:
+                raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(available)}")
+        return self.measures or tuple(available)
 
     def context(self, space: Space) -> Context:
         """Return what the measures need to know."""
@@ -175,6 +184,7 @@ def evaluate_generator(
         UsageError: if there are fewer than two test examples, or too few for the features.
     """
     protocol = protocol or Protocol()
+    measures = protocol.chosen(ALL_MEASURES)
     if len(data.test) < 2:
         raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
     compare = _Comparison.to(data.test.x, f"{data.name} test", space, protocol)
@@ -188,11 +198,11 @@ def evaluate_generator(
             values = {"range": "[0, 1]" if data.is_image else "as given"}
             pixels = replace(card, features="none", weights="", preprocessing=values)
             scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
-        elif details and MEMORIZATION in protocol.measures:
+        elif details and MEMORIZATION in measures:
             raw = replace(card, features="values", weights="", preprocessing={"distance": "Euclidean, raw values"})
             scores += [Score(key, subject, value, raw) for key, value in _copies(examples, x, data, protocol.seed)]
-    if LATENT in protocol.measures:
-        scores += _latent(generator_, data, subjects, compare.card(len(data.test), model, {}))
+    if LATENT in measures:
+        scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}))
     return scores
 
 
@@ -208,7 +218,7 @@ class _Comparison:
 
     @classmethod
     def to(cls, x: Tensor, name: str, space: Space, protocol: Protocol) -> _Comparison:
-        if any(measure in MEASURES for measure in protocol.measures):
+        if any(measure in MEASURES for measure in protocol.chosen(ALL_MEASURES)):
             features, digest = reference_features(space, x)
         else:
             features, digest = torch.empty(len(x), 0), ""
@@ -237,7 +247,7 @@ class _Comparison:
         density: dict[str, Any],
         settings: dict[str, Any] | None = None,
     ) -> list[Score]:
-        measures = [name for name in self.protocol.measures if name in MEASURES]
+        measures = [name for name in self.protocol.chosen(ALL_MEASURES) if name in MEASURES]
         if not measures:
             return []
         samples = Cloud(self.space(examples))
@@ -258,13 +268,18 @@ def _subjects(
         if subject == RECONSTRUCTION:
             yield subject, generator_.reconstruct(x), {}, {}
         elif subject == INTERPOLATION:
-            # a cycle through a random order: every example is in two pairs, and none is paired with itself
-            codes = generator_.encode(x)[torch.randperm(len(x), generator=generator(protocol.seed, PAIRS))]
-            middle = INTERPOLATIONS[protocol.method](codes, codes.roll(1, 0), torch.tensor(0.5))
+            first, second = pairs(generator_.encode(x), protocol.seed)
+            middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
             yield subject, generator_.decode(middle), {}, {"path": protocol.method, "position": 0.5}
         elif subject != CODES:
             details = {"name": subject, **generator_.density(subject).options}
             yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}
+
+
+def pairs(codes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Pair codes at random: a cycle through a random order, so that each is in two pairs, and none with itself."""
+    shuffled = codes[torch.randperm(len(codes), generator=generator(seed, PAIRS))]
+    return shuffled, shuffled.roll(1, 0)
 
 
 def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
@@ -287,7 +302,8 @@ def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tu
     return [("copying", test_.c_t), ("authenticity", authenticity(train, drawn))]
 
 
-def _latent(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:
+def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:
+    """Return the held-out log-likelihood of each density among the subjects, and what the codes look like."""
     codes = generator_.encode(data.test.x)
     if codes.dim() != 2:
         return []

@@ -60,7 +60,7 @@ class Generator:
         batches = torch.split(x, self.batch_size)
         with torch.inference_mode(), progress(title, len(batches)) as bar:
             for batch in batches:
-                results.append(torch.as_tensor(function(to_unit(batch.to(self.device)).float())).float().cpu())
+                results.append(torch.as_tensor(function(_as_input(batch.to(self.device)))).float().cpu())
                 bar.advance()
         return torch.cat(results)
 
@@ -143,6 +143,11 @@ class Generator:
         source = None if seed is None else torch.Generator().manual_seed(seed)
         return self.decode(self.density(density).sample(n, generator=source))
 
+    def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
+        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""
+        between, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
+        return torch.stack([between(first, last, position) for position in t.reshape(-1)], 1)
+
     def interpolate(self, a: Tensor, b: Tensor, t: Tensor | float = 0.5, method: str = "linear") -> Tensor:
         """Decode points between the codes of examples `a` and `b`.
 
@@ -155,9 +160,13 @@ class Generator:
         Returns:
             float32 examples on the CPU, shape (N, ...), or (N, T, ...) for T positions.
         """
-        path, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
         positions = torch.as_tensor(t, dtype=torch.float32)
-        points = torch.stack([path(first, last, position) for position in positions.reshape(-1)], 1)
+        points = self.path(a, b, positions, method)
         decoded = self.decode(points.flatten(0, 1))
         decoded = decoded.view(*points.shape[:2], *decoded.shape[1:])
         return decoded if positions.dim() else decoded[:, 0]
+
+
+def _as_input(batch: Tensor) -> Tensor:
+    batch = to_unit(batch)
+    return batch.float() if batch.is_floating_point() else batch

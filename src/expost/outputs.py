@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ from torch import Tensor
 
 from expost import pictures
 from expost.errors import UsageError
-from expost.store import replacing
+from expost.store import replacing, write_text
 
+TEXT_SUFFIXES = (".txt", ".smi")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def check_output(path: Path, pictures_only: bool = False) -> Path:
+def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".npy", "")) -> Path:
     """Refuse an output that could not be written, before the work is done."""
-    suffixes = PICTURE_SUFFIXES if pictures_only else (*PICTURE_SUFFIXES, ".npy", "")
     if path.suffix.lower() not in suffixes:
         listed = ", ".join(suffix or "a folder" for suffix in suffixes)
         raise UsageError(f"cannot write samples as '{path.name}'; give one of: {listed}")
@@ -27,6 +28,13 @@ def check_output(path: Path, pictures_only: bool = False) -> Path:
     if not path.suffix and path.is_file():
         raise UsageError(f"{path} is a file; give a folder, or a name ending in .png or .npy")
     return path
+
+
+def write_strings(strings: Sequence[str | None], path: Path) -> int:
+    """Write strings, one a line, and leave out what is None; return how many were left out."""
+    kept = [string for string in strings if string is not None]
+    write_text(path, "".join(f"{string}\n" for string in kept))
+    return len(strings) - len(kept)
 
 
 def write_examples(examples: Tensor, path: Path) -> None:

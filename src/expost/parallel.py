@@ -49,7 +49,7 @@ def pick_workers(asked: int | None, device: str, tasks: int) -> list[str]:
     if asked is not None and asked < 1:
         raise UsageError(f"workers is {asked}; give at least 1")
     chosen = pick_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
+    if str(chosen) == "cuda":
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     else:
         devices = [str(chosen)]

@@ -4,15 +4,19 @@
 |---|---|
 | squared-error | ||x - x'||^2 |
 | bernoulli | -sum x log x' + (1 - x) log(1 - x') |
+| masked-categorical | -sum over positions of log softmax(x')[x], over the symbols that compete with x |
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expost.errors import UsageError
 from expost.registry import Registry
 
 
@@ -46,7 +50,58 @@ class Bernoulli(Reconstruction):
         return functional.binary_cross_entropy(output, x, reduction="sum") / len(x)
 
 
+class MaskedCategorical(Reconstruction):
+    """Cross-entropy in nats of one symbol a position, among those that may stand there.
+
+    L_REC = -sum_t log( exp(l[t, x_t]) / sum_{i in G(x_t)} exp(l[t, i]) ), with G(x_t) the symbols that share a group
+    with the true one: for a grammar, the productions of the same left side (Kusner, Paige & Hernandez-Lobato 2017,
+    eq. 5 and 6, with the mask of the true production). Symbols of other groups get no gradient, and a group of one
+    symbol, like a grammar's padding, costs nothing.
+
+    Args:
+        groups: Group of each of the V symbols, from `Codec.groups`; None puts all into one, a plain softmax.
+
+    Example:
+        Two symbols in one group, and a third, the padding, alone; the examples are one symbol and one padding:
+
+        >>> x = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]])
+        >>> logits = torch.zeros(1, 2, 3)
+        >>> MaskedCategorical([0, 0, 1])(x, logits)  # log 2
+        tensor(0.6931)
+        >>> MaskedCategorical()(x, logits)  # 2 log 3
+        tensor(2.1972)
+    """
+
+    def __init__(self, groups: list[int] | None = None) -> None:
+        if groups is not None and not groups:
+            raise UsageError("groups is an empty list; give the group of each symbol, or none for a plain softmax")
+        self._competes: Tensor | None = None
+        if groups is not None and len(set(groups)) > 1:
+            group = torch.tensor(groups)
+            self._competes = group.unsqueeze(1) == group  # (V, V)
+        self.groups = groups
+
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed cross-entropy, averaged over the batch, of one-hot symbols and logits (B, L, V).
+
+        Raises:
+            UsageError: if the number of symbols is not that of the groups.
+        """
+        if self.groups is not None and len(self.groups) != output.shape[-1]:
+            raise UsageError(
+                f"masked-categorical has groups for {len(self.groups)} symbols, the logits {output.shape[-1]}; give "
+                "the groups of the codec that encoded the examples"
+            )
+        true = x.argmax(-1, keepdim=True)
+        # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
+        competing = output
+        if self._competes is not None:
+            self._competes = self._competes.to(output.device)
+            competing = output.masked_fill(~self._competes[true.squeeze(-1)], -math.inf)
+        return (competing.logsumexp(-1) - output.gather(-1, true).squeeze(-1)).sum() / len(x)
+
+
 #: The reconstruction slot. A new one is a class above and a line here.
 RECONSTRUCTIONS: Registry[type[Reconstruction]] = Registry(
-    "reconstruction", {"squared-error": SquaredError, "bernoulli": Bernoulli}
+    "reconstruction", {"squared-error": SquaredError, "bernoulli": Bernoulli, "masked-categorical": MaskedCategorical}
 )

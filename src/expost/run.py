@@ -23,14 +23,18 @@ from expost.autoencoder import Autoencoder, build
 from expost.checkpoint import load_weights
 from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
+from expost.data.encoding import encode_strings
+from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, load_density
 from expost.errors import DataError, UsageError
 from expost.generator import Generator
+from expost.grammar.codec import CODECS
 from expost.metrics import hash_tensors
 from expost.progress import say
 from expost.registry import construct
 from expost.seeding import WEIGHTS, isolated, stream_seed
 from expost.store import read_json, read_tensors, write_json
+from expost.string_generator import StringGenerator
 from expost.training import Training, pick_device, place
 from expost.types import Data
 
@@ -46,7 +50,10 @@ def load(config: DataConfig) -> tuple[Data, DataConfig]:
     Raises:
         DataError: if the configuration has another fingerprint than the data.
     """
-    data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
+    if config.codec is None:
+        data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
+    else:
+        data = encode_strings(read_strings(config.name, config.limit, config.seed), config.codec)
     fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})
     if config.fingerprint not in ("", fingerprint):
         raise DataError(
@@ -161,6 +168,16 @@ class Run:
             else:
                 say(f"density {path.stem} was fitted before the weights changed, and is left out; fit it again")
         return generator
+
+    def string_generator(self, device: str = "auto") -> StringGenerator:
+        """Load the trained model of strings, its densities, and the codec it was trained with.
+
+        Raises:
+            UsageError: if the run is not of strings.
+        """
+        if self.config.data.codec is None:
+            raise UsageError(f"{self.folder} is no run of strings; use generator()")
+        return StringGenerator(self.generator(device), construct(CODECS, self.config.data.codec))
 
     def save_density(self, name: str, density: Density) -> Path:
         """Save a fitted density under its name, with the weights whose codes it describes; return the file."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from expost.grammar.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Split:
     """One part of a data set.
 
     Attributes:
-        x: Examples. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d).
+        x: Examples. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d). Strings: rows of
+            symbols, uint8 or int16, shape (N, L).
         y: Labels, int64, shape (N,), or None.
     """
 
@@ -68,6 +73,8 @@ class Data:
         validation: For choosing: learning rate, checkpoint, hyperparameters.
         test: For scores only.
         note: One line on where it came from and how it was prepared.
+        codec: What turned strings into rows of symbols, and turns them back; None for images and vectors.
+        domain: What strings are: "molecules", "expressions" or "text"; empty for images and vectors.
     """
 
     name: str
@@ -75,11 +82,13 @@ class Data:
     validation: Split
     test: Split
     note: str = ""
+    codec: Codec | None = None
+    domain: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one example: (C, H, W) for images, (d,) for vectors."""
-        return tuple(self.train.x.shape[1:])
+        """Shape of one example: (C, H, W) for images, (d,) for vectors, (L, V) one-hot for strings."""
+        return (self.codec.length, self.codec.size) if self.codec else tuple(self.train.x.shape[1:])
 
     @property
     def is_image(self) -> bool:
@@ -88,10 +97,10 @@ class Data:
 
 
 def to_unit(x: Tensor) -> Tensor:
-    """Turn uint8 pixels 0..255 into float32 in [0, 1]; leave floating-point examples as they are.
+    """Turn uint8 pixels 0..255 into float32 in [0, 1]; leave rows of symbols and floating-point examples as they are.
 
     Example:
-        >>> to_unit(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([0., 1.])
+        >>> to_unit(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+        tensor([[[[0., 1.]]]])
     """
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+    return x.float().div_(255) if x.dtype == torch.uint8 and x.dim() == 4 else x

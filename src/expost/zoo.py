@@ -28,6 +28,7 @@ class Row:
         prior: Entry of `DENSITIES` that the model's own samples come from; None where codes are not vectors.
         family: The official code's loss scaling.
         beta: Weight of the penalty in paper form where the model itself sets it; None where the data does.
+        codec: Entry of the codecs, for models that are defined on strings; None where the data decides.
     """
 
     summary: str
@@ -37,6 +38,7 @@ class Row:
     prior: Part | None
     family: Family
     beta: float | None = None
+    codec: Literal["grammar", "characters"] | None = None
 
 
 _deterministic, _gaussian = Part("deterministic"), Part("gaussian")
@@ -87,5 +89,33 @@ ZOO: Registry[Row] = Registry(
             "none",
             beta=1.0,
         ),
+        "grae": Row(
+            "RAE-L2 over the productions of a grammar",
+            _deterministic,
+            _half_norm,
+            Part("tikhonov"),
+            _one_gaussian,
+            "rae",
+            codec="grammar",
+        ),
+        "gvae": Row(
+            "VAE over the productions of a grammar",
+            _gaussian,
+            _kl,
+            _none,
+            _standard_normal,
+            "vae",
+            codec="grammar",
+        ),
+        "gcvvae": Row(
+            "constant-variance VAE over the productions of a grammar",
+            Part("constant-variance"),
+            _kl,
+            _none,
+            _one_gaussian,
+            "vae",
+            codec="grammar",
+        ),
+        "character-vae": Row("VAE over characters", _gaussian, _kl, _none, _standard_normal, "vae", codec="characters"),
     },
 )

@@ -20,6 +20,7 @@ from expost.densities.bayesian import BayesianGaussianMixture
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
+from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.errors import DataError
 from expost.registry import Part, Registry, construct
@@ -34,6 +35,7 @@ __all__ = [
     "KernelDensity",
     "MixtureDensity",
     "MixtureStart",
+    "Reduced",
     "SecondStageVAE",
     "StandardNormal",
     "TractableDensity",
@@ -48,6 +50,7 @@ _KINDS: tuple[type[Density], ...] = (
     BayesianGaussianMixture,
     KernelDensity,
     SecondStageVAE,
+    Reduced,
 )
 
 DENSITIES: Registry[type[Density]] = Registry("density", {kind.name: kind for kind in _KINDS})
@@ -84,6 +87,8 @@ def load_density(path: str | Path) -> Density:
         DataError: if the file is missing, truncated, no density, of a newer format, or inconsistent.
     """
     name = files.read(Path(path)).density
+    if name == "conditional":
+        raise DataError(f"{path} holds densities by class; read it with ConditionalDensity.load")
     if name not in DENSITIES:
         known = ", ".join(DENSITIES)
         raise DataError(

@@ -206,7 +206,16 @@ class Density(ABC):
         Raises:
             DataError: if the file is missing, truncated, of a newer format, of another density, or inconsistent.
         """
-        saved = files.read(Path(path))
+        return cls.restore(files.read(Path(path)))
+
+    @final
+    @classmethod
+    def restore(cls, saved: files.Saved) -> Self:
+        """Make a fitted density of what a file holds, or a part of a file.
+
+        Raises:
+            DataError: if it is of another density, or inconsistent.
+        """
         if saved.density != cls.name:
             raise DataError(f"{saved.path} holds density '{saved.density}', not '{cls.name}'; use load_density")
         try:

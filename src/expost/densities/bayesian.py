@@ -53,7 +53,7 @@ class BayesianGaussianMixture(MixtureDensity):
             check_float("weight_concentration", self.weight_concentration, minimum=0, above=True)
 
     def _fit(self, z: Tensor) -> Fit:
-        self._require_enough(z.shape[0])
+        self._require_enough(z)
         model = VariationalMixture(
             n_components=self.components,
             covariance_type=self.covariance,

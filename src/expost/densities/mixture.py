@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, final
@@ -15,6 +16,9 @@ from expost.densities.checks import check_choice, check_float, check_int, check_
 from expost.densities.covariances import COVARIANCES, Covariance
 from expost.densities.em import Components
 from expost.errors import DataError, UsageError
+
+#: Of all covariances together: 400 MB in float64, and hours of a fit.
+_MOST_NUMBERS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,14 @@ class MixtureDensity(TractableDensity):
     def _components(self) -> Components:
         return Components(**self.tensors)
 
-    def _require_enough(self, n: int) -> None:
+    def _require_enough(self, z: Tensor) -> None:
+        n, d = z.shape
+        numbers = math.prod(self._structure.scale_shape(self.components, d))
+        if numbers > _MOST_NUMBERS:
+            raise DataError(
+                f"{self.name}: {self.components} covariances of {d} dimensions have {numbers:.2g} numbers, more than "
+                f"{n} codes can tell; use density reduced (base={self.name}), covariance=diag or fewer components"
+            )
         if n < self.components:
             raise DataError(
                 f"{self.name}: {self.components} components need at least as many codes, got {n}; use fewer components"
@@ -138,7 +149,7 @@ class GaussianMixture(MixtureDensity):
         pass  # the common options are all there are
 
     def _fit(self, z: Tensor) -> Fit:
-        self._require_enough(z.shape[0])
+        self._require_enough(z)
         center = z.mean(0)
         x = z - center
         generator = torch.Generator().manual_seed(self.seed)
@@ -149,7 +160,7 @@ class GaussianMixture(MixtureDensity):
         return self._pack(results, center, {"seed": self.seed})
 
     def _from_start(self, z: Tensor, start: MixtureStart) -> Fit:
-        self._require_enough(z.shape[0])
+        self._require_enough(z)
         weights, means, covariances = (
             given.detach().to(device=z.device).double() for given in (start.weights, start.means, start.covariances)
         )

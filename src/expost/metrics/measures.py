@@ -117,7 +117,8 @@ def _kid(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]
 def _prd(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
     # the curve needs sets of one size: more examples find more of each cluster
     size = min(len(reference), len(samples))
-    found = prd(*(_subset(cloud.features, size, context.seed) for cloud in (reference, samples)), seed=context.seed)
+    first, second = (_subset(cloud.features, size, context.seed) for cloud in (reference, samples))
+    found = prd(first, second, seed=context.seed)
     settings = {"clusters": 20, "runs": 10, "examples of each": size}
     return {"f8": Value(found.f8, settings=settings), "f1/8": Value(found.f1_8, settings=settings)}
 

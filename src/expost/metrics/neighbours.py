@@ -47,9 +47,9 @@ def neighbour_scores(reference: Tensor, samples: Tensor, k: int = 5, *, chunk: i
         density = sum_ij [Y_j in B(X_i)] / (k M)        coverage = mean_i [some Y_j in B(X_i)]
 
     The first two are by Kynkaanniemi et al. 2019 (eq. 1 and 2), who use k = 3; the others by Naeem et al. 2020
-    (section 3.2), who use k = 5, as here all four do. Balls are closed, as the former's equation has it; the published code of
-    the latter has them open, which differs only where distances tie. A reference example that occurs k + 1 times has
-    radius 0, and holds exact copies alone.
+    (section 3.2), who use k = 5, as here all four do. Balls are closed, as the former's equation has it; the published
+    code of the latter has them open, which differs only where distances tie. A reference example that occurs k + 1
+    times has radius 0, and holds exact copies alone.
 
     For samples of the reference distribution itself the expected density is 1, and the expected coverage
     `expected_coverage(N, M, k)`; compare with these, and compare scores only at equal k, N and M.

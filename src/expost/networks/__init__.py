@@ -8,6 +8,18 @@ from torch import nn
 
 from expost.errors import UsageError
 from expost.networks.image import ConvDecoder, ConvEncoder
+from expost.networks.sequence import (
+    EXPRESSIONS,
+    MOLECULES,
+    Block,
+    ConvNeXtBlock,
+    PositionwiseDecoder,
+    PositionwiseEncoder,
+    RecurrentDecoder,
+    RecurrentSizes,
+    SequenceConvEncoder,
+    TransformerBlock,
+)
 from expost.networks.vector import VectorDecoder, VectorEncoder
 from expost.registry import Registry
 
@@ -23,13 +35,46 @@ def _convolutional(kernel: int) -> NetworkPair:
     return build
 
 
-def _vector(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+def _refuse_maps(name: str, spatial: bool) -> None:
     if spatial:
-        raise UsageError("network mlp has no feature map, which the vector-quantized latent needs; use conv4 or conv5")
+        raise UsageError(
+            f"network {name} has no feature map, which the vector-quantized latent needs; use conv4 or conv5"
+        )
+
+
+def _vector(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+    _refuse_maps("mlp", spatial)
     return VectorEncoder(shape, width), VectorDecoder(shape, latent_dim, width)
 
 
-#: conv4: the paper's MNIST / CIFAR-10 pair; conv5: its CelebA pair; mlp: two hidden layers each way.
+def _recurrent(name: str, sizes: RecurrentSizes) -> NetworkPair:
+    def build(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+        _refuse_maps(name, spatial)
+        return SequenceConvEncoder(shape, width, sizes), RecurrentDecoder(shape, latent_dim, width)
+
+    return build
+
+
+def _positionwise(name: str, block: Block) -> NetworkPair:
+    def build(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+        _refuse_maps(name, spatial)
+        return PositionwiseEncoder(shape, width, block), PositionwiseDecoder(shape, latent_dim, width, block)
+
+    return build
+
+
+#: Images. conv4: the paper's MNIST / CIFAR-10 pair; conv5: its CelebA pair. Any shape. mlp: two hidden layers each way.
+#: Sequences. gru-expressions, gru-molecules: the paper's pairs, at width 100 and 501; convnext-1d, transformer:
+#: parallel decoders that reconstruct better at equal parameters; width 64 is about the size of gru-expressions at 100.
 NETWORKS: Registry[NetworkPair] = Registry(
-    "network", {"conv4": _convolutional(4), "conv5": _convolutional(5), "mlp": _vector}
+    "network",
+    {
+        "conv4": _convolutional(4),
+        "conv5": _convolutional(5),
+        "mlp": _vector,
+        "gru-expressions": _recurrent("gru-expressions", EXPRESSIONS),
+        "gru-molecules": _recurrent("gru-molecules", MOLECULES),
+        "convnext-1d": _positionwise("convnext-1d", ConvNeXtBlock),
+        "transformer": _positionwise("transformer", TransformerBlock),
+    },
 )

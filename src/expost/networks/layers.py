@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-M = TypeVar("M", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+M = TypeVar("M", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def glorot(layer: M) -> M:

@@ -1,0 +1,25 @@
+"""The commands, as Python functions with the same names and options as on the command line.
+
+Each takes a run folder (or an open `Run`), does one thing, and returns its result; nothing is printed on stdout.
+"""
+
+from expost.commands.arguments import data_name, parse_options
+from expost.commands.learning import fit, train
+from expost.commands.scoring import evaluate, rank, score, score_run
+from expost.commands.searching import optimize
+from expost.commands.showing import interpolate, reconstruct, sample
+
+__all__ = [
+    "data_name",
+    "evaluate",
+    "fit",
+    "interpolate",
+    "optimize",
+    "parse_options",
+    "rank",
+    "reconstruct",
+    "sample",
+    "score",
+    "score_run",
+    "train",
+]

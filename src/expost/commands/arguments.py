@@ -1,0 +1,68 @@
+"""What the commands' arguments are, and how they are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from torch import nn
+
+from expost.data import DATASETS
+from expost.data.named_strings import STRING_DATASETS
+from expost.errors import UsageError
+from expost.run import Run
+
+#: A run: its folder, or an open `Run`.
+RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="RUN")]
+#: A data set: its name, or a path.
+DataLike = Annotated[str | Path, tyro.conf.arg(constructor=str, metavar="NAME|PATH")]
+#: An output: a file or a folder.
+Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
+#: Options that have no name of their own, as NAME=VALUE.
+Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
+Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
+Networks = Annotated[tuple[nn.Module, nn.Module] | None, tyro.conf.Suppress]
+
+
+def data_name(data: str | Path) -> str:
+    """Return a data set's name as it is, and a path in full, so that the run finds it from any working directory."""
+    if isinstance(data, str) and (data in DATASETS or data in STRING_DATASETS):
+        return data
+    path = Path(os.path.expanduser(data))  # Path.expanduser fails for an unknown user
+    return str(path.resolve()) if path.exists() else str(data)
+
+
+def open_run(run: Run | Path | str) -> Run:
+    """Return an open run."""
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def prior_options(run: Run, density: str) -> dict[str, Any]:
+    """Return the options that the run's configuration sets for its own density."""
+    prior = run.config.model.prior
+    return dict(prior.options) if prior is not None and prior.name == density else {}
+
+
+def parse_options(options: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Read options as NAME=VALUE; a value is JSON where it is that, else a string. A mapping is taken as it is.
+
+    Example:
+        >>> parse_options(["latent.sigma=0.5", "covariance=diag"])
+        {'latent.sigma': 0.5, 'covariance': 'diag'}
+    """
+    if isinstance(options, Mapping):
+        return dict(options)
+    parsed: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"option '{text}' has no value; write NAME=VALUE")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = value
+    return parsed

@@ -1,0 +1,206 @@
+"""Commands that learn: train a model, fit a density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from expost import __version__
+from expost.commands.arguments import (
+    DataLike,
+    Networks,
+    Options,
+    Output,
+    RunLike,
+    data_name,
+    open_run,
+    parse_options,
+    prior_options,
+)
+from expost.config import DataConfig, Precision, RunConfig, to_json
+from expost.data.encoding import CodecName, suit_codec
+from expost.data.strings import is_strings, read_strings
+from expost.densities import DENSITIES
+from expost.errors import UsageError
+from expost.presets import PRESETS, configure
+from expost.registry import Part, construct
+from expost.run import Run, load
+from expost.training import pick_device
+from expost.zoo import ZOO
+
+
+def train(
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    data: DataLike,
+    out: Output,
+    preset: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    latent_dim: int | None = None,
+    width: int | None = None,
+    network: str | None = None,
+    beta: float | None = None,
+    regularizer_weight: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    size: int | None = None,
+    limit: int | None = None,
+    codec: Literal["grammar", "characters"] | None = None,
+    grammar: str | None = None,
+    length: int | None = None,
+    options: Options = (),
+    tensorboard: bool = True,
+    resume: bool = False,
+    dry_run: bool = False,
+    networks: Networks = None,
+) -> Run:
+    """Train a model of the zoo; the best weights on validation data are kept.
+
+    Args:
+        model: A row of the zoo, for example rae-l2; see `expost zoo`.
+        data: A data set's name, or the path of an image folder, an .npz, .npy, .csv, parquet or IDX file, or a file of
+            strings: .smi, .txt or .csv, also gzipped.
+        out: The run's folder, new or empty.
+        preset: Where all the defaults below come from: small (for 2 cores; taken unless given) or paper (for a GPU).
+            --dry-run prints what they come to.
+        epochs: Passes over the training set.
+        batch_size: Examples per step.
+        lr: Initial learning rate.
+        latent_dim: Dimension of the code.
+        width: Channels of the first convolution, or units of a hidden layer.
+        network: conv4, conv5 or mlp.
+        beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
+        regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
+        seed: Seeds weights (of built-in networks), order and noise.
+        device: auto, cpu, cuda or mps.
+        precision: float32 or bf16.
+        size: Side to which images are brought.
+        limit: Use at most this many examples of each split.
+        codec: How strings become rows of symbols: grammar (productions) or characters; the model decides unless given.
+        grammar: Name or file of the grammar of the strings: smiles, expressions, or a text file of rules.
+        length: Symbols a row at most; longer strings are left out, and counted.
+        options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
+        tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
+        resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may grow.
+        dry_run: Resolve and check the configuration, print it, and stop.
+        networks: Own encoder and decoder modules (Python only).
+
+    Returns:
+        The run; after a dry run nothing of it is on disk.
+    """
+    training_options: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device,
+        "precision": precision,
+    }  # fmt: skip
+    model_options: dict[str, Any] = {
+        "latent_dim": latent_dim, "width": width, "network": network, "beta": beta,
+        "regularizer_weight": regularizer_weight,
+    }  # fmt: skip
+    _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
+    slots = parse_options(options)
+    if resume:
+        asked: dict[str, Any] = {"model.name": model, "data.name": data_name(data), "preset": preset}
+        asked |= {"data.size": size, "data.limit": limit}
+        asked |= {f"training.{key}": value for key, value in training_options.items()}
+        asked |= {f"model.{key}": value for key, value in model_options.items()}
+        return _resume(Run.open(out, networks), asked, slots, dry_run)
+    wanted = DataConfig(data_name(data), size, limit, codec=_codec(model, data, codec, grammar, length, limit))
+    examples, data_config = load(wanted)
+    training_options["tensorboard"] = tensorboard
+    if examples.codec is not None:
+        slots.setdefault("reconstruction.groups", examples.codec.groups().tolist())
+    own = networks is not None
+    config, training = configure(
+        model, examples.shape, preset or "small", model_options, training_options, slots, own_networks=own
+    )
+    run = Run(Path(out), RunConfig(config, training, data_config, preset or "small", __version__, own), networks)
+    run.fresh_model()  # what cannot work is refused before anything is written
+    pick_device(training.device)
+    if dry_run:
+        return replace(run, dry=True)
+    run.start()
+    run.train(examples)
+    return run
+
+
+def _codec(
+    model: str, data: str | Path, codec: CodecName | None, grammar: str | None, length: int | None, limit: int | None
+) -> Part | None:
+    """Return the codec of a data set of strings, None for another.
+
+    Raises:
+        UsageError: if the data and what is asked for do not go together.
+    """
+    own = ZOO[model].codec
+    if not is_strings(data_name(data)):
+        for name, value in (("codec", codec), ("grammar", grammar), ("length", length)):
+            if value is not None:
+                raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")
+        if own is not None:
+            raise UsageError(
+                f"model '{model}' is for strings, data set '{data}' has none; give strings, or rae-l2, vae"
+            )
+        return None
+    if own is not None and codec not in (None, own):
+        raise UsageError(f"model '{model}' works on {own}, not on {codec}; leave --codec out, or take another model")
+    return suit_codec(read_strings(data_name(data), limit), codec or own or "grammar", grammar, length)
+
+
+def _resume(run: Run, asked: dict[str, Any], slots: Mapping[str, Any], dry_run: bool) -> Run:
+    saved = to_json(run.config)
+    epochs = asked.pop("training.epochs")
+    for key, value in asked.items():
+        part, _, name = key.partition(".")
+        old = saved[part][name] if name else saved[part]
+        _refuse_change(run, key, old, value if value is not None else old)
+    for key, value in slots.items():
+        slot, _, option = key.partition(".")
+        _refuse_change(run, key, saved["model"].get(slot, {}).get("options", {}).get(option), value)
+    if epochs is not None and epochs < run.config.training.epochs:
+        _refuse_change(run, "training.epochs", run.config.training.epochs, epochs)
+    run = run.with_epochs(epochs or run.config.training.epochs)
+    if dry_run:
+        return replace(run, dry=True)
+    examples = run.data()
+    run.save_config()
+    run.train(examples)
+    return run
+
+
+def _refuse_change(run: Run, key: str, old: Any, new: Any) -> None:
+    if new != old:
+        raise UsageError(f"{run.folder} was trained with {key} {old}, not {new}; drop that option, or start a new run")
+
+
+def fit(
+    run: RunLike,
+    density: str,
+    components: int | None = None,
+    options: Options = (),
+    device: str = "auto",
+) -> Path:
+    """Fit a density on the codes of the run's training set, and save it with the run.
+
+    Args:
+        run: The run.
+        density: standard-normal, gaussian, gmm, bayesian-gmm, kde or second-stage-vae.
+        components: Components of a mixture; 10 unless given.
+        options: Other options of the density, for example covariance=diag.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        Where it was saved.
+    """
+    opened = open_run(run)
+    given = prior_options(opened, density) | parse_options(options)
+    if components is not None:
+        given["components"] = components
+    construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    generator = opened.generator(device)
+    return opened.save_density(density, generator.fit(density, opened.data().train.x, **given))

@@ -1,0 +1,212 @@
+"""Commands that score: a run, any images, and runs against each other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from expost.commands.arguments import (
+    DataLike,
+    RunLike,
+    data_name,
+    open_run,
+    prior_options,
+)
+from expost.config import to_json
+from expost.data import DATASETS, load_data, load_examples
+from expost.densities import DENSITIES
+from expost.errors import DataError, UsageError
+from expost.evaluation import (
+    ALL_MEASURES,
+    CODES,
+    INTERPOLATION,
+    RECONSTRUCTION,
+    Protocol,
+    evaluate_generator,
+    pick_space,
+    score_examples,
+)
+from expost.metrics import FEATURES, Space, StandardizedValues
+from expost.metrics.measures import MEASURES
+from expost.run import Run
+from expost.scores import Score, score_from_json
+from expost.scores import rank as rank_scores
+from expost.store import read_json, write_json
+from expost.string_evaluation import STRING_MEASURES, evaluate_strings
+from expost.string_generator import StringGenerator
+from expost.training import pick_device
+
+
+def evaluate(
+    run: RunLike,
+    densities: tuple[str, ...] = (),
+    measures: tuple[str, ...] = (),
+    samples: int | None = None,
+    features: str = "auto",
+    method: str = "linear",
+    bootstrap: int = 0,
+    allow_few: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Score]:
+    """Score reconstructions, samples, interpolations and codes against the test split, and save the scores.
+
+    Densities that are not fitted yet are fitted first.
+
+    Args:
+        run: The run.
+        densities: Which densities to sample from; unless given, the model's own (the paper's column N) and gmm.
+        measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
+            memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Of strings:
+            properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on
+            the codes), latent. Unless given, all.
+        samples: Samples from each density; unless given, as many as there are test images, at most 10,000.
+        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels; or auto: Inception's
+            if its weights are on this machine and there are enough test images, else the bundled ones that suit the
+            data.
+        method: Interpolation between codes: linear, linear-rescaled or spherical.
+        bootstrap: Resamples for a 95 % interval of the Frechet distance, 100 for example; 0 for none.
+        allow_few: Take fewer examples than features all the same.
+        seed: Seeds samples, pairs, clusters, subsets and resamples.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        The scores, each with its protocol.
+    """
+    protocol = Protocol(measures, samples, method, seed, bootstrap, allow_few)
+    opened = open_run(run)
+    for name in densities:
+        _ = DENSITIES[name]
+    prior = opened.config.model.prior
+    names = densities or (() if prior is None else tuple(dict.fromkeys((prior.name, "gmm"))))
+    subjects = (RECONSTRUCTION, *names, INTERPOLATION, *([] if prior is None else [CODES]))
+    return score_run(opened, subjects, features, protocol, device)
+
+
+def score_run(
+    run: Run, subjects: Sequence[str], features: str = "auto", protocol: Protocol | None = None, device: str = "auto"
+) -> list[Score]:
+    """Score a run, and save the scores with it; densities that are not fitted yet are fitted first.
+
+    Args:
+        run: The run.
+        subjects: "reconstruction", "interpolation", "codes", and names of densities.
+        features: As `evaluate` takes them.
+        protocol: What to compute, and how.
+        device: Where.
+    """
+    path = run.folder / "metrics.json"
+    old = _saved_scores(path)
+    data, protocol = run.data(), protocol or Protocol()
+    protocol.chosen(ALL_MEASURES if data.codec is None else STRING_MEASURES)
+    space = pick_space(features, data, device) if data.codec is None else None
+    generator = run.generator(device)
+    missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
+    codes = generator.encode(data.train.x) if missing else torch.empty(0)
+    for name in missing:
+        options = prior_options(run, name)
+        if "seed" in inspect.signature(DENSITIES[name]).parameters:
+            options.setdefault("seed", protocol.seed)
+        run.save_density(name, generator.fit(name, codes=codes, **options))
+    if space is not None:
+        scores = evaluate_generator(generator, data, space, subjects, protocol, run.weights_hash())
+    else:
+        assert data.codec is not None
+        assert run.config.data.codec is not None
+        strings = StringGenerator(generator, data.codec)
+        scores = evaluate_strings(strings, data, run.config.data.codec, subjects, protocol, run.weights_hash())
+    write_json(path, {"format": 1, "scores": _merged(old, [to_json(score) for score in scores])})
+    return scores
+
+
+def rank(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    score: str | None = None,
+    of: str = "gmm",
+    ignoring: tuple[str, ...] = (),
+) -> list[tuple[str, Score]]:
+    """Order runs by a saved score, and refuse if they were not scored in the same way.
+
+    Args:
+        runs: Evaluated runs.
+        score: Which score, for example fid or recall; the first that was saved unless given.
+        of: Of what: reconstruction, interpolation, or a density.
+        ignoring: Fields of the protocol that may differ, for example version.
+
+    Returns:
+        Runs with their scores, best first.
+    """
+    found: dict[str, Score] = {}
+    for folder in runs:
+        scores = [score_from_json(each) for each in _saved_scores(open_run(folder).folder / "metrics.json")]
+        mine = [each for each in scores if each.of == of and each.name == (score or each.name)]
+        if not mine:
+            have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
+            raise UsageError(
+                f"{folder} has no {score or 'score'} of {of}; run expost evaluate {folder} first (it has: {have})"
+            )
+        score = score or mine[0].name
+        found[str(folder)] = mine[-1]
+    return rank_scores(found, ignoring)
+
+
+def score(
+    samples: Annotated[DataLike, tyro.conf.Positional],
+    reference: DataLike,
+    split: Literal["train", "validation", "test"] = "test",
+    measures: tuple[str, ...] = tuple(MEASURES),
+    features: str = "inception-2048",
+    bootstrap: int = 0,
+    allow_few: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Score]:
+    """Score images that anything has made: a folder or array of pictures against a data set.
+
+    Args:
+        samples: An image folder, or an .npy, .npz, parquet or IDX file; all of it is taken, whatever its splits.
+        reference: A data set's name, or a path.
+        split: Which of its splits; a path without splits is taken whole.
+        measures: frechet, kid, prd, neighbours.
+        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels.
+        bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
+        allow_few: Take fewer examples than features all the same.
+        seed: Seeds clusters, subsets and resamples.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        The scores, each with its protocol.
+    """
+    protocol = Protocol(measures, seed=seed, bootstrap=bootstrap, allow_few=allow_few)
+    drawn = load_examples(samples)
+    if data_name(reference) in DATASETS:
+        against, name = getattr(load_data(data_name(reference)), split).x, f"{reference} {split}"
+    else:
+        against, name = load_examples(reference), str(reference)
+    space: Space = FEATURES[features].load(pick_device(device)) if drawn.dim() == 4 else StandardizedValues(against)
+    return score_examples(drawn, against, space, protocol, name)
+
+
+def _saved_scores(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    record = read_json(path)
+    scores = record.get("scores") if isinstance(record, dict) else None
+    if not isinstance(scores, list) or not all(
+        isinstance(s, dict) and {"name", "of", "card"} <= s.keys() for s in scores
+    ):
+        raise DataError(f"{path} does not hold scores; move it away to evaluate anew")
+    return scores
+
+
+def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return old and fresh scores, without the old ones that were done again or are of other weights."""
+    model = fresh[0]["card"]["model"]
+    done = [(each["name"], each["of"], each["card"]) for each in fresh]
+    kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
+    return kept + fresh

@@ -1,0 +1,128 @@
+"""The command that searches: strings of good score, in the latent space of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from expost.commands.arguments import Options, Output, RunLike, open_run, parse_options, prior_options
+from expost.domains import DOMAINS
+from expost.errors import DataError, UsageError
+from expost.metrics.molecule_properties import PenalizedLogP
+from expost.progress import say
+from expost.run import Run
+from expost.search import (
+    Objective,
+    SearchConfig,
+    SearchResult,
+    draw,
+    make_objective,
+    markdown,
+)
+from expost.search import optimize as search
+from expost.seeding import PAIRS, generator
+from expost.store import write_text
+
+#: The part of the training set that a search begins with, as the paper has it.
+BEGUN_WITH = 0.9
+#: What is searched for unless something else is asked for.
+OBJECTIVE_OF = {"expressions": "expression", "molecules": "plogp"}
+
+
+def optimize(
+    run: RunLike,
+    objective: str | None = None,
+    region: Literal["density", "box"] = "density",
+    density: str = "gmm",
+    rounds: int = 5,
+    batch: int = 50,
+    decodes: int | None = None,
+    inducing: int = 500,
+    codes: int | None = None,
+    out: Output | None = None,
+    options: Options = (),
+    seed: int = 0,
+    device: str = "auto",
+) -> SearchResult:
+    """Search the latent space of a run for strings that score well, by Bayesian optimisation.
+
+    A search that was interrupted goes on when the command is given again; more --rounds go on with a finished one.
+
+    Args:
+        run: A run of strings.
+        objective: expression (distance from a target formula), plogp, qed, or MODULE:FUNCTION, a function of your own
+            of a list of strings, found in the working directory; unless given, expression or plogp.
+        region: density, where the fitted density has mass; or box, the smallest that holds all training codes, as in
+            the paper.
+        density: The density that bounds the region; fitted if it is not.
+        rounds: Batches.
+        batch: Codes a round.
+        decodes: Decodes of each code, of which the most frequent valid one counts; unless given, 25 for expressions,
+            500 for molecules.
+        inducing: Inducing points of the Gaussian process.
+        codes: Begin with at most this many training codes; with 90 % of all unless given.
+        out: The search's folder; in the run's unless given.
+        options: Options of the objective, for example target=sin(x)*x, or minimize=true for a function of your own.
+        seed: Seeds everything.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        The search: table.md and best.png in its folder show it.
+    """
+    opened = open_run(run)
+    strings = opened.string_generator(device)
+    data = opened.data()
+    domain = DOMAINS[data.domain]
+    wanted = objective or OBJECTIVE_OF.get(data.domain)
+    if wanted is None:
+        raise UsageError(f"there is no usual objective for {data.domain}; give --objective MODULE:FUNCTION")
+    if codes is not None and codes < 2:
+        raise UsageError(f"codes is {codes}; a search begins with at least 2")
+    count = len(data.train)
+    chosen = torch.randperm(count, generator=generator(seed, PAIRS, 1))
+    chosen = chosen[: min(codes or count, max(2, int(BEGUN_WITH * count)))]
+    texts = [text or "" for text in strings.codec.decode(data.train.x[chosen])]
+    goal = _objective(wanted, parse_options(options), texts)
+    config = SearchConfig(
+        rounds=rounds, batch=batch, decodes=decodes or domain.decodes, region=region, seed=seed, inducing=inducing
+    )
+    z, scores = _begin(strings.generator.encode(data.train.x[chosen]), texts, goal)
+    if region == "density" and density not in strings.generator.densities:
+        fitted = strings.generator.fit(density, data.train.x, **prior_options(opened, density))
+        opened.save_density(density, fitted)
+    bound = strings.generator.density(density) if region == "density" else None
+
+    def decode(points: Tensor, k: int, source: torch.Generator) -> list[str | None]:
+        return strings.best_of(points, k, domain.valid, source=source)[0]
+
+    folder = Path(out) if out is not None else _folder(opened, wanted, region, seed)
+    result = search(z, scores, decode, goal, config, bound, folder)
+    write_text(folder / "table.md", markdown(result))
+    draw(result, goal, folder / "best.png")
+    say(f"table and picture: {folder / 'table.md'}, {folder / 'best.png'}")
+    return result
+
+
+def _objective(name: str, options: dict[str, Any], training: list[str]) -> Objective:
+    if name == "plogp":  # normalised by the training set, unless the numbers are given
+        options = asdict(PenalizedLogP.fit(training)) | options
+    return make_objective(name, **options)
+
+
+def _begin(codes: Tensor, texts: list[str], objective: Objective) -> tuple[Tensor, Tensor]:
+    """Return the codes that have a score, and their scores."""
+    scored = objective.score(texts)
+    kept = [index for index, value in enumerate(scored.values) if value is not None]
+    if len(kept) < 2:
+        raise DataError(f"the objective scored {len(kept)} of {len(texts)} training strings: {scored.message}")
+    if scored.skipped:
+        say(f"{scored.skipped} of {len(texts)} training strings have no score and are left out: {scored.message}")
+    return codes[kept], torch.tensor([scored.values[index] for index in kept], dtype=torch.float64)
+
+
+def _folder(run: Run, objective: str, region: str, seed: int) -> Path:
+    return run.folder / "search" / f"{objective.replace(':', '.')}-{region}-{seed}"

@@ -1,0 +1,137 @@
+"""Commands that show what a run has learned: samples, reconstructions, paths between examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from expost import pictures
+from expost.commands.arguments import (
+    Count,
+    Output,
+    RunLike,
+    open_run,
+)
+from expost.errors import UsageError
+from expost.interpolation import INTERPOLATIONS
+from expost.outputs import PICTURE_SUFFIXES, TEXT_SUFFIXES, check_output, write_examples, write_strings
+from expost.progress import say
+from expost.types import Split
+
+
+def sample(
+    run: RunLike,
+    n: Count = 64,
+    out: Output | None = None,
+    density: str | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Draw from a fitted density and decode.
+
+    Args:
+        run: The run.
+        n: How many samples.
+        out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W, or float32 vectors), or a folder
+            (an image a sample); of strings FILE.txt or .smi. Unless given, samples.png, .npy or .txt.
+        density: A fitted density; gmm if it is fitted, else the other one.
+        temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
+        seed: Seeds the draws.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        Where the samples are.
+    """
+    opened = open_run(run)
+    strings = opened.config.data.codec is not None
+    if temperature and not strings:
+        raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
+    if strings:
+        path = check_output(Path(out or "samples.txt"), TEXT_SUFFIXES)
+        lost = write_strings(opened.string_generator(device).sample(n, density, seed, temperature), path)
+        if lost:
+            say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
+        return path
+    path = check_output(Path(out or ("samples.png" if len(opened.config.model.shape) == 3 else "samples.npy")))
+    write_examples(opened.generator(device).sample(n, density, seed), path)
+    return path
+
+
+def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
+    """Show test examples and their reconstructions: images in rows, strings in two columns.
+
+    Args:
+        run: The run.
+        out: FILE.png; of strings FILE.txt, with a tab between the columns.
+        n: How many test examples.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        Where the picture is.
+    """
+    opened = open_run(run)
+    if opened.config.data.codec is not None:
+        path = check_output(Path(out), TEXT_SUFFIXES)
+        strings = opened.string_generator(device)
+        rows = _first(opened.data().test, n)
+        pairs = zip(strings.codec.decode(rows), strings.reconstruct(rows), strict=True)
+        write_strings([f"{original}\t{back or ''}" for original, back in pairs], path)
+        return path
+    path = check_output(Path(out), PICTURE_SUFFIXES)
+    x = _first(opened.data().test, n)
+    pictures.save_picture(pictures.pairs(x, pictures.to_bytes(opened.generator(device).reconstruct(x)), 10), path)
+    return path
+
+
+def interpolate(
+    run: RunLike,
+    out: Output,
+    method: str = "linear",
+    n: Count = 8,
+    steps: int = 10,
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Show paths between the codes of random pairs of test examples, a row each.
+
+    Args:
+        run: The run.
+        out: FILE.png; of strings FILE.txt, with tabs between the steps.
+        method: linear, linear-rescaled or spherical.
+        n: How many pairs.
+        steps: Steps of a path, both ends included.
+        seed: Seeds the choice of pairs.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        Where the picture is.
+    """
+    opened = open_run(run)
+    strings = opened.config.data.codec is not None
+    path = check_output(Path(out), TEXT_SUFFIXES if strings else PICTURE_SUFFIXES)
+    _ = INTERPOLATIONS[method]
+    if steps < 2:
+        raise UsageError(f"steps is {steps}; a path has at least its 2 ends")
+    x = opened.data().test.x
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    half = min(max(n, 1), len(x) // 2)
+    a, b = x[chosen[:half]], x[chosen[half : 2 * half]]
+    positions = torch.linspace(0, 1, steps)
+    if strings:
+        generator = opened.string_generator(device)
+        decoded = generator.decode(generator.generator.path(a, b, positions, method).flatten(0, 1))
+        rows = [decoded[start : start + steps] for start in range(0, len(decoded), steps)]
+        write_strings(["\t".join(string or "" for string in row) for row in rows], path)
+        return path
+    images = opened.generator(device).interpolate(a, b, positions, method)
+    pictures.save_picture(pictures.grid(images.flatten(0, 1), steps), path)
+    return path
+
+
+def _first(split: Split, n: int) -> Tensor:
+    if n < 1:
+        raise UsageError(f"n is {n}; ask for at least 1 image")
+    return split.x[:n]

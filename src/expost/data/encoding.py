@@ -1,0 +1,84 @@
+"""Strings as examples: which codec suits them, and the rows of symbols that it makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from expost.data.alphabets import alphabet_of
+from expost.data.strings import Strings
+from expost.errors import DataError, UsageError
+from expost.grammar.codec import CODECS, encode_cached
+from expost.grammar.grammars import load_grammar
+from expost.metrics.weights import cache_folder
+from expost.registry import Part, construct
+from expost.types import Data, Split
+
+CodecName = Literal["grammar", "characters"]
+
+#: The published lengths: productions of a derivation, by domain (Kusner et al. 2017).
+LENGTHS = {"molecules": 277, "expressions": 15}
+#: The grammar of a domain.
+GRAMMAR_OF = {"molecules": "smiles", "expressions": "expressions"}
+#: Symbols a row where nothing is known of the strings.
+DEFAULT_LENGTH = 300
+#: From this many strings on, what was parsed is kept.
+_WORTH_KEEPING = 20_000
+
+
+def suit_codec(
+    strings: Strings, codec: CodecName = "grammar", grammar: str | Path | None = None, length: int | None = None
+) -> Part:
+    """Return the codec for a data set, with everything that it needs to be made again.
+
+    Args:
+        strings: The data; the alphabet of a character codec is that of all its parts.
+        codec: "grammar" or "characters".
+        grammar: Name or file of a grammar; None takes the domain's.
+        length: Symbols a row, at least 1; None takes the published one of the domain's own grammar, the longest string
+            of characters, or else 300 productions.
+
+    Raises:
+        UsageError: if there is no grammar for such strings, or one is given for characters.
+    """
+    if codec == "characters":
+        if grammar is not None:
+            raise UsageError(f"grammar {grammar} is of no use to a model of characters; leave it out")
+        found = alphabet_of([*strings.train, *strings.validation, *strings.test], "characters")
+        return Part("characters", {"alphabet": list(found.symbols), "length": length or found.length})
+    name = GRAMMAR_OF.get(strings.domain) if grammar is None else grammar
+    if name is None:
+        raise UsageError(
+            f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"
+        )
+    known = LENGTHS.get(strings.domain, DEFAULT_LENGTH) if grammar is None else DEFAULT_LENGTH
+    return Part("grammar", {"grammar": load_grammar(name).text, "length": length or known})
+
+
+def encode_strings(strings: Strings, codec: Part) -> Data:
+    """Encode the three parts of a data set; what cannot be encoded is left out, counted, and shown in the note.
+
+    Args:
+        strings: The data.
+        codec: Entry of `CODECS` with its options.
+
+    Raises:
+        DataError: if a part is left with nothing.
+    """
+    coder = construct(CODECS, codec)
+    splits, remarks = [], []
+    for name in ("train", "validation", "test"):
+        given = getattr(strings, name)
+        many = len(given) >= _WORTH_KEEPING
+        encoded = encode_cached(coder, given, cache_folder() / "encoded") if many else coder.encode(given)
+        if len(encoded.indices) == 0:
+            reason = f"; the first: {encoded.rejected[0]}" if encoded.rejected else ""
+            raise DataError(f"none of the {len(given)} {name} strings of '{strings.name}' can be encoded{reason}")
+        if encoded.rejected:
+            remarks.append(
+                f"{len(encoded.rejected):,} of {len(given):,} {name} strings left out, e.g. {encoded.rejected[0]}"
+            )
+        splits.append(Split(encoded.indices))
+    note = "; ".join(filter(None, [strings.note, *remarks]))
+    train, validation, test = splits
+    return Data(strings.name, train, validation, test, note=note, codec=coder, domain=strings.domain)

@@ -1,0 +1,161 @@
+"""Strings on disk: one a line (.smi, .txt), or a column of a table (.csv, .tsv), plain or gzipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from expost.data.alphabets import guess_domain
+from expost.data.examples import POOL, Array, Examples, Found, Indices, Part, Preprocess
+from expost.data.splits import PART_WORDS, part_named
+from expost.data.string_tables import SMILES_COLUMNS, TABLES, has_strings, read_column
+from expost.data.text import kind_of, lines_of, plain, stem_of
+from expost.errors import DataError, UsageError
+
+SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
+"""How the names of files of strings end; any may be followed by .gz."""
+
+_KNOWN = ".smi .txt .csv .tsv, plain or .gz"
+_ABOUT = ("readme", "license", "licence")
+
+
+class Lines(Examples):
+    """Strings in memory."""
+
+    def __init__(self, strings: Sequence[str], where: str) -> None:
+        self.strings = strings
+        self.where = where
+
+    def __len__(self) -> int:
+        """Return the number of strings."""
+        return len(self.strings)
+
+    def load(self, indices: Indices, prep: Preprocess) -> Array:
+        """Return some strings as an array of objects, shape (n,); see `Examples.load`."""
+        if prep != Preprocess():
+            raise UsageError(f"{self.where} holds strings, not images; leave out size, crop and channels")
+        chosen = np.empty(len(indices), dtype=object)
+        chosen[:] = [self.strings[i] for i in indices.tolist()]
+        return chosen
+
+
+def read_string_path(path: Path, column: str | None = None) -> Found:
+    """Read a file of strings, or a folder of such files, each named after the part that it holds.
+
+    Text is UTF-8, with or without a byte order mark, lines ending as on any system; gzip is recognized by content.
+    Blank lines are skipped, and white space around strings is cut off. Spaces within expressions are taken out.
+
+    - `.txt`: a line is a string.
+    - `.smi`, `.smiles`: a string is what stands before the first white space; the rest, a name, is ignored, and so is a
+      first line that begins with "smiles".
+    - `.csv`, `.tsv`: one column is read, see `read_column`; a column "split" may divide the rows.
+
+    Args:
+        path: A file or folder that exists.
+        column: Name of the column to read from tables, in any case; None to find it.
+
+    Raises:
+        UsageError: if there is no such column, or the file is no table.
+        DataError: for what is no text, empty or damaged, for lines of more than 100,000 characters, and where it is
+            unclear which column or file to read.
+    """
+    try:
+        return _read_folder(path, column) if path.is_dir() else _read_file(path, column)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
+
+
+def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> Found:
+    """Read files that hold a part each.
+
+    Args:
+        files: By part: "train", and "validation" or "test" or both.
+        column: See `read_string_path`.
+
+    Raises:
+        UsageError, DataError: see `read_string_path`.
+    """
+    found = {part: _read_file(file, column, divide=False) for part, file in files.items()}
+    parts = {part: one.parts[POOL] for part, one in found.items()}
+    remarks = [remark for one in found.values() for remark in one.remarks]
+    return Found(parts, " and ".join(str(file) for file in files.values()), tuple(dict.fromkeys(remarks)))
+
+
+def holds_strings(path: Path) -> bool:
+    """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
+
+    Files are that end in .smi or .txt, and tables with a column named for strings, or with one column alone, of text.
+    Folders are that have such files and, a README or a licence aside, nothing else.
+    """
+    try:
+        if path.is_dir():
+            entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
+            return bool(entries) and all(entry.is_file() and holds_strings(entry) for entry in entries)
+        if not path.is_file():
+            return False
+        kind = kind_of(path)
+        return has_strings(path) if kind in TABLES else kind in SUFFIXES
+    except (DataError, OSError):
+        return False
+
+
+def _read_folder(folder: Path, column: str | None) -> Found:
+    """Read the files of a folder, each a part by its name; one called exactly like a part goes before others."""
+    files = [file for file in sorted(folder.iterdir()) if kind_of(file) in SUFFIXES and file.is_file()]
+    files = [file for file in files if file.name[0] != "." and stem_of(file) not in _ABOUT]
+    if len(files) == 1:
+        return _read_file(files[0], column)
+    chosen: dict[str, Path] = {}
+    ignored = []
+    for file in sorted(files, key=lambda file: stem_of(file) not in PART_WORDS):
+        part = part_named(stem_of(file))
+        if part is None or (part in chosen and stem_of(file) not in PART_WORDS and stem_of(chosen[part]) in PART_WORDS):
+            ignored.append(file.name)
+        elif part in chosen:
+            raise DataError(f"folder {folder}: {chosen[part].name} and {file.name} are both '{part}'; keep one of them")
+        else:
+            chosen[part] = file
+    if not chosen:
+        names = ", ".join(file.name for file in files[:4])
+        said = f"none of its files of strings ({names}) is named train" if files else f"no files of strings ({_KNOWN})"
+        raise DataError(f"folder {folder}: {said}; pass the path of a file")
+    found = read_string_parts(chosen, column)
+    if not ignored:
+        return found
+    remark = f"ignored {len(ignored)} other file{'s' * (len(ignored) > 1)} ({', '.join(ignored[:3])})"
+    return Found(found.parts, found.where, (*found.remarks, remark))
+
+
+def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
+    """Read one file; a table's column of parts is used only if it may `divide`."""
+    kind = kind_of(path)
+    if kind not in SUFFIXES:
+        raise DataError(f"{path} is in no known format of strings ({_KNOWN}); convert or rename it")
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file; save its contents to one")
+    remarks: list[str] = []
+    if kind in TABLES:
+        parts, remarks = read_column(path, column, divide=divide)
+    elif column is not None:
+        raise UsageError(f"column is {column!r}, but {path} is no table; leave it out")
+    else:
+        parts = {POOL: _read_lines(path, kind)}
+    cleaned = {}
+    for part, strings in parts.items():
+        kept = [string for string in strings if string]
+        if not kept:
+            raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
+        if guess_domain(kept) == "expressions" and any(len(string.split()) > 1 for string in kept):
+            kept = ["".join(string.split()) for string in kept]
+            remarks.append("spaces within expressions taken out")
+        cleaned[part] = Part(Lines(kept, str(path)))
+    return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)))
+
+
+def _read_lines(path: Path, kind: str) -> list[str]:
+    if kind == ".txt":
+        return [line.strip() for line in lines_of(path)]
+    words = [line.split(None, 1)[0] for line in lines_of(path) if not line.isspace()]
+    return words[1:] if words and plain(words[0]) in SMILES_COLUMNS else words

@@ -1,0 +1,1 @@
+"""Grammars: strings as derivations, packed, and decoded under masks."""

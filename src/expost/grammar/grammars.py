@@ -1,0 +1,75 @@
+"""Grammars that come with the library, by name, and reading others from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from expost.errors import DataError, UsageError
+from expost.grammar.cfg import Grammar
+from expost.registry import Registry
+
+# Kusner, Paige & Hernandez-Lobato 2017, section 4.1
+EXPRESSIONS = """\
+S -> S '+' T | S '*' T | S '/' T | T
+T -> '(' S ')' | 'sin(' S ')' | 'exp(' S ')' | 'x' | '1' | '2' | '3'
+"""
+
+# After the OpenSMILES specification, section 2. All that the 76 productions of Kusner et al. derive is in it, and also:
+# digits 0 and 9, ring numbers of two digits (%10), the bonds : and $, the aromatic atoms b and p, hydrogen and the
+# elements common in organic molecules, their salts and complexes, atom classes, any atom (*), and parts joined by a
+# dot. Only tetrahedral chirality (@, @@). It takes three productions a plain atom, where theirs takes four.
+SMILES = r"""
+chain -> unit | chain unit | chain bond unit | chain '.' unit
+unit -> atom | atom rings | atom branches | atom rings branches
+rings -> ring | rings ring
+ring -> digit | bond digit | '%' digit digit | bond '%' digit digit
+branches -> branch | branches branch
+branch -> '(' chain ')' | '(' bond chain ')' | '(' '.' chain ')'
+bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\'
+atom -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
+      | '[' isotope symbol chirality hydrogens charge class ']'
+isotope -> | digit | digit digit | digit digit digit
+symbol -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
+        | 'H' | 'Si' | 'Se' | 'se' | 'As' | 'as' | 'Te' | 'te' | 'Ge' | 'Sn' | 'Pb' | 'Sb' | 'Bi' | 'Al'
+        | 'Li' | 'Na' | 'K' | 'Rb' | 'Cs' | 'Be' | 'Mg' | 'Ca' | 'Sr' | 'Ba' | 'Zn' | 'Cd' | 'Hg' | 'Ti' | 'V' | 'Cr'
+        | 'Mn' | 'Fe' | 'Co' | 'Ni' | 'Cu' | 'Mo' | 'W' | 'Ru' | 'Rh' | 'Pd' | 'Ag' | 'Ir' | 'Pt' | 'Au' | 'Gd' | 'Tc'
+chirality -> | '@' | '@@'
+hydrogens -> | 'H' | 'H' digit
+charge -> | '+' | '-' | '+' digit | '-' digit | '+' digit digit | '-' digit digit | '++' | '--'
+class -> | ':' number
+number -> digit | number digit
+digit -> '0' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9'
+"""
+
+GRAMMARS: Registry[str] = Registry("grammar", {"expressions": EXPRESSIONS, "smiles": SMILES})
+
+
+def load_grammar(name_or_path: str | Path, prune: bool = False) -> Grammar:
+    """Return a grammar by name, or read it from a text file.
+
+    Args:
+        name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file.
+        prune: Drop productions that no derivation can use, instead of refusing the grammar (see `Grammar.from_text`).
+
+    Raises:
+        UsageError: if it is neither a name nor a file.
+        DataError: if the file is not text, or no usable grammar.
+
+    Example:
+        >>> load_grammar("expressions").describe()
+        '11 productions and padding, 2 nonterminals, 11 terminals; left-recursive: S'
+    """
+    if isinstance(name_or_path, str) and name_or_path in GRAMMARS:
+        return Grammar.from_text(GRAMMARS[name_or_path], prune, name_or_path)
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
+        raise UsageError(f"grammar {name_or_path!r} is no name and no path; names: {', '.join(GRAMMARS)}")
+    path = Path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; a grammar is a text file of rules such as S -> 'a' S") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise UsageError(f"no grammar and no file '{name_or_path}'; names: {', '.join(GRAMMARS)}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the grammar {path}: {error.strerror}; give the path of a text file") from None
+    return Grammar.from_text(text, prune, str(path))

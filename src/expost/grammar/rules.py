@@ -1,0 +1,103 @@
+"""The rules of a context-free grammar, and how they are read from text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from expost.errors import DataError
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One symbol on the right side of a production.
+
+    Attributes:
+        name: The name of a nonterminal, or the very characters of a terminal.
+        terminal: Whether it stands for its characters.
+    """
+
+    name: str
+    terminal: bool
+
+    def __str__(self) -> str:
+        """Return the symbol as a grammar's text has it: terminals in quotes."""
+        quote = '"' if "'" in self.name else "'"
+        return f"{quote}{self.name}{quote}" if self.terminal else self.name
+
+
+@dataclass(frozen=True)
+class Production:
+    """One rewriting rule.
+
+    Attributes:
+        left: The nonterminal that is rewritten.
+        right: What it becomes; empty for a production that derives the empty string.
+    """
+
+    left: str
+    right: tuple[Symbol, ...]
+
+    def __str__(self) -> str:
+        """Return the production as a grammar's text has it."""
+        return f"{self.left} -> {' '.join(map(str, self.right))}".rstrip()
+
+
+_TOKEN = re.compile(
+    r"""\s+ | (?P<comment>\#.*) | (?P<quoted>'[^']*'|"[^"]*") | (?P<arrow>->) | (?P<bar>\|)
+      | (?P<name>[\w/](?:[\w/^<>]|-(?!>))*) | (?P<open>['"]) | (?P<other>.)""",
+    re.VERBOSE,
+)
+_PADDING = Production("Nothing", (Symbol("None", False),))
+
+
+def read_rules(text: str, name: str) -> list[tuple[Production, int]]:
+    """Read the productions, in order, each with the number of its line.
+
+    A last rule `Nothing -> None` that only spells out padding is left out.
+
+    Raises:
+        DataError: at the first line that is no rule.
+    """
+    rules: list[tuple[Production, int]] = []
+    left = ""
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
+        where = f"{name}, line {number}"
+        tokens = [(str(match.lastgroup), match.group()) for match in _TOKEN.finditer(line) if match.lastgroup]
+        tokens = [token for token in tokens if token[0] != "comment"]
+        if not tokens:
+            continue
+        for kind, value in tokens:
+            if kind == "open":
+                raise DataError(f"{where}: unterminated quote; close it with {value} on the same line")
+            if kind == "other":
+                raise DataError(f"{where}: unexpected {value!r}; quote terminals, as in '{value}', and name the others")
+        kinds = [kind for kind, _ in tokens]
+        if kinds[:2] == ["name", "arrow"]:
+            left, tokens = tokens[0][1], tokens[2:]
+        elif kinds[0] == "bar" and left:
+            tokens = tokens[1:]
+        else:
+            raise DataError(f"{where}: no arrow: a rule begins with 'NAME ->'; write rules such as S -> 'a' S | 'b'")
+        if "arrow" in (kind for kind, _ in tokens):
+            raise DataError(f"{where}: a second '->'; write one rule a line, and '->' as a terminal in quotes")
+        right: list[Symbol] = []
+        for kind, value in [*tokens, ("bar", "|")]:
+            if kind == "bar":
+                rules.append((Production(left, tuple(right)), number))
+                right = []
+            elif kind == "name":
+                right.append(Symbol(value, False))
+            elif len(value) > 2:
+                right.append(Symbol(value[1:-1], True))
+    return rules[:-1] if _is_padding([production for production, _ in rules]) else rules
+
+
+def _is_padding(productions: Sequence[Production]) -> bool:
+    """Whether the last production is only there for padding: neither of its names occurs elsewhere."""
+    if not productions or productions[-1] != _PADDING:
+        return False
+    left = [production.left for production in productions]
+    used = [symbol.name for production in productions[:-1] for symbol in production.right if not symbol.terminal]
+    return left.count("Nothing") == 1 and "None" not in left and "Nothing" not in used

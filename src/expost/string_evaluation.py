@@ -1,0 +1,151 @@
+"""Scores of a generator of strings, each with its protocol.
+
+| subject | scores |
+|---|---|
+| reconstruction | accuracy: exact strings that come back |
+| a density | validity greedy, sampled and best of k; truncated; uniqueness, novelty; what the domain adds |
+| interpolation | validity of mid-points between the codes of random pairs |
+| codes | effective dimensions, distance from N(0, I); how well a Gaussian process predicts the domain's property |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from expost import __version__
+from expost.config import to_json
+from expost.domains import DOMAINS, StringDomain, Strings
+from expost.evaluation import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, latent_scores, pairs
+from expost.interpolation import INTERPOLATIONS
+from expost.metrics.features import hash_tensors
+from expost.metrics.latent_regression import latent_regression
+from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, uniqueness
+from expost.registry import Part
+from expost.scores import Card, Score
+from expost.seeding import SAMPLES, generator
+from expost.string_generator import StringGenerator
+from expost.types import Data
+
+#: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.
+PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
+STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
+#: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
+DECODES, DECODED = 10, 1_000
+#: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
+REGRESSED = 10_000
+
+
+def evaluate_strings(
+    strings: StringGenerator, data: Data, codec: Part, subjects: Sequence[str], protocol: Protocol, model: str = ""
+) -> list[Score]:
+    """Score a generator of strings against the test split.
+
+    Args:
+        strings: The generator; densities among the subjects must be fitted.
+        data: From `encode_strings`: its test split is what is reconstructed, its training split what is novel.
+        codec: What encoded them, for the cards.
+        subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
+        protocol: What to compute, and how.
+        model: Hash of the weights, for the cards.
+    """
+    domain = DOMAINS[data.domain]
+    measures = protocol.chosen(STRING_MEASURES)
+    count = protocol.count(len(data.test))
+    x = data.test.x[:count]
+    card = Card(
+        model=model,
+        features="strings",
+        weights="",
+        reference=f"{data.name} test",
+        reference_hash=hash_tensors({"x": data.test.x}),
+        reference_count=len(data.test),
+        count=count,
+        preprocessing={"codec": to_json(codec), "domain": data.domain},
+        density={},
+        seed=protocol.seed,
+        version=__version__,
+        settings={"decoding": "greedy"},
+    )
+    scores = []
+    for subject in subjects:
+        if subject == RECONSTRUCTION:
+            accuracy = reconstruction_accuracy(_strings(strings, x), strings.reconstruct(x))
+            scores.append(Score("accuracy", subject, accuracy, replace(card, count=len(x))))
+        elif subject == INTERPOLATION:
+            first, second = pairs(strings.generator.encode(x), protocol.seed)
+            middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
+            valid = _share(canonicalize(strings.decode(middle), domain.canonical))
+            path = {"decoding": "greedy", "path": protocol.method, "position": 0.5}
+            scores.append(Score("validity-greedy", subject, valid, replace(card, count=len(x), settings=path)))
+        elif subject != CODES:
+            details = {"name": subject, **strings.generator.density(subject).options}
+            owned = replace(card, count=count, density=details)
+            scores += _of_density(strings, data, domain, subject, owned, measures)
+    if LATENT in measures:
+        scores += latent_scores(strings.generator, data, subjects, replace(card, settings={}))
+    if REGRESSION in measures and CODES in subjects and domain.prop is not None:
+        scores += list(_regression(strings, data, domain, card))
+    return scores
+
+
+def _of_density(
+    strings: StringGenerator, data: Data, domain: StringDomain, name: str, card: Card, measures: Sequence[str]
+) -> Iterator[Score]:
+    z = strings.codes(card.count, name, card.seed)
+    samples = strings.decode(z)
+    forms = canonicalize(samples, domain.canonical)
+    training = _strings(strings, data.train.x)
+    values = {
+        "validity-greedy": _share(forms),
+        "truncated": 1 - _share(samples),
+        "uniqueness": uniqueness(forms),
+        "novelty": novelty(forms, {form for form in _forms(training, forms, domain) if form is not None}),
+    }
+    if PROPERTIES in measures:
+        values |= domain.scores(forms, training)
+    if DISTANCE in measures:
+        values |= domain.distance(forms, _strings(strings, data.test.x))
+    yield from (Score(key, name, value, card) for key, value in values.items())
+    best, share = strings.best_of(z[:DECODED], DECODES, domain.valid, source=generator(card.seed, SAMPLES, 2))
+    settings = {"decoding": "sampled", "temperature": 1.0, "decodes": DECODES}
+    drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
+    yield Score("validity-sampled", name, share, drawn)
+    yield Score(f"validity-best-of-{DECODES}", name, _share(best), drawn)
+
+
+def _forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
+    """Return the standard forms of training strings; of molecules only those that can be among the wanted.
+
+    RDKit brings 2,000 molecules a second to standard form. What has the standard form of a sample has the same heavy
+    atoms too, and the letters of a SMILES are those of its atoms: all others need not be looked at.
+    """
+    letters = {_letters(each) for each in wanted if each is not None}
+    return canonicalize([each for each in training if each is not None and _letters(each) in letters], domain.canonical)
+
+
+def _letters(string: str) -> str:
+    return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
+
+
+def _regression(strings: StringGenerator, data: Data, domain: StringDomain, card: Card) -> Iterator[Score]:
+    assert domain.prop is not None
+    x = data.train.x[:REGRESSED]
+    texts = _strings(strings, x)
+    values = torch.from_numpy(domain.prop(texts)(texts))
+    found = latent_regression(strings.generator.encode(x), values, generator(card.seed, SAMPLES, 3))
+    settings: dict[str, Any] = {"property": domain.prop_name, "codes": found.n_train, "inducing": found.inducing}
+    owned = replace(card, features="codes", count=found.n_test, settings=settings)
+    yield Score("regression-rmse", CODES, found.rmse, owned)
+    yield Score("regression-log-likelihood", CODES, found.log_likelihood, owned)
+
+
+def _strings(strings: StringGenerator, x: torch.Tensor) -> list[str]:
+    return [each or "" for each in strings.codec.decode(x)]
+
+
+def _share(strings: Strings) -> float:
+    return sum(each is not None for each in strings) / len(strings)

@@ -1,0 +1,227 @@
+"""Runs of strings, from the command line: the same commands as for images, with a codec in between."""
+
+import gzip
+import json
+
+import pytest
+import torch
+
+import expost
+from expost.cli import main
+from expost.commands import optimize
+from expost.data.drugs import DRUGS
+from expost.errors import DataError, UsageError
+from expost.metrics.expressions import parse_expression
+from expost.run import Run
+from expost.store import read_json
+from expost.types import to_unit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A grammar autoencoder of expressions that reconstructs well."""
+    folder = tmp_path_factory.mktemp("strings") / "grae"
+    run = expost.train("grae", "expressions", folder, epochs=4, limit=6_000, lr=1e-3, tensorboard=False)
+    for density in ("gaussian", "gmm"):
+        expost.fit(run, density)
+    return run
+
+
+@pytest.fixture(scope="module")
+def scores(run):
+    return expost.evaluate(run, samples=1_000)
+
+
+def cli(*words):
+    main([str(word) for word in words])
+
+
+def test_symbols_are_no_pixels():
+    symbols = torch.tensor([[3, 255]], dtype=torch.uint8)
+    assert torch.equal(to_unit(symbols), symbols)
+
+
+def test_data_are_packed_and_one_hot_only_in_the_model(run):
+    data = run.data()
+    assert data.train.x.dtype == torch.uint8
+    assert data.shape == (15, 12)
+    model = run.model("cpu")
+    x = data.test.x[:4]
+    one_hot = torch.nn.functional.one_hot(x.long(), 12).float()
+    assert torch.equal(model.encode(x), model.encode(one_hot))
+    with pytest.raises(UsageError, match=r"examples have shape \(15, 11\)"):
+        model.encode(one_hot[..., :11])
+
+
+def test_held_out_strings_come_back_and_samples_are_in_the_language(run, scores):
+    values = {(s.of, s.name): s.value for s in scores}
+    assert values["reconstruction", "accuracy"] > 0.5
+    for density in ("gaussian", "gmm"):
+        assert values[density, "validity-greedy"] > 0.8
+        # what ends is valid: there is no other way to fail
+        assert values[density, "validity-greedy"] == pytest.approx(1 - values[density, "truncated"])
+        assert values[density, "validity-best-of-10"] >= values[density, "validity-sampled"]
+        assert 0 < values[density, "uniqueness"] <= 1
+        assert 0 < values[density, "novelty"] <= 1
+    strings = run.string_generator("cpu")
+    drawn = [s for s in strings.sample(300, "gmm", seed=1) if s is not None]
+    assert len(drawn) > 200
+    assert all(parse_expression(s) is not None for s in drawn)
+    assert strings.sample(50, "gmm", seed=1) == strings.sample(50, "gmm", seed=1)
+    assert strings.sample(50, "gmm", seed=1) != strings.sample(50, "gmm", seed=2)
+    hot = strings.sample(200, "gmm", seed=1, temperature=1.0)
+    assert hot != strings.sample(200, "gmm", seed=1)
+
+
+def test_accuracy_is_the_share_of_exact_strings(run, scores):
+    data, strings = run.data(), run.string_generator("cpu")
+    originals = strings.codec.decode(data.test.x[:1_000])
+    back = strings.reconstruct(originals)
+    expected = sum(a == b for a, b in zip(originals, back, strict=True)) / 1_000
+    assert next(s.value for s in scores if s.name == "accuracy") == expected
+
+
+def test_the_codec_is_on_every_card(scores):
+    for score in scores:
+        if score.card.features == "strings":
+            assert score.card.preprocessing["codec"]["name"] == "grammar"
+            assert "sin(" in score.card.preprocessing["codec"]["options"]["grammar"]
+
+
+def test_commands_write_lines(run, tmp_path):
+    path = expost.sample(run, n=30, out=tmp_path / "s.txt", density="gmm")
+    lines = path.read_text().splitlines()
+    assert 0 < len(lines) <= 30
+    assert all(parse_expression(line) for line in lines)
+    pairs = [line.split("\t") for line in expost.reconstruct(run, tmp_path / "r.txt", n=10).read_text().splitlines()]
+    assert len(pairs) == 10
+    assert [first for first, _ in pairs] == run.string_generator("cpu").codec.decode(run.data().test.x[:10])
+    rows = [r.split("\t") for r in expost.interpolate(run, tmp_path / "i.txt", n=3, steps=5).read_text().splitlines()]
+    assert [len(row) for row in rows] == [5, 5, 5]
+    with pytest.raises(UsageError, match=r"cannot write samples as 's\.png'"):
+        expost.sample(run, out=tmp_path / "s.png")
+
+
+def test_a_search_goes_on_where_it_was(run, tmp_path, capsys):
+    options = {"codes": 400, "batch": 5, "inducing": 30, "decodes": 3, "out": tmp_path / "search", "seed": 1}
+    first = optimize(run, rounds=1, **options)
+    assert len(first.rounds) == 1
+    whole = optimize(run, rounds=2, **options)
+    assert len(whole.rounds) == 2
+    assert whole.rounds[0].strings == first.rounds[0].strings
+    assert whole.minimize
+    table = (tmp_path / "search" / "table.md").read_text()
+    best = whole.best(1)[0]
+    assert best.string in table.replace("\\*", "*")
+    assert (tmp_path / "search" / "best.png").stat().st_size > 5_000
+    with pytest.raises(UsageError, match="seed|batch"):
+        optimize(run, rounds=2, **options | {"batch": 6})
+
+
+def test_an_objective_of_ones_own(run, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def short(strings):\n    return [float(len(s)) for s in strings]\n")
+    monkeypatch.chdir(tmp_path)
+    result = optimize(
+        run, "mine:short", region="box", rounds=1, codes=300, batch=4, inducing=20, decodes=3,
+        options=("minimize=true",), out=tmp_path / "s",
+    )  # fmt: skip
+    assert all(found.score == len(found.string) for found in result.best(3))
+
+
+@pytest.mark.parametrize("model", ["gvae", "gcvvae", "character-vae", "wae-mmd", "rae-gp", "rae-sn"])
+def test_every_other_row_trains_on_strings(model, tmp_path):
+    run = expost.train(model, "expressions", tmp_path / "run", epochs=1, limit=500, width=16, tensorboard=False)
+    codec = read_json(run.folder / "config.json")["data"]["codec"]
+    assert codec["name"] == ("characters" if model == "character-vae" else "grammar")
+    strings = run.string_generator("cpu")
+    prior = run.config.model.prior.name
+    strings.generator.fit(prior, run.data().train.x)
+    assert len(strings.sample(5, prior)) == 5
+
+
+def test_published_networks_are_one_word_away(tmp_path):
+    run = expost.train("grae", "expressions", tmp_path / "run", preset="paper", dry_run=True)
+    model = run.config.model
+    assert (model.network, model.width, model.latent_dim) == ("gru-expressions", 100, 25)
+    drugs = expost.train("gvae", "drugs", tmp_path / "run", preset="paper", dry_run=True)
+    assert (drugs.config.model.network, drugs.config.model.width, drugs.config.model.latent_dim) == (
+        "gru-molecules", 501, 56,
+    )  # fmt: skip
+    assert drugs.config.training.batch_size == 500
+    assert drugs.config.model.beta == 1.0
+
+
+def test_molecules_from_a_file(tmp_path):
+    smiles = [smiles for _, smiles in DRUGS]
+    with gzip.open(tmp_path / "mine.smi.gz", "wt") as file:
+        file.write("\n".join([*smiles, "not a molecule", "C1CC"]))
+    run = expost.train("grae", tmp_path / "mine.smi.gz", tmp_path / "run", epochs=1, width=16, tensorboard=False)
+    data = run.data()
+    assert data.domain == "molecules"
+    assert "left out" in data.note
+    known = set(run.string_generator("cpu").codec.decode(data.train.x))
+    assert known <= {*smiles, "C1CC"}
+    found = {(s.of, s.name): s.value for s in expost.evaluate(run, densities=("gaussian",), measures=("properties",))}
+    assert 0 <= found["gaussian", "validity-greedy"] <= 1
+
+
+def test_a_grammar_of_ones_own(tmp_path):
+    (tmp_path / "g.txt").write_text("S -> 'a' S 'b' | 'c'\n")
+    lines = ["a" * n + "c" + "b" * n for n in range(12)] * 1 + ["a" * n + "c" + "b" * n for n in range(12, 40)]
+    (tmp_path / "words.txt").write_text("\n".join(lines))
+    options = {"grammar": str(tmp_path / "g.txt"), "length": 50, "epochs": 2, "width": 8, "latent_dim": 4}
+    run = expost.train("grae", tmp_path / "words.txt", tmp_path / "run", tensorboard=False, **options)
+    strings = run.string_generator("cpu")
+    strings.generator.fit("gaussian", run.data().train.x)
+    drawn = [s for s in strings.sample(50, seed=0, temperature=1.0) if s is not None]
+    assert drawn
+    assert all(s.count("a") == s.count("b") and s.count("c") == 1 for s in drawn)
+    assert Run.open(run.folder).data().codec.options() == strings.codec.options()  # the file is not needed again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("grae", "mnist-5k", {}), "model 'grae' is for strings, data set 'mnist-5k' has none"),
+        (("rae", "mnist-5k", {"grammar": "smiles"}), "grammar is for strings"),
+        (("rae", "mnist-5k", {"codec": "grammar"}), "codec is for strings"),
+        (("grae", "expressions", {"codec": "characters"}), "works on grammar, not on characters"),
+        (("character-vae", "expressions", {"grammar": "smiles"}), "of no use to a model of characters"),
+        (("vq-vae", "expressions", {}), "codes on a map"),
+        (("grae", "expressions", {"grammar": "smiles", "limit": 50}), "can be encoded"),
+        (("grae", "expressions", {"length": 1, "limit": 50}), "shortest derivation"),
+        (("grae", "expressions", {"grammar": "nowhere.txt"}), "no grammar and no file 'nowhere.txt'"),
+    ],
+)
+def test_what_does_not_go_together(words, message, tmp_path):
+    model, data, options = words
+    with pytest.raises((UsageError, DataError), match=message):
+        expost.train(model, data, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_of_another_language(tmp_path):
+    (tmp_path / "w.txt").write_text("\n".join(f"word number {n}" for n in range(50)))
+    with pytest.raises(UsageError, match="no grammar is known"):
+        expost.train("grae", tmp_path / "w.txt", tmp_path / "run")
+    run = expost.train("character-vae", tmp_path / "w.txt", tmp_path / "run", epochs=1, width=8, tensorboard=False)
+    assert run.data().domain == "text"
+    with pytest.raises(UsageError, match="no usual objective"):
+        optimize(run)
+
+
+def test_images_have_no_strings(tmp_path):
+    run = expost.train("ae", "digits", tmp_path / "run", epochs=1, width=8, tensorboard=False)
+    with pytest.raises(UsageError, match="no run of strings"):
+        optimize(run)
+    with pytest.raises(UsageError, match="temperature"):
+        expost.sample(run, temperature=1.0)
+
+
+def test_on_the_command_line(run, tmp_path, capsys):
+    cli("evaluate", run.folder, "--samples", 200, "--measures", "latent", "--json")
+    names = {score["name"] for score in json.loads(capsys.readouterr().out)}
+    assert {"accuracy", "validity-sampled"} <= names
+    with pytest.raises(SystemExit, match="2"):
+        cli("evaluate", run.folder, "--measures", "frechet")
+    assert "unknown measure 'frechet'; choose one of: properties" in capsys.readouterr().err
