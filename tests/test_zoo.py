@@ -12,7 +12,9 @@ from expost.errors import DataError, UsageError
 from expost.presets import PAPER, PRESETS, configure
 from expost.zoo import ZOO
 
-COMMAND_LINE = "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
+COMMAND_LINE = (
+    "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
+)
 PAPER_SHAPES = {name: setting.shape for name, setting in PAPER.items()}
 
 

@@ -1,0 +1,166 @@
+"""What a search makes better: a score of strings, built in or a person's own.
+
+Example:
+    >>> objective = make_objective("expression", target="1/3+x+sin(x*x)")
+    >>> objective.minimize, objective.score(["x"]).values[0] > objective.score(["1/3+x+sin(x*x)"]).values[0]
+    (True, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from PIL import Image
+
+from expost.errors import UsageError
+from expost.metrics.expressions import ExpressionScore
+from expost.metrics.molecule_properties import PenalizedLogP, Rings, properties
+from expost.registry import Part, Registry, construct
+from expost.search import drawing
+from expost.search.functions import FunctionObjective
+from expost.search.objective import Objective
+from expost.search.result import Found
+
+
+class Expression(Objective):
+    """Distance of an arithmetic expression of x to a target, log(1 + MSE) with capped errors; lower is better.
+
+    See `expost.metrics.expressions.ExpressionScore`.
+
+    Args:
+        target: The expression to be found.
+
+    Raises:
+        UsageError: if the target is no expression, or not defined everywhere on [-10, 10].
+    """
+
+    name = "expression"
+
+    def __init__(self, target: str = "1/3+x+sin(x*x)") -> None:
+        self.function = ExpressionScore(target)
+
+    @property
+    def minimize(self) -> bool:
+        """Lower is better."""
+        return True
+
+    @property
+    def label(self) -> str:
+        """Name and target."""
+        return f"expression target={self.function.target}"
+
+    def picture(self, found: Sequence[Found]) -> Image.Image:
+        """Plot the best three over the target."""
+        return drawing.curves(self.function, found[:3])
+
+    def _values(self, strings: list[str]) -> Sequence[object]:
+        return self.function(strings).tolist()
+
+
+class Molecules(Objective):
+    """A score of molecules, given as SMILES; higher is better."""
+
+    @property
+    def minimize(self) -> bool:
+        """Higher is better."""
+        return False
+
+    def picture(self, found: Sequence[Found]) -> Image.Image:
+        """Draw the molecules."""
+        return drawing.molecules(found) or drawing.text(found)
+
+
+class PenalizedLogPObjective(Molecules):
+    """Penalized logP, normalized over a training set; see `expost.metrics.molecule_properties.PenalizedLogP`.
+
+    Its options are the fields of that record: `make_objective("plogp", **asdict(PenalizedLogP.fit(training)))`.
+
+    Args:
+        logp_mean: Mean of logP.
+        logp_std: Its standard deviation.
+        sa_mean: Mean of the negative synthetic accessibility.
+        sa_std: Its standard deviation.
+        ring_mean: Mean of the negative ring penalty.
+        ring_std: Its standard deviation.
+        rings: "smallest", or "basis" as in the published code.
+
+    Raises:
+        UsageError: for a number that is not finite, a standard deviation that is not positive, or a missing RDKit.
+    """
+
+    name = "plogp"
+
+    def __init__(
+        self,
+        logp_mean: float,
+        logp_std: float,
+        sa_mean: float,
+        sa_std: float,
+        ring_mean: float,
+        ring_std: float,
+        rings: Rings = "smallest",
+    ) -> None:
+        self.function = PenalizedLogP(logp_mean, logp_std, sa_mean, sa_std, ring_mean, ring_std, rings)
+        self.function(["C"])  # what is missing is told now, and not of every molecule
+
+    @property
+    def label(self) -> str:
+        """Name and statistics."""
+        return "plogp " + " ".join(f"{name}={value}" for name, value in asdict(self.function).items())
+
+    def _values(self, strings: list[str]) -> Sequence[object]:
+        return self.function(strings).tolist()
+
+
+class DrugLikeness(Molecules):
+    """QED, in [0, 1] (Bickerton et al. 2012).
+
+    Raises:
+        UsageError: if RDKit is not installed.
+    """
+
+    name = "qed"
+
+    def __init__(self) -> None:
+        properties(["C"], ["qed"])
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return "qed"
+
+    def _values(self, strings: list[str]) -> Sequence[object]:
+        return properties(strings, ["qed"])["qed"].tolist()
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objective", {kind.name: kind for kind in (Expression, PenalizedLogPObjective, DrugLikeness)}
+)
+
+
+def make_objective(spec: str, **options: Any) -> Objective:
+    """Make an objective.
+
+    Args:
+        spec: Name in `OBJECTIVES`, or `module:function`, a function of one's own; see `FunctionObjective`.
+        options: Its keyword arguments.
+
+    Raises:
+        UsageError: if there is no such objective, module or function, or an option is unknown or out of range.
+
+    Example:
+        >>> [round(value, 4) for value in make_objective("qed").score(["CCO", "c1ccccc1"]).values]
+        [0.4068, 0.4426]
+        >>> make_objective("expression", target="x+")
+        Traceback (most recent call last):
+        ...
+        expost.errors.UsageError: target 'x+' is no expression of x, 1, 2, 3, + * / ( ) sin( exp(; correct it
+    """
+    if ":" not in spec:
+        return construct(OBJECTIVES, Part(spec, options))
+    unknown = [name for name in options if name != "minimize"]
+    if unknown:
+        raise UsageError(f"objective '{spec}' has no option '{unknown[0]}'; its options: minimize")
+    return FunctionObjective(spec, **options)

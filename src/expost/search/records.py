@@ -1,0 +1,143 @@
+"""A search on disk: what it was asked for, and its finished rounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from expost.densities import TractableDensity
+from expost.errors import DataError, UsageError
+from expost.search.result import Round, SearchResult
+from expost.store import read_json, read_tensors, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from expost.search.loop import SearchConfig
+
+FORMAT = 1
+
+
+class Session:
+    """The folder of a search: `search.json`, all that is not a tensor, and `search.safetensors`, codes and scores.
+
+    Args:
+        folder: Where; made when the first round is written.
+        config: The search's settings.
+        objective: The objective's label.
+        minimize: The direction in force.
+        codes: Training codes; a hash of them is kept.
+        scores: Training scores, likewise.
+        density: The density in use, likewise, or None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: SearchConfig,
+        objective: str,
+        minimize: bool,
+        codes: Tensor,
+        scores: Tensor,
+        density: TractableDensity | None,
+    ) -> None:
+        self.json, self.tensors = Path(folder) / "search.json", Path(folder) / "search.safetensors"
+        self.asked: dict[str, Any] = {
+            **asdict(config),
+            "minimize": minimize,
+            "objective": objective,
+            "codes": _digest({"codes": codes}),
+            "scores": _digest({"scores": scores}),
+            "density": None if density is None else f"{density!r} {_digest(density.tensors)}",
+        }
+
+    def read(self) -> list[Round]:
+        """Return the finished rounds; none if there is no search yet.
+
+        Raises:
+            UsageError: if the search was asked for something else; the message names the first thing that differs.
+            DataError: if the files are damaged or of a newer format.
+        """
+        if not self.json.exists():
+            return []
+        record = read_json(self.json)
+        damaged = DataError(f"{self.json} is no record of a search, or damaged; restore it or choose another folder")
+        if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+            raise damaged
+        if record["format"] > FORMAT:
+            raise DataError(
+                f"{self.json} has format {record['format']}, newer than {FORMAT}; upgrade with: pip install -U expost"
+            )
+        asked, rounds = record.get("asked"), record.get("rounds")
+        if not isinstance(asked, dict) or not isinstance(rounds, list):
+            raise damaged
+        self._compare(asked, len(rounds))
+        if not rounds:
+            return []
+        tensors, _ = read_tensors(self.tensors)
+        try:
+            batch = self.asked["batch"]
+            codes, scores = (torch.split(tensors[name][: batch * len(rounds)], batch) for name in ("codes", "scores"))
+            # the tensors are written first: they may be a round ahead, never behind
+            found = [
+                Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
+                for z, s, r in zip(codes, scores, rounds, strict=True)
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{self.tensors} does not belong to {self.json.name}; restore both") from None
+        if any(len({len(r.codes), len(r.scores), len(r.strings), len(r.outcomes), batch}) > 1 for r in found):
+            raise DataError(f"{self.tensors} and {self.json.name} hold rounds of other sizes; restore both")
+        return found
+
+    def _compare(self, asked: dict[str, Any], finished: int) -> None:
+        for name, now in self.asked.items():
+            then = asked.get(name)
+            if then == now or (name == "rounds" and now >= finished):
+                continue
+            if name in ("codes", "scores", "density") and then is not None and now is not None:
+                detail = f"other {name}"
+            else:
+                detail = f"{name}={then}, not {now}"
+            raise UsageError(
+                f"{self.json.parent} holds a search with {detail}; repeat its settings or choose another folder"
+            )
+
+    def write(self, result: SearchResult) -> None:
+        """Write all finished rounds. Each file is replaced as a whole, the one that counts, `search.json`, last."""
+        rounds = result.rounds
+        write_tensors(
+            self.tensors,
+            {
+                "codes": torch.cat([batch.codes for batch in rounds]),
+                "scores": torch.tensor(result.scores, dtype=torch.float64),
+            },
+        )
+        record = {
+            "format": FORMAT,
+            "asked": self.asked,
+            "summary": result.summary(),
+            "rounds": [
+                {
+                    "strings": batch.strings,
+                    "scores": batch.scores,
+                    "outcomes": batch.outcomes,
+                    "message": batch.message,
+                    "seconds": batch.seconds,
+                }
+                for batch in rounds
+            ],
+        }
+        write_json(self.json, record)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Return a SHA-256 of named tensors: names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
