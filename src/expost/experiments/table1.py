@@ -7,16 +7,11 @@ and the counts; and the number of epochs, except where the paper's differ.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from expost import __version__, pictures
 from expost.commands import data_name, score_run, train
@@ -32,6 +27,7 @@ from expost.evaluation import (
     pick_space,
     resolve_features,
 )
+from expost.experiments.hardware import hardware, training_seconds
 from expost.experiments.published import ROWS
 from expost.experiments.table1_report import figure, markdown
 from expost.metrics.reference import reference_features
@@ -176,7 +172,7 @@ def reproduce_table1(
         "format": 1,
         "version": __version__,
         "command": _command(dataset, scale, models, seeds, features),
-        "hardware": _hardware(device),
+        "hardware": hardware(device),
         "seconds": round(
             sum(cell["training seconds"] + cell["scoring seconds"] for r in rows.values() for cell in r["cells"])
         ),
@@ -220,7 +216,7 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
             write_json(task.file(subject), found[subject])
     cells = [cell for cell in found.values() if cell is not None]
     return {
-        "training seconds": _seconds(task.run),
+        "training seconds": training_seconds(task.run),
         "scoring seconds": round(sum(cell["seconds"] for cell in cells), 1),
         "scores": [score for cell in cells for score in cell["scores"]],
     }
@@ -261,17 +257,6 @@ def _settings(run: Run) -> dict[str, Any]:
 def _prior(name: str) -> str | None:
     prior = ZOO[name].prior
     return None if prior is None else prior.name
-
-
-def _seconds(folder: Path) -> float:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(json.loads(lines[-1])["seconds"])
-
-
-def _hardware(device: str) -> str:
-    if torch.cuda.is_available() and device != "cpu":
-        return torch.cuda.get_device_name()
-    return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}"
 
 
 def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, features: str) -> str:

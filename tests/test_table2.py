@@ -1,0 +1,71 @@
+"""The search table as a command: every row, both aggregations, nothing done twice."""
+
+import json
+
+import pytest
+
+from expost.errors import UsageError
+from expost.experiments import reproduce
+from expost.experiments.published import TABLE2
+from expost.experiments.table2 import TABLE
+from expost.search import aggregate_corrected, aggregate_original
+from expost.search.result import Round, SearchResult
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    pytest.importorskip("botorch", reason="the molecules extra is not installed")
+    out = tmp_path_factory.mktemp("table2")
+    return reproduce("table2", scale="smoke", models=("grae", "grae, ours"), out=out, workers=1)
+
+
+def test_rows_have_both_aggregations_beside_the_papers(table):
+    record = json.loads((table / "table.json").read_text())
+    assert list(record["rows"]) == ["grae", "grae, ours"]
+    for row in record["rows"].values():
+        assert 0 <= row["corrected"]["valid"]["mean"] <= 1
+        # leaving out the worst points can only flatter
+        assert row["original"]["score"]["mean"] <= row["corrected"]["score"]["mean"]
+        assert row["repetitions"][0]["points"] == 10
+    text = (table / "table.md").read_text()
+    assert "[3.22 ± 0.03]" in next(line for line in text.splitlines() if line.startswith("| grae |"))
+    assert "[" not in next(line for line in text.splitlines() if line.startswith("| grae, ours |"))
+
+
+def test_a_deleted_search_is_redone_alone(table):
+    def times():
+        files = [*table.glob("runs/*/model.safetensors"), *table.glob("searches/*/search.json")]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
+    gone = table / "searches" / "grae-0" / "search.json"
+    old = json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"]
+    for path in gone.parent.iterdir():
+        path.unlink()
+    reproduce("table2", scale="smoke", models=("grae", "grae, ours"), out=table, workers=1)
+    assert [path for path, time in times().items() if time != before[path]] == [gone]
+    assert json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"] == old
+
+
+def test_published_rows_are_rows_of_the_table():
+    assert set(TABLE2["expressions"]) == set(TABLE2["molecules"]) < set(TABLE)
+
+
+def test_wrong_words(tmp_path, table):
+    with pytest.raises(UsageError, match="unknown row 'vae'"):
+        reproduce("table2", models=("vae",), out=tmp_path)
+    with pytest.raises(UsageError, match="unknown scale 'huge'"):
+        reproduce("table2", scale="huge", out=tmp_path)
+    with pytest.raises(UsageError, match="other settings"):
+        reproduce("table2", scale="small", models=("grae",), out=table, workers=1)
+
+
+def test_the_two_aggregations_differ_where_points_are_invalid():
+    """Three points: scores 1 and 3, and an invalid one at the worst training score, 10."""
+    import torch
+
+    one = Round(torch.zeros(3, 2), ["a", "b", None], [1.0, 3.0, 10.0], ["valid", "valid", "invalid"], None, {})
+    runs = [SearchResult("expression", "box", True, 10.0, 1.0, [one])] * 2
+    assert aggregate_corrected(runs).score.mean == pytest.approx(14 / 3)
+    assert aggregate_original(runs).score.mean == pytest.approx(2)
+    assert aggregate_corrected(runs).valid.mean == pytest.approx(2 / 3)
