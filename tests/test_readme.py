@@ -37,8 +37,25 @@ def test_a_foreign_pair_is_wrapped_as_the_readme_says():
     assert names["samples"].shape == (64, 8)
 
 
+def test_strings_as_the_readme_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = expost.train("grae", "expressions", "runs/grae", epochs=1, limit=1_000, width=16, tensorboard=False)
+    expost.fit(run, "gmm", components=2)
+    block = BLOCKS[2].replace("strings.sample(10", "drawn = strings.sample(10")
+    names: dict[str, object] = {"expost": expost}
+    exec(compile(block, "README.md", "exec"), names)
+    assert len(names["drawn"]) == 10
+
+
+def test_tables_as_the_readme_says():
+    names: dict[str, object] = {}
+    exec(compile(BLOCKS[3].replace("epochs=50", "epochs=2"), "README.md", "exec"), names)
+    assert names["more"].shape == (100, 13)
+    assert 0 <= names["unusual"] < 178
+
+
 def test_the_blocks_are_the_ones_tested():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4
 
 
 @pytest.mark.parametrize(

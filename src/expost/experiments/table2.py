@@ -185,7 +185,7 @@ def learn(job: Job, device: str) -> None:
         saved = Run.open(job.run).config
         if (saved.data.name, saved.data.limit, saved.preset) != (data, job.size.limit, row.preset):
             raise UsageError(f"{job.run} holds a run with other settings than this table's; choose another --out")
-    train(row.model, data, job.run, resume=resume, **({} if resume else options | {"device": device}))
+    train(row.model, data, job.run, resume=resume, **({} if resume else options))
 
 
 def seek(job: Job, device: str) -> SearchResult:

@@ -21,7 +21,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         "",
         f"{record['hardware']}; {record['seconds']:,} s of training and search, summed over processes; expost "
         f"{record['version']}. Data: {record['data']}. {scale['repetitions']} searches a row, each of "
-        f"{scale['rounds']} rounds of {scale['batch']} codes, begun with {scale['codes'] or '90 % of the training'} codes.",
+        f"{scale['rounds']} rounds of {scale['batch']} codes, begun with "
+        f"{scale['codes'] or '90 % of the training'} codes.",
         "",
         "*Corrected*: mean over all points, an invalid one at the worst training score; standard error over searches. "
         "*Original*: as the published scripts do it, without the points at the worst score, and with the standard "
