@@ -370,3 +370,24 @@ def test_the_deterministic_latent_is_linear():
     latent = Deterministic(in_features=4, latent_dim=2)
     x = torch.randn(3, 4)
     torch.testing.assert_close(latent(x, True).z, functional.linear(x, latent.mean.weight, latent.mean.bias))
+
+
+def test_a_fraction_of_the_batch_has_the_same_expectation():
+    """The penalty on the first part of a batch is that of those examples; over all parts, the mean is the whole."""
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5)).double()
+    z = torch.randn(12, 3, dtype=torch.float64)
+    whole = GradientPenalty("exact").penalty(decoder, plain_code(z))
+    quarter = GradientPenalty("exact", fraction=0.25)
+    parts = torch.stack([quarter.penalty(decoder, plain_code(z.roll(-3 * index, 0))) for index in range(4)])
+    torch.testing.assert_close(parts.mean(), whole)
+    torch.testing.assert_close(parts[0], GradientPenalty("exact").penalty(decoder, plain_code(z[:3])))
+    assert parts.std() > 0
+    # batch norm needs two examples, so there are never fewer
+    torch.testing.assert_close(
+        GradientPenalty("exact", fraction=0.01).penalty(decoder, plain_code(z)),
+        GradientPenalty("exact").penalty(decoder, plain_code(z[:2])),
+    )
+    for fraction in (0.0, 1.5):
+        with pytest.raises(UsageError, match=f"fraction is {fraction}"):
+            GradientPenalty(fraction=fraction)
