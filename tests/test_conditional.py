@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
+import expost
 from expost.conditional import ConditionalDensity, default_components
 from expost.densities import Gaussian, Reduced, load_density, make_density
 from expost.densities.files import checksum
@@ -405,3 +406,36 @@ def test_the_base_of_a_reduced_density_must_have_a_log_prob():
     for base in ("second-stage-vae", "reduced"):
         with pytest.raises(UsageError, match=f"base='{base}' cannot be evaluated in fewer dimensions; choose one of"):
             Reduced(base=base)
+
+
+def test_a_run_is_asked_for_one_class(tmp_path):
+    """The samples of a class lie in its own part of the latent space; the fit survives the folder."""
+    run = expost.train("rae", "digits", tmp_path / "run", epochs=3, width=32, tensorboard=False)
+    path = expost.fit(run, "gaussian", by="label")
+    assert path.parent.name == "by_label"
+    generator = expost.Run.open(run.folder).generator("cpu")
+    fitted = generator.by_label["gaussian"]
+    assert fitted.labels == tuple(range(10))
+    guessed = fitted.posterior(generator.draw(200, label="7", source=torch.Generator().manual_seed(0))).argmax(1)
+    assert (guessed == 7).double().mean() > 0.8
+    images = np.load(expost.sample(run, n=5, out=tmp_path / "sevens.npy", label="7"))
+    assert images.shape == (5, 1, 8, 8)
+    with pytest.raises(UsageError, match="label"):
+        expost.sample(run, n=5, out=tmp_path / "x.npy", label="12")
+    with pytest.raises(UsageError, match="no 'gmm' is fitted by label"):
+        expost.sample(run, n=5, out=tmp_path / "x.npy", density="gmm", label="7")
+    with pytest.raises(UsageError, match="has no molecules"):
+        expost.fit(run, "gaussian", by="logp")
+    with pytest.raises(UsageError, match="bins"):
+        expost.fit(run, "gaussian", by="label", bins=3)
+    with pytest.raises(UsageError, match="bins"):
+        expost.fit(run, "gaussian", bins=3)
+
+
+def test_molecules_are_asked_for_by_a_property(tmp_path):
+    run = expost.train("grae", "drugs", tmp_path / "run", epochs=1, width=16, tensorboard=False)
+    expost.fit(run, "gaussian", by="logp", bins=3)
+    fitted = run.generator("cpu").by_label["gaussian"]
+    assert len(fitted.edges) == 4
+    lines = expost.sample(run, n=5, out=tmp_path / "s.smi", label="2.5").read_text().splitlines()
+    assert len(lines) <= 5

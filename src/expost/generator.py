@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expost.autoencoder import Autoencoder
+from expost.conditional import ConditionalDensity
 from expost.densities import Density, make_density
 from expost.errors import UsageError
 from expost.interpolation import INTERPOLATIONS
@@ -31,6 +32,7 @@ class Generator:
         encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
+        by_label: Densities fitted class by class, by the name of their kind.
         device: Where batches are put.
         batch_size: Examples per batch.
         module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
@@ -40,6 +42,7 @@ class Generator:
     encode_batch: Callable[[Tensor], Tensor]
     decode_batch: Callable[[Tensor], Tensor]
     densities: dict[str, Density] = field(default_factory=dict)
+    by_label: dict[str, ConditionalDensity] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
     module: nn.Module | None = None
@@ -109,6 +112,47 @@ class Generator:
         self.densities[density] = fresh.fit(z.to(self.device))
         return self.densities[density]
 
+    def fit_by_label(
+        self, density: str, labels: Tensor, codes: Tensor, bins: int | None = None, **options: Any
+    ) -> ConditionalDensity:
+        """Fit a density a class on codes, and keep it: `sample` can then be asked for one class.
+
+        Args:
+            density: Entry of `DENSITIES`, the kind of every class's own.
+            labels: Classes, or with `bins` values of a property, shape (N,).
+            codes: Codes (N, d) of the labelled examples.
+            bins: Into how many bins of equal counts a property is cut.
+            **options: Options of the density.
+        """
+        fresh = ConditionalDensity(base=density, base_options=options)
+        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins)
+        return self.by_label[density]
+
+    def draw(
+        self, n: int, density: str | None = None, label: object = None, source: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw codes from a fitted density, or from that of one class.
+
+        Args:
+            n: How many, at least 1.
+            density: Name of a fitted density; see `density`.
+            label: A class, or a value of the property, that a density was fitted by; None for all.
+            source: Of the draws; None is torch's global generator.
+
+        Raises:
+            UsageError: for n below 1, a density that is not fitted, or a label that it does not know.
+        """
+        if n < 1:
+            raise UsageError(f"n is {n}; ask for at least 1 sample")
+        if label is None:
+            return self.density(density).sample(n, generator=source)
+        name = density or ("gmm" if "gmm" in self.by_label else next(iter(self.by_label), "gmm"))
+        if name not in self.by_label:
+            raise UsageError(
+                f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
+            )
+        return self.by_label[name].sample(n, label, generator=source)
+
     def density(self, name: str | None = None) -> Density:
         """Return a fitted density.
 
@@ -127,21 +171,20 @@ class Generator:
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return self.densities[name]
 
-    def sample(self, n: int, density: str | None = None, seed: int | None = None) -> Tensor:
+    def sample(self, n: int, density: str | None = None, seed: int | None = None, label: object = None) -> Tensor:
         """Draw codes from a density and decode them.
 
         Args:
             n: How many, at least 1.
             density: Name of a fitted density; see `density`.
             seed: Seeds the draws; None makes every call differ.
+            label: Draw from this class alone; see `draw`.
 
         Returns:
             float32 examples on the CPU, shape (n, ...); images in [0, 1].
         """
-        if n < 1:
-            raise UsageError(f"n is {n}; ask for at least 1 sample")
         source = None if seed is None else torch.Generator().manual_seed(seed)
-        return self.decode(self.density(density).sample(n, generator=source))
+        return self.decode(self.draw(n, density, label, source))
 
     def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
         """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""

@@ -6,6 +6,7 @@ checkpoint.safetensors    what training needs to go on
 metrics.jsonl             a line an epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
+densities/by_label/NAME.* densities by class
 metrics.json              scores
 """
 
@@ -21,6 +22,7 @@ from torch import nn
 
 from expost.autoencoder import Autoencoder, build
 from expost.checkpoint import load_weights
+from expost.conditional import ConditionalDensity
 from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
 from expost.data.encoding import encode_strings
@@ -167,6 +169,13 @@ class Run:
                 generator.densities[path.stem] = load_density(path).to(generator.device)
             else:
                 say(f"density {path.stem} was fitted before the weights changed, and is left out; fit it again")
+        for path in sorted((self.folder / "densities" / "by_label").glob("[!.]*.safetensors")):
+            if fitted_on.get(f"by_label/{path.stem}") == weights:
+                generator.by_label[path.stem] = ConditionalDensity.load(path).to(generator.device)
+            else:
+                say(
+                    f"density {path.stem} by label was fitted before the weights changed, and is left out; fit it again"
+                )
         return generator
 
     def string_generator(self, device: str = "auto") -> StringGenerator:
@@ -179,7 +188,7 @@ class Run:
             raise UsageError(f"{self.folder} is no run of strings; use generator()")
         return StringGenerator(self.generator(device), construct(CODECS, self.config.data.codec))
 
-    def save_density(self, name: str, density: Density) -> Path:
+    def save_density(self, name: str, density: Density | ConditionalDensity) -> Path:
         """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
         path = density.save(self.folder / "densities" / f"{name}.safetensors")
         write_json(self.folder / "densities" / "fitted_on.json", self._fitted_on() | {name: self.weights_hash()})

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expost.errors import DataError, UsageError
+from expost.errors import DataError
 from expost.generator import Generator
 from expost.grammar.codec import Codec
 from expost.grammar.decode import most_frequent
-from expost.seeding import SAMPLES, generator, stream_seed
+from expost.seeding import SAMPLES, generator
 
 #: Codes that are decoded at once: bounds the logits in memory.
 BATCH = 250
@@ -92,21 +92,15 @@ class StringGenerator:
         codes = self.generator.encode(x) if isinstance(x, Tensor) else self.encode(x)
         return self.decode(codes)
 
-    def sample(self, n: int, density: str | None = None, seed: int = 0, temperature: float = 0.0) -> list[str | None]:
+    def sample(
+        self, n: int, density: str | None = None, seed: int = 0, temperature: float = 0.0, label: object = None
+    ) -> list[str | None]:
         """Draw codes from a density and decode them; see `Generator.sample` and `decode`."""
-        return self.decode(self.codes(n, density, seed), temperature, seed)
+        return self.decode(self.codes(n, density, seed, label), temperature, seed)
 
-    def codes(self, n: int, density: str | None = None, seed: int = 0) -> Tensor:
-        """Draw codes from a fitted density.
-
-        Raises:
-            UsageError: for n below 1, or a density that is not fitted.
-        """
-        if n < 1:
-            raise UsageError(f"n is {n}; ask for at least 1 sample")
-        return self.generator.density(density).sample(
-            n, generator=torch.Generator().manual_seed(stream_seed(seed, SAMPLES))
-        )
+    def codes(self, n: int, density: str | None = None, seed: int = 0, label: object = None) -> Tensor:
+        """Draw codes from a fitted density; see `Generator.draw`."""
+        return self.generator.draw(n, density, label, generator(seed, SAMPLES))
 
     def _logits(self, z: Tensor) -> list[Tensor] | map[Tensor]:
         return map(self.generator.decode, z.split(BATCH))  # type: ignore[no-untyped-call]

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
+from torch import Tensor
 
 from expost import __version__
 from expost.commands.arguments import (
@@ -26,10 +28,12 @@ from expost.data.encoding import CodecName, suit_codec
 from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES
 from expost.errors import UsageError
+from expost.metrics.molecule_properties import properties
 from expost.presets import PRESETS, configure
 from expost.registry import Part, construct
 from expost.run import Run, load
 from expost.training import pick_device
+from expost.types import Data
 from expost.zoo import ZOO
 
 
@@ -105,6 +109,9 @@ def train(
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
     slots = parse_options(options)
     if resume:
+        for option, value in (("codec", codec), ("grammar", grammar), ("length", length)):
+            if value is not None:
+                raise UsageError(f"{option} cannot change in a run that is resumed; leave it out, or start a new run")
         asked: dict[str, Any] = {"model.name": model, "data.name": data_name(data), "preset": preset}
         asked |= {"data.size": size, "data.limit": limit}
         asked |= {f"training.{key}": value for key, value in training_options.items()}
@@ -182,6 +189,8 @@ def fit(
     run: RunLike,
     density: str,
     components: int | None = None,
+    by: str | None = None,
+    bins: int | None = None,
     options: Options = (),
     device: str = "auto",
 ) -> Path:
@@ -189,8 +198,11 @@ def fit(
 
     Args:
         run: The run.
-        density: standard-normal, gaussian, gmm, bayesian-gmm, kde or second-stage-vae.
-        components: Components of a mixture; 10 unless given.
+        density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae or reduced.
+        components: Components of a mixture; 10 unless given, fewer for small classes.
+        by: Fit one density a class: "label", or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` asks for one class, or for a value of the property.
+        bins: Into how many bins of equal counts a property is cut; 5 unless given.
         options: Other options of the density, for example covariance=diag.
         device: auto, cpu, cuda or mps.
 
@@ -202,5 +214,28 @@ def fit(
     if components is not None:
         given["components"] = components
     construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    data = opened.data()
+    if by is None:
+        if bins is not None:
+            raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
+        return opened.save_density(density, opened.generator(device).fit(density, data.train.x, **given))
+    labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
-    return opened.save_density(density, generator.fit(density, opened.data().train.x, **given))
+    fitted = generator.fit_by_label(density, labels, generator.encode(data.train.x[kept]), bins, **given)
+    return opened.save_density(f"by_label/{density}", fitted)
+
+
+def _labels(data: Data, by: str, bins: int | None) -> tuple[Tensor, Tensor, int | None]:
+    """Return labels or values of a property, of which training examples they are, and into how many bins they go."""
+    if by == "label":
+        if data.train.y is None:
+            raise UsageError(f"data set '{data.name}' has no labels to fit by; leave --by out")
+        if bins is not None:
+            raise UsageError(f"bins is {bins}, but labels are classes; leave --bins out")
+        return data.train.y, torch.arange(len(data.train)), None
+    if data.codec is None or data.domain != "molecules":
+        raise UsageError(f"cannot fit by '{by}': data set '{data.name}' has no molecules; give --by label")
+    texts = data.codec.decode(data.train.x)
+    values = torch.from_numpy(properties(texts, (by,))[by])
+    kept = values.isfinite().nonzero().flatten()
+    return values[kept], kept, bins or 5

@@ -26,6 +26,7 @@ def sample(
     n: Count = 64,
     out: Output | None = None,
     density: str | None = None,
+    label: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     device: str = "auto",
@@ -38,6 +39,7 @@ def sample(
         out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W, or float32 vectors), or a folder
             (an image a sample); of strings FILE.txt or .smi. Unless given, samples.png, .npy or .txt.
         density: A fitted density; gmm if it is fitted, else the other one.
+        label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); any unless given.
         temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
         seed: Seeds the draws.
         device: auto, cpu, cuda or mps.
@@ -51,12 +53,12 @@ def sample(
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
     if strings:
         path = check_output(Path(out or "samples.txt"), TEXT_SUFFIXES)
-        lost = write_strings(opened.string_generator(device).sample(n, density, seed, temperature), path)
+        lost = write_strings(opened.string_generator(device).sample(n, density, seed, temperature, label), path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
         return path
     path = check_output(Path(out or ("samples.png" if len(opened.config.model.shape) == 3 else "samples.npy")))
-    write_examples(opened.generator(device).sample(n, density, seed), path)
+    write_examples(opened.generator(device).sample(n, density, seed, label), path)
     return path
 
 
