@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test lint check wheel clean
+.PHONY: demo test bench wheel clean
 
 demo: $(VENV)/.core
 	rm -rf $(RUN)
@@ -23,6 +23,11 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]'
+	for script in train_step encode mixture frechet sample end_to_end parse decode; do \
+	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py --json || exit 1; done
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build

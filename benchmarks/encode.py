@@ -1,0 +1,50 @@
+"""Encoding a data set for density fitting against what Pythae's samplers do.
+
+    python benchmarks/encode.py [--images 1000] [--width 128] [--json]
+
+Theirs is the loop of `GaussianMixtureSampler.fit` up to the codes: a loader with batches of 100, and the whole model
+run for its z. Ours is `Generator.encode`.
+"""
+
+from __future__ import annotations
+
+import torch
+from harness import Contest, compete, parser
+from peer import MNIST, ours, theirs
+
+from expost.generator import Generator
+from expost.training import place
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=1000)
+    options.add_argument("--width", type=int, default=128)
+    arguments = options.parse_args()
+    device = torch.device(arguments.device)
+    x = torch.randint(0, 256, (arguments.images, *MNIST), dtype=torch.uint8)
+    model = ours("rae-l2", arguments.width)
+    place(model, device, image=True)
+    generator = Generator.of(model)
+    peer = theirs("rae-l2", arguments.width).eval().to(device)
+
+    def pythae() -> torch.Tensor:
+        from pythae.data.preprocessors import DataProcessor
+        from pythae.trainers.base_trainer.base_trainer import collate_dataset_output
+        from torch.utils.data import DataLoader
+
+        processor = DataProcessor()
+        data = processor.to_dataset(processor.process_data(x.float() / 255).to(device))
+        loader = DataLoader(data, batch_size=100, shuffle=False, collate_fn=collate_dataset_output)
+        with torch.no_grad():
+            return torch.cat([peer(inputs).z for inputs in loader])
+
+    gap = (pythae().cpu() - generator.encode(x)).abs().max()
+    assert gap < 1e-3, f"the codes differ by {gap}"
+    contest = Contest("encode", lambda: generator.encode(x), pythae, "images", len(x))
+    compete([contest], arguments.repeats, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
