@@ -321,10 +321,13 @@ def test_pixel_scores_are_on_the_unit_scale_for_bytes_too():
 @pytest.fixture(params=list(FEATURES))
 def features(request, monkeypatch):
     if request.param.startswith("inception"):
-        if request.param == "inception-2048":
+        if request.param.startswith("inception-2048"):
             pytest.skip("needs the published file; test_inception.py runs the contract on random weights")
         monkeypatch.setenv("EXPOST_WEIGHTS", str(request.getfixturevalue("shared_data") / "inception"))
-    return FEATURES[request.param].load("cpu")
+    loaded = FEATURES[request.param].load("cpu")
+    assert request.param.removesuffix("-bf16") == loaded.name
+    assert loaded.protocol()["precision"] == ("bfloat16" if request.param.endswith("-bf16") else "float32")
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +350,7 @@ def check_contract(features, images):
     assert z.dtype == torch.float32
     assert bool(z.isfinite().all())
     assert float(z.std(0).max()) > 0.01
-    tolerance = 1e-5 * float(z.abs().max())
+    tolerance = (1e-5 if features.protocol()["precision"] == "float32" else 1e-2) * float(z.abs().max())
     torch.testing.assert_close(features(images, batch_size=2), z, rtol=0, atol=tolerance)
     torch.testing.assert_close(features(iter(images.split([1, len(images) - 1]))), z, rtol=0, atol=tolerance)
     torch.testing.assert_close(features((images.double() / 255).requires_grad_()), z, rtol=0, atol=tolerance)
@@ -373,6 +376,8 @@ def test_only_inception_is_called_fid():
     assert names == {
         "inception-2048": "fid",
         "inception-768": "fid-768",
+        "inception-2048-bf16": "fid",
+        "inception-768-bf16": "fid-768",
         "digits": "frechet-digits",
         "pixels": "frechet-pixels",
     }
