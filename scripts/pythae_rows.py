@@ -26,7 +26,7 @@ from torch import nn
 
 from expost.autoencoder import build
 from expost.config import to_json
-from expost.evaluation import Protocol, pick_space, score_examples
+from expost.evaluation import Protocol, chosen_examples, pick_space, score_examples
 from expost.experiments.table1_report import markdown
 from expost.metrics import mse
 from expost.run import Run
@@ -79,7 +79,7 @@ def train(kind: str, run: Run, seed: int, epochs: int, folder: str) -> tuple[nn.
     data, training = run.data(), run.config.training
     common = {
         "output_dir": folder, "num_epochs": epochs, "per_device_train_batch_size": training.batch_size,
-        "per_device_eval_batch_size": training.batch_size, "learning_rate": training.lr, "seed": seed, "no_cuda": True,
+        "per_device_eval_batch_size": training.batch_size, "learning_rate": training.lr, "seed": seed,
     }  # fmt: skip
     if kind == "rae-l2":
         # Adam's weight decay adds w theta to the gradient, which is that of w / 2 theta^2
@@ -103,7 +103,7 @@ def cells(model: nn.Module, run: Run, features: str, count: int, seed: int) -> l
 
     data = run.data()
     space, protocol = pick_space(features, data), Protocol(MEASURES, seed=seed)
-    train, x = to_unit(data.train.x), to_unit(data.test.x[:count])
+    train, x = to_unit(data.train.x), to_unit(chosen_examples(data.test.x, Protocol(samples=count, seed=seed)))
     with torch.no_grad():
         codes = torch.cat([model.encoder(part).embedding for part in x.split(500)])
         shuffled = codes[torch.randperm(len(codes), generator=generator(seed, PAIRS))]

@@ -14,6 +14,7 @@ from expost.generator import Generator
 from expost.metrics import FEATURES, InceptionFeatures, PixelFeatures, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.metrics.reference import reference_features, reference_key
+from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
 from expost.store import read_json
 from expost.types import Data, Split
 
@@ -90,6 +91,10 @@ def test_an_evaluated_run_has_all_its_scores(run):
         assert {(subject, n) for n in ("frechet-pixels", "precision", "recall", "f8", "kernel-distance")} <= names
     assert {("gaussian", "log-likelihood"), ("gmm", "copying"), ("gmm", "authenticity")} <= names
     assert ("codes", "participation-ratio") in names
+    known = HIGHER_IS_BETTER | LOWER_IS_BETTER | UNRANKED
+    assert {name for _, name in names} <= known  # every score says which end is better, or that none is
+    copies = next(s.card for s in scores if (s.of, s.name) == ("gmm", "copying"))
+    assert (copies.reference, copies.reference_count) == ("digits train", 1_437)
     data, generator = run.data(), run.generator("cpu")
     likelihood = next(s for s in scores if (s.of, s.name) == ("gmm", "log-likelihood"))
     expected = generator.density("gmm").log_prob(generator.encode(data.test.x)).mean().item()
@@ -111,6 +116,11 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path):
     with pytest.raises(UsageError, match="their protocols differ in count"):
         rank((run.folder, third.folder), score="frechet-pixels")
     assert len(rank((run.folder, third.folder), score="frechet-pixels", ignoring=("count",))) == 2
+    assert rank((run.folder, other.folder))[0][1].of == "gmm"  # the first score that both have
+    expost.evaluate(run, measures=("latent",))
+    expost.evaluate(other, measures=("latent",))
+    with pytest.raises(UsageError, match="differ in reference_hash"):  # codes of another model are on another scale
+        rank((run.folder, other.folder), score="log-likelihood")
 
 
 def test_memorization_is_seen():
@@ -169,9 +179,9 @@ def test_the_precision_of_features_is_part_of_their_protocol(shared_data, monkey
 # --- input that is refused ---
 
 
-def pictures(folder, sizes, mode="L"):
-    folder.mkdir()
-    random = np.random.default_rng(0)
+def pictures(folder, sizes, mode="L", seed=0):
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
     for index, side in enumerate(sizes):
         channels = (3,) if mode == "RGB" else ()
         Image.fromarray(random.integers(0, 256, (side, side, *channels), dtype=np.uint8)).save(folder / f"{index}.png")
@@ -179,10 +189,23 @@ def pictures(folder, sizes, mode="L"):
 
 
 def test_folders_of_pictures_are_scored(tmp_path):
-    a, b = pictures(tmp_path / "a", [16] * 30), pictures(tmp_path / "b", [16] * 40)
+    a, b = pictures(tmp_path / "a", [16] * 30), pictures(tmp_path / "b", [16] * 40, seed=1)
     found = by_name(score(a, b, measures=("frechet",), features="pixels", allow_few=True))
-    assert found["frechet-pixels"].value == 0 or found["frechet-pixels"].card.count == 30
+    assert found["frechet-pixels"].value > 0
+    assert (found["frechet-pixels"].card.count, found["frechet-pixels"].card.reference_count) == (30, 40)
     assert found["frechet-pixels"].card.settings == {"fewer examples than features": True}
+
+
+def test_a_reference_with_parts_is_taken_by_part(tmp_path):
+    samples = pictures(tmp_path / "samples", [16] * 100)
+    pictures(tmp_path / "data" / "train", [16] * 80, seed=1)
+    pictures(tmp_path / "data" / "test", [16] * 90, seed=2)
+    for split, count in (("train", 80), ("test", 90)):
+        card = score(samples, tmp_path / "data", split, measures=("frechet",), features="pixels")[0].card
+        assert card.reference_count == count
+        assert card.reference.endswith(split)
+    with pytest.raises(UsageError, match="not validation"):
+        score(samples, tmp_path / "data", "validation", measures=("frechet",), features="pixels")
 
 
 def test_too_few_and_odd_pictures(tmp_path):

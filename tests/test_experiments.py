@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from expost.commands import fit
 from expost.errors import UsageError
 from expost.experiments import reproduce
 from expost.experiments.published import EXPECTED, ROWS
@@ -70,6 +71,29 @@ def test_a_finished_table_is_not_done_again_and_a_deleted_cell_is_redone_alone(t
     assert {path.parent.name for path in changed} == {"vae-0"}
 
 
+def test_another_density_makes_its_cells_anew(table):
+    record = json.loads((table / "table.json").read_text())
+    before = columns(record["rows"]["rae"])["GMM"][0]
+    fit(table / "runs" / "rae-0", "gmm", components=2)
+    reproduce("table1", dataset="digits", scale="smoke", models=("rae", "rae"), seeds=1, out=table, workers=1)
+    row = json.loads((table / "table.json").read_text())["rows"]["rae"]
+    assert len(row["cells"]) == 1  # a row named twice is one row
+    assert columns(row)["GMM"][0] != before
+
+
+def test_rows_of_unlike_protocols_are_not_put_into_one_table():
+    card = {"features": "pixels", "weights": "", "preprocessing": {}, "count": 5, "reference": "a", "seed": 0}
+    cell = {"scores": [{"name": "frechet-pixels", "of": "gmm", "value": 1.0, "card": card | {"reference_count": 9}}]}
+    other = {"scores": [{"name": "frechet-pixels", "of": "gmm", "value": 1.0, "card": card | {"reference_count": 8}}]}
+    record = {
+        "dataset": "x", "scale": {"name": "smoke", "samples": None}, "command": "", "hardware": "", "seconds": 1.0,
+        "version": "", "rows": {"rae": {"prior": "gaussian", "cells": [cell]}},
+        "peers": {"peer": {"prior": "gaussian", "cells": [other]}},
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"rows rae and peer were scored in different ways \(reference_count: 9, 8\)"):
+        markdown(record)
+
+
 def drop_times(text):
     text = re.sub(r"[\d,]+ s of training", "", text)
     return [re.sub(r"\| [\d.]+( ± [\d.]+)? \| 2 \|$", "", line) for line in text.splitlines()]
@@ -124,6 +148,10 @@ def test_wrong_words(tmp_path):
         reproduce("table1", scale="big", out=tmp_path)
     with pytest.raises(UsageError, match="unknown model 'vea'"):
         reproduce("table1", models=("vea",), out=tmp_path)
+    with pytest.raises(UsageError, match="domain is no option of table1"):
+        reproduce("table1", domain="molecules", out=tmp_path)
+    with pytest.raises(UsageError, match="seeds is no option of table2"):
+        reproduce("table2", seeds=3, out=tmp_path)
     with pytest.raises(UsageError, match="seeds is 0"):
         reproduce("table1", seeds=0, out=tmp_path)
     assert not list(tmp_path.iterdir())

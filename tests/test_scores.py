@@ -6,7 +6,17 @@ import pytest
 
 from expost.config import to_json
 from expost.errors import DataError, UsageError
-from expost.scores import HIGHER_IS_BETTER, SUBJECT, Card, Score, differences, rank, score_from_json
+from expost.scores import (
+    HIGHER_IS_BETTER,
+    LOWER_IS_BETTER,
+    SUBJECT,
+    UNRANKED,
+    Card,
+    Score,
+    differences,
+    rank,
+    score_from_json,
+)
 
 CARD = Card(
     model="aa", features="inception-2048", weights="ff", reference="mnist test", reference_hash="cc",
@@ -28,7 +38,7 @@ def test_scores_are_ordered_from_best_to_worst():
     assert [label for label, _ in rank({"a": fid(3.0), "b": fid(1.0), "c": fid(2.0)})] == ["b", "c", "a"]
     assert [label for label, _ in rank({"a": fid(3.0, name="recall"), "b": fid(1.0, name="recall")})] == ["a", "b"]
     assert rank({}) == []
-    assert "fid" not in HIGHER_IS_BETTER
+    assert "fid" in LOWER_IS_BETTER
 
 
 @pytest.mark.parametrize("field", [each.name for each in fields(Card)])
@@ -46,6 +56,14 @@ def test_every_field_of_protocol_stops_a_comparison_and_is_named(field):
 def test_the_third_score_is_looked_at_too():
     with pytest.raises(UsageError, match="a and c cannot be ranked .* seed"):
         rank({"a": fid(1.0), "b": fid(2.0), "c": fid(3.0, replace(CARD, seed=5))})
+
+
+def test_what_has_no_better_end_is_not_ranked():
+    for name in ("copying", "participation-ratio", "made-up"):
+        with pytest.raises(UsageError, match=f"{name} has no better end"):
+            rank({"a": fid(1.0, name=name), "b": fid(2.0, name=name)})
+    assert not HIGHER_IS_BETTER & LOWER_IS_BETTER
+    assert not UNRANKED & (HIGHER_IS_BETTER | LOWER_IS_BETTER)
 
 
 def test_scores_of_different_names_are_not_ranked():

@@ -10,10 +10,16 @@ import expost
 from expost.cli import main
 from expost.commands import optimize
 from expost.data.drugs import DRUGS
+from expost.data.encoding import encode_strings, suit_codec
+from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
+from expost.evaluation import Protocol, chosen_examples
+from expost.generator import Generator
 from expost.metrics.expressions import parse_expression
 from expost.run import Run
 from expost.store import read_json
+from expost.string_evaluation import evaluate_strings
+from expost.string_generator import StringGenerator
 from expost.types import to_unit
 
 
@@ -60,7 +66,7 @@ def test_held_out_strings_come_back_and_samples_are_in_the_language(run, scores)
         assert values[density, "validity-greedy"] > 0.8
         # what ends is valid: there is no other way to fail
         assert values[density, "validity-greedy"] == pytest.approx(1 - values[density, "truncated"])
-        assert values[density, "validity-best-of-10"] >= values[density, "validity-sampled"]
+        assert values[density, "validity-best-of-k"] >= values[density, "validity-sampled"]
         assert 0 < values[density, "uniqueness"] <= 1
         assert 0 < values[density, "novelty"] <= 1
     strings = run.string_generator("cpu")
@@ -75,7 +81,7 @@ def test_held_out_strings_come_back_and_samples_are_in_the_language(run, scores)
 
 def test_accuracy_is_the_share_of_exact_strings(run, scores):
     data, strings = run.data(), run.string_generator("cpu")
-    originals = strings.codec.decode(data.test.x[:1_000])
+    originals = strings.codec.decode(chosen_examples(data.test.x, Protocol(samples=1_000)))
     back = strings.reconstruct(originals)
     expected = sum(a == b for a, b in zip(originals, back, strict=True)) / 1_000
     assert next(s.value for s in scores if s.name == "accuracy") == expected
@@ -116,6 +122,16 @@ def test_a_search_goes_on_where_it_was(run, tmp_path, capsys):
     assert (tmp_path / "search" / "best.png").stat().st_size > 5_000
     with pytest.raises(UsageError, match="seed|batch"):
         optimize(run, rounds=2, **options | {"batch": 6})
+
+
+def test_a_search_that_finds_nothing_still_ends(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(StringGenerator, "best_of", lambda self, z, *rest, **options: ([None] * len(z), 0.0))
+    result = optimize(run, rounds=1, codes=200, batch=3, inducing=20, decodes=2, out=tmp_path / "s")
+    assert result.best(1) == []
+    assert "nothing valid was found" in capsys.readouterr().err
+    assert (tmp_path / "s" / "table.md").exists()
+    with pytest.raises(UsageError, match="decodes"):
+        optimize(run, decodes=0, out=tmp_path / "t")
 
 
 def test_an_objective_of_ones_own(run, tmp_path, monkeypatch):
@@ -161,8 +177,47 @@ def test_molecules_from_a_file(tmp_path):
     assert "left out" in data.note
     known = set(run.string_generator("cpu").codec.decode(data.train.x))
     assert known <= {*smiles, "C1CC"}
-    found = {(s.of, s.name): s.value for s in expost.evaluate(run, densities=("gaussian",), measures=("properties",))}
-    assert 0 <= found["gaussian", "validity-greedy"] <= 1
+    with pytest.raises(UsageError, match="features and bootstrap are for images"):
+        expost.evaluate(run, bootstrap=10)
+
+
+class Parrot:
+    """A "model" whose codes are places in a list of known molecules, which it decodes to."""
+
+    def __init__(self, codec, smiles):
+        self.rows = codec.encode(smiles).indices
+        self.size = codec.size
+
+    def decode(self, z):
+        rows = self.rows[z[:, 0].round().long().clamp(0, len(self.rows) - 1)]
+        return 50.0 * torch.nn.functional.one_hot(rows.long(), self.size).float()
+
+
+def test_molecule_scores_are_those_of_the_molecules(monkeypatch):
+    """Samples that are known: every score can be computed by hand."""
+    from rdkit.Chem import Crippen, MolFromSmiles
+
+    smiles = ["CCO", "CCO", "c1ccccc1", "CC(=O)O", "C1CC1"]
+    everything = ["CCO", "OCC", "CC(=O)O", "CCN", "CCCC", "c1ccncc1"] * 20
+    strings = Strings("known", everything, ["CCO"] * 3, ["CCO", "CCN"] * 5, "", "molecules")
+    codec = suit_codec(strings, "grammar", length=60)
+    data = encode_strings(strings, codec)
+    parrot = Parrot(data.codec, smiles)
+    generator = Generator(lambda x: torch.arange(len(x)).float()[:, None].expand(-1, 2), parrot.decode)
+    generator.fit("gaussian", codes=torch.randn(50, 2))
+    wrapped = StringGenerator(generator, data.codec)
+    places = torch.tensor([[0.0, 0], [1, 0], [2, 0], [3, 0], [4, 0]])
+    monkeypatch.setattr(wrapped, "codes", lambda n, density, seed: places)
+    scores = evaluate_strings(wrapped, data, codec, ("gaussian",), Protocol(("properties",), samples=5))
+    found = {score.name: score for score in scores}
+    assert found["validity-greedy"].value == 1
+    assert found["uniqueness"].value == pytest.approx(4 / 5)
+    assert found["novelty"].value == pytest.approx(2 / 4)  # benzene and cyclopropane are not in the training set
+    logp = sum(Crippen.MolLogP(MolFromSmiles(each)) for each in smiles) / 5
+    assert found["mean-logp"].value == pytest.approx(logp)
+    assert found["scaffold-diversity"].value == pytest.approx(len({"c1ccccc1", "C1CC1"}) / 5)
+    assert found["validity-sampled"].value > 0.99
+    assert "normalization" in found["mean-plogp"].card.settings
 
 
 def test_a_grammar_of_ones_own(tmp_path):

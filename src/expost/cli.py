@@ -21,6 +21,7 @@ from expost.config import to_json
 from expost.data import data_catalog
 from expost.errors import UsageError
 from expost.experiments import reproduce
+from expost.report import report
 from expost.run import Run
 from expost.scores import Score
 from expost.search import SearchResult
@@ -131,6 +132,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "evaluate": (commands.evaluate, _print_scores),
     "rank": (commands.rank, _print_ranking),
     "score": (commands.score, _print_scores),
+    "report": (report, print),
     "optimize": (commands.optimize, _print_search),
     "reproduce": (reproduce, _print_table),
 }

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from expost.errors import DataError
 from expost.metrics.chemnet import frechet_chemnet_distance
 from expost.metrics.expressions import ExpressionScore, canonical_expression
 from expost.metrics.molecule_properties import PenalizedLogP, properties
 from expost.metrics.molecules import canonical_smiles, internal_diversity, parse_molecules, scaffold_diversity
 from expost.metrics.strings import Canonical, canonicalize
+from expost.progress import say
 from expost.registry import Registry
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Strings = Sequence[str | None]
 
-#: Training molecules that normalise the penalised logP when scoring samples; a search uses all of them.
-REFERENCE_MOLECULES = 5_000
+#: Features of ChemNet.
+CHEMNET_DIM = 512
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score of samples, with what it rests on, for its card.
+
+    Attributes:
+        value: The score.
+        settings: What else decides it.
+        features: What turned strings into vectors; "strings" where nothing did.
+    """
+
+    value: float
+    settings: dict[str, Any]
+    features: str = "strings"
 
 
 @dataclass(frozen=True)
@@ -34,48 +49,67 @@ class StringDomain:
             on the codes predicts.
         prop_name: What that property is called.
         scores: Gets samples and training strings; returns scores of the valid samples by name.
-        distance: Gets samples and test strings; returns distances between their distributions by name.
+        distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
     """
 
     canonical: Canonical
     decodes: int
     prop: Callable[[Strings], Callable[[Strings], Values]] | None
     prop_name: str
-    scores: Callable[[Strings, Strings], dict[str, float]]
-    distance: Callable[[Strings, Strings], dict[str, float]]
+    scores: Callable[[Strings, Strings], dict[str, Measured]]
+    distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
 
     def valid(self, string: str) -> bool:
         """Tell whether a string is valid."""
         return self.canonical(string) is not None
 
 
-def _expression_scores(samples: Strings, training: Strings) -> dict[str, float]:
-    values = ExpressionScore()(samples)
+_VALID = {"over": "valid samples"}
+
+
+def _expression_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
+    score = ExpressionScore()
+    values = score(samples)
     values = values[~np.isnan(values)]
-    return (
-        {"expression-score": float(values.mean()), "best-expression-score": float(values.min())} if len(values) else {}
-    )
+    if not len(values):
+        return {}
+    settings = {**_VALID, "target": score.target}
+    found = {"expression-score": float(values.mean()), "best-expression-score": float(values.min())}
+    return {name: Measured(value, settings) for name, value in found.items()}
 
 
-def _molecule_scores(samples: Strings, training: Strings) -> dict[str, float]:
+def _molecule_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
     molecules = parse_molecules(canonicalize(samples, canonical_smiles))
     if not molecules:
         return {}
     found = properties(molecules, ("logp", "qed", "sa"))
-    scores = {f"mean-{name}": float(np.nanmean(values)) for name, values in found.items()}
-    scores["mean-plogp"] = float(np.nanmean(PenalizedLogP.fit(training[:REFERENCE_MOLECULES])(molecules)))
-    scores["internal-diversity"] = internal_diversity(molecules)
-    return scores | {"scaffold-diversity": scaffold_diversity(molecules)}
+    scores = {f"mean-{name}": Measured(float(np.nanmean(values)), _VALID) for name, values in found.items()}
+    scores["internal-diversity"] = Measured(internal_diversity(molecules), _VALID)
+    scores["scaffold-diversity"] = Measured(scaffold_diversity(molecules), _VALID)
+    penalized = PenalizedLogP.zinc250k()
+    settings = {**_VALID, "normalization": asdict(penalized)}
+    return scores | {"mean-plogp": Measured(float(np.nanmean(penalized(molecules))), settings)}
 
 
-def _chemnet(samples: Strings, reference: Strings) -> dict[str, float]:
-    try:
-        return {"fcd": frechet_chemnet_distance(samples, reference[: len(samples)])}
-    except DataError:  # fewer than two valid samples have no distance
+def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str, Measured]:
+    valid = [sample for sample in samples if sample is not None]
+    if min(len(valid), len(reference)) <= CHEMNET_DIM and not allow_few:
+        say(
+            f"fcd is left out: {len(valid)} valid samples, {len(reference)} test molecules; it needs over {CHEMNET_DIM}"
+        )
         return {}
+    if min(len(valid), len(reference)) < 2:
+        return {}
+    # it falls with the number of molecules, so that number is part of the protocol
+    settings = {**_VALID, "molecules": len(valid), "test molecules": len(reference)}
+    return {"fcd": Measured(frechet_chemnet_distance(valid, reference), settings, "chemnet")}
 
 
-def _nothing(first: Strings, second: Strings) -> dict[str, float]:
+def _no_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
+    return {}
+
+
+def _no_distance(samples: Strings, reference: Strings, allow_few: bool) -> dict[str, Measured]:
     return {}
 
 
@@ -88,16 +122,16 @@ DOMAINS: Registry[StringDomain] = Registry(
             lambda training: ExpressionScore(),
             "expression-score",
             _expression_scores,
-            _nothing,
+            _no_distance,
         ),
         "molecules": StringDomain(
             canonical_smiles,
             500,
-            lambda training: PenalizedLogP.fit(training[:REFERENCE_MOLECULES]),
+            lambda training: PenalizedLogP.zinc250k(),
             "plogp",
             _molecule_scores,
             _chemnet,
         ),
-        "text": StringDomain(lambda string: string, 25, None, "", _nothing, _nothing),
+        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
     },
 )

@@ -25,12 +25,13 @@ from expost.densities.base import TractableDensity
 from expost.errors import UsageError
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
-from expost.metrics import FEATURES, Space, StandardizedValues, mse, psnr, ssim
+from expost.metrics import FEATURES, Space, StandardizedValues, hash_tensors, mse, psnr, ssim
 from expost.metrics.image import WINDOW
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud, Context
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.reference import reference_features
+from expost.progress import say
 from expost.scores import Card, Score
 from expost.seeding import PAIRS, SAMPLES, generator, stream_seed
 from expost.training import pick_device
@@ -158,6 +159,7 @@ def score_examples(
             raise UsageError(f"the {what} hold {len(x)} example(s); a distance between distributions needs at least 2")
     if samples.dim() != reference.dim():
         raise UsageError(f"samples have shape {tuple(samples.shape[1:])}, the reference {tuple(reference.shape[1:])}")
+    protocol.chosen(tuple(MEASURES))
     compare = _Comparison.to(reference, name, space, protocol)
     return compare.scores("samples", samples, "", {})
 
@@ -189,7 +191,7 @@ def evaluate_generator(
         raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
     compare = _Comparison.to(data.test.x, f"{data.name} test", space, protocol)
     count = protocol.count(len(data.test))
-    x = data.test.x[:count]
+    x = chosen_examples(data.test.x, protocol)
     scores: list[Score] = []
     for subject, examples, details, settings in _subjects(generator_, x, subjects, count, protocol):
         scores += compare.scores(subject, examples, model, details, settings)
@@ -199,11 +201,29 @@ def evaluate_generator(
             pixels = replace(card, features="none", weights="", preprocessing=values)
             scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
         elif details and MEMORIZATION in measures:
-            raw = replace(card, features="values", weights="", preprocessing={"distance": "Euclidean, raw values"})
+            raw = replace(
+                card,
+                features="values",
+                weights="",
+                reference=f"{data.name} train",
+                reference_hash=hash_tensors({"x": data.train.x}),
+                reference_count=len(data.train),
+                preprocessing={"distance": "Euclidean, raw values"},
+                settings={"held out": f"{len(x)} of test"},
+            )
             scores += [Score(key, subject, value, raw) for key, value in _copies(examples, x, data, protocol.seed)]
     if LATENT in measures:
         scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}))
     return scores
+
+
+def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
+    """Return the test examples that are reconstructed and interpolated: a seeded draw, as files are often in order."""
+    count = protocol.count(len(x))
+    if count >= len(x):
+        return x
+    drawn = torch.randperm(len(x), generator=generator(protocol.seed, PAIRS, 1))[:count]
+    return x[drawn.sort().values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +241,7 @@ class _Comparison:
         if any(measure in MEASURES for measure in protocol.chosen(ALL_MEASURES)):
             features, digest = reference_features(space, x)
         else:
-            features, digest = torch.empty(len(x), 0), ""
+            features, digest = torch.empty(len(x), 0), hash_tensors({"x": x})
         return cls(Cloud(features), name, digest, space, protocol)
 
     def card(self, count: int, model: str, density: dict[str, Any]) -> Card:
@@ -307,13 +327,21 @@ def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], ca
     codes = generator_.encode(data.test.x)
     if codes.dim() != 2:
         return []
-    card = replace(card, features="codes", weights="", preprocessing={"codes": "noiseless, of the test split"})
+    # a likelihood depends on the scale of the codes: only densities of the same codes can be compared by it
+    card = replace(
+        card,
+        features="codes",
+        weights="",
+        count=len(codes),
+        preprocessing={"codes": "noiseless, of the test split"},
+    )
     found = []
     for name in subjects:
         density = generator_.densities.get(name)
         if isinstance(density, TractableDensity):
             likelihood = held_out_log_likelihood(density, codes)
-            owned = replace(card, density={"name": name, **density.options})
+            same_codes = hash_tensors({"codes": codes})
+            owned = replace(card, density={"name": name, **density.options}, reference_hash=same_codes)
             found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
     if CODES in subjects:
         used, gap = dimensions(codes), prior_gap(codes)
@@ -325,5 +353,7 @@ def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], ca
             "mmd-z-from-normal": gap.mmd_z,
         }
         found += [Score(key, CODES, float(value), card) for key, value in values.items()]
-    # a singular covariance is infinitely far from N(0, I), and a score has to be a number
+    for score in found:
+        if not math.isfinite(score.value):
+            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
     return [score for score in found if math.isfinite(score.value)]

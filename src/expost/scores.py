@@ -14,8 +14,18 @@ from expost.errors import DataError, UsageError
 SUBJECT = ("model", "density")
 #: Scores of which more is better.
 HIGHER_IS_BETTER = frozenset(
-    {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood"}
+    {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood", "authenticity"}
+    | {"accuracy", "validity-greedy", "validity-sampled", "validity-best-of-k", "uniqueness", "novelty"}
+    | {"internal-diversity", "scaffold-diversity", "mean-qed", "mean-plogp", "regression-log-likelihood"}
 )
+#: Scores of which less is better.
+LOWER_IS_BETTER = frozenset(
+    {"fid", "fid-768", "frechet-digits", "frechet-pixels", "frechet-values", "kid", "kid-768", "kernel-distance", "mse"}
+    | {"truncated", "mean-sa", "fcd", "expression-score", "best-expression-score", "regression-rmse"}
+    | {"kl-from-normal", "frechet-from-normal"}
+)
+#: Scores without a better end, which describe: `copying` far below 0 is copying, far above 0 underfitting.
+UNRANKED = frozenset(("copying", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp"))
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,9 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tupl
             which, and the values.
     """
     items = list(scores.items())
+    for _, score in items[:1]:
+        if score.name not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
+            raise UsageError(f"{score.name} has no better end, so nothing can be ranked by it; choose another score")
     for label, score in items[1:]:
         first_label, first = items[0]
         if score.name != first.name:

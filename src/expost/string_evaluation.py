@@ -18,8 +18,17 @@ import torch
 
 from expost import __version__
 from expost.config import to_json
-from expost.domains import DOMAINS, StringDomain, Strings
-from expost.evaluation import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, latent_scores, pairs
+from expost.domains import DOMAINS, Measured, StringDomain, Strings
+from expost.evaluation import (
+    CODES,
+    INTERPOLATION,
+    LATENT,
+    RECONSTRUCTION,
+    Protocol,
+    chosen_examples,
+    latent_scores,
+    pairs,
+)
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
@@ -55,7 +64,7 @@ def evaluate_strings(
     domain = DOMAINS[data.domain]
     measures = protocol.chosen(STRING_MEASURES)
     count = protocol.count(len(data.test))
-    x = data.test.x[:count]
+    x = chosen_examples(data.test.x, protocol)
     card = Card(
         model=model,
         features="strings",
@@ -84,7 +93,7 @@ def evaluate_strings(
         elif subject != CODES:
             details = {"name": subject, **strings.generator.density(subject).options}
             owned = replace(card, count=count, density=details)
-            scores += _of_density(strings, data, domain, subject, owned, measures)
+            scores += _of_density(strings, data, domain, subject, owned, measures, protocol.allow_few)
     if LATENT in measures:
         scores += latent_scores(strings.generator, data, subjects, replace(card, settings={}))
     if REGRESSION in measures and CODES in subjects and domain.prop is not None:
@@ -93,28 +102,39 @@ def evaluate_strings(
 
 
 def _of_density(
-    strings: StringGenerator, data: Data, domain: StringDomain, name: str, card: Card, measures: Sequence[str]
+    strings: StringGenerator,
+    data: Data,
+    domain: StringDomain,
+    name: str,
+    card: Card,
+    measures: Sequence[str],
+    allow_few: bool,
 ) -> Iterator[Score]:
     z = strings.codes(card.count, name, card.seed)
     samples = strings.decode(z)
     forms = canonicalize(samples, domain.canonical)
     training = _strings(strings, data.train.x)
+    known = {"training": hash_tensors({"x": data.train.x})}
     values = {
-        "validity-greedy": _share(forms),
-        "truncated": 1 - _share(samples),
-        "uniqueness": uniqueness(forms),
-        "novelty": novelty(forms, {form for form in _forms(training, forms, domain) if form is not None}),
+        "validity-greedy": Measured(_share(forms), {}),
+        "truncated": Measured(1 - _share(samples), {}),
+        "uniqueness": Measured(uniqueness(forms), {}),
+        "novelty": Measured(
+            novelty(forms, {form for form in _forms(training, forms, domain) if form is not None}), known
+        ),
     }
     if PROPERTIES in measures:
         values |= domain.scores(forms, training)
     if DISTANCE in measures:
-        values |= domain.distance(forms, _strings(strings, data.test.x))
-    yield from (Score(key, name, value, card) for key, value in values.items())
+        values |= domain.distance(forms, _strings(strings, data.test.x[: card.count]), allow_few)
+    for key, found in values.items():
+        settings = {**card.settings, **found.settings}
+        yield Score(key, name, found.value, replace(card, features=found.features, settings=settings))
     best, share = strings.best_of(z[:DECODED], DECODES, domain.valid, source=generator(card.seed, SAMPLES, 2))
-    settings = {"decoding": "sampled", "temperature": 1.0, "decodes": DECODES}
+    settings = {"decoding": "sampled", "temperature": 1.0, "k": DECODES}
     drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
     yield Score("validity-sampled", name, share, drawn)
-    yield Score(f"validity-best-of-{DECODES}", name, _share(best), drawn)
+    yield Score("validity-best-of-k", name, _share(best), drawn)
 
 
 def _forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
@@ -132,13 +152,26 @@ def _letters(string: str) -> str:
 
 
 def _regression(strings: StringGenerator, data: Data, domain: StringDomain, card: Card) -> Iterator[Score]:
+    """Yield how well a Gaussian process predicts a property from codes.
+
+    On the training split, as Kusner et al. 2017 do it: nine tenths of a random part of it to fit, one for the score.
+    """
     assert domain.prop is not None
-    x = data.train.x[:REGRESSED]
+    train = data.train.x
+    x = train[torch.randperm(len(train), generator=generator(card.seed, SAMPLES, 4))[:REGRESSED]]
     texts = _strings(strings, x)
     values = torch.from_numpy(domain.prop(texts)(texts))
     found = latent_regression(strings.generator.encode(x), values, generator(card.seed, SAMPLES, 3))
-    settings: dict[str, Any] = {"property": domain.prop_name, "codes": found.n_train, "inducing": found.inducing}
-    owned = replace(card, features="codes", count=found.n_test, settings=settings)
+    settings: dict[str, Any] = {"property": domain.prop_name, "fitted on": found.n_train, "inducing": found.inducing}
+    owned = replace(
+        card,
+        features="codes",
+        reference=f"{data.name} train",
+        reference_hash=hash_tensors({"x": train}),
+        reference_count=len(train),
+        count=found.n_test,
+        settings=settings,
+    )
     yield Score("regression-rmse", CODES, found.rmse, owned)
     yield Score("regression-log-likelihood", CODES, found.log_likelihood, owned)
 

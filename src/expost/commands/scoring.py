@@ -18,7 +18,7 @@ from expost.commands.arguments import (
     prior_options,
 )
 from expost.config import to_json
-from expost.data import DATASETS, load_data, load_examples
+from expost.data import DATASETS, load_data, load_examples, load_part
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation import (
@@ -101,9 +101,11 @@ def score_run(
         device: Where.
     """
     path = run.folder / "metrics.json"
-    old = _saved_scores(path)
+    old = saved_scores(path)
     data, protocol = run.data(), protocol or Protocol()
     protocol.chosen(ALL_MEASURES if data.codec is None else STRING_MEASURES)
+    if data.codec is not None and (features != "auto" or protocol.bootstrap):
+        raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
     space = pick_space(features, data, device) if data.codec is None else None
     generator = run.generator(device)
     missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
@@ -120,7 +122,7 @@ def score_run(
         assert run.config.data.codec is not None
         strings = StringGenerator(generator, data.codec)
         scores = evaluate_strings(strings, data, run.config.data.codec, subjects, protocol, run.weights_hash())
-    write_json(path, {"format": 1, "scores": _merged(old, [to_json(score) for score in scores])})
+    write_json(path, {"format": 1, "scores": _merged(old, [to_json(score) for score in scores], run.weights_hash())})
     return scores
 
 
@@ -134,24 +136,27 @@ def rank(
 
     Args:
         runs: Evaluated runs.
-        score: Which score, for example fid or recall; the first that was saved unless given.
+        score: Which score, for example fid or recall; unless given, the first that all runs have.
         of: Of what: reconstruction, interpolation, or a density.
         ignoring: Fields of the protocol that may differ, for example version.
 
     Returns:
         Runs with their scores, best first.
     """
+    saved = {
+        str(folder): [score_from_json(each) for each in saved_scores(open_run(folder).folder / "metrics.json")]
+        for folder in runs
+    }
+    if score is None:  # the first that all of them have
+        names = [[each.name for each in scores if each.of == of] for scores in saved.values()]
+        score = next((name for name in (names[0] if names else ()) if all(name in other for other in names)), "frechet")
     found: dict[str, Score] = {}
-    for folder in runs:
-        scores = [score_from_json(each) for each in _saved_scores(open_run(folder).folder / "metrics.json")]
-        mine = [each for each in scores if each.of == of and each.name == (score or each.name)]
+    for label, scores in saved.items():
+        mine = [each for each in scores if each.of == of and each.name == score]
         if not mine:
             have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
-            raise UsageError(
-                f"{folder} has no {score or 'score'} of {of}; run expost evaluate {folder} first (it has: {have})"
-            )
-        score = score or mine[0].name
-        found[str(folder)] = mine[-1]
+            raise UsageError(f"{label} has no {score} of {of}; run expost evaluate {label} first (it has: {have})")
+        found[label] = mine[-1]
     return rank_scores(found, ignoring)
 
 
@@ -187,12 +192,22 @@ def score(
     if data_name(reference) in DATASETS:
         against, name = getattr(load_data(data_name(reference)), split).x, f"{reference} {split}"
     else:
-        against, name = load_examples(reference), str(reference)
-    space: Space = FEATURES[features].load(pick_device(device)) if drawn.dim() == 4 else StandardizedValues(against)
+        against, part = load_part(reference, split)
+        name = f"{reference} {part}".rstrip()
+    space: Space
+    if drawn.dim() == 4:
+        space = FEATURES[features].load(pick_device(device))
+    else:
+        space = StandardizedValues(against, "reference")
     return score_examples(drawn, against, space, protocol, name)
 
 
-def _saved_scores(path: Path) -> list[dict[str, Any]]:
+def saved_scores(path: Path) -> list[dict[str, Any]]:
+    """Return what a run's `metrics.json` holds, nothing if there is none.
+
+    Raises:
+        DataError: if it holds something else.
+    """
     if not path.exists():
         return []
     record = read_json(path)
@@ -204,9 +219,8 @@ def _saved_scores(path: Path) -> list[dict[str, Any]]:
     return scores
 
 
-def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     """Return old and fresh scores, without the old ones that were done again or are of other weights."""
-    model = fresh[0]["card"]["model"]
     done = [(each["name"], each["of"], each["card"]) for each in fresh]
     kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
     return kept + fresh

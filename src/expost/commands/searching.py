@@ -84,11 +84,16 @@ def optimize(
         raise UsageError(f"codes is {codes}; a search begins with at least 2")
     count = len(data.train)
     chosen = torch.randperm(count, generator=generator(seed, PAIRS, 1))
-    chosen = chosen[: min(codes or count, max(2, int(BEGUN_WITH * count)))]
+    chosen = chosen[: min(count if codes is None else codes, max(2, int(BEGUN_WITH * count)))]
     texts = [text or "" for text in strings.codec.decode(data.train.x[chosen])]
     goal = _objective(wanted, parse_options(options), texts)
     config = SearchConfig(
-        rounds=rounds, batch=batch, decodes=decodes or domain.decodes, region=region, seed=seed, inducing=inducing
+        rounds=rounds,
+        batch=batch,
+        decodes=domain.decodes if decodes is None else decodes,
+        region=region,
+        seed=seed,
+        inducing=inducing,
     )
     z, scores = _begin(strings.generator.encode(data.train.x[chosen]), texts, goal)
     if region == "density" and density not in strings.generator.densities:
@@ -102,8 +107,11 @@ def optimize(
     folder = Path(out) if out is not None else _folder(opened, wanted, region, seed)
     result = search(z, scores, decode, goal, config, bound, folder)
     write_text(folder / "table.md", markdown(result))
-    draw(result, goal, folder / "best.png")
-    say(f"table and picture: {folder / 'table.md'}, {folder / 'best.png'}")
+    if result.best(1):
+        draw(result, goal, folder / "best.png")
+        say(f"table and picture: {folder / 'table.md'}, {folder / 'best.png'}")
+    else:
+        say(f"nothing valid was found, so there is no picture; the table: {folder / 'table.md'}")
     return result
 
 

@@ -5,7 +5,7 @@
 
 from expost.data.examples import Preprocess
 from expost.data.files import FORMATS, Format
-from expost.data.load import load_data, load_examples, load_named, load_path
+from expost.data.load import load_data, load_examples, load_named, load_part, load_path
 from expost.data.named import DATASETS, CatalogEntry, NamedData, data_catalog
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "load_data",
     "load_examples",
     "load_named",
+    "load_part",
     "load_path",
 ]

@@ -45,14 +45,16 @@ def suit_codec(
         if grammar is not None:
             raise UsageError(f"grammar {grammar} is of no use to a model of characters; leave it out")
         found = alphabet_of([*strings.train, *strings.validation, *strings.test], "characters")
-        return Part("characters", {"alphabet": list(found.symbols), "length": length or found.length})
+        return Part(
+            "characters", {"alphabet": list(found.symbols), "length": found.length if length is None else length}
+        )
     name = GRAMMAR_OF.get(strings.domain) if grammar is None else grammar
     if name is None:
         raise UsageError(
             f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"
         )
     known = LENGTHS.get(strings.domain, DEFAULT_LENGTH) if grammar is None else DEFAULT_LENGTH
-    return Part("grammar", {"grammar": load_grammar(name).text, "length": length or known})
+    return Part("grammar", {"grammar": load_grammar(name).text, "length": known if length is None else length})
 
 
 def encode_strings(strings: Strings, codec: Part) -> Data:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expost.data.examples import Array, Found, Indices, Part, Preprocess
+from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess
 from expost.data.files import read_path
 from expost.data.named import DATASETS, NamedData
 from expost.data.splits import Plan, plan_official, plan_split, subset
@@ -132,12 +132,22 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
-def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Tensor:
-    """Load all examples of a file or folder, whatever parts it has.
+def load_part(path: str | Path, part: str) -> tuple[torch.Tensor, str]:
+    """Load one part of a file or folder, or all of it where it has no parts; also return the part's name, or "".
 
-    Args:
-        path: The file or folder.
-        prep: What to do to the images; None for nothing.
+    Raises:
+        UsageError, DataError: see `load_data`; also if the source has parts, but not this one.
+    """
+    found = _found(path)
+    if set(found.parts) == {POOL}:
+        return _all_of(found), ""
+    if part not in found.parts:
+        raise UsageError(f"{found.where} has the parts {', '.join(found.parts)}, not {part}; choose one of them")
+    return _all_of(replace(found, parts={part: found.parts[part]})), part
+
+
+def load_examples(path: str | Path) -> torch.Tensor:
+    """Load all examples of a file or folder, whatever parts it has.
 
     Returns:
         Images uint8 (N, C, H, W), or vectors float32 (N, d).
@@ -145,11 +155,18 @@ def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Ten
     Raises:
         UsageError, DataError: see `load_data`; images of several sizes are a DataError.
     """
+    return _all_of(_found(path))
+
+
+def _found(path: str | Path) -> Found:
     place = Path(path).expanduser()
     if not place.exists():
         raise _unknown(path)
-    found = read_path(place)
-    arrays = [part.examples.load(np.arange(len(part.examples)), prep or Preprocess()) for part in found.parts.values()]
+    return read_path(place)
+
+
+def _all_of(found: Found) -> torch.Tensor:
+    arrays = [part.examples.load(np.arange(len(part.examples)), Preprocess()) for part in found.parts.values()]
     if len({array.shape[1:] for array in arrays}) > 1:
         shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
         raise DataError(f"{found.where}: examples of several shapes, {shapes}; make them equal")

@@ -7,6 +7,7 @@ and the counts; and the number of epochs, except where the paper's differ.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from expost.evaluation import (
     pick_space,
     resolve_features,
 )
+from expost.experiments.cells import what_decides
 from expost.experiments.hardware import hardware, training_seconds
 from expost.experiments.published import ROWS
 from expost.experiments.table1_report import figure, markdown
@@ -142,7 +144,7 @@ def reproduce_table1(
         `out`.
     """
     size = SCALES[scale]
-    names = tuple(models) or ROWS
+    names = tuple(dict.fromkeys(models)) or ROWS
     for name in names:
         _ = ZOO[name]
     Protocol(measures).chosen(ALL_MEASURES)
@@ -200,10 +202,10 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
     )
     model = run.weights_hash()
     asked = {
-        "settings": _settings(run), "features": task.features, "samples": task.size.samples,
+        "settings": what_decides(run), "features": task.features, "samples": task.size.samples,
         "measures": list(task.measures), "version": __version__, "model": model,
     }  # fmt: skip
-    found = {subject: _saved(task.file(subject), asked) for subject in task.subjects()}
+    found = {subject: _saved(task.file(subject), asked | _density(run, subject)) for subject in task.subjects()}
     missing = [subject for subject, cell in found.items() if cell is None]
     if missing:
         started = time.perf_counter()
@@ -212,7 +214,7 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         seconds = round((time.perf_counter() - started) / len(missing), 1)
         for subject in missing:
             own = [score for score in scores if score["of"] == subject]
-            found[subject] = {"asked": asked, "seconds": seconds, "scores": own}
+            found[subject] = {"asked": asked | _density(run, subject), "seconds": seconds, "scores": own}
             write_json(task.file(subject), found[subject])
     cells = [cell for cell in found.values() if cell is not None]
     return {
@@ -220,6 +222,12 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         "scoring seconds": round(sum(cell["seconds"] for cell in cells), 1),
         "scores": [score for cell in cells for score in cell["scores"]],
     }
+
+
+def _density(run: Run, subject: str) -> dict[str, str]:
+    """Return what samples rest on beside the weights: the fitted density, by the hash of its file."""
+    path = run.folder / "densities" / f"{subject}.safetensors"
+    return {"density": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
 
 
 def _saved(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -243,15 +251,8 @@ def _options(task: Cells, device: str) -> dict[str, Any]:
 def _refuse_another_table(task: Cells) -> None:
     if _begun(task):
         planned = train(task.model, task.dataset, task.run, dry_run=True, **_options(task, "cpu"))
-        if _settings(Run.open(task.run)) != _settings(planned):
+        if what_decides(Run.open(task.run)) != what_decides(planned):
             raise UsageError(f"{task.run} holds a run with other settings than this table's; choose another --out")
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    """Return what decides a run's weights."""
-    config = to_json(run.config)
-    training = {key: value for key, value in config["training"].items() if key not in ("device", "tensorboard")}
-    return {"model": config["model"], "training": training, "data": config["data"]}
 
 
 def _prior(name: str) -> str | None:

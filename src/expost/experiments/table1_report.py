@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from expost import pictures
+from expost.errors import UsageError
 from expost.experiments.published import COLUMNS, EXPECTED
 from expost.run import Run
 
 #: Scores of samples that the second table shows, by the ending of their names.
-_OTHERS = ("f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood")
+_OTHERS = ("f8", "f1/8", "precision", "recall", "density", "coverage")
 _FRECHET = ("fid", "fid-768", "frechet-")
 #: Rows whose ex-post samples the paper sets against a VAE's own.
 _REGULARIZED = ("rae-gp", "rae-l2", "rae-sn", "rae")
@@ -43,6 +44,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with the command, the hardware and the protocol above it."""
     first = next(iter(record["rows"].values()))["cells"][0]["scores"][0]
     card, name = first["card"], first["name"]
+    _refuse_unlike(record)
     expected = EXPECTED.get(record["dataset"], {}) if name == "fid" else {}
     rows = {**record["rows"], **record.get("peers", {})}
     own = ", ".join(f"{key} {row['prior']}" for key, row in rows.items())
@@ -72,6 +74,32 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines.append(f"| {key} | " + " | ".join([*cells, error, seconds, str(len(row["cells"]))]) + " |")
     lines += ["", *_checks(record["rows"]), *_other_scores(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _refuse_unlike(record: Mapping[str, Any]) -> None:
+    """Refuse to print distances in one column that were computed in different ways; the seed may differ.
+
+    Raises:
+        UsageError: that says which row, and in which field.
+    """
+    rows = {**record["rows"], **record.get("peers", {})}
+    found = [
+        (key, score["name"], score["card"])
+        for key, row in rows.items()
+        for cell in row["cells"]
+        for score in cell["scores"]
+        if score["name"].startswith(_FRECHET) and score["of"] != "codes"
+    ]
+    for key, name, card in found[1:]:
+        first_key, first_name, first = found[0]
+        ignored = ("model", "density", "seed", "settings", "count")
+        for field, value in (("score", name), *((f, card.get(f)) for f in card if f not in ignored)):
+            expected = first_name if field == "score" else first.get(field)
+            if value != expected:
+                raise UsageError(
+                    f"rows {first_key} and {key} were scored in different ways ({field}: {expected}, {value}); "
+                    "score them anew, or take one of them out of the table"
+                )
 
 
 def _checks(rows: Mapping[str, Any]) -> list[str]:

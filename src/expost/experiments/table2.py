@@ -17,6 +17,7 @@ from expost import __version__
 from expost.commands import optimize, train
 from expost.config import to_json
 from expost.errors import UsageError
+from expost.experiments.cells import what_decides
 from expost.experiments.hardware import hardware, training_seconds
 from expost.experiments.table2_report import markdown
 from expost.metrics.molecule_properties import PenalizedLogP
@@ -56,6 +57,7 @@ TABLE: Registry[Row] = Registry(
         "gcvvae": Row("gcvvae", "box", "paper"),
         "gvae": Row("gvae", "box", "paper"),
         "character-vae": Row("character-vae", "box", "paper"),
+        "grae, our decoder": Row("grae", "box", "small"),
         "grae, ours": Row("grae", "density", "small"),
     },
 )
@@ -142,9 +144,11 @@ def reproduce_table2(
     if domain not in DATA:
         raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
     size = SCALES[scale]
-    names = tuple(models) or tuple(TABLE)
+    names = tuple(dict.fromkeys(models)) or tuple(TABLE)
     jobs = [Job(out, name, domain, size) for name in names if TABLE[name]]
     searches = [Job(out, name, domain, size, seed) for seed in range(size.repetitions) for name in names]
+    for job in jobs:
+        _refuse_another_table(job)
     started = time.perf_counter()
     for trained in run_all(learn, jobs, pick_workers(workers, device, len(jobs)), lambda job: job.log):
         say(f"{trained.task.name}: trained, after {time.perf_counter() - started:.0f} s")
@@ -181,11 +185,16 @@ def learn(job: Job, device: str) -> None:
         "device": device,
     }
     resume = (job.run / "config.json").exists()
-    if resume:
-        saved = Run.open(job.run).config
-        if (saved.data.name, saved.data.limit, saved.preset) != (data, job.size.limit, row.preset):
-            raise UsageError(f"{job.run} holds a run with other settings than this table's; choose another --out")
     train(row.model, data, job.run, resume=resume, **({} if resume else options))
+
+
+def _refuse_another_table(job: Job) -> None:
+    if (job.run / "config.json").exists():
+        row = TABLE[job.name]
+        options: dict[str, Any] = {"epochs": job.size.epochs, "limit": job.size.limit, "preset": row.preset}
+        planned = train(row.model, DATA[job.domain], job.run, dry_run=True, **options)
+        if what_decides(Run.open(job.run)) != what_decides(planned):
+            raise UsageError(f"{job.run} holds a run with other settings than this table's; choose another --out")
 
 
 def seek(job: Job, device: str) -> SearchResult:

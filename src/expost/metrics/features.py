@@ -162,22 +162,25 @@ class StandardizedValues:
     """Vectors as they are, each dimension standardized by a training set's mean and standard deviation.
 
     Args:
-        train: Training examples, shape (N, d).
+        train: What gives mean and standard deviation, shape (N, d).
+        by: What that is, for the protocol.
 
     Example:
         >>> StandardizedValues(torch.tensor([[0.0], [2.0]]))(torch.tensor([[1.0]]))
         tensor([[0.]])
     """
 
-    name, score_name, weights_hash = "values", "frechet-values", ""
+    name, score_name = "values", "frechet-values"
 
-    def __init__(self, train: Tensor) -> None:
+    def __init__(self, train: Tensor, by: str = "training split") -> None:
         x = train.double()
         self._mean, self._scale = x.mean(0), x.std(0).clamp_min(1e-12)
+        self._by = by
+        self.weights_hash = hash_tensors({"mean": self._mean, "scale": self._scale})
 
     def protocol(self) -> dict[str, Any]:
         """Say what is done to an example."""
-        return {"values": "standardized by the training split"}
+        return {"values": f"standardized by the {self._by}"}
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Return the standardized vectors."""

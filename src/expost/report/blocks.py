@@ -1,0 +1,290 @@
+"""What a page is made of: sections of blocks. The template knows how to draw each kind, and nothing else.
+
+Text is plain text: the template escapes it. Only `Drawing.svg` is markup, made by `expost.report.svg`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that is missing, or has to be said, and what to run.
+
+    Attributes:
+        text: One or two sentences.
+        command: A command line that mends it; empty where there is none.
+    """
+
+    kind: ClassVar[str] = "note"
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section.
+
+    Attributes:
+        title: The heading.
+        text: A sentence below it.
+    """
+
+    kind: ClassVar[str] = "heading"
+    title: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value with its name.
+
+    Attributes:
+        label: The name.
+        value: What stands out.
+        detail: What is smaller, below.
+    """
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts side by side.
+
+    Attributes:
+        items: The facts.
+        style: "choices" for the row of choices, "tiles" for large numbers.
+    """
+
+    kind: ClassVar[str] = "facts"
+    items: tuple[Fact, ...]
+    style: str = "choices"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page.
+
+    Attributes:
+        source: A data URI.
+        alt: What it shows, for who cannot see it.
+        width: Width in CSS pixels; narrower screens shrink it.
+        height: Height in CSS pixels.
+        pixelated: Whether it is enlarged by whole pixels.
+        caption: Below it.
+    """
+
+    source: str
+    alt: str
+    width: int
+    height: int
+    pixelated: bool = False
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images side by side, as many as fit.
+
+    Attributes:
+        items: The images.
+        caption: Below all of them.
+        layout: "flow" for small ones, "wide" for few large ones, "rows" for strips.
+    """
+
+    kind: ClassVar[str] = "pictures"
+    items: tuple[Picture, ...]
+    caption: str = ""
+    layout: str = "flow"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart.
+
+    Attributes:
+        svg: Its markup, with a description inside.
+        title: Above it.
+        caption: Below it.
+        code: Below it, before the caption, as code.
+    """
+
+    svg: Markup
+    title: str = ""
+    caption: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend: a CSS class of the drawing, and what it stands for."""
+
+    style: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Charts side by side.
+
+    Attributes:
+        items: The charts.
+        legend: What their colors mean.
+        caption: Below all of them.
+        size: "small", "medium", "large", or "charts" for those with axes.
+    """
+
+    kind: ClassVar[str] = "drawings"
+    items: tuple[Drawing, ...]
+    legend: tuple[Key, ...] = ()
+    caption: str = ""
+    size: str = "medium"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell.
+
+    Attributes:
+        text: What it says.
+        detail: What it says smaller, behind.
+        style: CSS classes: "number", "code", "best", "missing", "tag".
+    """
+
+    text: str
+    detail: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: What it holds.
+        head: The columns' names.
+        rows: Cells; the first of a row names it.
+        note: Below.
+        folded: Whether it is folded away, its caption alone to be seen.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """How scores were computed, folded away.
+
+    Attributes:
+        title: What it is of.
+        fields: Names and values.
+        open: Whether it is unfolded at first.
+    """
+
+    title: str
+    fields: tuple[tuple[str, str], ...]
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards below each other.
+
+    Attributes:
+        items: The cards.
+        caption: Above.
+    """
+
+    kind: ClassVar[str] = "cards"
+    items: tuple[Card, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Path:
+    """Strings along a path between two codes."""
+
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths below each other."""
+
+    kind: ClassVar[str] = "paths"
+    items: tuple[Path, ...]
+    caption: str = ""
+
+
+Block = Note | Heading | Facts | Pictures | Drawings | Table | Cards | Paths
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with blocks below it.
+
+    Attributes:
+        slug: Its anchor, lower-case letters and hyphens.
+        title: The heading.
+        blocks: What is below.
+        lead: A sentence that says how to read it.
+        small: Whether the navigation leaves it out.
+    """
+
+    slug: str
+    title: str
+    blocks: tuple[Block, ...]
+    lead: str = ""
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """All about a run.
+
+    Attributes:
+        title: Its name.
+        anchor: Where the page finds it.
+        subtitle: Model, data and size in one line.
+        status: What is not finished; empty if all is.
+        facts: Large numbers.
+        sections: The rest.
+    """
+
+    title: str
+    anchor: str
+    subtitle: str
+    status: str
+    facts: Facts | None
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole document.
+
+    Attributes:
+        title: Of the document.
+        runs: The runs.
+        comparison: Sections that compare them; none for one run.
+        version: The expost version.
+        made: When, in words.
+    """
+
+    title: str
+    runs: tuple[RunPage, ...]
+    version: str
+    made: str
+    comparison: tuple[Section, ...] = field(default=())

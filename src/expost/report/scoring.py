@@ -1,0 +1,239 @@
+"""Scores in tables, their protocols as cards, and runs ranked by what they may be ranked by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from expost.errors import DataError, UsageError
+from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
+from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, rank, score_from_json
+from expost.scores import Card as Protocol
+from expost.store import read_json
+
+#: What a run's own density is called where runs are compared: the paper's column N, whichever density it is.
+OWN = "own density"
+
+
+def read_scores(folder: Path) -> list[Score]:
+    """Return a run's saved scores; none if it was not evaluated.
+
+    Raises:
+        DataError: if they cannot be read.
+    """
+    path = folder / "metrics.json"
+    if not path.exists():
+        return []
+    record = read_json(path)
+    if not (isinstance(record, dict) and isinstance(record.get("scores"), list)):
+        raise DataError(f"{path} does not hold scores; move it away and evaluate anew")
+    return [score_from_json(each) for each in record["scores"]]
+
+
+def shown(score: Score) -> Cell:
+    """Return a score's value, its standard error and its interval."""
+    spread = f"± {score.error:.2g}" if score.error is not None else ""
+    if score.interval is not None:
+        spread = f"{spread} [{score.interval[0]:.4g}, {score.interval[1]:.4g}]".strip()
+    return Cell(f"{score.value:.4g}".replace("-", "−"), spread, "number")
+
+
+def direction(name: str) -> int:
+    """Return 1 for a score of which more is better, -1 for one of which less is, 0 where that is not so simple.
+
+    Example:
+        >>> direction("recall"), direction("fid-768"), direction("copying")
+        (1, -1, 0)
+    """
+    return (name in HIGHER_IS_BETTER) - (name in LOWER_IS_BETTER)
+
+
+def name_cell(name: str) -> Cell:
+    """Return a score's name, with the direction in which it is better where that is known."""
+    return Cell(name, {1: "↑", -1: "↓", 0: ""}[direction(name)])
+
+
+def headline(scores: Sequence[Score]) -> Facts | None:
+    """Return the first score of every subject but the codes, large."""
+    first: dict[str, Score] = {}
+    for score in scores:
+        if score.of != "codes":
+            first.setdefault(score.of, score)
+    items = tuple(Fact(f"{score.name}, {subject}", shown(score).text) for subject, score in first.items())
+    return Facts(items, "tiles") if items else None
+
+
+def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
+    """Return the table of scores, and the cards of the protocols."""
+    if not scores:
+        return [Note("This run has no scores yet. To make them:", f"expost evaluate {folder}")]
+    table = [score for score in scores if score.of != "codes"]
+    subjects = list(dict.fromkeys(score.of for score in table))
+    by_place: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        by_place.setdefault((score.name, score.of), []).append(score)
+    blocks: list[Block] = []
+    if table:
+        rows = []
+        for name in dict.fromkeys(score.name for score in table):
+            cells = [by_place.get((name, subject), []) for subject in subjects]
+            # scored again in another way: a row for each, so that none is hidden
+            for turn in range(max(map(len, cells))):
+                values = (shown(cell[turn]) if turn < len(cell) else Cell("") for cell in cells)
+                rows.append((name_cell(name), *values))
+        blocks.append(
+            Table("Scores of what the run makes", ("score", *subjects), tuple(rows), "↑ more is better, ↓ less.")
+        )
+    of_codes = [score for score in scores if score.of == "codes"]
+    if of_codes:
+        rows = [(name_cell(score.name), shown(score)) for score in of_codes]
+        blocks.append(Table("Scores of the codes", ("score", "codes"), tuple(rows)))
+    return [*blocks, protocol_cards(scores)]
+
+
+def protocol_cards(scores: Sequence[Score]) -> Cards:
+    """Return what all scores share on one card, and on further ones how each was computed."""
+    cards = [_fields(score.card) for score in scores]
+    names = [each.name for each in fields(Protocol)]
+    shared = [name for name in names if all(card[name] == cards[0][name] for card in cards)]
+    groups: dict[str, tuple[dict[str, str], list[Score]]] = {}
+    subjects = {score.of: _of_subject(score.of, scores) for score in scores}
+    for score, card in zip(scores, cards, strict=True):
+        own = {name: card[name] for name in names if name not in shared and name != "density"}
+        if "settings" in own:
+            own["settings"] = _words({k: v for k, v in score.card.settings.items() if k not in subjects[score.of]})
+        groups.setdefault(json.dumps(own), (own, []))[1].append(score)
+    found = [Card("All scores", tuple((name, cards[0][name]) for name in shared))] if shared else []
+    for own, mine in groups.values():
+        measured = ", ".join(dict.fromkeys(score.name for score in mine))
+        of = ", ".join(dict.fromkeys(score.of for score in mine))
+        if own:
+            found.append(Card(f"{measured} — of {of}", tuple(own.items())))
+    described = tuple((subject, _words(details)) for subject, details in subjects.items() if details)
+    if described:
+        found.append(Card("What was scored", described))
+    return Cards(tuple(found), "Protocol cards")
+
+
+def _of_subject(subject: str, scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the density behind a subject, and the settings that only its scores have, such as an interpolation's."""
+    mine = [score.card for score in scores if score.of == subject]
+    others = {key for score in scores if score.of != subject for key in score.card.settings}
+    found = dict(mine[0].density)
+    for key, value in mine[0].settings.items():
+        if key not in others and all(card.settings.get(key) == value for card in mine):
+            found[key] = value
+    return found
+
+
+def _fields(card: Protocol) -> dict[str, str]:
+    return {each.name: _words(getattr(card, each.name)) for each in fields(Protocol)}
+
+
+def _words(value: Any) -> str:
+    """Return a value of a card in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(json.dumps(each, default=str))}" for key, each in value.items()) or "none"
+    return str(value) if value != "" else "none"
+
+
+def _short(text: str, length: int = 200) -> str:
+    plain = text.strip('"')
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs by one score of one subject.
+
+    Attributes:
+        name: The score.
+        subject: Of what.
+        scores: By run.
+        places: By run, from 1; equal values share a place.
+    """
+
+    name: str
+    subject: str
+    scores: Mapping[str, Score]
+    places: Mapping[str, int]
+
+    def cell(self, label: str) -> Cell:
+        """Return a run's score with its place."""
+        if label not in self.scores:
+            return Cell("–", "", "missing")
+        cell, place = shown(self.scores[label]), self.places[label]
+        return Cell(cell.text, f"{cell.detail} #{place}".strip(), "number best" if place == 1 else "number")
+
+
+def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) -> Section:
+    """Return how runs compare, by every score that may be compared.
+
+    Args:
+        runs: Scores of the runs by label.
+        own: The name of each run's own density.
+    """
+    found, refused = _compare({label: _with_own(scores, own.get(label)) for label, scores in runs.items()})
+    blocks: list[Block] = []
+    unscored = [label for label, scores in runs.items() if not scores]
+    if unscored:
+        text = f"Without scores, and not ranked: {', '.join(unscored)}. To score a run:"
+        blocks.append(Note(text, "expost evaluate RUN"))
+    first = {each.subject: each for each in reversed(found)}
+    columns = [each for each in found if first[each.subject] is each]
+    if columns:
+        decisive = first.get("gmm") or first.get(OWN) or columns[0]
+        order = sorted(runs, key=lambda label: decisive.places.get(label, len(runs) + 1))
+        rows = tuple((Cell(label), *(each.cell(label) for each in columns)) for label in order)
+        head = ("run", *(f"{each.subject}, {each.name}" for each in columns))
+        caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
+        note = "Places are given only where protocols agree."
+        if any(each.subject == OWN for each in columns):
+            note += " The own density is what a model's samples come from in its paper, without an ex-post fit."
+        blocks.append(Table(caption, head, rows, note))
+    if len(found) > len(columns):
+        rows = tuple((Cell(each.name, each.subject), *map(each.cell, runs)) for each in found)
+        blocks.append(Table("Runs by every score", ("score", *runs), rows, folded=True))
+    for reason, what in refused.items():
+        names = ", ".join(dict.fromkeys(what))
+        text = f"Not ranked, because protocols are unlike: {names}. {reason[:1].upper()}{reason[1:]}."
+        blocks.append(Note(text))
+    if not found and not refused and not unscored:
+        blocks.append(Note("These runs have no score in common, so nothing can be ranked."))
+    return Section("ranking", "Ranking", tuple(blocks))
+
+
+def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[Comparison], dict[str, list[str]]]:
+    """Return the comparisons, and what is refused, by reason."""
+    found: list[Comparison] = []
+    refused: dict[str, list[str]] = {}
+    for name, subject in dict.fromkeys(place for scores in runs.values() for place in scores):
+        having = {label: scores[name, subject] for label, scores in runs.items() if (name, subject) in scores}
+        # codes of two models are not of one space, nor are densities of them
+        if len(having) < 2 or subject == "codes" or name == "log-likelihood" or not direction(name):
+            continue
+        try:
+            rank(having)
+        except UsageError as error:
+            reason = str(error).partition(": ")[2] or str(error)
+            refused.setdefault(reason, []).append(name)
+            continue
+        sign = direction(name)
+        places = {
+            label: 1 + sum(sign * other.value > sign * score.value for other in having.values())
+            for label, score in having.items()
+        }
+        found.append(Comparison(name, subject, having, places))
+    return found, refused
+
+
+def _with_own(scores: Sequence[Score], own: str | None) -> dict[tuple[str, str], Score]:
+    found = {}
+    for score in scores:
+        found[score.name, score.of] = score
+        if score.of == own:
+            found[score.name, OWN] = score
+    return found

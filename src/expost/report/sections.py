@@ -1,0 +1,254 @@
+"""The sections of a run. What cannot be shown is said, with what to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expost.config import DataConfig, ModelConfig, RunConfig
+from expost.errors import DataError
+from expost.registry import Part
+from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
+from expost.report.codes import code_map
+from expost.report.examples import IMAGES, VECTORS
+from expost.report.scoring import headline, read_scores, score_blocks
+from expost.report.strings import STRINGS
+from expost.report.subject import Subject
+from expost.report.training import History, loss_curves
+from expost.run import Run
+from expost.scores import Score
+from expost.types import Data
+
+#: What data, a model or a file can fail by; anything else is a mistake of this program, and is not hidden.
+FAILURES = (ValueError, OSError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the sections of a run come from.
+
+    Attributes:
+        run: The run.
+        label: What it is called on the page.
+        anchor: Where the page finds it.
+        load: Returns the data of a configuration.
+        device: Where the model runs.
+        seed: Seeds samples and pairs.
+    """
+
+    run: Run
+    label: str
+    anchor: str
+    load: Callable[[DataConfig], Data]
+    device: str
+    seed: int
+
+
+def run_page(source: Source) -> tuple[RunPage, list[Score]]:
+    """Return all about a run, and its scores."""
+    run, config = source.run, source.run.config
+    history, damage = _history(run.folder)
+    epochs = len(history.epochs)
+    sections = [Section("choices", "Choices", tuple(_choices(config)))]
+    sections.append(
+        Section("training", "Training", tuple(damage or loss_curves(history)), _training_lead(config, history))
+    )
+    subject = _subject(source)
+    scores, old, broken = _scores(run)
+    count = ""
+    if isinstance(subject, Subject):
+        if subject.generator.module is not None:
+            count = f"{sum(p.numel() for p in subject.generator.module.parameters()):,} parameters"
+        sections += _example_sections(subject)
+    else:
+        sections.append(Section("pictures", "What it makes", (subject,)))
+    blocks = broken or [*old, *(score_blocks(scores, run.folder) if scores or not old else [])]
+    sections.append(Section("scores", "Scores", tuple(blocks)))
+    status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"
+    page = RunPage(source.label, source.anchor, _subtitle(config, count), status, headline(scores), tuple(sections))
+    return page, scores
+
+
+def _history(folder: Path) -> tuple[History, list[Block]]:
+    try:
+        return History.read(folder / "metrics.jsonl"), []
+    except (DataError, OSError) as error:
+        return History([]), [Note(f"No loss curves: {_reason(error)}.")]
+
+
+def _subtitle(config: RunConfig, count: str) -> str:
+    model = config.model
+    dims = "codes on a map" if model.prior is None else f"{model.latent_dim} latent dimensions"
+    name = Path(config.data.name).name or config.data.name
+    return " · ".join(part for part in (f"{model.name} on {name}", dims, count) if part)
+
+
+def _training_lead(config: RunConfig, history: History) -> str:
+    if not history.epochs:
+        return ""
+    seconds = history.epochs[-1]["seconds"]
+    best = f", epoch {history.best} is kept" if history.best is not None else ""
+    return f"{len(history.epochs)} of {config.training.epochs} epochs in {_duration(seconds)}{best}."
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words.
+
+    Example:
+        >>> _duration(7.2), _duration(150), _duration(7500)
+        ('7 s', '2.5 min', '2.08 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
+
+
+def _choices(config: RunConfig) -> list[Block]:
+    """Return the row of choices, and the objective that they come to."""
+    model, training = config.model, config.training
+    slots = [
+        _slot("latent", model.latent, f"{model.latent_dim} dimensions"),
+        _slot("latent penalty", model.penalty, f"weight β = {model.beta:.4g}"),
+        _slot("decoder regularizer", model.regularizer, f"weight λ = {model.regularizer_weight:.4g}"),
+        _slot("reconstruction", model.reconstruction),
+        _slot("own samples from", model.prior) if model.prior else Fact("own samples from", "none", "codes on a map"),
+        _network(config),
+        Fact(
+            "training",
+            f"Adam, {training.lr:.4g}",
+            f"batches of {training.batch_size}, {training.precision}, seed {training.seed}",
+        ),
+        Fact("data", Path(config.data.name).name or config.data.name, _data_words(config.data, model)),
+    ]
+    return [Facts(tuple(slots))]
+
+
+def _slot(label: str, part: Part, detail: str = "") -> Fact:
+    options = ", ".join(f"{name} {_brief(value)}" for name, value in part.options.items())
+    return Fact(label, part.name, "; ".join(text for text in (detail, options) if text))
+
+
+def _network(config: RunConfig) -> Fact:
+    if config.own_networks:
+        return Fact("networks", "own modules", "passed from Python")
+    return Fact("networks", config.model.network, f"width {config.model.width}")
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"({len(value)} values)"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _data_words(data: DataConfig, model: ModelConfig) -> str:
+    words = [" × ".join(map(str, model.shape))]
+    if data.codec is not None:
+        words.append(f"codec {data.codec.name}")
+    if data.limit is not None:
+        words.append(f"at most {data.limit:,} a split")
+    return ", ".join(words)
+
+
+def _subject(source: Source) -> Subject | Note:
+    """Return model and data, or why they cannot be had."""
+    run = source.run
+    if run.config.own_networks and run.networks is None:
+        return Note(
+            "This run was trained with your own networks, which are not saved with it. To see what it makes, pass an "
+            "open run from Python:",
+            f"expost.report.report((Run.open({str(run.folder)!r}, networks=(encoder, decoder)),))",
+        )
+    if not (run.folder / "model.safetensors").exists():
+        return Note("There are no trained weights yet, so nothing can be drawn. To go on:", "expost train … --resume")
+    try:
+        return Subject(run, source.load(run.config.data), run.generator(source.device), source.seed)
+    except FAILURES as error:
+        return Note(f"What the run makes cannot be drawn: {_reason(error)}.")
+
+
+def _example_sections(subject: Subject) -> list[Section]:
+    data, folder = subject.data, subject.run.folder
+    makers = STRINGS if data.codec is not None else IMAGES if data.is_image else VECTORS
+    reconstructions, samples, neighbours, interpolations = makers
+    maps = subject.run.config.model.prior is None
+    absent: list[Block]
+    if maps:
+        absent = [
+            Note(
+                "This model's codes are maps of codebook vectors. Densities need a vector a code, so there is nothing "
+                "to draw samples from."
+            )
+        ]
+    else:
+        absent = [
+            Note("No density is fitted on this run's codes yet. To fit one:", f"expost fit {folder} --density gmm")
+        ]
+    stale = _stale(subject)
+    fitted = bool(subject.generator.densities)
+    return [
+        Section("reconstructions", "Reconstructions", _made(reconstructions, subject)),
+        Section("samples", "Samples", (*stale, *(_made(samples, subject) if fitted else absent))),
+        Section(
+            "neighbours",
+            "Nearest training neighbours",
+            _made(neighbours, subject) if fitted else tuple(absent),
+            "Whether samples are copies: a distance well below that of test examples is suspicious.",
+        )
+        if fitted
+        else Section(
+            "neighbours", "Nearest training neighbours", (Note("They are of samples, and there are none yet."),)
+        ),
+        Section("interpolations", "Interpolations", _made(interpolations, subject)),
+        Section(
+            "codes",
+            "Map of the codes",
+            _made(lambda each: code_map(each.codes, each.generator.densities, each.seed), subject),
+        ),
+    ]
+
+
+def _made(maker: Callable[[Subject], list[Block]], subject: Subject) -> tuple[Block, ...]:
+    try:
+        return tuple(maker(subject))
+    except FAILURES as error:
+        return (Note(f"This cannot be drawn: {_reason(error)}."),)
+
+
+def _stale(subject: Subject) -> tuple[Block, ...]:
+    """Say which fitted densities belong to earlier weights."""
+    files = sorted((subject.run.folder / "densities").glob("*.safetensors"))
+    names = [
+        file.stem for file in files if not file.name.startswith(".") and file.stem not in subject.generator.densities
+    ]
+    if not names:
+        return ()
+    command = f"expost fit {subject.run.folder} --density {names[0]}"
+    return (Note(f"Fitted on codes of earlier weights, and left out: {', '.join(names)}. To fit again:", command),)
+
+
+def _scores(run: Run) -> tuple[list[Score], list[Block], list[Block]]:
+    """Return the scores of the run's weights, what is to be said of others, and what is broken."""
+    try:
+        scores = read_scores(run.folder)
+        weights = run.weights_hash() if (run.folder / "model.safetensors").exists() else ""
+    except FAILURES as error:
+        return [], [], [Note(f"The scores cannot be read: {_reason(error)}.")]
+    current = [score for score in scores if score.card.model == weights]
+    old: list[Block] = []
+    if len(current) < len(scores):
+        count = len(scores) - len(current)
+        old = [
+            Note(f"Of earlier weights, and left out: {count} scores. To score again:", f"expost evaluate {run.folder}")
+        ]
+    return current, old, []
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def anchors(labels: Sequence[str]) -> list[str]:
+    """Return an anchor for every run, whatever it is called."""
+    return [f"run-{number}" for number, _ in enumerate(labels, 1)]

@@ -1,0 +1,84 @@
+"""What the sections of a run are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from expost.generator import Generator
+from expost.metrics.neighbours import nearest
+from expost.report.codes import Codes
+from expost.run import Run
+from expost.seeding import PAIRS, SAMPLES, generator, stream_seed
+from expost.types import Data, to_unit
+
+#: Training codes that are looked at.
+ENCODED = 4_000
+#: Training examples that are compared with samples at once.
+BLOCK = 4_096
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained run with its data.
+
+    Attributes:
+        run: The run.
+        data: Its data.
+        generator: Its model, with the densities that belong to its weights.
+        seed: Seeds samples and pairs.
+    """
+
+    run: Run
+    data: Data
+    generator: Generator
+    seed: int
+
+    @property
+    def density(self) -> str | None:
+        """The density to show where one is enough: gmm if it is fitted, else the last."""
+        names = list(self.generator.densities)
+        return "gmm" if "gmm" in names else names[-1] if names else None
+
+    @cached_property
+    def codes(self) -> Codes:
+        """Codes of training examples, drawn at random, with their labels."""
+        train = self.data.train
+        chosen = torch.randperm(len(train), generator=generator(self.seed, PAIRS, 2))[:ENCODED]
+        codes = self.generator.encode(train.x[chosen])
+        return Codes(codes.flatten(1), None if train.y is None else train.y[chosen])
+
+    def sample_codes(self, n: int, density: str) -> Tensor:
+        """Draw n codes, the same as an evaluation with this seed."""
+        source = torch.Generator().manual_seed(stream_seed(self.seed, SAMPLES))
+        return self.generator.density(density).sample(n, generator=source)
+
+    def sample(self, n: int, density: str) -> Tensor:
+        """Draw n codes and decode them."""
+        return self.generator.decode(self.sample_codes(n, density))
+
+    def ends(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return at most n random pairs of test examples."""
+        x = self.data.test.x
+        chosen = torch.randperm(len(x), generator=generator(self.seed, PAIRS))
+        half = min(n, len(x) // 2)
+        return x[chosen[:half]], x[chosen[half : 2 * half]]
+
+    def nearest_training(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for each sample the distance to its nearest training example, and which that is.
+
+        Args:
+            samples: Shape (N, ...), images in [0, 1].
+        """
+        queries = samples.flatten(1)
+        best, index = torch.full((len(samples),), torch.inf, dtype=torch.float64), torch.zeros(len(samples)).long()
+        for start in range(0, len(self.data.train), BLOCK):  # float copies of all images would not fit into memory
+            block = to_unit(self.data.train.x[start : start + BLOCK]).flatten(1)
+            found = nearest(queries, block)
+            better = found.distances[:, 0] < best
+            best = torch.where(better, found.distances[:, 0], best)
+            index = torch.where(better, found.indices[:, 0] + start, index)
+        return best, index
