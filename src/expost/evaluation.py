@@ -323,7 +323,11 @@ def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tu
 
 
 def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:
-    """Return the held-out log-likelihood of each density among the subjects, and what the codes look like."""
+    """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
+
+    Codes are noiseless. Of a VAE these are posterior means, which are narrower than the aggregate posterior: even where
+    that is N(0, I), they are at some distance from it.
+    """
     codes = generator_.encode(data.test.x)
     if codes.dim() != 2:
         return []

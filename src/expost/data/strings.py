@@ -47,8 +47,9 @@ def read_strings(
     the parts that their names or columns give; what is missing is drawn: undivided strings become 80/10/10, a missing
     validation or test part is a tenth of the training part. The draw depends on the strings and the seed alone.
 
-    No string is in two parts. Undivided, all copies of a string go one way, and only the training part keeps them; of
-    given parts, validation loses what is in test, and both lose what is in training. `Strings.note` counts both.
+    No string is in two parts; two spellings of one molecule are two strings, and may be. Undivided, all copies of a
+    string go one way, and only the training part keeps them; of given parts, validation loses what is in test, and both
+    lose what is in training. `Strings.note` counts both.
 
     Args:
         name_or_path: The name or the path.

@@ -28,8 +28,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         "*Original*: as the published scripts do it, without the points at the worst score, and with the standard "
         "error that they print. In brackets the paper's.",
         "",
-        "| row | region | valid | score, corrected | score, original | best |",
-        "|---|---|---|---|---|---|",
+        "| row | region | valid | score, corrected | score, original | best found | best of training |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in record["rows"].items():
         valid, score = expected.get(name, (None, None))
@@ -37,7 +37,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         best = "-" if row["best"] is None else f"{row['best']['score']:.3g}: `{row['best']['string']}`"
         lines.append(
             f"| {name} | {row['model']['region']} | {_cell(corrected['valid'], valid)} | {_cell(corrected['score'])} | "
-            f"{_cell(original['score'], score)} | {best} |"
+            f"{_cell(original['score'], score)} | {best} | {row['start']:.3g} |"
         )
     return "\n".join(lines) + "\n"
 
