@@ -22,7 +22,7 @@ from torch import Tensor
 from expost import __version__
 from expost.data import DATASETS
 from expost.densities.base import TractableDensity
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues, hash_tensors, mse, psnr, ssim
@@ -92,6 +92,12 @@ class Protocol:
             if name not in available:
                 raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(available)}")
         return self.measures or tuple(available)
+
+    def leave_out(self, measure: str, subject: str, error: Exception) -> None:
+        """Say that a measure cannot be computed; where it was asked for by name, raise the error instead."""
+        if measure in self.measures:
+            raise error
+        say(f"{measure} of {subject} is left out: {error}")
 
     def context(self, space: Space) -> Context:
         """Return what the measures need to know."""
@@ -211,7 +217,12 @@ def evaluate_generator(
                 preprocessing={"distance": "Euclidean, raw values"},
                 settings={"held out": f"{len(x)} of test"},
             )
-            scores += [Score(key, subject, value, raw) for key, value in _copies(examples, x, data, protocol.seed)]
+            try:
+                found = _copies(examples, x, data, protocol.seed)
+            except (UsageError, DataError) as error:
+                protocol.leave_out(MEMORIZATION, subject, error)
+                continue
+            scores += [Score(key, subject, value, raw) for key, value in found]
     if LATENT in measures:
         scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}))
     return scores
@@ -274,7 +285,12 @@ class _Comparison:
         card, context = self.card(len(examples), model, density), self.protocol.context(self.space)
         found = []
         for measure in measures:
-            for name, value in MEASURES[measure](self.reference, samples, context).items():
+            try:
+                values = MEASURES[measure](self.reference, samples, context)
+            except (UsageError, DataError) as error:
+                self.protocol.leave_out(measure, subject, error)
+                continue
+            for name, value in values.items():
                 full = replace(card, settings={**(settings or {}), **value.settings})
                 found.append(Score(name, subject, value.value, full, value.error, value.interval))
         return found

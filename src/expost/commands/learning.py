@@ -24,12 +24,15 @@ from expost.commands.arguments import (
     prior_options,
 )
 from expost.config import DataConfig, Precision, RunConfig, to_json
+from expost.data import DATASETS
 from expost.data.encoding import CodecName, suit_codec
+from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES
 from expost.errors import UsageError
 from expost.metrics.molecule_properties import properties
 from expost.presets import PRESETS, configure
+from expost.progress import say
 from expost.registry import Part, construct
 from expost.run import Run, load
 from expost.training import pick_device
@@ -78,7 +81,8 @@ def train(
         lr: Initial learning rate.
         latent_dim: Dimension of the code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: conv4, conv5 or mlp.
+        network: Of images conv4, conv5; of anything mlp; of strings convnext-1d, transformer, gru-expressions,
+            gru-molecules.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
         seed: Seeds weights (of built-in networks), order and noise.
@@ -132,6 +136,8 @@ def train(
     if dry_run:
         return replace(run, dry=True)
     run.start()
+    if examples.note:
+        say(f"data: {examples.note}")
     run.train(examples)
     return run
 
@@ -146,12 +152,15 @@ def _codec(
     """
     own = ZOO[model].codec
     if not is_strings(data_name(data)):
+        if data_name(data) not in DATASETS and not Path(data_name(data)).exists():
+            raise UsageError(f"no file, folder or data set '{data}'; names: {', '.join([*DATASETS, *STRING_DATASETS])}")
         for name, value in (("codec", codec), ("grammar", grammar), ("length", length)):
             if value is not None:
                 raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")
         if own is not None:
             raise UsageError(
-                f"model '{model}' is for strings, data set '{data}' has none; give strings, or rae-l2, vae"
+                f"model '{model}' is for strings, data set '{data}' has none (of a table, a column named "
+                "smiles or string is read); give strings, or train rae-l2 or vae"
             )
         return None
     if own is not None and codec not in (None, own):

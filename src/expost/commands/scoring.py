@@ -143,6 +143,8 @@ def rank(
     Returns:
         Runs with their scores, best first.
     """
+    if not runs:
+        raise UsageError("no runs to rank; give at least one")
     saved = {
         str(folder): [score_from_json(each) for each in saved_scores(open_run(folder).folder / "metrics.json")]
         for folder in runs

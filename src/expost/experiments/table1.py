@@ -125,7 +125,7 @@ def reproduce_table1(
     out: Path,
     device: str,
     workers: int | None = None,
-    measures: tuple[str, ...] = (),
+    measures: tuple[str, ...] = ALL_MEASURES,
 ) -> Path:
     """Train and score every model; write `table.json`, `table.md` and `figure.png` to `out`.
 
