@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from expost.generator import Generator
     from expost.presets import configure
     from expost.run import Run
+    from expost.sharing import from_pretrained, pull, push, save_pretrained
 
 _HOMES = {
     "Autoencoder": "autoencoder",
@@ -42,6 +43,10 @@ _HOMES = {
     "Generator": "generator",
     "configure": "presets",
     "Run": "run",
+    "from_pretrained": "sharing",
+    "pull": "sharing",
+    "push": "sharing",
+    "save_pretrained": "sharing",
 }
 
 __all__ = [
@@ -52,14 +57,18 @@ __all__ = [
     "configure",
     "evaluate",
     "fit",
+    "from_pretrained",
     "interpolate",
     "load_data",
     "load_density",
     "make_density",
     "optimize",
+    "pull",
+    "push",
     "rank",
     "reconstruct",
     "sample",
+    "save_pretrained",
     "score",
     "train",
 ]

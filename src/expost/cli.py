@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 from pydantic_core import to_json as json_bytes
@@ -19,13 +22,16 @@ from rich.table import Table
 from expost import commands
 from expost.config import to_json
 from expost.data import data_catalog
+from expost.doctor import doctor, tables
 from expost.errors import UsageError
 from expost.experiments import reproduce
+from expost.export import Exported, export
 from expost.report import report
 from expost.run import Run
 from expost.scores import Score
 from expost.search import SearchResult
 from expost.search import markdown as search_table
+from expost.sharing import pull, push
 from expost.training import Interrupted
 from expost.zoo import ZOO
 
@@ -40,6 +46,23 @@ def zoo() -> list[dict[str, Any]]:
 def data() -> list[dict[str, Any]]:
     """List the data sets that have names, and what can be read from disk."""
     return [to_json(entry) for entry in data_catalog()]
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
+) -> str:
+    """Print the script that makes a shell complete commands and options.
+
+    Args:
+        shell: Which shell.
+
+    Returns:
+        The script.
+    """
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        main(["--tyro-print-completion", shell])
+    return script.getvalue()
 
 
 def _print_zoo(rows: list[dict[str, Any]]) -> None:
@@ -95,6 +118,17 @@ def _print_ranking(ranking: list[tuple[str, Score]]) -> None:
     _console().print(table)
 
 
+def _print_exported(files: list[Exported]) -> None:
+    for file in files:
+        checked = "not compared" if file.difference is None else f"within {file.difference:.1g} of torch"
+        print(f"{file.path} ({checked})\n  {file.input}\n  {file.output}")
+
+
+def _print_doctor(report: dict[str, Any]) -> None:
+    for each in tables(report):
+        _console().print(each)
+
+
 def _print_search(result: SearchResult) -> None:
     print(search_table(result))
 
@@ -135,6 +169,52 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "report": (report, print),
     "optimize": (commands.optimize, _print_search),
     "reproduce": (reproduce, _print_table),
+    "push": (push, print),
+    "pull": (pull, _print_run),
+    "export": (export, _print_exported),
+    "doctor": (doctor, _print_doctor),
+    "completion": (completion, print),
+}
+
+#: What a person types: every command's help ends with these.
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "zoo": ("expost zoo", "expost zoo --json"),
+    "data": ("expost data",),
+    "train": (
+        "expost train rae-l2 --data mnist-5k --out runs/first",
+        "expost train vae --data photos/ --size 64 --out runs/photos --epochs 50",
+        "expost train grae --data expressions --out runs/strings",
+        "expost train cv-vae --data digits --out runs/cv --set latent.sigma=0.5 --dry-run",
+        "expost train rae-l2 --data mnist-5k --out runs/first --resume --epochs 50",
+    ),
+    "fit": (
+        "expost fit runs/first --density gmm --components 10",
+        "expost fit runs/first --density gmm --set covariance=diag",
+    ),
+    "sample": (
+        "expost sample runs/first -n 64 --out samples.png",
+        "expost sample runs/first -n 10000 --out samples.npy",
+    ),
+    "reconstruct": ("expost reconstruct runs/first --out reconstructions.png",),
+    "interpolate": ("expost interpolate runs/first --out paths.png --method spherical",),
+    "evaluate": ("expost evaluate runs/first", "expost evaluate runs/first --densities gmm kde --bootstrap 100"),
+    "rank": ("expost rank runs/* --score fid --of gmm",),
+    "score": ("expost score samples.npy --reference mnist-5k", "expost score generated/ --reference photos/"),
+    "optimize": ("expost optimize runs/strings --rounds 5", "expost optimize runs/molecules --objective qed"),
+    "reproduce": ("expost reproduce table1 --help",),
+    "report": ("expost report runs/first",),
+    "push": (
+        "expost push runs/first me/rae-digits --license mit --dry-run --out look",
+        "expost push runs/first me/rae-digits --license mit --private",
+    ),
+    "pull": ("expost pull me/rae-digits --out runs/theirs",),
+    "export": ("expost export runs/first --out onnx/",),
+    "doctor": ("expost doctor", "expost doctor --json"),
+    "completion": (
+        "expost completion bash > ~/.local/share/bash-completion/completions/expost",
+        "expost completion zsh > ~/.zfunc/_expost",
+        "expost completion fish > ~/.config/fish/completions/expost.fish",
+    ),
 }
 
 
@@ -148,8 +228,9 @@ def _as_json(result: Any) -> Any:
     return [_as_json(each) for each in result] if isinstance(result, list) else result
 
 
-def _command(function: Callable[..., Any], show: Callable[[Any], None]) -> Callable[..., None]:
+def _command(name: str, words: Sequence[str]) -> Callable[..., None]:
     """Wrap a command so that it prints its result, with the options that all commands share."""
+    function, show = COMMANDS[name]
 
     @functools.wraps(function)
     def run(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> None:
@@ -159,10 +240,13 @@ def _command(function: Callable[..., Any], show: Callable[[Any], None]) -> Calla
             sys.stdout.flush()
         except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (Exception, KeyboardInterrupt) as error:
+        except (Interrupted, KeyboardInterrupt) as stop:
+            print(_stopped(stop, words, options), file=sys.stderr)
+            raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
+        except Exception as error:
             if debug:
                 traceback.print_exc()
-            print(f"error: {_reason(error, options)}", file=sys.stderr)
+            print(f"error: {_reason(error)}", file=sys.stderr)
             raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
 
     shared = {
@@ -174,25 +258,32 @@ def _command(function: Callable[..., Any], show: Callable[[Any], None]) -> Calla
         parameters=[*signature.parameters.values(), *shared.values()], return_annotation=None
     )
     run.__annotations__ = hints | {"json": bool, "debug": bool, "return": None}
-    run.__doc__ = _document(function.__doc__ or "")
+    run.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
     del run.__wrapped__  # so that the signature and the text above are the ones that are read
     return run
 
 
-def _document(doc: str) -> str:
+def _document(doc: str, examples: Sequence[str]) -> str:
+    """Add the shared options and the examples to a command's description."""
     shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
     head, args, tail = doc.partition("    Args:\n")
+    shown = "".join(f"      {example}\n" for example in examples)
+    head = f"{head.rstrip()}\n\n    For example\n{shown}\n" if shown else head
     if not args:
-        return f"{doc}\n\n    Args:\n{shared}"
+        return f"{head.rstrip()}\n\n    Args:\n{shared}"
     described, returns, rest = tail.partition("\n    Returns:")
     return f"{head}{args}{described.rstrip()}\n{shared}{returns}{rest}"
 
 
-def _reason(error: BaseException, options: dict[str, Any]) -> str:
-    if isinstance(error, Interrupted):
-        return f"stopped, and saved; go on with the same command and --resume (the run is in {options.get('out')})"
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing was lost that was saved before"
+def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
+    out = options.get("out")
+    if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
+        return "stopped; what was saved before is kept"
+    again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
+    return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
+
+
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:  # without the number that str() puts in front
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -208,7 +299,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 for wrong usage, 1 for any other failure.
     """
-    subcommands = {name: _command(function, show) for name, (function, show) in COMMANDS.items()}
+    words = sys.argv[1:] if args is None else list(args)
+    subcommands = {name: _command(name, words) for name in COMMANDS}
     tyro.extras.subcommand_cli_from_dict(
         subcommands,
         prog="expost",

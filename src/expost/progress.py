@@ -1,13 +1,23 @@
-"""Progress on stderr: a bar with time left on a terminal, plain lines elsewhere. Results alone go to stdout."""
+"""Progress on stderr: a bar with time left on a terminal, plain lines elsewhere. Results alone go to stdout.
+
+A bar appears when its work has taken a second, and one at a time: work within work that has a bar shows none.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+#: Seconds before a bar appears.
+PATIENCE = 1.0
+#: Held by the work whose bar is on stderr, of which there is one.
+_SHOWN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -16,10 +26,13 @@ class Bar:
 
     progress: Progress
     task: TaskID
+    begun: float
 
     def advance(self, steps: int = 1, text: str = "") -> None:
         """Move on by `steps`, and show `text` behind the bar if there is any."""
         self.progress.advance(self.task, steps)
+        if not self.progress.live.is_started and time.monotonic() - self.begun > PATIENCE:
+            self.progress.start()
         if text:
             self.progress.update(self.task, text=text)
 
@@ -45,8 +58,14 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
         TextColumn("{task.fields[text]}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
-        yield Bar(shown, shown.add_task(title, total=total, completed=done, text=""))
+    free = _SHOWN.acquire(blocking=False)
+    shown = Progress(*columns, console=console, disable=not (free and console.is_terminal), transient=True)
+    try:
+        yield Bar(shown, shown.add_task(title, total=total, completed=done, text=""), time.monotonic())
+    finally:
+        shown.stop()
+        if free:
+            _SHOWN.release()
 
 
 def say(text: str) -> None:

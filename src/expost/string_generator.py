@@ -12,6 +12,7 @@ from expost.errors import DataError
 from expost.generator import Generator
 from expost.grammar.codec import Codec
 from expost.grammar.decode import most_frequent
+from expost.progress import progress
 from expost.seeding import SAMPLES, generator
 
 #: Codes that are decoded at once: bounds the logits in memory.
@@ -58,8 +59,10 @@ class StringGenerator:
         """
         source = generator(seed, SAMPLES, 1) if temperature else None
         found: list[str | None] = []
-        for logits in self._logits(z):
-            found += self.codec.decode(self.codec.generate(logits, temperature, source))
+        with progress("decoding strings", len(z)) as bar:
+            for logits in self._logits(z):
+                found += self.codec.decode(self.codec.generate(logits, temperature, source))
+                bar.advance(len(logits))
         return found
 
     def best_of(
@@ -81,10 +84,12 @@ class StringGenerator:
         """
         strings: list[str | None] = []
         shares: list[Tensor] = []
-        for logits in self._logits(z):
-            found = most_frequent(logits, k, self.codec, valid, temperature, source)
-            strings += found.strings
-            shares.append(found.valid)
+        with progress(f"decoding strings {k} times", len(z)) as bar:
+            for logits in self._logits(z):
+                found = most_frequent(logits, k, self.codec, valid, temperature, source)
+                strings += found.strings
+                shares.append(found.valid)
+                bar.advance(len(logits))
         return strings, float(torch.cat(shares).mean())
 
     def reconstruct(self, x: Tensor | Sequence[str]) -> list[str | None]:

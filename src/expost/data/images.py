@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from expost.data.examples import Array, Examples, Indices, Preprocess
 from expost.errors import DataError
+from expost.progress import progress
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 """What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""
@@ -72,8 +73,12 @@ class EncodedImages(Examples):
         encoded = self.source.encoded(indices[order])
         slots = iter(order)
         decode_chunk = partial(_decode, prep=prep)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with (
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            progress("reading images", len(indices)) as bar,
+        ):
             while block := list(islice(encoded, _BLOCK)):
+                bar.advance(len(block))
                 chunks = [block[start : start + _CHUNK] for start in range(0, len(block), _CHUNK)]
                 for chunk, images in zip(chunks, pool.map(decode_chunk, chunks), strict=True):
                     for (where, _), image in zip(chunk, images, strict=True):

@@ -21,6 +21,7 @@ from expost.densities.covariances import Covariance
 from expost.densities.kmeans import lloyd, plus_plus
 from expost.densities.linalg import LOG_2PI, ml_covariance
 from expost.errors import DataError
+from expost.progress import progress
 
 # Whitened residuals held at once. On a CPU 8 MB stays near the caches and is fastest; a GPU wants fewer, larger
 # launches.
@@ -245,20 +246,22 @@ def run(
     """
     components, trace, reseeded, converged = start, list[float](), 0, False
     fresh = fresh_components(x, start.weights.shape[0], covariance, regularization)
-    for _ in range(max_iter):
-        moments = collect(x, components, covariance)
-        trace.append(_finite_mean(moments.log_densities, len(trace)))
-        components, empty = maximize(components, moments, covariance, regularization)
-        if bool(empty.any()):
-            reseeded += int(empty.sum())
-            if reseeded > 10 * empty.shape[0]:
-                raise DataError(
-                    f"components keep emptying ({reseeded} times in {len(trace)} iterations); use fewer of them"
-                )
-            components = reseed(x, components, empty, moments.log_densities, fresh)
-        elif len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol:
-            converged = True
-            break
+    with progress("fitting a mixture, at most", max_iter) as bar:
+        for _ in range(max_iter):
+            bar.advance()
+            moments = collect(x, components, covariance)
+            trace.append(_finite_mean(moments.log_densities, len(trace)))
+            components, empty = maximize(components, moments, covariance, regularization)
+            if bool(empty.any()):
+                reseeded += int(empty.sum())
+                if reseeded > 10 * empty.shape[0]:
+                    raise DataError(
+                        f"components keep emptying ({reseeded} times in {len(trace)} iterations); use fewer of them"
+                    )
+                components = reseed(x, components, empty, moments.log_densities, fresh)
+            elif len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol:
+                converged = True
+                break
     trace.append(_finite_mean(log_density(x, components, covariance), len(trace)))
     return Result(components, trace, converged, reseeded)
 

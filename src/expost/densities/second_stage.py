@@ -14,10 +14,13 @@ from torch.nn.functional import linear
 from expost.densities.base import Density, Fit, draw_normal
 from expost.densities.checks import check_bool, check_float, check_int, check_seed
 from expost.errors import DataError, UsageError
+from expost.progress import progress
 
 # Where a learned gamma starts. From 1, the deviation of the standardized codes, codes without correlations never leave
 # the trivial solution, a decoder that ignores u.
 _FIRST_GAMMA = 0.3
+#: Layers at most, so that no damaged or hostile file can ask for a billion of them.
+DEEPEST = 100
 
 
 @final
@@ -85,6 +88,8 @@ class SecondStageVAE(Density):
         for name in ("width", "depth", "epochs", "batch_size", "patience"):
             check_int(name, getattr(self, name), minimum=1)
         check_float("lr", self.lr, minimum=0, above=True)
+        if self.depth > DEEPEST:
+            raise UsageError(f"depth={self.depth} is too deep; give at most {DEEPEST}")
         check_bool("noise", self.noise)
         check_seed(self.seed)
         if isinstance(self.kl_weight, str):
@@ -116,23 +121,25 @@ class SecondStageVAE(Density):
         optimizer = torch.optim.Adam(trained, lr=self.lr)
         best, best_epoch, waited = math.inf, 0, 0
         kept: dict[str, Tensor] = {}
-        for epoch in range(1, self.epochs + 1):
-            for batch in self._batches(training, generator):
-                loss = self._loss(batch, torch.randn(batch.shape, generator=generator).to(t.device), weights)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-            with torch.no_grad():
-                validation = self._loss(held_out, held_out_noise, weights).item()
-            if not math.isfinite(validation):
-                raise DataError(f"{self.name}: the loss is {validation} in epoch {epoch}; lower lr={self.lr:g}")
-            waited += 1
-            if validation < best:
-                best, best_epoch, waited = validation, epoch, 0
-                kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
-            elif waited >= self.patience:
-                optimizer.param_groups[0]["lr"] *= 0.5
-                waited = 0
+        with progress("training the second stage", self.epochs) as bar:
+            for epoch in range(1, self.epochs + 1):
+                bar.advance()
+                for batch in self._batches(training, generator):
+                    loss = self._loss(batch, torch.randn(batch.shape, generator=generator).to(t.device), weights)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                with torch.no_grad():
+                    validation = self._loss(held_out, held_out_noise, weights).item()
+                if not math.isfinite(validation):
+                    raise DataError(f"{self.name}: the loss is {validation} in epoch {epoch}; lower lr={self.lr:g}")
+                waited += 1
+                if validation < best:
+                    best, best_epoch, waited = validation, epoch, 0
+                    kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
+                elif waited >= self.patience:
+                    optimizer.param_groups[0]["lr"] *= 0.5
+                    waited = 0
         return kept, {
             "epochs": self.epochs,
             "best_epoch": best_epoch,

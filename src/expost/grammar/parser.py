@@ -22,6 +22,7 @@ from expost.grammar.packing import (
     index_type,
 )
 from expost.grammar.tables import number_characters, tables_of
+from expost.progress import progress
 
 CHUNK = 1024
 
@@ -157,14 +158,17 @@ class Parser:
 
         def chunk(first: int) -> list[Rejection]:
             part = slice(first, first + together)
-            return self._parse(strings[part], first, most, indices[part], ambiguous[part])
+            found = self._parse(strings[part], first, most, indices[part], ambiguous[part])
+            bar.advance()
+            return found
 
         firsts = range(0, len(strings), together)
-        if min(workers, len(firsts)) > 1:
-            with ThreadPoolExecutor(min(workers, len(firsts))) as pool:
-                rejected = [rejection for found in pool.map(chunk, firsts) for rejection in found]
-        else:
-            rejected = [rejection for first in firsts for rejection in chunk(first)]
+        with progress("parsing", len(firsts)) as bar:
+            if min(workers, len(firsts)) > 1:
+                with ThreadPoolExecutor(min(workers, len(firsts))) as pool:
+                    rejected = [rejection for found in pool.map(chunk, firsts) for rejection in found]
+            else:
+                rejected = [rejection for first in firsts for rejection in chunk(first)]
         if not rejected:
             return Parses(indices, np.arange(len(strings)), ambiguous, [])
         keep = np.ones(len(strings), dtype=np.bool_)

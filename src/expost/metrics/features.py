@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import RunningStatistics, Statistics
+from expost.progress import progress
 
 QUANTIZATION = "uint8; floats in [0, 1] by round(255 x), clamped to 0..255"
 
@@ -66,7 +67,11 @@ class Features(ABC):
             UsageError: for images of a shape that these features do not take, or a batch size below 1.
             DataError: for pixels that are NaN or far outside [0, 1].
         """
-        parts = [part.cpu() for part in self._batches(images, batch_size)]
+        parts = []
+        with progress(f"{self.name} features", len(images) if isinstance(images, Tensor) else 0) as bar:
+            for part in self._batches(images, batch_size):
+                parts.append(part.cpu())
+                bar.advance(len(part))
         return torch.cat(parts) if parts else torch.empty(0, self.dim)
 
     def statistics(self, images: Tensor | Iterable[Tensor], batch_size: int | None = None) -> Statistics:
@@ -78,8 +83,10 @@ class Features(ABC):
             DataError: for fewer than 2 images.
         """
         running = RunningStatistics(self.device if self.device.type == "cuda" else "cpu")
-        for part in self._batches(images, batch_size):
-            running.add(part)
+        with progress(f"{self.name} features", len(images) if isinstance(images, Tensor) else 0) as bar:
+            for part in self._batches(images, batch_size):
+                running.add(part)
+                bar.advance(len(part))
         return running.result()
 
     def _batches(self, images: Tensor | Iterable[Tensor], batch_size: int | None) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from expost.errors import DataError, UsageError
+from expost.progress import progress
 
 Canonical = Callable[[str], str | None]
 """Brings a string to standard form; None for an invalid one."""
@@ -66,7 +67,12 @@ def canonicalize(strings: Sequence[str | None], canonical: Canonical) -> list[st
         >>> canonicalize(["a", None, "?"], lambda text: text.upper() if text.isalpha() else None)
         ['A', None, None]
     """
-    forms = {text: canonical(text) for text in dict.fromkeys(strings) if isinstance(text, str)}
+    texts = [text for text in dict.fromkeys(strings) if isinstance(text, str)]
+    forms = {}
+    with progress("bringing strings to standard form", len(texts)) as bar:
+        for text in texts:
+            forms[text] = canonical(text)
+            bar.advance()
     return [None if text is None else forms.get(text) for text in strings]
 
 

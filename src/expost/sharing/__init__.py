@@ -1,0 +1,18 @@
+"""Sharing: trained runs as folders and as repositories of the Hugging Face Hub.
+
+A published run is a folder of these files, and nothing else in it is read:
+
+    config.json                 what was trained, without the paths of the machine that did
+    model.safetensors           the weights
+    densities/NAME.safetensors  fitted densities; fitted_on.json says on which weights
+    metrics.json                the scores of these weights, each with its protocol
+    README.md, *.png            the model card and its pictures, which loading does not need
+
+Loading reads JSON and safetensors only: no code, no pickle. The sizes that a configuration asks for are compared with
+the tensors that are there before anything of that size is made.
+"""
+
+from expost.sharing.loading import from_pretrained, pull
+from expost.sharing.publishing import push, save_pretrained
+
+__all__ = ["from_pretrained", "pull", "push", "save_pretrained"]

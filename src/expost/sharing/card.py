@@ -1,0 +1,239 @@
+"""The model card: what a published run says of itself, generated from the run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from expost.config import RunConfig, to_json
+from expost.data import DATASETS
+from expost.data.named_strings import STRING_DATASETS
+from expost.densities import Density
+from expost.errors import UsageError
+from expost.generator import Generator
+from expost.registry import Part
+from expost.scores import Score
+from expost.sharing.layout import public_name
+from expost.zoo import ZOO
+
+#: Licences are written as the Hub has them, for example apache-2.0 or cc-by-nc-4.0.
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What a person decides about the card.
+
+    Attributes:
+        license: Licence of the weights, as the Hub writes it, for example apache-2.0; None states none.
+        show_data: Whether test examples are shown beside their reconstructions.
+        densities: Which fitted densities are published; none given, all.
+    """
+
+    license: str | None = None
+    show_data: bool = False
+    densities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a licence that would break the card's header."""
+        if self.license is not None and not _LICENSE.fullmatch(self.license):
+            raise UsageError(f"license '{self.license}' is not written as on the Hub; for example apache-2.0, mit")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a card shows beside its words.
+
+    Attributes:
+        pictures: File name and caption of each picture, in order.
+        text: Lines of sampled strings.
+        note: Why there is nothing to show, or what is left out.
+    """
+
+    pictures: tuple[tuple[str, str], ...] = ()
+    text: tuple[str, ...] = ()
+    note: str = ""
+
+
+def model_card(
+    config: RunConfig, generator: Generator, scores: Sequence[Score], shown: Shown, options: CardOptions, source: str
+) -> str:
+    """Return the card's text, Markdown with a YAML header.
+
+    Args:
+        config: The run's configuration.
+        generator: Its model, with the densities that are published.
+        scores: The scores of its weights.
+        shown: Pictures and samples.
+        options: A person's decisions.
+        source: What `expost.from_pretrained` is to be given.
+    """
+    sections = [
+        _header(config, options),
+        _title(config),
+        _shown(shown),
+        _loading(config, generator, source),
+        _scores(scores),
+        _model(config, generator),
+        _densities(generator.densities),
+        _data(config),
+    ]
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+def _header(config: RunConfig, options: CardOptions) -> str:
+    from huggingface_hub import ModelCardData
+
+    rank = len(config.model.shape)
+    tags = ["expost", "autoencoder", "regularized-autoencoder", "ex-post-density-estimation", config.model.name]
+    kinds = {1: "tabular", 2: "strings", 3: "image-generation"}
+    name = config.data.name
+    repositories = [DATASETS[name].origin.repository] if name in DATASETS else []
+    data = ModelCardData(
+        library_name="expost",
+        license=options.license,
+        tags=[*tags, kinds[rank]],
+        datasets=[repository for repository in repositories if repository] or None,
+        pipeline_tag="unconditional-image-generation" if rank == 3 else None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _title(config: RunConfig) -> str:
+    model = config.model.name
+    summary = f" ({ZOO[model].summary})" if model in ZOO else ""
+    return (
+        f"# {_plain(model)} on {_plain(public_name(config.data.name))}\n\n"
+        f"An autoencoder{summary}, and densities fitted on its codes after training (ex post), from which new examples "
+        "are drawn: Ghosh, Sajjadi, Vergari, Black and Schölkopf, *From Variational to Deterministic Autoencoders*, "
+        "ICLR 2020."
+    )
+
+
+def _shown(shown: Shown) -> str:
+    parts = [f"![{caption}]({name})\n\n*{caption}*" for name, caption in shown.pictures]
+    if shown.text:
+        fence = "`" * max(3, 1 + max(len(run) for run in re.findall("`*", "\n".join(shown.text))))
+        parts.append("\n".join([fence, *(line.replace("\n", " ") for line in shown.text), fence]))
+    return "\n\n".join([*parts, *([shown.note] if shown.note else [])])
+
+
+def _loading(config: RunConfig, generator: Generator, source: str) -> str:
+    name = {1: "rows", 2: "strings", 3: "images"}[len(config.model.shape)]
+    last = f"{name} = generator.sample(64)" if generator.densities else f"{name} = generator.decode(codes)"
+    code = f"import expost\ngenerator = expost.from_pretrained({source!r})\n{last}"
+    return f"## How to load\n\n`pip install expost`, then\n\n```python\n{code}\n```"
+
+
+def _scores(scores: Sequence[Score]) -> str:
+    if not scores:
+        return ""
+    subjects = list(dict.fromkeys(score.of for score in scores))
+    rows = []
+    for name in dict.fromkeys(score.name for score in scores):
+        values = {score.of: _value(score) for score in scores if score.name == name}
+        rows.append([_plain(name), *(values.get(subject, "") for subject in subjects)])
+    protocols: dict[str, list[str]] = {}
+    for score in scores:
+        card = json.dumps(to_json(score.card), indent=2, ensure_ascii=False)
+        protocols.setdefault(card, []).append(f"{score.name} of {score.of}")
+    details = [f"{_plain(', '.join(names))}:\n\n```json\n{card}\n```" for card, names in protocols.items()]
+    return "\n\n".join(
+        [
+            "## Scores",
+            _table(["score", *map(_plain, subjects)], rows),
+            "Scores of other models compare with these only if they were computed in the same way (`expost rank`).",
+            "<details>\n<summary>How each score was computed</summary>",
+            *details,
+            "</details>",
+        ]
+    )
+
+
+def _value(score: Score) -> str:
+    spread = f" ± {score.error:.2g}" if score.error is not None else ""
+    interval = f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]" if score.interval is not None else ""
+    return f"{score.value:.4g}{spread}{interval}"
+
+
+def _model(config: RunConfig, generator: Generator) -> str:
+    model, training = config.model, config.training
+    assert generator.module is not None
+    parameters = sum(parameter.numel() for parameter in generator.module.parameters())
+    rows: list[tuple[str, Any]] = [
+        ("shape of an example", "x".join(map(str, model.shape))),
+        ("dimensions of a code", model.latent_dim),
+        ("network", f"{model.network}, width {model.width}, {parameters:,} parameters"),
+        ("latent", _part(model.latent)),
+        ("penalty", f"{_part(model.penalty)}, weight {model.beta:g}"),
+        ("decoder regularizer", f"{_part(model.regularizer)}, weight {model.regularizer_weight:g}"),
+        ("reconstruction", model.reconstruction.name),
+        ("training", f"at most {training.epochs} epochs in batches of {training.batch_size}, Adam, lr {training.lr:g}"),
+        ("seed", training.seed),
+        ("precision", training.precision),
+        ("preset", config.preset),
+        ("expost", config.version),
+    ]
+    if config.data.codec is not None:
+        rows.insert(1, ("codec", f"{config.data.codec.name}, {model.shape[0]} symbols a row"))
+    return f"## Model\n\n{_table(['', ''], [[name, _plain(str(value))] for name, value in rows])}"
+
+
+def _part(part: Part) -> str:
+    options = {name: value for name, value in part.options.items() if not isinstance(value, list | dict)}
+    return part.name + (f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else "")
+
+
+def _densities(densities: dict[str, Density]) -> str:
+    if not densities:
+        return ""
+    rows = []
+    for name, density in densities.items():
+        facts = density.statistics
+        fit = facts.get("log_likelihood")
+        rows.append([name, f"{facts['n']:,}", f"{fit:.4g}" if isinstance(fit, float) else ""])
+    table = _table(["density", "fitted on codes", "mean log-likelihood of them, nats"], rows)
+    return f"## Densities\n\n{table}"
+
+
+def _data(config: RunConfig) -> str:
+    name = config.data.name
+    terms = _terms(name)
+    limit = f", at most {config.data.limit:,} examples of each split" if config.data.limit is not None else ""
+    digest = f" SHA-256 of the splits: `{config.data.fingerprint}`." if config.data.fingerprint else ""
+    lines = [f"## Data\n\n{_plain(public_name(name))}{limit}.{digest}"]
+    if terms:
+        lines.append(f"Licence of the data, which may bind what is made from them: {_plain(terms)}.")
+    return "\n\n".join(lines)
+
+
+def _terms(name: str) -> str:
+    if name in DATASETS:
+        return DATASETS[name].licence
+    return STRING_DATASETS[name].licence if name in STRING_DATASETS else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Return text in which nothing is Markdown, HTML or the end of a table's cell."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def codes_between(a: torch.Tensor, b: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return points from each row of `a` to that of `b`, both ends included, shape (N * steps, d).
+
+    Example:
+        >>> codes_between(torch.zeros(1, 1), torch.ones(1, 1), 3).flatten().tolist()
+        [0.0, 0.5, 1.0]
+    """
+    weights = torch.linspace(0, 1, steps)[None, :, None]
+    return torch.lerp(a[:, None], b[:, None], weights).flatten(0, 1)

@@ -1,0 +1,194 @@
+"""What a published run consists of, and how one from anywhere is opened without trusting it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from expost.autoencoder import build
+from expost.config import RunConfig, run_config_from_json
+from expost.data import DATASETS
+from expost.data.named_strings import STRING_DATASETS
+from expost.densities import DENSITIES
+from expost.errors import DataError
+from expost.generator import Generator
+from expost.latents import LATENTS
+from expost.networks import NETWORKS
+from expost.registry import construct
+from expost.run import Run
+from expost.store import read_json
+from expost.string_generator import StringGenerator
+
+CONFIG, WEIGHTS, SCORES, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
+FITTED_ON = "densities/fitted_on.json"
+PICTURES = SAMPLES, INTERPOLATIONS, RECONSTRUCTIONS = "samples.png", "interpolations.png", "reconstructions.png"
+
+#: Bytes of JSON that are read at most: a grammar of thousands of rules and the scores of many protocols fit.
+LARGEST_JSON = 8_000_000
+#: Entries of a list among a part's options at most; the longest lists are the groups of a codec's symbols.
+LONGEST_LIST = 16_384
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def density_file(name: str) -> str:
+    """Return where a published run has a density."""
+    return f"densities/{name}.safetensors"
+
+
+def known_files() -> tuple[str, ...]:
+    """Return the names of all files that are ever fetched or copied; a repository has no say in them."""
+    return (CONFIG, WEIGHTS, SCORES, FITTED_ON, *(density_file(name) for name in DENSITIES))
+
+
+def open_untrusted(folder: Path) -> Run:
+    """Open a published run and check that its configuration and its weights belong together.
+
+    Nothing of a size that the configuration alone decides is made: networks are built without memory (on torch's meta
+    device) and compared with the shapes in the header of the weights' file.
+
+    Raises:
+        DataError: if a file is missing or damaged, or asks for what is not there.
+    """
+    path = folder / CONFIG
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} holds no expost model: it has no {name}; give a folder or repository that has")
+    for name in (CONFIG, SCORES, FITTED_ON):
+        if (folder / name).is_file() and (folder / name).stat().st_size > LARGEST_JSON:
+            raise DataError(f"{folder / name} is larger than {LARGEST_JSON:,} bytes, and is not read")
+    try:
+        config = run_config_from_json(read_json(path), path)
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply for a run's configuration; it is not read") from None
+    if config.own_networks:
+        raise DataError(
+            f"{folder} needs its maker's own networks, whose code is not part of it; with that code at hand use "
+            "expost.Run.open(folder, networks=(encoder, decoder))"
+        )
+    _check_sizes(config, _shapes(folder / WEIGHTS), path)
+    return Run(folder, config)
+
+
+def load(run: Run, device: str) -> Generator | StringGenerator:
+    """Load the model and the densities of a run that `open_untrusted` has opened.
+
+    Raises:
+        DataError: if weights are not finite, or a density is of another model, or the codec does not fit.
+    """
+    config = run.config
+    strings = run.string_generator(device) if config.data.codec is not None else None
+    generator = strings.generator if strings else run.generator(device)
+    assert generator.module is not None
+    for name, tensor in generator.module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError(f"{run.folder / WEIGHTS}: tensor '{name}' is not finite; the file is damaged")
+    for name, density in generator.densities.items():
+        if density.dim != config.model.latent_dim:
+            raise DataError(
+                f"{run.folder / density_file(name)} is of codes with {density.dim} dimensions, the model's have "
+                f"{config.model.latent_dim}; fit it again"
+            )
+    if strings and (strings.codec.length, strings.codec.size) != config.model.shape:
+        raise DataError(
+            f"{run.folder / CONFIG}: the codec makes rows of shape {(strings.codec.length, strings.codec.size)}, the "
+            f"model takes {config.model.shape}; restore it"
+        )
+    return strings or generator
+
+
+def _shapes(path: Path) -> Shapes:
+    """Read the tensors' shapes from a file's header, which safetensors checks against the file's size."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); fetch it again") from None
+
+
+def _check_sizes(config: RunConfig, shapes: Shapes, path: Path) -> None:
+    """Compare what a configuration asks for with the tensors there are, from the cheapest check to the full one.
+
+    Raises:
+        DataError: naming the first difference.
+    """
+    model = config.model
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    for name, value in (
+        ("shape", max(model.shape, default=0)),
+        ("width", model.width),
+        ("latent_dim", model.latent_dim),
+    ):
+        if not value <= numbers:
+            raise DataError(f"{path}: {name} is {value}, but {WEIGHTS} holds {numbers:,} numbers in all; restore it")
+    for slot in (model.latent, model.penalty, model.regularizer, model.reconstruction, model.prior):
+        for values in _lists(slot.options if slot else {}):
+            if len(values) > min(LONGEST_LIST, max(64, *model.shape)):
+                raise DataError(f"{path}: an option of '{slot and slot.name}' has {len(values):,} entries; restore it")
+    codec = config.data.codec
+    if codec is not None and codec.options.get("length") != model.shape[0]:
+        raise DataError(f"{path}: codec and model differ in length; restore it")
+    try:
+        with torch.device("meta"):
+            spatial = LATENTS[model.latent.name].spatial
+            # before anything runs: how long a recurrent network takes depends on the length, which is checked here
+            networks = NETWORKS[model.network](model.shape, model.latent_dim, model.width, spatial)
+            for part, network in zip(("encoder", "decoder"), networks, strict=True):
+                _compare(_plain({f"{part}.{k}": v for k, v in _own(network).items()}), _plain(shapes), path)
+            wanted = _own(build(model))
+        if model.prior is not None:
+            construct(DENSITIES, model.prior)
+    except (ValueError, RuntimeError, OverflowError, MemoryError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} describes no model that can be built: {' '.join(str(error).split())[:300]}") from None
+    _compare(wanted, shapes, path)
+    if left := sorted(shapes.keys() - wanted.keys()):
+        raise DataError(f"{path.with_name(WEIGHTS)} has tensor '{left[0]}', which the model of {CONFIG} has not")
+
+
+def _own(module: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _plain(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Name reparametrised weights as they are named without."""
+    return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): shape for name, shape in shapes.items()}
+
+
+def _compare(wanted: Shapes, found: Shapes, path: Path) -> None:
+    for name, shape in wanted.items():
+        if found.get(name) != shape:
+            has = f"has {found[name]}" if name in found else "has none"
+            raise DataError(f"{path} asks for tensor '{name}' of shape {shape}, but {WEIGHTS} {has}; restore it")
+
+
+def _lists(value: Any) -> Iterator[list[Any] | tuple[Any, ...]]:
+    if isinstance(value, Mapping):
+        for each in value.values():
+            yield from _lists(each)
+    elif isinstance(value, list | tuple):
+        yield value
+        for each in value:
+            yield from _lists(each)
+
+
+def public_name(name: str) -> str:
+    """Return a data set's name; of a path only its last part, since the rest tells of somebody's machine.
+
+    Example:
+        >>> public_name("mnist-5k"), public_name("/home/me/secret/cats.npz"), public_name("/home/me/mnist-5k")
+        ('mnist-5k', 'cats.npz', 'mnist-5k (own files)')
+    """
+    if name in DATASETS or name in STRING_DATASETS:
+        return name
+    last = os.path.basename(name.replace("\\", "/").rstrip("/")) or "unnamed"
+    return f"{last} (own files)" if last in DATASETS or last in STRING_DATASETS else last

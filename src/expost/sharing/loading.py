@@ -1,0 +1,89 @@
+"""Loading published runs, from a folder or from the Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from expost.commands.arguments import Output
+from expost.errors import UsageError
+from expost.generator import Generator
+from expost.run import Run
+from expost.sharing.layout import CARD, known_files, load, open_untrusted
+from expost.store import replacing
+from expost.string_generator import StringGenerator
+
+
+def from_pretrained(
+    source: str | Path, revision: str | None = None, device: str = "auto", offline: bool = False
+) -> Generator | StringGenerator:
+    """Load a published model, ready to encode, decode and sample.
+
+        generator = expost.from_pretrained("user/repo")
+        images = generator.sample(64)
+
+    The data it was trained on are not needed. A folder is read without any network. What is loaded cannot run code.
+
+    Args:
+        source: A folder (a run's folder, or what `save_pretrained` wrote), or else a repository of the Hub, user/name.
+        revision: Branch, tag or commit of the repository; its main branch unless given.
+        device: auto, cpu, cuda or mps.
+        offline: Take the repository from the local cache, without asking the Hub.
+
+    Returns:
+        A `Generator` with its densities; a `StringGenerator` for runs of strings.
+
+    Raises:
+        DataError: if it is not there, damaged, of a newer format, or inconsistent.
+        UsageError: for a revision of a folder, or what is neither a folder nor a repository's name.
+    """
+    return load(open_untrusted(_locate(source, revision, offline)), device)
+
+
+def pull(
+    source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="REPO|FOLDER")],
+    out: Output,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Run:
+    """Fetch a published run into a folder, where all commands take it as a run.
+
+    Commands that need its data need them on this machine, under the same name.
+
+    Args:
+        source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
+        out: The run's folder, new or empty.
+        revision: Branch, tag or commit of the repository; its main branch unless given.
+        offline: Take it from the local cache, without asking the Hub.
+
+    Returns:
+        The run.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already; choose another --out")
+    found = _locate(source, revision, offline)
+    load(open_untrusted(found), "cpu")  # what cannot be used is refused before anything is written
+    for name in (*known_files(), CARD):
+        if (found / name).is_file():
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(found / name, temporary)
+    return Run.open(folder)
+
+
+def _locate(source: str | Path, revision: str | None, offline: bool) -> Path:
+    """Return the folder that holds the run, after fetching it if it is a repository."""
+    path = Path(os.path.expanduser(source))  # Path.expanduser fails for an unknown user
+    if str(source) and path.is_dir():
+        if revision is not None:
+            raise UsageError(f"{path} is a folder, which has no revision '{revision}'; leave it out")
+        return path
+    if isinstance(source, Path) or path.is_absolute() or path.exists() or str(source).startswith((".", "~")):
+        raise UsageError(f"{source} is no folder; give a run's folder, or a repository's name: user/name")
+    from expost.sharing.hub import download  # huggingface_hub takes a while to import, and a folder needs none of it
+
+    return download(str(source), revision, offline)

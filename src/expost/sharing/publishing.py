@@ -1,0 +1,262 @@
+"""Publishing runs: the folder, its pictures and its card, and the upload."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from PIL import Image
+
+from expost.commands.arguments import Output, RunLike, open_run
+from expost.config import to_json
+from expost.densities import DENSITIES
+from expost.errors import DataError, UsageError
+from expost.generator import Generator
+from expost.grammar.codec import CODECS
+from expost.pictures import grid, pairs, to_bytes
+from expost.progress import progress
+from expost.registry import construct
+from expost.run import Run
+from expost.scores import Score, score_from_json
+from expost.sharing.card import CardOptions, Shown, codes_between, model_card
+from expost.sharing.layout import (
+    CARD,
+    CONFIG,
+    FITTED_ON,
+    INTERPOLATIONS,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    SCORES,
+    WEIGHTS,
+    density_file,
+    public_name,
+)
+from expost.store import read_json, replacing, write_json, write_text
+from expost.string_generator import StringGenerator
+
+#: Bytes of a picture at most.
+LARGEST_PICTURE = 300_000
+#: Sampled strings on a card.
+STRINGS = 20
+
+
+def save_pretrained(
+    run: RunLike,
+    out: Output,
+    license: str | None = None,
+    show_data: bool = False,
+    densities: tuple[str, ...] = (),
+) -> Path:
+    """Write a run as a folder to share, with its model card; nothing is uploaded.
+
+    Args:
+        run: The run.
+        out: Folder, new or empty.
+        license: Licence of the weights as the Hub writes it, for example apache-2.0.
+        show_data: Show test examples beside their reconstructions, if the data may be shown.
+        densities: Which fitted densities to publish; all unless given.
+
+    Returns:
+        The folder.
+    """
+    folder = _fresh(out)
+    write_published(open_run(run), folder, CardOptions(license, show_data, densities), folder.name)
+    return folder
+
+
+def _fresh(out: Path | str) -> Path:
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already; choose another folder")
+    return folder
+
+
+def push(
+    run: RunLike,
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
+    private: bool = False,
+    license: str | None = None,
+    show_data: bool = False,
+    densities: tuple[str, ...] = (),
+    dry_run: bool = False,
+    out: Output | None = None,
+) -> str:
+    """Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.
+
+    The data stay here, and so does the path they are at. Log in before: hf auth login.
+
+    Args:
+        run: The run.
+        repository: user/name; made if it does not exist.
+        private: A new repository is private.
+        license: Licence of the weights as the Hub writes it, for example apache-2.0.
+        show_data: Show test examples beside their reconstructions, if the data may be shown.
+        densities: Which fitted densities to publish; all unless given. A kde consists of the training examples' codes.
+        dry_run: Write what would be uploaded to --out, and stop.
+        out: With --dry-run: a folder, new or empty.
+
+    Returns:
+        The address of the upload, or the folder of a dry run.
+    """
+    if dry_run != (out is not None):
+        raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
+    options = CardOptions(license, show_data, densities)
+    opened = open_run(run)
+    from expost.sharing.hub import check_name, upload  # huggingface_hub takes a while to import
+
+    check_name(repository)
+    if out is not None:
+        folder = _fresh(out)
+        write_published(opened, folder, options, repository)
+        return str(folder)
+    check_publishable(opened, options)
+    return upload(opened, repository, private, options)
+
+
+def check_publishable(run: Run, options: CardOptions) -> None:
+    """Refuse a run that nobody else could load, and densities that it has not.
+
+    Raises:
+        UsageError: for a run with networks of one's own, or a density that is not fitted.
+        DataError: if there are no weights.
+    """
+    if run.config.own_networks:
+        raise UsageError(
+            f"{run.folder} was trained with your own networks, and loading never runs code from a download; "
+            "share their code and the folder in another way"
+        )
+    if not (run.folder / WEIGHTS).is_file():
+        raise DataError(f"{run.folder} has no trained weights yet; train it first: expost train ... --resume")
+    for name in options.densities:
+        _ = DENSITIES[name]
+        if not (run.folder / density_file(name)).is_file():
+            raise UsageError(f"density '{name}' is not fitted; fit it first: expost fit {run.folder} --density {name}")
+
+
+def write_published(run: Run, folder: Path, options: CardOptions, source: str) -> None:
+    """Write everything of a published run to a folder.
+
+    Args:
+        run: The run.
+        folder: Where to.
+        options: What a person decides.
+        source: What the card tells others to load.
+
+    Raises:
+        UsageError: as `check_publishable`, or if the folder is the run's own.
+        DataError: if data are to be shown and are not here.
+    """
+    check_publishable(run, options)
+    if folder.resolve() == run.folder.resolve():
+        raise UsageError(f"{folder} is the run's own folder; choose another")
+    generator = run.generator("cpu")
+    chosen = [name for name in generator.densities if name in (options.densities or DENSITIES)]
+    generator.densities = {name: generator.densities[name] for name in chosen}
+    for name in options.densities:
+        if name not in chosen:
+            raise UsageError(f"density '{name}' was fitted before the weights changed; fit it again")
+    shared = replace(run.config, data=replace(run.config.data, name=public_name(run.config.data.name)))
+    scores = _scores(run)
+    with progress("writing", 4) as bar:
+        shown = _show(run, generator, options, folder)
+        bar.advance()
+        _copy(run.folder / WEIGHTS, folder / WEIGHTS)
+        bar.advance()
+        for name in chosen:
+            _copy(run.folder / density_file(name), folder / density_file(name))
+        if chosen:
+            write_json(folder / FITTED_ON, dict.fromkeys(chosen, run.weights_hash()))
+        bar.advance()
+        if scores:
+            write_json(folder / SCORES, {"format": 1, "scores": [to_json(score) for score in scores]})
+        write_text(folder / CARD, model_card(shared, generator, scores, shown, options, source))
+        write_json(folder / CONFIG, to_json(shared))  # last: with it the folder is a run
+        bar.advance()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _scores(run: Run) -> list[Score]:
+    """Return the saved scores of these weights, without the data's path."""
+    path = run.folder / SCORES
+    if not path.is_file():
+        return []
+    record = read_json(path)
+    saved = record.get("scores") if isinstance(record, dict) else None
+    if not isinstance(saved, list):
+        raise DataError(f"{path} does not hold scores; move it away, or evaluate the run anew")
+    name = run.config.data.name
+    weights = run.weights_hash()
+    scores = [score_from_json(_renamed(each, name, public_name(name))) for each in saved]
+    return [score for score in scores if score.card.model == weights]
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(old, new) if old != new else value
+    if isinstance(value, dict):
+        return {key: _renamed(each, old, new) for key, each in value.items()}
+    return [_renamed(each, old, new) for each in value] if isinstance(value, list) else value
+
+
+def _show(run: Run, generator: Generator, options: CardOptions, folder: Path) -> Shown:
+    codec, shape = run.config.data.codec, run.config.model.shape
+    name = generator.density().name if generator.densities else None
+    drawable = len(shape) == 3 and shape[0] in (1, 3, 4)
+    show_data = options.show_data and (drawable or codec is not None)
+    test = run.data().test.x if show_data else torch.empty(0)
+    if codec is not None:
+        strings = StringGenerator(generator, construct(CODECS, codec))
+        lines: list[str] = []
+        if name is not None:
+            drawn = (text for text in strings.sample(3 * STRINGS, name) if text is not None)
+            lines += [f"sampled from {name}:", *list(dict.fromkeys(drawn))[:STRINGS]]
+        if show_data:
+            back = zip(strings.codec.decode(test[:STRINGS]), strings.reconstruct(test[:STRINGS]), strict=True)
+            lines += ["test examples -> their reconstructions:", *(f"{a} -> {b or '(no end)'}" for a, b in back)]
+        return Shown(text=tuple(lines))
+    if not drawable:
+        return Shown(note="Examples are vectors; there is nothing to picture." if len(shape) == 1 else "")
+    pictures = []
+    if name is not None:
+        images = generator.sample(64, name, seed=0)
+        _save(lambda n: grid(images[:n]), (64, 49, 36, 25, 16, 9, 4, 1), folder / SAMPLES)
+        pictures.append((SAMPLES, f"Samples from {name}, the first of seed 0"))
+        ends = generator.density(name).sample(16, generator=torch.Generator().manual_seed(0)).cpu()
+        paths = generator.decode(codes_between(ends[:8], ends[8:], 8))
+        _save(lambda n: grid(paths[: 8 * n], 8), (8, 6, 4, 2, 1), folder / INTERPOLATIONS)
+        pictures.append((INTERPOLATIONS, f"Paths between codes drawn from {name}, a row each"))
+    if show_data:
+        back_images = to_bytes(generator.reconstruct(test[:40]))
+        _save(
+            lambda n: pairs(test[:n], back_images[:n], min(n, 10)),
+            (40, 20, 10, 5, 2, 1),
+            folder / RECONSTRUCTIONS,
+        )
+        pictures.append((RECONSTRUCTIONS, "Test examples, and below each its reconstruction"))
+    return Shown(tuple(pictures), note="" if pictures else "No density is fitted on the codes.")
+
+
+def _save(draw: Callable[[int], Image.Image], counts: tuple[int, ...], path: Path) -> None:
+    """Write the picture of as many examples as fit into the largest size."""
+    for data in _encoded(draw, counts):
+        if len(data) <= LARGEST_PICTURE:
+            break
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _encoded(draw: Callable[[int], Image.Image], counts: tuple[int, ...]) -> Iterator[bytes]:
+    for count in counts:
+        buffer = io.BytesIO()
+        draw(count).save(buffer, "PNG", optimize=True)
+        yield buffer.getvalue()

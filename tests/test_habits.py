@@ -1,0 +1,130 @@
+"""Habits: help with examples, completion, progress, and what Ctrl-C leaves behind."""
+
+import contextlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from expost import cli
+from expost import progress as module
+from expost.cli import COMMANDS, EXAMPLES
+from expost.progress import progress
+
+PROGRAM = [sys.executable, "-m", "expost.cli"]
+
+
+def printed(words, capsys):
+    with contextlib.suppress(SystemExit):
+        cli.main(words)
+    return capsys.readouterr().out
+
+
+def test_every_command_has_examples():
+    assert set(EXAMPLES) == set(COMMANDS)
+    for name, lines in EXAMPLES.items():
+        assert all(line.split()[:2] == ["expost", name] for line in lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_examples(name, capsys):
+    shown = printed([name, "--help"], capsys)
+    for line in EXAMPLES[name]:
+        assert any(each.strip() == line for each in shown.splitlines())
+
+
+def test_completion_completes_in_bash(capsys, tmp_path):
+    script = tmp_path / "expost.bash"
+    script.write_text(printed(["completion", "bash"], capsys))
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash on this machine")
+    ask = (
+        "source {script}; f=$(complete -p expost | sed 's/.*-F \\([^ ]*\\) .*/\\1/');"
+        "COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ));"
+        '$f expost "${{COMP_WORDS[-1]}}" "${{COMP_WORDS[-2]}}"; echo "${{COMPREPLY[@]}}"'
+    )
+    for words, expected in (("expost do", {"doctor"}), ("expost push --pri", {"--private"})):
+        command = ask.format(script=script, words=words)
+        found = subprocess.run([bash, "-c", command], capture_output=True, text=True, check=True)
+        assert set(found.stdout.split()) == expected
+    for shell in ("zsh", "fish"):
+        assert "doctor" in printed(["completion", shell], capsys)
+
+
+def lines_of(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_says_how_to_go_on_and_that_works(tmp_path, number):
+    folder = tmp_path / "a run"
+    words = ["train", "ae", "--data", "digits", "--out", str(folder), "--epochs", "100000", "--no-tensorboard"]
+    process = subprocess.Popen([*PROGRAM, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    begun = time.monotonic()
+    while lines_of(folder) < 2 and process.poll() is None and time.monotonic() - begun < 60:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    last = err.strip().splitlines()[-1]
+    assert last == f"stopped, and saved; go on with: {shlex.join(['expost', *words, '--resume'])}"
+    done = lines_of(folder)
+    again = shlex.split(last.partition("go on with: ")[2])[1:]
+    process = subprocess.Popen([*PROGRAM, *again], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    begun = time.monotonic()
+    while lines_of(folder) < done + 2 and process.poll() is None and time.monotonic() - begun < 60:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert f"epoch {done + 1}/100000" in err  # not from the beginning
+    assert err.strip().splitlines()[-1] == last  # --resume is not written twice
+
+
+def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "zoo", (stop, print))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["zoo"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped; what was saved before is kept\n"
+
+
+class Terminal(Console):
+    """A console that takes a file for a terminal."""
+
+    def __init__(self, stderr=False):
+        super().__init__(stderr=stderr, force_terminal=True, width=100)
+
+
+def test_a_bar_appears_when_work_takes_long_and_one_at_a_time(monkeypatch, capsys):
+    monkeypatch.setattr(module, "Console", Terminal)
+    with progress("quick", 2) as bar:
+        bar.advance()
+    assert "quick" not in capsys.readouterr().err
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    with progress("outer", 2) as bar:
+        time.sleep(0.01)
+        bar.advance()
+        with progress("inner", 2) as nested:
+            time.sleep(0.01)
+            nested.advance()
+            assert not nested.progress.live.is_started
+        time.sleep(0.2)
+    shown = capsys.readouterr().err
+    assert "outer" in shown
+    assert "inner" not in shown
+    assert "1/2" in shown
+    with progress("after", 1) as bar:  # the place on stderr is free again
+        time.sleep(0.01)
+        bar.advance()
+        assert bar.progress.live.is_started
