@@ -181,7 +181,7 @@ STRINGS = (
     StringSetting(math.inf, 56, "gru-molecules", 501, batch_size=500, epochs=100, lr=1e-3),
 )
 #: Weights of latent penalty and decoder regularizer on strings, in paper form, by family; for a cross-entropy in nats.
-#: That of the VAEs makes the objective the evidence bound; the others are ours, see results/.
+#: That of the VAEs makes the objective the evidence bound; the others are ours, and have not been tuned.
 _STRING_WEIGHTS = {"rae": (1e-2, 1e-5), "vae": (1.0, 0.0), "wae": (10.0, 0.0), "none": (1.0, 0.0)}
 
 #: Sides of the images that the convolutional networks take, in pixels.
@@ -322,7 +322,8 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     width, network = (32, setting.network) if convolutional else (256, "mlp")
     model, training = _resolve(name, shape, setting, width, network, latent_dim, published=False)
     if convolutional and model.regularizer.name == "gradient-penalty":
-        # unbiased on any part of a batch, and twice as fast a step; see results/gradient_penalty.md
+        # A part of a batch costs a part of the time, and its expectation is the whole's but for batch norm, which then
+        # takes the statistics of the part. `benchmarks/train_step.py` has the times.
         model = replace(model, regularizer=Part("gradient-penalty", {"fraction": 0.25}))
     return model, replace(training, epochs=25, lr=1e-3, precision="bf16" if convolutional else "float32")
 

@@ -131,7 +131,8 @@ class GradientPenalty(Regularizer):
             (one Jacobian-vector product, float32), or `exact` (one product per latent dimension; with batch norm in
             training mode one per latent dimension and example: for small cases and tests).
         fraction: The part of each batch that the penalty is computed on, in (0, 1]. Batches are in random order, so any
-            part has the same expectation; the cost falls with it.
+            part has the same expectation, and the cost falls with it. With batch norm in training mode the statistics
+            are those of the part.
 
     Example:
         >>> decoder = nn.Linear(2, 3, bias=False)
