@@ -71,7 +71,8 @@ def test_a_finished_table_is_not_done_again_and_a_deleted_cell_is_redone_alone(t
     assert {path.parent.name for path in changed} == {"vae-0"}
 
 
-def test_another_density_makes_its_cells_anew(table):
+def test_another_density_makes_its_cells_anew(table, tmp_path):
+    table = shutil.copytree(table, tmp_path / "table")
     record = json.loads((table / "table.json").read_text())
     before = columns(record["rows"]["rae"])["GMM"][0]
     fit(table / "runs" / "rae-0", "gmm", components=2)
