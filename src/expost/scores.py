@@ -14,7 +14,7 @@ from expost.errors import DataError, UsageError
 SUBJECT = ("model", "density")
 #: Scores of which more is better.
 HIGHER_IS_BETTER = frozenset(
-    {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood", "authenticity"}
+    {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood"}
     | {"accuracy", "validity-greedy", "validity-sampled", "validity-best-of-k", "uniqueness", "novelty"}
     | {"internal-diversity", "scaffold-diversity", "mean-qed", "mean-plogp", "regression-log-likelihood"}
 )
@@ -24,8 +24,11 @@ LOWER_IS_BETTER = frozenset(
     | {"truncated", "mean-sa", "fcd", "expression-score", "best-expression-score", "regression-rmse"}
     | {"kl-from-normal", "frechet-from-normal"}
 )
-#: Scores without a better end, which describe: `copying` far below 0 is copying, far above 0 underfitting.
-UNRANKED = frozenset(("copying", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp"))
+#: Scores without a better end, which describe: `copying` far below 0 is copying, far above 0 underfitting;
+#: `authenticity` is 0 for copies and 1 for samples that are far off.
+UNRANKED = frozenset(
+    ("copying", "authenticity", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp")
+)
 
 
 @dataclass(frozen=True)

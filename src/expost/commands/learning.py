@@ -247,4 +247,4 @@ def _labels(data: Data, by: str, bins: int | None) -> tuple[Tensor, Tensor, int 
     texts = data.codec.decode(data.train.x)
     values = torch.from_numpy(properties(texts, (by,))[by])
     kept = values.isfinite().nonzero().flatten()
-    return values[kept], kept, bins or 5
+    return values[kept], kept, 5 if bins is None else bins
