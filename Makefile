@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test bench wheel clean
+.PHONY: demo test bench docs wheel clean
 
 demo: $(VENV)/.core
 	rm -rf $(RUN)
@@ -28,6 +28,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]'
 	for script in train_step encode mixture frechet sample end_to_end parse decode; do \
 	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py --json || exit 1; done
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html"
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build

@@ -150,6 +150,9 @@ def main(folder: Path) -> None:
     server.shutdown()
     server.server_close()
     result["cached, hub down"] = digest(load_named("tiny", named(origin)))
+    os.environ.update(EXPOST_MEMORY="0", XDG_CACHE_HOME=str(folder / "cache"))
+    result["mapped"], result["mapped again"] = (digest(load_named("tiny", named(origin))) for _ in range(2))
+    result["prepared"] = len(list((folder / "cache" / "expost" / "prepared").glob("*.npy")))
     result["hub down"] = failure(Hub("own/other", "cropped"))
 
     import datasets

@@ -48,8 +48,9 @@ def test_what_is_downloaded_is_what_was_put_there(loopback):
 
 def test_every_way_to_the_same_set_gives_the_same_data(loopback):
     _, result = loopback
-    for way in ("local folder", "clone in EXPOST_DATA", "cached", "cached, hub down"):
+    for way in ("local folder", "clone in EXPOST_DATA", "cached", "cached, hub down", "mapped", "mapped again"):
         assert result[way] == result["downloaded"], way
+    assert result["prepared"] == 3  # a file a part, made once
 
 
 def test_a_downloaded_set_is_found_and_read_without_the_network(loopback):

@@ -229,6 +229,70 @@ def test_zero_samples_are_allowed_other_counts_are_refused(name: str, fitted: di
 
 
 @every_density
+def test_temperature_one_is_the_density_itself(name: str, fitted: dict[str, Density]) -> None:
+    plain = fitted[name].sample(50, generator=seeded())
+    assert torch.equal(fitted[name].sample(50, generator=seeded(), temperature=1.0), plain)
+    assert torch.equal(fitted[name].sample(50, generator=seeded(), temperature=1), plain)
+    assert not torch.equal(fitted[name].sample(50, generator=seeded(), temperature=0.5), plain)
+
+
+@every_tractable
+@pytest.mark.parametrize("temperature", [0.25, 4.0])
+def test_temperature_multiplies_the_noise_by_its_square_root(
+    name: str, temperature: float, fitted: dict[str, Density]
+) -> None:
+    """Given what is drawn beside the noise, these densities are affine in it: deviations from T = 0 tell."""
+
+    def draw(t: float) -> Tensor:
+        return fitted[name].sample(200, generator=seeded(), temperature=t)
+
+    center = draw(0.0)
+    expected = center + math.sqrt(temperature) * (draw(1.0) - center)
+    torch.testing.assert_close(draw(temperature), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_temperature_scales_the_variance_of_a_gaussian(fitted: dict[str, Density]) -> None:
+    factor = fitted["gaussian"].tensors["cholesky"]
+    covariance = (factor @ factor.T).float()
+    for temperature in (0.1, 1.0, 3.0):
+        samples = fitted["gaussian"].sample(20_000, generator=seeded(), temperature=temperature)
+        torch.testing.assert_close(
+            torch.cov(samples.T) / temperature, covariance, atol=0.04 * covariance.max().item(), rtol=0
+        )
+    generator, temperature = seeded(), 0.3
+    by_hand = torch.randn(5, 3, generator=generator).double() * math.sqrt(temperature)
+    by_hand = fitted["gaussian"].tensors["mean"] + by_hand @ factor.T
+    drawn = fitted["gaussian"].sample(5, generator=seeded(), temperature=temperature)
+    torch.testing.assert_close(drawn, by_hand.float())
+
+
+def test_at_temperature_zero_only_centers_are_left(fitted: dict[str, Density]) -> None:
+    def cold(name: str) -> Tensor:
+        return fitted[name].sample(400, generator=seeded(), temperature=0)
+
+    assert torch.equal(cold("standard-normal"), torch.zeros(400, 3))
+    assert torch.equal(cold("gaussian"), fitted["gaussian"].tensors["mean"].float().expand(400, 3))
+    for name in ("gmm", "bayesian-gmm"):
+        means, weights = fitted[name].tensors["means"].float(), fitted[name].tensors["weights"]
+        chosen = torch.cdist(cold(name), means).argmin(1)
+        assert torch.equal(cold(name), means[chosen])
+        assert chosen.bincount(minlength=3) / 400 == pytest.approx(weights, abs=5 / math.sqrt(400))
+    distances = torch.cdist(cold("kde").double(), make_codes().double())
+    assert distances.min(1).values.max() < 1e-5  # they are training codes
+    assert len(cold("kde").unique(dim=0)) > 100
+    assert len(cold("second-stage-vae").unique(dim=0)) == 1  # the code of u = 0
+    base = fitted["reduced"].tensors["mean"].float()
+    torch.testing.assert_close(cold("reduced"), base.expand(400, 3), atol=1e-5, rtol=0)
+
+
+@every_density
+def test_a_temperature_outside_its_range_is_refused_in_one_line(name: str, fitted: dict[str, Density]) -> None:
+    for bad in (-1e-9, math.nan, math.inf, "1", True, None):
+        with pytest.raises(UsageError, match=r"^temperature=.* must be a finite number, at least 0$"):
+            fitted[name].sample(3, temperature=bad)  # type: ignore[arg-type]
+
+
+@every_density
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_float_dtype_is_fitted_in_float64(name: str, dtype: torch.dtype) -> None:
     z = make_codes().to(dtype)
@@ -549,7 +613,7 @@ class Box(TractableDensity):
     def _fit(self, z: Tensor) -> Fit:
         return Fit({"low": z.amin(0) - self.margin, "high": z.amax(0) + self.margin})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         low, high = self.tensors["low"], self.tensors["high"]
         return low + (high - low) * torch.rand(n, self.dim, generator=generator)
 
@@ -573,7 +637,7 @@ class Broken(Density):
     def _fit(self, z: Tensor) -> Fit:
         return Fit({"mean": z.mean(0) / 0})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         raise NotImplementedError
 
     def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:

@@ -257,8 +257,8 @@ def test_auto_features_need_enough_images(monkeypatch, shared_data):
 def test_protocols_out_of_range():
     with pytest.raises(UsageError, match="samples is 1"):
         Protocol(samples=1)
-    with pytest.raises(UsageError, match="bootstrap is 1"):
-        Protocol(bootstrap=1)
+    with pytest.raises(UsageError, match="bootstrap is 38; give 0, or at least 39"):
+        Protocol(bootstrap=38)
     with pytest.raises(UsageError, match="interpolation"):
         Protocol(method="cubic")
     assert set(MEASURES) < set(ALL_MEASURES)

@@ -1,19 +1,22 @@
 """The paper's table as a command: resumable, complete, and honest about what was measured."""
 
+import csv
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from expost.commands import fit
 from expost.errors import UsageError
 from expost.experiments import reproduce
+from expost.experiments.hardware import hardware
 from expost.experiments.published import EXPECTED, ROWS
-from expost.experiments.table1_report import columns, markdown
-from expost.parallel import pick_workers, run_all
+from expost.experiments.table1_report import columns, distinct_pairs, markdown
 from expost.presets import PAPER
+from expost.types import Split
 from expost.zoo import ZOO
 
 
@@ -58,10 +61,10 @@ def test_a_finished_table_is_not_done_again_and_a_deleted_cell_is_redone_alone(t
     before, text = times(), (table / "table.md").read_text()
     gone = table / "cells" / "rae-1" / "gmm.json"
     gone.unlink()
-    reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table)
+    reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table, workers=1)
     assert [path for path, time in times().items() if time != before[path]] == [gone]
     assert drop_times((table / "table.md").read_text()) == drop_times(text)
-    reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table)
+    reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table, workers=1)
     assert times().keys() == before.keys()
 
     shutil.rmtree(table / "runs" / "vae-0")  # the run of one model: trained again, bit for bit, and nothing else
@@ -69,6 +72,82 @@ def test_a_finished_table_is_not_done_again_and_a_deleted_cell_is_redone_alone(t
     reproduce("table1", dataset="digits", scale="smoke", models=("vae", "rae"), seeds=2, out=table, workers=1)
     changed = [path for path, time in times().items() if time != kept.get(path)]
     assert {path.parent.name for path in changed} == {"vae-0"}
+
+
+def test_the_csv_has_a_line_a_run_with_all_its_scores(table):
+    record = json.loads((table / "table.json").read_text())
+    with (table / "table.csv").open(newline="") as file:
+        rows = {(row["model"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert rows.keys() == {(model, seed) for model in ("vae", "rae") for seed in (0, 1)}
+    for name, row in record["rows"].items():
+        for column, values in columns(row).items():
+            assert [float(rows[name, seed][f"{column} frechet-pixels"]) for seed in (0, 1)] == values
+        assert rows[name, 1]["own density"] == row["prior"]
+        assert float(rows[name, 0]["Rec mse"]) == columns(row, "mse")["Rec"][0]
+        assert rows[name, 0]["training on"] == hardware("cpu")
+
+
+def test_cells_know_their_hardware_and_old_ones_need_not(table, tmp_path):
+    table = shutil.copytree(table, tmp_path / "table")
+    words = {"dataset": "digits", "scale": "smoke", "models": ("vae", "rae"), "seeds": 2, "out": table, "workers": 1}
+    record = json.loads((table / "table.json").read_text())
+    here = hardware("cpu")
+    assert record["hardware"] == here
+    for row in record["rows"].values():
+        assert all(cell["hardware"] == {"training": [here], "scoring": [here]} for cell in row["cells"])
+
+    noted = table / "hardware" / "rae-1.json"
+    noted.write_text('["GPU X"]')
+    reproduce("table1", **words)
+    record = json.loads((table / "table.json").read_text())
+    assert set(record["hardware"].split("; ")) == {here, "GPU X"}
+    assert "- GPU X: rae-1" in (table / "table.md").read_text()
+
+    shutil.rmtree(table / "hardware")  # as a table of an older version is
+    for path in table.glob("cells/*/*.json"):
+        cell = json.loads(path.read_text())
+        del cell["hardware"]
+        del cell["asked"]["settings"]["training"]["factor"]  # a setting that came later
+        path.write_text(json.dumps(cell))
+    (table / "table.json").write_text(json.dumps(record | {"hardware": "an old machine"}))
+    before = {path: path.stat().st_mtime_ns for path in table.glob("cells/*/*.json")}
+    reproduce("table1", **words)
+    assert {path: path.stat().st_mtime_ns for path in table.glob("cells/*/*.json")} == before  # nothing is redone
+    again = json.loads((table / "table.json").read_text())
+    assert again["hardware"] == "an old machine"
+    assert {name: columns(row) for name, row in again["rows"].items()} == {
+        name: columns(row) for name, row in record["rows"].items()
+    }
+
+
+def test_columns_can_be_chosen(table, tmp_path):
+    out = reproduce("table1", dataset="digits", scale="smoke", models=("rae",), columns=("gmm", "Rec"), out=tmp_path)
+    assert {path.name for path in out.glob("cells/*/*")} == {"reconstruction.json", "gmm.json"}
+    text, record = (out / "table.md").read_text(), json.loads((out / "table.json").read_text())
+    assert "| model | Rec | GMM | MSE | training, s | seeds |" in text
+    assert "--columns gmm Rec" in record["command"]
+    whole = json.loads((table / "table.json").read_text())["rows"]["rae"]
+    for column, values in columns(record["rows"]["rae"]).items():
+        assert values == [pytest.approx(columns(whole)[column][0], rel=1e-4)]
+    with pytest.raises(UsageError, match="unknown column 'FID'; choose of: Rec, N, GMM, Interp"):
+        reproduce("table1", columns=("FID",), out=tmp_path)
+    with pytest.raises(UsageError, match="columns is no option of table2"):
+        reproduce("table2", columns=("Rec",), out=tmp_path)
+
+
+def test_walks_are_between_distinct_images_of_distinct_classes():
+    y = torch.tensor([0] * 50 + [1] * 3 + [2] * 2 + [3])
+    split = Split(torch.arange(len(y))[:, None], y)
+    for seed in range(5):
+        ends = [int(end) for pair in distinct_pairs(split, 2, seed) for end in pair]
+        assert len(set(ends)) == 4
+        assert {int(y[end]) for end in ends} == {0, 1, 2, 3}
+        ends = [int(end) for pair in distinct_pairs(split, 20, seed) for end in pair]
+        assert len(set(ends)) == len(ends) == 40
+    one_class = Split(torch.arange(5)[:, None], torch.zeros(5))
+    assert len(distinct_pairs(one_class, 9)) == 2
+    assert len(distinct_pairs(Split(torch.arange(3)[:, None]), 9)) == 1
+    assert distinct_pairs(Split(torch.arange(1)[:, None]), 9) == []
 
 
 def test_another_density_makes_its_cells_anew(table, tmp_path):
@@ -107,19 +186,6 @@ def test_workers_find_what_one_process_finds(table, tmp_path):
     for name in ("vae", "rae"):
         assert columns(two[name])["GMM"] == [pytest.approx(columns(one[name])["GMM"][0], rel=1e-4)]
     assert "epoch 1/4" in (tmp_path / "logs" / "vae-0.log").read_text()
-
-
-def test_a_worker_that_fails_stops_the_rest_with_its_error(tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        list(run_all(divide, [1, 0, 2, 4], ["cpu", "cpu"]))
-    results = {done.task: done.result for done in run_all(divide, [1, 2, 4], ["cpu", "cpu"])}
-    assert results == {1: 1.0, 2: 0.5, 4: 0.25}
-    with pytest.raises(UsageError, match="workers is 0"):
-        pick_workers(0, "cpu", 3)
-
-
-def divide(task, device):
-    return 1 / task
 
 
 def test_expected_values_stand_beside_an_fid_only():

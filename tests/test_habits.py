@@ -102,8 +102,8 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
 class Terminal(Console):
     """A console that takes a file for a terminal."""
 
-    def __init__(self, stderr=False):
-        super().__init__(stderr=stderr, force_terminal=True, width=100)
+    def __init__(self, **options):
+        super().__init__(**options, force_terminal=True, width=100)
 
 
 def test_a_bar_appears_when_work_takes_long_and_one_at_a_time(monkeypatch, capsys):

@@ -22,8 +22,8 @@ from torch import nn
 import expost
 from expost.densities import make_density
 from expost.errors import DataError, UsageError
+from expost.metrics import pool as pool_module
 from expost.report import report, svg
-from expost.report import subject as subject_module
 from expost.report.blocks import Note, Page, RunPage, Section
 from expost.report.codes import Codes, code_map, contours
 from expost.report.command import render
@@ -494,7 +494,7 @@ def test_a_pair_is_one_above_the_other():
 
 
 def test_nearest_training_examples_are_the_nearest_of_all(digits, monkeypatch):
-    monkeypatch.setattr(subject_module, "BLOCK", 100)
+    monkeypatch.setattr(pool_module, "BLOCK_ELEMENTS", 100 * 64)
     run = Run.open(digits)
     subject = Subject(run, run.data(), run.generator("cpu"), 0)
     train = subject.data.train.x

@@ -178,7 +178,7 @@ def test_molecules_from_a_file(tmp_path):
     known = set(run.string_generator("cpu").codec.decode(data.train.x))
     assert known <= {*smiles, "C1CC"}
     with pytest.raises(UsageError, match="features and bootstrap are for images"):
-        expost.evaluate(run, bootstrap=10)
+        expost.evaluate(run, bootstrap=50)
 
 
 class Parrot:

@@ -164,6 +164,22 @@ def test_the_learning_rate_is_halved_after_so_many_epochs_without_improvement(tm
     assert rate < 0.3
 
 
+def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path):
+    def last_norm(folder, clip):
+        run, data = start(tmp_path / folder, "ae", epochs=1, clip=clip)
+        model = run.fresh_model()
+        Training(model, data, run.config.training, run.folder).run()
+        return (
+            torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None]).sum().sqrt().item()
+        )
+
+    free = last_norm("free", None)
+    assert last_norm("loose", 1e6) == free
+    assert last_norm("tight", free / 100) == pytest.approx(free / 100, rel=1e-3)
+    with pytest.raises(UsageError, match="clip is 0"):
+        start(tmp_path / "none", "ae", clip=0.0)
+
+
 def test_training_stops_when_the_loss_is_not_finite_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
     run, data = start(tmp_path / "run", "ae", epochs=3)
     step = Training._step

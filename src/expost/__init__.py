@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from expost.autoencoder import Autoencoder, build
-    from expost.commands import evaluate, fit, interpolate, optimize, rank, reconstruct, sample, score, train
+    from expost.commands import evaluate, explore, fit, interpolate, optimize, rank, reconstruct, sample, score, train
     from expost.data import load_data
     from expost.densities import load_density, make_density
     from expost.generator import Generator
@@ -29,6 +29,7 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "build": "autoencoder",
     "evaluate": "commands",
+    "explore": "commands",
     "fit": "commands",
     "interpolate": "commands",
     "optimize": "commands",
@@ -56,6 +57,7 @@ __all__ = [
     "build",
     "configure",
     "evaluate",
+    "explore",
     "fit",
     "from_pretrained",
     "interpolate",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expost.config import ModelConfig
+from expost.data_parallel import normal_like
 from expost.errors import UsageError
 from expost.latents import LATENTS, Latent
 from expost.networks import NETWORKS
@@ -111,7 +112,7 @@ class Autoencoder(nn.Module):
         x = self._one_hot(x)
         noisy = x
         if self.input_noise and self.training:
-            noisy = (x + self.input_noise * torch.randn_like(x)).clamp(0, 1)
+            noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
         code = self.code(noisy, noise=True)
         output = self.decoder(code.z)
         with torch.autocast(x.device.type, enabled=False):

@@ -14,17 +14,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from expost import startup  # first of all that is not the standard library, since it watches the import of the rest
+
+# isort: split
 import tyro
 from pydantic_core import to_json as json_bytes
 from rich.console import Console
 from rich.table import Table
 
-from expost import commands
+from expost import commands, distributed
 from expost.config import to_json
 from expost.data import data_catalog
 from expost.doctor import doctor, tables
-from expost.errors import UsageError
-from expost.experiments import reproduce
+from expost.errors import DataError, UsageError
+from expost.experiments import reproduce, sweep
 from expost.export import Exported, export
 from expost.report import report
 from expost.run import Run
@@ -34,6 +37,8 @@ from expost.search import markdown as search_table
 from expost.sharing import pull, push
 from expost.training import Interrupted
 from expost.zoo import ZOO
+
+startup.done()
 
 DESCRIPTION = "Generative modelling with regularized autoencoders: train, fit a density ex post, sample, evaluate."
 
@@ -167,14 +172,19 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "rank": (commands.rank, _print_ranking),
     "score": (commands.score, _print_scores),
     "report": (report, print),
+    "explore": (commands.explore, lambda nothing: None),
     "optimize": (commands.optimize, _print_search),
     "reproduce": (reproduce, _print_table),
+    "sweep": (sweep, _print_table),
     "push": (push, print),
     "pull": (pull, _print_run),
     "export": (export, _print_exported),
     "doctor": (doctor, _print_doctor),
     "completion": (completion, print),
 }
+
+#: Commands that several launched processes share; any other is run by the first of them alone.
+SHARED = ("train", "fit", "evaluate")
 
 #: What a person types: every command's help ends with these.
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -202,7 +212,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "score": ("expost score samples.npy --reference mnist-5k", "expost score generated/ --reference photos/"),
     "optimize": ("expost optimize runs/strings --rounds 5", "expost optimize runs/molecules --objective qed"),
     "reproduce": ("expost reproduce table1 --help",),
+    "sweep": (
+        "expost sweep rae-l2 vae --data mnist-5k --set beta=1e-4,1e-3,1e-2 epochs=10 --seeds 3 --out runs/sweep",
+        "expost sweep rae-l2 --data mnist --set latent_dim=8,16,32 --out /shared/sweep --engine ray --address auto",
+    ),
     "report": ("expost report runs/first",),
+    "explore": ("expost explore runs/first", "expost explore runs/first --no-browser --port 8000"),
     "push": (
         "expost push runs/first me/rae-digits --license mit --dry-run --out look",
         "expost push runs/first me/rae-digits --license mit --private",
@@ -234,19 +249,29 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> None:
+        if name not in SHARED and distributed.launched():
+            if not distributed.is_first():
+                return
+            distributed.leave()
         try:
             result = function(*args, **options)
+            if not distributed.is_first():
+                return
             (_print_json if json else show)(_as_json(result) if json else result)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (Interrupted, KeyboardInterrupt) as stop:
-            print(_stopped(stop, words, options), file=sys.stderr)
+            if distributed.is_first():
+                print(_stopped(stop, words, options), file=sys.stderr)
             raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            print(f"error: {_reason(error)}", file=sys.stderr)
+            if distributed.is_first():
+                print(f"error: {_reason(error)}", file=sys.stderr)
+            elif not isinstance(error, UsageError | DataError | distributed.OtherProcessError):
+                print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
             raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
 
     shared = {
@@ -276,6 +301,8 @@ def _document(doc: str, examples: Sequence[str]) -> str:
 
 
 def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
+    if "engine" in options:  # a grid of runs, each of which goes on by itself
+        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
     out = options.get("out")
     if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
         return "stopped; what was saved before is kept"
@@ -301,13 +328,17 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else list(args)
     subcommands = {name: _command(name, words) for name in COMMANDS}
-    tyro.extras.subcommand_cli_from_dict(
-        subcommands,
-        prog="expost",
-        description=DESCRIPTION,
-        args=args,
-        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
-    )
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            subcommands,
+            prog="expost",
+            description=DESCRIPTION,
+            args=args,
+            config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+        )
+    except KeyboardInterrupt:  # before the command has begun
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

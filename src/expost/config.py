@@ -79,7 +79,10 @@ class TrainingConfig:
         precision: float32, or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses.
         patience: After so many epochs without a better validation loss the learning rate is cut, at least 1.
         factor: What it is multiplied by.
+        clip: Gradients of a larger norm, over all weights together, are scaled down to it; None leaves them.
         tensorboard: Whether to write TensorBoard event files.
+        checkpoint_seconds: After so long without a checkpoint one is written within the epoch, so that a kill costs no
+            more than that; positive.
     """
 
     epochs: int = 25
@@ -90,7 +93,9 @@ class TrainingConfig:
     precision: Precision = "float32"
     patience: int = 5
     factor: float = 0.5
+    clip: float | None = None
     tensorboard: bool = True
+    checkpoint_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -100,8 +105,12 @@ class TrainingConfig:
         _at_least("patience", self.patience, 1)
         if not (0 < self.lr < math.inf):
             raise UsageError(f"lr is {self.lr}; give a positive learning rate")
+        if not (0 < self.checkpoint_seconds < math.inf):
+            raise UsageError(f"checkpoint_seconds is {self.checkpoint_seconds}; give a positive number of seconds")
         if not 0 < self.factor < 1:
             raise UsageError(f"factor is {self.factor}; give a number between 0 and 1")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise UsageError(f"clip is {self.clip}; give a positive norm, or None")
 
 
 @dataclass(frozen=True)

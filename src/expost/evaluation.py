@@ -26,10 +26,12 @@ from expost.errors import DataError, UsageError
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues, hash_tensors, mse, psnr, ssim
+from expost.metrics.bootstrap import LEAST_RESAMPLES
 from expost.metrics.image import WINDOW
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud, Context
 from expost.metrics.memorization import authenticity, copying_test
+from expost.metrics.pool import Pool
 from expost.metrics.reference import reference_features
 from expost.progress import say
 from expost.scores import Card, Score
@@ -44,6 +46,8 @@ RECONSTRUCTION, INTERPOLATION, CODES = "reconstruction", "interpolation", "codes
 #: Measures that need more than features of two sets: copies of training examples, and the codes.
 MEMORIZATION, LATENT = "memorization", "latent"
 ALL_MEASURES = (*MEASURES, MEMORIZATION, LATENT)
+#: Pixels whose errors are computed at once; SSIM needs some 100 bytes for each.
+_ERROR_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 2:
             raise UsageError(f"samples is {self.samples}; a distance between distributions needs at least 2")
-        if self.bootstrap < 0 or self.bootstrap == 1:
-            raise UsageError(f"bootstrap is {self.bootstrap}; give 0, or at least 2 resamples")
+        if self.bootstrap != 0 and self.bootstrap < LEAST_RESAMPLES:
+            raise UsageError(f"bootstrap is {self.bootstrap}; give 0, or at least {LEAST_RESAMPLES} resamples")
         _ = INTERPOLATIONS[self.method]
 
     def count(self, available: int) -> int:
@@ -325,17 +329,17 @@ def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, f
     if min(data.shape[1:]) >= WINDOW:
         scores.append(("ssim", ssim))
     sums = dict.fromkeys((key for key, _ in scores), 0.0)
-    for batch, output in zip(x.split(500), reconstructions.split(500), strict=True):  # type: ignore[no-untyped-call]
+    size = max(1, min(500, _ERROR_ELEMENTS // x[:1].numel()))
+    for batch, output in zip(x.split(size), reconstructions.split(size), strict=True):  # type: ignore[no-untyped-call]
         for key, score in scores:
             sums[key] += score(to_unit(batch), output).sum().item()
     return [(key, value / len(x)) for key, value in sums.items()]
 
 
 def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tuple[str, float]]:
-    train, test = (to_unit(part).flatten(1) for part in (data.train.x, held_out))
-    drawn = samples.flatten(1)
-    test_ = copying_test(train, test, drawn, seed=seed)
-    return [("copying", test_.c_t), ("authenticity", authenticity(train, drawn))]
+    train = Pool(data.train.x, "training examples")
+    test = copying_test(train, held_out, samples, seed=seed)
+    return [("copying", test.c_t), ("authenticity", authenticity(train, samples))]
 
 
 def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:

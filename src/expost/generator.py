@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expost import distributed
 from expost.autoencoder import Autoencoder
 from expost.conditional import ConditionalDensity
 from expost.densities import Density, make_density
@@ -27,6 +28,8 @@ class Generator:
         generator = Generator(encode_batch=my_encoder, decode_batch=my_decoder)
         generator.fit("gmm", x)
         images = generator.sample(64)
+
+    Inside of `distributed.together` several processes share encoding, decoding and fitting; each has all results.
 
     Attributes:
         encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
@@ -59,13 +62,19 @@ class Generator:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
         if self.module is not None and any(part.training for part in self.module.modules()):
             raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
-        results = []
-        batches = torch.split(x, self.batch_size)
+        mine = distributed.shard(x) if len(x) >= distributed.world() else x
+        result = torch.empty(0)
+        batches, done = torch.split(mine, self.batch_size), 0
         with torch.inference_mode(), progress(title, len(batches)) as bar:
             for batch in batches:
-                results.append(torch.as_tensor(function(_as_input(batch.to(self.device)))).float().cpu())
+                part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
+                if not done:  # one place for all results: to join them at the end would take twice the memory
+                    with torch.inference_mode(False):  # what is made here may be used in training
+                        result = torch.empty((len(mine), *part.shape[1:]))
+                result[done : done + len(part)] = part
+                done += len(part)
                 bar.advance()
-        return torch.cat(results)
+        return result if len(x) < distributed.world() else distributed.gather(result, len(x))
 
     def encode(self, x: Tensor) -> Tensor:
         """Return noiseless codes, without running the decoder.

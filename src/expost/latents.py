@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from expost.data_parallel import batch_rows, batch_total, choices_for_all, normal_like
 from expost.errors import UsageError
 from expost.networks.layers import glorot
 from expost.registry import Registry
@@ -95,7 +96,7 @@ class Gaussian(Latent):
         """Return mean and log-variance, and z = mean + sigma * eps with eps ~ N(0, I) if `noise`."""
         mean = self.mean(features)
         log_sigma = self.bound * torch.tanh(self.log_sigma(features))
-        z = mean + log_sigma.exp() * torch.randn_like(mean) if noise else mean
+        z = mean + log_sigma.exp() * normal_like(mean) if noise else mean
         return LatentCode(z=z, mean=mean, log_var=2 * log_sigma)
 
     def decodable(self, z: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class ConstantVariance(Latent):
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
         """Return the mean, the constant log-variance, and z = mean + sigma * eps if `noise`."""
         mean = self.mean(features)
-        z = mean + self.sigma * torch.randn_like(mean) if noise else mean
+        z = mean + self.sigma * normal_like(mean) if noise else mean
         return LatentCode(z=z, mean=mean, log_var=mean.new_full((1, 1), 2 * math.log(self.sigma)).expand_as(mean))
 
     def decodable(self, z: Tensor) -> Tensor:
@@ -173,9 +174,9 @@ class VectorQuantized(Latent):
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
         """Return quantised codes; in training mode with `noise` (that is, in the loss) the codebook is also tended."""
         mean = self.mean(features)
-        vectors = mean.detach().movedim(1, -1).reshape(-1, mean.shape[1])
+        vectors = _positions(mean.detach())
         if noise and self.training:
-            self._tend(vectors)
+            self._tend(vectors, _positions(batch_rows(mean.detach())))
         indices = self.nearest(vectors).reshape(mean.shape[0], *mean.shape[2:])
         quantized = self.codebook[indices].movedim(-1, 1)
         # the decoder sees the codebook vector; its gradient goes to the encoder as if nothing had been rounded
@@ -183,21 +184,26 @@ class VectorQuantized(Latent):
 
     def decodable(self, z: Tensor) -> Tensor:
         """Return the nearest codebook vectors of the map `z` (B, D, h, w)."""
-        indices = self.nearest(z.movedim(1, -1).reshape(-1, z.shape[1])).reshape(z.shape[0], *z.shape[2:])
+        indices = self.nearest(_positions(z)).reshape(z.shape[0], *z.shape[2:])
         return self.codebook[indices].movedim(-1, 1)
 
     @torch.no_grad()
-    def _tend(self, vectors: Tensor) -> None:
+    def _tend(self, vectors: Tensor, candidates: Tensor) -> None:
         size = len(self.codebook)
-        chosen = vectors[torch.randint(len(vectors), (size,), device=vectors.device)]
+        chosen = candidates[choices_for_all(len(candidates), size, vectors.device)]
         if not self.started:
             self.codebook.copy_(chosen)
             self.started.fill_(True)
-        counts = torch.bincount(self.nearest(vectors), minlength=size)
+        counts = batch_total(torch.bincount(self.nearest(vectors), minlength=size))
         self.unused.add_(1).masked_fill_(counts > 0, 0)
         stale = self.unused >= self.patience
         self.codebook.copy_(torch.where(stale[:, None], chosen, self.codebook))
         self.unused.masked_fill_(stale, 0)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Return the vectors at all positions of maps (B, D, h, w), shape (B h w, D)."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
 #: The latent slot. A new one is a class above and a line here.

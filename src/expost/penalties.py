@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from expost.data_parallel import batch_rows, normal_for_all
 from expost.errors import UsageError
 from expost.registry import Registry
 from expost.types import LatentCode
@@ -121,8 +122,8 @@ class MaximumMeanDiscrepancy(Penalty):
 
     def __call__(self, code: LatentCode) -> Tensor:
         """Return the unbiased estimate; it may be negative."""
-        z = code.z.flatten(1)
-        return mmd(z, torch.randn_like(z), self.scales)
+        z = batch_rows(code.z.flatten(1))
+        return mmd(z, normal_for_all(z), self.scales)
 
 
 class VectorQuantization(Penalty):

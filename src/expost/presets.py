@@ -25,6 +25,7 @@ from typing import Any
 from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
 from expost.registry import Part, Registry
+from expost.string_presets import strings
 from expost.zoo import ZOO
 
 
@@ -152,38 +153,6 @@ PAPER: Mapping[str, Setting] = {
 }
 
 
-@dataclass(frozen=True)
-class StringSetting:
-    """One of the two data sets of strings that are published on (Kusner et al. 2017).
-
-    Attributes:
-        longest: Rows of up to so many symbols take this setting.
-        latent_dim: d.
-        network: Entry of the network slot: the published one.
-        width: Its published width.
-        batch_size: Examples per step.
-        epochs: Passes over the training set.
-        lr: Initial learning rate.
-    """
-
-    longest: float
-    latent_dim: int
-    network: str
-    width: int
-    batch_size: int
-    epochs: int
-    lr: float
-
-
-#: Short rows (expressions) and long ones (molecules).
-STRINGS = (
-    StringSetting(50, 25, "gru-expressions", 100, batch_size=600, epochs=100, lr=1e-3),
-    StringSetting(math.inf, 56, "gru-molecules", 501, batch_size=500, epochs=100, lr=1e-3),
-)
-#: Weights of latent penalty and decoder regularizer on strings, in paper form, by family; for a cross-entropy in nats.
-#: That of the VAEs makes the objective the evidence bound; the others are ours, and have not been tuned.
-_STRING_WEIGHTS = {"rae": (1e-2, 1e-5), "vae": (1.0, 0.0), "wae": (10.0, 0.0), "none": (1.0, 0.0)}
-
 #: Sides of the images that the convolutional networks take, in pixels.
 SMALLEST_SIDE, LARGEST_SIDE = 28, 128
 #: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
@@ -258,33 +227,6 @@ def _resolve(
     return model, training
 
 
-def _strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConfig, TrainingConfig]:
-    """Return the configuration for rows of L symbols out of V: the published networks, or smaller ones in parallel."""
-    row = ZOO[name]
-    if row.prior is None:
-        raise UsageError(f"model '{name}' has codes on a map, which rows of symbols do not have; choose another model")
-    setting = next(each for each in STRINGS if shape[0] <= each.longest)
-    beta, weight = _STRING_WEIGHTS[row.family]
-    if row.penalty.name == "none":
-        beta = 0.0
-    model = ModelConfig(
-        name=name,
-        shape=tuple(shape),
-        latent=row.latent,
-        penalty=row.penalty,
-        regularizer=row.regularizer,
-        reconstruction=Part("masked-categorical"),
-        prior=row.prior,
-        network=setting.network if published else "convnext-1d",
-        width=setting.width if published else 64,
-        latent_dim=setting.latent_dim,
-        beta=beta if row.beta is None else row.beta,
-        regularizer_weight=weight if row.regularizer.name not in ("none", "spectral-norm") else 0.0,
-    )
-    training = TrainingConfig(epochs=setting.epochs, batch_size=setting.batch_size, lr=setting.lr)
-    return model, training if published else replace(training, epochs=20, batch_size=250, lr=2e-3)
-
-
 def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
     """Return the paper's configuration for data shaped like MNIST, CIFAR-10 or CelebA as it prepares them, or strings.
 
@@ -292,7 +234,7 @@ def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
         UsageError: for another shape.
     """
     if len(shape) == 2:
-        return _strings(name, shape, published=True)
+        return strings(name, shape, published=True)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
             return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, published=True)
@@ -309,7 +251,7 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     the nearest paper data set, everything else the multilayer perceptron.
     """
     if len(shape) == 2:
-        return _strings(name, shape, published=False)
+        return strings(name, shape, published=False)
     if len(shape) == 3 and max(shape[1:]) > LARGEST_SIDE:
         raise UsageError(
             f"images are {shape[1]}x{shape[2]}, larger than {LARGEST_SIDE}; bring them to size, e.g. --size 64"

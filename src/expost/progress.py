@@ -1,6 +1,7 @@
 """Progress on stderr: a bar with time left on a terminal, plain lines elsewhere. Results alone go to stdout.
 
-A bar appears when its work has taken a second, and one at a time: work within work that has a bar shows none.
+A bar appears when its work has taken a second, and one at a time: work within work that has a bar shows none. Of
+several processes that work together, only the first shows anything.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from expost import distributed
 
 #: Seconds before a bar appears.
 PATIENCE = 1.0
@@ -57,7 +60,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    console = Console(stderr=True)
+    console = _console()
     free = _SHOWN.acquire(blocking=False)
     shown = Progress(*columns, console=console, disable=not (free and console.is_terminal), transient=True)
     try:
@@ -70,4 +73,10 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
 
 def say(text: str) -> None:
     """Print one line on stderr."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console(stderr=True, force_jupyter=False)  # notebooks too get lines, in their order
+    console.quiet = not distributed.is_main()
+    return console

@@ -21,6 +21,9 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import spectral_norm
 
+from expost.batch_norm import written_out
+from expost.data_parallel import coins_like, head
+from expost.distributed import world
 from expost.errors import UsageError
 from expost.registry import Registry
 from expost.types import LatentCode
@@ -159,10 +162,8 @@ class GradientPenalty(Regularizer):
 
     def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
         """Return the squared Frobenius norm, or its estimate, averaged over the batch."""
-        # batch norm needs at least two examples
-        z = code.z.detach()[: max(min(2, len(code.z)), round(self.fraction * len(code.z)))]
-        with torch.enable_grad(), _untracked(decoder):
-            return self._squared_norm(decoder, z) / len(z)
+        with torch.enable_grad(), _untracked(decoder), head(code.z.detach(), self.fraction) as (z, count):
+            return self._squared_norm(decoder, z) / count
 
     @staticmethod
     def _reverse(decoder: nn.Module, z: Tensor) -> Tensor:
@@ -178,6 +179,10 @@ class GradientPenalty(Regularizer):
     @staticmethod
     def _exact(decoder: nn.Module, z: Tensor) -> Tensor:
         coupled = any(isinstance(module, _BatchNorm) and module.training for module in decoder.modules())
+        if coupled and world() > 1:
+            raise UsageError(
+                "the exact gradient penalty with batch norm takes one process; use estimator=reverse, or launch one"
+            )
         numbers = z.numel() if coupled else z[0].numel()
         columns = torch.eye(numbers, device=z.device, dtype=z.dtype)
         directions = columns.view(numbers, *z.shape) if coupled else columns.view(numbers, 1, *z.shape[1:])
@@ -185,12 +190,12 @@ class GradientPenalty(Regularizer):
 
 
 def _signs(like: Tensor) -> Tensor:
-    return torch.randint(0, 2, like.shape, device=like.device).to(like.dtype).mul_(2).sub_(1)
+    return coins_like(like).to(like.dtype).mul_(2).sub_(1)
 
 
 def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
     # autocast does not cast tangents, so forward mode runs in float32
-    with torch.autocast(z.device.type, enabled=False), forward_ad.dual_level():
+    with torch.autocast(z.device.type, enabled=False), written_out(decoder), forward_ad.dual_level():
         dual = forward_ad.make_dual(z, direction.contiguous())  # type: ignore[no-untyped-call]
         tangent: Tensor | None = forward_ad.unpack_dual(decoder(dual)).tangent  # type: ignore[no-untyped-call]
     if tangent is None:

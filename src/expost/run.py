@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from expost import distributed
 from expost.autoencoder import Autoencoder, build
 from expost.checkpoint import load_weights
 from expost.conditional import ConditionalDensity
@@ -44,14 +45,21 @@ Networks = tuple[nn.Module, nn.Module]
 
 
 def load(config: DataConfig) -> tuple[Data, DataConfig]:
-    """Load the data that a configuration names.
+    """Load the data that a configuration names; of several processes the first begins, and prepares what is cached.
 
     Returns:
         The data, and the configuration with their fingerprint.
 
     Raises:
-        DataError: if the configuration has another fingerprint than the data.
+        DataError: if the configuration has another fingerprint than the data, or processes have different data.
     """
+    with distributed.main_first():
+        data, found = _load(config)
+    distributed.require_same(found.fingerprint, f"data set '{config.name}'")
+    return data, found
+
+
+def _load(config: DataConfig) -> tuple[Data, DataConfig]:
     if config.codec is None:
         data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
     else:
@@ -107,6 +115,11 @@ class Run:
         Raises:
             UsageError: if there is one already that holds anything.
         """
+        distributed.on_main(self._start)
+        if not distributed.everywhere((self.folder / "config.json").is_file()):
+            raise DataError(f"{self.folder} is not seen by all processes; choose a folder that all machines share")
+
+    def _start(self) -> None:
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UsageError(f"{self.folder} exists already; go on with it by --resume, or choose another --out")
         self.save_config()

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from expost import distributed
 from expost.errors import DataError
 
 
@@ -29,11 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that replaces it on success and is removed on failure.
 
     The replacement is atomic (`os.replace` after `fsync`): whoever reads `path` sees the old contents or the new ones.
-    The temporary name keeps the suffix, since writers such as Pillow choose the format by it.
+    The temporary name keeps the suffix, since writers such as Pillow choose the format by it. Of several processes that
+    work together, the first writes; in the others what is written is thrown away.
 
     Raises:
         OSError: with the path and a remedy, if the folder cannot be written or the disk is full; the old file stays.
     """
+    if not distributed.may_write():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+        return
     temporary = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +94,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         tensors: Tensors by name, any shapes and dtypes; they are copied to the CPU.
         meta: Anything JSON can hold; returned by `read_tensors` as it was.
     """
+    if not distributed.may_write():
+        return
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     payload = safetensors_bytes(plain, metadata={"expost": json.dumps(dict(meta or {}), allow_nan=False)})
     with replacing(path) as temporary:

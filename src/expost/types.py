@@ -44,6 +44,12 @@ class Loss:
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def times(self, share: float) -> Loss:
+        """Return the loss as an addend of the whole batch's, which these examples have this share of."""
+        if share == 1:
+            return self
+        return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
+
 
 @dataclass(frozen=True)
 class Split:
@@ -51,7 +57,8 @@ class Split:
 
     Attributes:
         x: Examples. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d). Strings: rows of
-            symbols, uint8 or int16, shape (N, L).
+            symbols, uint8 or int16, shape (N, L). Those of a large data set may be mapped from a file, and then must
+            not be written to: the system ends the process that tries.
         y: Labels, int64, shape (N,), or None.
     """
 

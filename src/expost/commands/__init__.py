@@ -4,6 +4,7 @@ Each takes a run folder (or an open `Run`), does one thing, and returns its resu
 """
 
 from expost.commands.arguments import data_name, parse_options
+from expost.commands.exploring import explore
 from expost.commands.learning import fit, train
 from expost.commands.scoring import evaluate, rank, score, score_run
 from expost.commands.searching import optimize
@@ -12,6 +13,7 @@ from expost.commands.showing import interpolate, reconstruct, sample
 __all__ = [
     "data_name",
     "evaluate",
+    "explore",
     "fit",
     "interpolate",
     "optimize",

@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from expost import __version__
+from expost import __version__, distributed
 from expost.commands.arguments import (
     DataLike,
     Networks,
@@ -40,6 +40,7 @@ from expost.types import Data
 from expost.zoo import ZOO
 
 
+@distributed.together()
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
@@ -48,6 +49,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    clip: float | None = None,
     latent_dim: int | None = None,
     width: int | None = None,
     network: str | None = None,
@@ -62,6 +64,7 @@ def train(
     grammar: str | None = None,
     length: int | None = None,
     options: Options = (),
+    checkpoint_seconds: float | None = None,
     tensorboard: bool = True,
     resume: bool = False,
     dry_run: bool = False,
@@ -79,6 +82,7 @@ def train(
         epochs: Passes over the training set.
         batch_size: Examples per step.
         lr: Initial learning rate.
+        clip: Largest norm of the gradient of all weights together; larger ones are scaled down to it.
         latent_dim: Dimension of the code.
         width: Channels of the first convolution, or units of a hidden layer.
         network: Of images conv4, conv5; of anything mlp; of strings convnext-1d, transformer, gru-expressions,
@@ -94,6 +98,7 @@ def train(
         grammar: Name or file of the grammar of the strings: smiles, expressions, or a text file of rules.
         length: Symbols a row at most; longer strings are left out, and counted.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
+        checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after every epoch.
         tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
         resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may grow.
         dry_run: Resolve and check the configuration, print it, and stop.
@@ -103,8 +108,8 @@ def train(
         The run; after a dry run nothing of it is on disk.
     """
     training_options: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device,
-        "precision": precision,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip, "seed": seed, "device": device,
+        "precision": precision, "checkpoint_seconds": checkpoint_seconds,
     }  # fmt: skip
     model_options: dict[str, Any] = {
         "latent_dim": latent_dim, "width": width, "network": network, "beta": beta,
@@ -112,16 +117,20 @@ def train(
     }  # fmt: skip
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
     slots = parse_options(options)
+    again = distributed.restarted() and (Path(out) / "config.json").is_file()
     if resume:
         for option, value in (("codec", codec), ("grammar", grammar), ("length", length)):
             if value is not None:
                 raise UsageError(f"{option} cannot change in a run that is resumed; leave it out, or start a new run")
+    if resume or again:
         asked: dict[str, Any] = {"model.name": model, "data.name": data_name(data), "preset": preset}
         asked |= {"data.size": size, "data.limit": limit}
         asked |= {f"training.{key}": value for key, value in training_options.items()}
         asked |= {f"model.{key}": value for key, value in model_options.items()}
         return _resume(Run.open(out, networks), asked, slots, dry_run)
-    wanted = DataConfig(data_name(data), size, limit, codec=_codec(model, data, codec, grammar, length, limit))
+    with distributed.main_first():
+        suited = _codec(model, data, codec, grammar, length, limit)
+    wanted = DataConfig(data_name(data), size, limit, codec=suited)
     examples, data_config = load(wanted)
     training_options["tensorboard"] = tensorboard
     if examples.codec is not None:
@@ -194,6 +203,7 @@ def _refuse_change(run: Run, key: str, old: Any, new: Any) -> None:
         raise UsageError(f"{run.folder} was trained with {key} {old}, not {new}; drop that option, or start a new run")
 
 
+@distributed.together()
 def fit(
     run: RunLike,
     density: str,
@@ -230,7 +240,8 @@ def fit(
         return opened.save_density(density, opened.generator(device).fit(density, data.train.x, **given))
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
-    fitted = generator.fit_by_label(density, labels, generator.encode(data.train.x[kept]), bins, **given)
+    x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
+    fitted = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
     return opened.save_density(f"by_label/{density}", fitted)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from expost import distributed
 from expost.commands.arguments import (
     DataLike,
     RunLike,
@@ -34,7 +35,7 @@ from expost.evaluation import (
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run
-from expost.scores import Score, score_from_json
+from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.scores import rank as rank_scores
 from expost.store import read_json, write_json
 from expost.string_evaluation import STRING_MEASURES, evaluate_strings
@@ -88,6 +89,7 @@ def evaluate(
     return score_run(opened, subjects, features, protocol, device)
 
 
+@distributed.together()
 def score_run(
     run: Run, subjects: Sequence[str], features: str = "auto", protocol: Protocol | None = None, device: str = "auto"
 ) -> list[Score]:
@@ -106,7 +108,8 @@ def score_run(
     protocol.chosen(ALL_MEASURES if data.codec is None else STRING_MEASURES)
     if data.codec is not None and (features != "auto" or protocol.bootstrap):
         raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
-    space = pick_space(features, data, device) if data.codec is None else None
+    with distributed.main_first():  # weights may be downloaded
+        space = pick_space(features, data, device) if data.codec is None else None
     generator = run.generator(device)
     missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
@@ -149,9 +152,7 @@ def rank(
         str(folder): [score_from_json(each) for each in saved_scores(open_run(folder).folder / "metrics.json")]
         for folder in runs
     }
-    if score is None:  # the first that all of them have
-        names = [[each.name for each in scores if each.of == of] for scores in saved.values()]
-        score = next((name for name in (names[0] if names else ()) if all(name in other for other in names)), "frechet")
+    score = score or _first_in_common(saved, of)
     found: dict[str, Score] = {}
     for label, scores in saved.items():
         mine = [each for each in scores if each.of == of and each.name == score]
@@ -160,6 +161,26 @@ def rank(
             raise UsageError(f"{label} has no {score} of {of}; run expost evaluate {label} first (it has: {have})")
         found[label] = mine[-1]
     return rank_scores(found, ignoring)
+
+
+def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
+    """Return the first score that all runs have and that has a better end.
+
+    Raises:
+        UsageError: if there is none; the message names the first run that shares none with those before it.
+    """
+    known = HIGHER_IS_BETTER | LOWER_IS_BETTER
+    names = {label: [s.name for s in scores if s.of == of and s.name in known] for label, scores in saved.items()}
+    first, *_ = names
+    common = list(dict.fromkeys(names[first]))
+    for label, mine in names.items():
+        if not mine:
+            raise UsageError(f"{label} has no score of {of} to rank by; run: expost evaluate {label}")
+        if not any(name in mine for name in common):
+            have = f"{', '.join(common)}, against {', '.join(dict.fromkeys(mine))}"
+            raise UsageError(f"{label} has no score of {of} in common with the runs before it ({have}); evaluate alike")
+        common = [name for name in common if name in mine]
+    return common[0]
 
 
 def score(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from expost.data.examples import POOL, Array, Examples, Found, Indices, Part, Preprocess
-from expost.data.images import ArrayImages, unit_to_bytes
+from expost.data.archives import map_archive, unpacked_size
+from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
+from expost.data.images import ArrayImages, as_they_are, check_unit, round_to_bytes
+from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, open_file, pieces, row_bytes, scratch
 from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
 
@@ -28,11 +31,16 @@ class Vectors(Examples):
         """Return the number of rows."""
         return len(self.rows)
 
-    def load(self, indices: Indices, prep: Preprocess) -> Array:
+    def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Return some rows; see `Examples.load`."""
         if prep != Preprocess():
             raise UsageError(f"{self.where} holds vectors, not images; leave out size, crop and channels")
-        return self.rows[indices]
+        if as_they_lie(indices, self.rows):
+            return self.rows
+        array = new((len(indices), self.rows.shape[1]), np.float32)
+        for piece in pieces(len(indices), row_bytes(array)):
+            array[piece] = gather(self.rows, indices[piece])
+        return array
 
 
 def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
@@ -40,15 +48,17 @@ def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
 
     Entries are recognized by name, upper or lower case: `x_train`, `train_images`, `val_data`, `test` for the parts and
     `x`, `images`, `data`, `samples`, `arr_0` for undivided examples; `y_train`, `train_labels`, `y`, `labels`,
-    `targets`, `arr_1` for labels. A single array needs no particular name.
+    `targets`, `arr_1` for labels. A single array needs no particular name. Arrays that are larger than `memory_limit`
+    together are mapped.
 
     Raises:
         DataError: if a file is damaged or holds Python objects, no entry can be told to be the examples, or an array
             is none that `examples_of` or `labels_of` takes.
     """
     arrays: dict[str, tuple[str, Array]] = {}
+    large = sum(map(unpacked_size, files)) > memory_limit()
     for path in files:
-        for name, array in _load(path).items():
+        for name, array in _load(path, large).items():
             key = "_".join(filter(None, [path.stem if len(files) > 1 else "", name])).lower()
             if key in arrays:
                 raise DataError(f"{where}: two arrays named {key}; keep one")
@@ -102,24 +112,32 @@ def examples_of(array: Array, name: str, *, alone: bool) -> Examples:
         return Vectors(rows_of(array, name), name)
     if array.ndim not in (3, 4):
         raise DataError(f"{name} has shape {array.shape}; give (N, d), (N, H, W), (N, H, W, C) or (N, C, H, W)")
-    return ArrayImages(_opaque(_pixels(_channels_first(array, name, alone), name)), name)
+    images = _channels_first(array, name, alone)
+    convert = _conversion(images, name)
+    return ArrayImages(images, name, partial(_opaque, convert=convert) if images.shape[1] == 4 else convert)
 
 
-def rows_of(array: Array, name: str) -> Array:
-    """Turn a two-axis array of numbers into float32 rows.
+def rows_of(array: Array, name: str, first_row: int = 0) -> Array:
+    """Turn a two-axis array of numbers into float32 rows; errors count them from `first_row`.
 
     Raises:
-        DataError: for NaN, infinity, or values beyond what float32 holds.
+        DataError: for NaN, infinity, or values beyond what float32 holds; if they do not fit on disk either.
     """
-    with np.errstate(over="ignore"):
-        rows = np.ascontiguousarray(array, dtype=np.float32)
-    finite = np.isfinite(rows)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise DataError(
-            f"{name}: {array[row, column]} in row {row}, column {column} ({(~finite).sum()} such values) is no finite "
-            "float32; repair or remove those rows"
-        )
+    ready = array.dtype == np.float32 and array.flags.c_contiguous
+    rows = array if ready else scratch(array.shape, np.float32)
+    bad, first = 0, ""
+    for piece in pieces(len(rows), row_bytes(rows)):
+        if not ready:
+            with np.errstate(over="ignore"):
+                rows[piece] = array[piece]
+        finite = np.isfinite(rows[piece])
+        if not finite.all() and not first:
+            row, column = np.argwhere(~finite)[0]
+            row += piece.start
+            first = f"{array[row, column]} in row {first_row + row}, column {column}"
+        bad += int((~finite).sum())
+    if bad:
+        raise DataError(f"{name}: {first} ({bad} such values) is no finite float32; repair or remove those rows")
     return rows
 
 
@@ -154,8 +172,8 @@ def _role(key: str) -> tuple[str, bool] | None:
     return (part, False) if rest in LABEL_WORDS else None
 
 
-def _load(path: Path) -> Mapping[str, Array]:
-    """Load every array of a .npz by name, or the one of a .npy under the empty name."""
+def _load(path: Path, mapped: bool) -> Mapping[str, Array]:
+    """Load every array of a .npz by name, or the one of a .npy under the empty name; or map what is `mapped`."""
     try:
         with path.open("rb") as file:
             magic = file.read(6)
@@ -163,6 +181,8 @@ def _load(path: Path) -> Mapping[str, Array]:
             zipped = magic.startswith(b"PK")
             if not zipped and magic != b"\x93NUMPY":
                 raise DataError(f"{path} is no NumPy file, or truncated or damaged; save it again with numpy.savez")
+            if mapped:
+                return map_archive(path) if zipped else {"": open_file(path)}
             content = np.load(file, allow_pickle=False)
             return {name: content[name] for name in content.files} if zipped else {"": content}
     except DataError:
@@ -170,10 +190,12 @@ def _load(path: Path) -> Mapping[str, Array]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; restore it") from None
     except MemoryError:
-        raise DataError(f"{path} does not fit in memory; store uint8 pixels or float32 rows") from None
+        raise DataError(
+            f"{path} does not fit in memory; store uint8 pixels or float32 rows, or set {VARIABLE} below their size"
+        ) from None
     except Exception as error:
         # NumPy reads headers with Python's parser, archives with zipfile and zlib: damage shows as any error of theirs.
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise DataError(f"{path} holds Python objects, which are never unpickled; store plain numbers") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path} is truncated or damaged ({reason}); restore it") from None
@@ -200,25 +222,42 @@ def _channels_first(array: Array, name: str, alone: bool) -> Array:
     )
 
 
-def _pixels(images: Array, name: str) -> Array:
+def _conversion(images: Array, name: str) -> Callable[[Array], Array]:
+    """Return what makes uint8 of such pixels.
+
+    Raises:
+        DataError: if their values are out of range.
+    """
     if images.dtype.kind == "b":
-        return images.astype(np.uint8) * np.uint8(255)
+        return _white
+    parts = (images[piece] for piece in pieces(len(images), row_bytes(images)))
     if images.dtype.kind == "f":
         try:
-            return unit_to_bytes(images)
+            check_unit(parts)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-    low, high = images.min(), images.max()
+        return round_to_bytes
+    lows, highs = zip(*((part.min(), part.max()) for part in parts), strict=True)
+    low, high = min(lows), max(highs)
     if low < 0 or high > 255:
         raise DataError(f"{name} has integer pixels from {low} to {high}; scale them to 0..255 and store them as uint8")
     if high == 1:
         raise DataError(f"{name} has no pixels but 0 and 1 of 255, all but black; store booleans, or multiply by 255")
-    return images.astype(np.uint8, copy=False)
+    return as_they_are if images.dtype == np.uint8 else _narrow
 
 
-def _opaque(images: Array) -> Array:
-    """Composite RGBA onto white, rounded to the nearest; leave other images as they are."""
-    if images.shape[1] != 4:
-        return images
+def _white(images: Array) -> Array:
+    """Turn True into 255."""
+    return images.astype(np.uint8) * np.uint8(255)
+
+
+def _narrow(images: Array) -> Array:
+    """Turn integers 0..255 into uint8."""
+    return images.astype(np.uint8)
+
+
+def _opaque(images: Array, convert: Callable[[Array], Array]) -> Array:
+    """Convert RGBA and composite it onto white, rounded to the nearest."""
+    images = convert(images)
     color, opacity = images[:, :3].astype(np.uint16), images[:, 3:].astype(np.uint16)
     return ((color * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ from expost.errors import UsageError
 
 Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
+New: TypeAlias = Callable[[tuple[int, ...], type[np.generic]], Array]
+"""Makes an array of a shape and type, to be filled in: in memory, or somewhere else."""
 
 LARGEST_SIDE = 4096
 """Sides that `Preprocess` accepts, in pixels: 1 to this."""
@@ -65,6 +68,11 @@ class Preprocess:
         return ", ".join(steps)
 
 
+def in_memory(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
+    """Make an array in memory; a `New`."""
+    return np.empty(shape, kind)
+
+
 class Examples(ABC):
     """Examples in a fixed order, not necessarily in memory yet."""
 
@@ -73,12 +81,14 @@ class Examples(ABC):
         """Return the number of examples."""
 
     @abstractmethod
-    def load(self, indices: Indices, prep: Preprocess) -> Array:
-        """Bring some examples into memory.
+    def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
+        """Bring some examples into memory, or into what `new` makes; no more than a few at a time are held beside it.
 
         Args:
             indices: Which ones, int64, shape (n,), each in 0..len-1, in any order; at least one.
             prep: What to do to every image.
+            new: Makes the array that is returned. Examples that are mapped from a file, in the order and the form that
+                is asked for, may be returned as they are.
 
         Returns:
             In the order of `indices`. Images: uint8, shape (n, C, H, W), with C = 3 as soon as one of them has color.
@@ -119,8 +129,10 @@ class Found:
         parts: By name: "train", "validation", "test" as the source divides them, or "all" alone if it does not.
         where: What was read, for notes and errors ("IDX files in data/mnist").
         remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
+        files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
     """
 
     parts: Mapping[str, Part]
     where: str
     remarks: tuple[str, ...] = field(default=())
+    files: tuple[Path, ...] = field(default=())

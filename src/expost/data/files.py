@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +62,12 @@ def read_path(path: Path) -> Found:
             found = form.read(path, chosen, f"{form.name} in {path}")
         else:
             found = form.read(path.parent, chosen, str(path))
+        found = replace(found, files=tuple(chosen))
         others = [file for file in files if not form.matches(file)]
         if not others:
             return found
         remark = f"ignored {len(others)} other file{'s' * (len(others) > 1)} ({_names(others)})"
-        return Found(found.parts, found.where, (*found.remarks, remark))
+        return replace(found, remarks=(*found.remarks, remark))
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
         packed = path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz")

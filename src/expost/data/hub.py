@@ -119,14 +119,15 @@ class Hub(Origin):
             return read_path(folder / self.config if (folder / self.config).is_dir() else folder)
         splits = self._load(name)
         parts, where = {}, f"{self.repository} ({self.config})"
-        others = []
+        others, files = [], []
         for split in splits:
             part = part_named(split)
             if part is None:
                 others.append(split)
             else:
                 parts[part] = image_part(splits[split].with_format("arrow")[:], f"{where}, split {split}")
-        return Found(parts, where, tuple(f"left out its split '{split}'" for split in others))
+                files += [Path(file["filename"]) for file in splits[split].cache_files]  # mapped, not loaded
+        return Found(parts, where, tuple(f"left out its split '{split}'" for split in others), tuple(files))
 
     def _load(self, name: str) -> Any:
         """Return the `DatasetDict`: from the cache without asking the network, else from the Hub."""

@@ -8,6 +8,7 @@ fastest.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import re
 import struct
@@ -20,6 +21,7 @@ import numpy as np
 from expost.data.arrays import labels_of
 from expost.data.examples import POOL, Array, Found, Part
 from expost.data.images import ArrayImages
+from expost.data.mapped import PIECE, memory_limit, scratch
 from expost.data.splits import part_named
 from expost.errors import DataError
 
@@ -28,7 +30,7 @@ NAME = re.compile(r"(?P<stem>.*)[-.]idx\d-ubyte(\.gz)?", re.IGNORECASE)
 
 
 def read_idx(path: Path) -> Array:
-    """Read one IDX file of unsigned bytes.
+    """Read one IDX file of unsigned bytes; one that is larger than `memory_limit` is mapped, if need be unpacked.
 
     Returns:
         uint8, with the axes that the file states: (N, H, W) for images, (N,) for labels.
@@ -50,6 +52,8 @@ def read_idx(path: Path) -> Array:
                 raise DataError(f"{path} is truncated inside its header; download it again")
             shape = struct.unpack(f">{head[3]}I", axes)
             size = math.prod(shape)
+            if size > memory_limit():
+                return _large(path, file, shape, size)
             values = file.read(size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no complete gzip file ({error}); download it again") from None
@@ -57,10 +61,7 @@ def read_idx(path: Path) -> Array:
         raise DataError(f"{path} claims {size:,} bytes, more than fit in memory; download it again") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; restore it") from None
-    if len(values) != size:
-        found = f"{len(values):,}" if len(values) < size else "more"
-        axes_text = " x ".join(map(str, shape))
-        raise DataError(f"{path} should hold {axes_text} = {size:,} bytes but has {found}; download it again")
+    _check_size(path, shape, size, len(values))
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -101,3 +102,24 @@ def read_idx_files(_folder: Path, files: Sequence[Path], where: str) -> Found:
     if not parts:
         raise DataError(f"{where} has labels but no images; add the files named ...-images-idx3-ubyte")
     return Found(parts, where)
+
+
+def _large(path: Path, file: io.BufferedIOBase, shape: tuple[int, ...], size: int) -> Array:
+    begin = file.tell()
+    if not isinstance(file, gzip.GzipFile):
+        _check_size(path, shape, size, path.stat().st_size - begin)
+        return np.memmap(path, np.uint8, "r", begin, shape)
+    flat = scratch((size,), np.uint8)
+    done = 0
+    while done <= size and (part := file.read(PIECE)):
+        flat[done : done + len(part)] = np.frombuffer(part, np.uint8)[: max(0, size - done)]
+        done += len(part)
+    _check_size(path, shape, size, done)
+    return flat.reshape(shape)
+
+
+def _check_size(path: Path, shape: tuple[int, ...], size: int, found: int) -> None:
+    if found != size:
+        text = f"{found:,}" if found < size else "more"
+        axes = " x ".join(map(str, shape))
+        raise DataError(f"{path} should hold {axes} = {size:,} bytes but has {text}; download it again")

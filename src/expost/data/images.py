@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from expost.data.examples import Array, Examples, Indices, Preprocess
+from expost.data.examples import Array, Examples, Indices, New, Preprocess, in_memory
+from expost.data.mapped import PIECE, as_they_lie, gather, pieces, row_bytes
 from expost.errors import DataError
 from expost.progress import progress
 
@@ -66,10 +67,10 @@ class EncodedImages(Examples):
         """Return the number of images."""
         return len(self.source)
 
-    def load(self, indices: Indices, prep: Preprocess) -> Array:
+    def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Decode images into one uint8 array (n, C, H, W); see `Examples.load`."""
         order = np.argsort(indices, kind="stable")  # ascending: a table's row groups are then read once each
-        stack = ImageStack(len(indices), "pass a size (size=64, --size 64) to crop and resize them all")
+        stack = ImageStack(len(indices), "pass a size (size=64, --size 64) to crop and resize them all", new)
         encoded = self.source.encoded(indices[order])
         slots = iter(order)
         decode_chunk = partial(_decode, prep=prep)
@@ -77,7 +78,7 @@ class EncodedImages(Examples):
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
             progress("reading images", len(indices)) as bar,
         ):
-            while block := list(islice(encoded, _BLOCK)):
+            while block := list(islice(encoded, stack.fitting(_BLOCK))):
                 bar.advance(len(block))
                 chunks = [block[start : start + _CHUNK] for start in range(0, len(block), _CHUNK)]
                 for chunk, images in zip(chunks, pool.map(decode_chunk, chunks), strict=True):
@@ -89,9 +90,10 @@ class EncodedImages(Examples):
 class ImageStack:
     """One array of equally sized images, filled slot by slot; grey becomes RGB once a color image comes along."""
 
-    def __init__(self, n: int, remedy: str) -> None:
+    def __init__(self, n: int, remedy: str, new: New = in_memory) -> None:
         self.n = n
         self.remedy = remedy
+        self.new = new
         self.first = ""
         self.array: Array = np.empty((n, 0, 0, 0), np.uint8)
 
@@ -99,15 +101,21 @@ class ImageStack:
         """Store `image`, uint8 (C, H, W), which errors call `where`, in slot 0..n-1."""
         if not self.first:
             self.first = where
-            self.array = np.empty((self.n, *image.shape), np.uint8)
+            self.array = self.new((self.n, *image.shape), np.uint8)
         if image.shape[1:] != self.array.shape[2:]:
             raise DataError(
                 f"images differ in size: {self.first} is {_width_height(self.array)}, "
                 f"{where} is {_width_height(image)}; {self.remedy}"
             )
         if image.shape[0] > self.array.shape[1]:
-            self.array = np.repeat(self.array, 3, axis=1)
+            grey, self.array = self.array, self.new((self.n, 3, *image.shape[1:]), np.uint8)
+            for piece in pieces(self.n, row_bytes(self.array)):
+                self.array[piece] = grey[piece]
         self.array[slot] = image
+
+    def fitting(self, most: int) -> int:
+        """Return how many images to hold beside the array at a time: `most`, fewer if they are large or unknown yet."""
+        return min(most, max(_CHUNK, PIECE // row_bytes(self.array))) if self.first else _CHUNK
 
 
 def decode(where: str, source: Path | bytes, prep: Preprocess) -> Array:
@@ -192,29 +200,53 @@ def pad(images: Array, side: int | None, where: str) -> Array:
     return np.pad(images, ((0, 0), (0, 0), (top, side - height - top), (left, side - width - left)))
 
 
-class ArrayImages(Examples):
-    """Images that are in memory: uint8, shape (N, C, H, W)."""
+def as_they_are(pixels: Array) -> Array:
+    """Return pixels that are uint8 already."""
+    return pixels
 
-    def __init__(self, images: Array, where: str) -> None:
+
+class ArrayImages(Examples):
+    """Images that are in memory, or mapped from a file.
+
+    Args:
+        images: Shape (N, C, H, W).
+        where: What errors call them.
+        convert: Turns some of them into uint8 with 1 or 3 channels.
+    """
+
+    def __init__(self, images: Array, where: str, convert: Callable[[Array], Array] = as_they_are) -> None:
         self.images = images
         self.where = where
+        self.convert = convert
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)
 
-    def load(self, indices: Indices, prep: Preprocess) -> Array:
+    def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Preprocess some of the images; see `Examples.load`."""
-        chosen = self.images[indices]
-        if prep == Preprocess(pad=prep.pad):
-            return np.ascontiguousarray(pad(chosen, prep.pad, self.where))
-        if prep == Preprocess(pad=prep.pad, size=prep.size) and chosen.shape[2:] == (prep.size, prep.size):
-            return self.load(indices, replace(prep, size=None))
-        stack = ImageStack(len(indices), "")
-        for slot, image in enumerate(chosen):
-            pixels = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-            stack.put(slot, preprocess(pixels, self.where, prep), self.where)
-        return stack.array
+        if prep.size and not prep.crop and self.images.shape[2:] == (prep.size, prep.size):
+            prep = replace(prep, size=None)  # done already
+        if prep == Preprocess() and self.convert is as_they_are and as_they_lie(indices, self.images):
+            return self.images
+        array: Array | None = None
+        with progress(f"reading {self.where}", len(indices)) as bar:
+            for piece in pieces(len(indices), row_bytes(self.images)):
+                chosen = self.convert(gather(self.images, indices[piece]))
+                if prep == Preprocess(pad=prep.pad):
+                    chosen = pad(chosen, prep.pad, self.where)
+                else:
+                    chosen = np.stack([preprocess(_picture(image), self.where, prep) for image in chosen])
+                if array is None:
+                    array = new((len(indices), *chosen.shape[1:]), np.uint8)
+                array[piece] = chosen
+                bar.advance(len(chosen))
+        assert array is not None  # there is at least one index
+        return array
+
+
+def _picture(image: Array) -> Image.Image:
+    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
 def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array]:
@@ -246,10 +278,25 @@ def unit_to_bytes(values: Array) -> Array:
     Raises:
         DataError: for NaN, infinity, or a range that shows other scaling; the message says how to convert it.
     """
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise DataError(f"{count} of {values.size} pixels are NaN or infinite; repair or remove them")
-    low, high = float(values.min()), float(values.max())
+    check_unit((values,))
+    return round_to_bytes(values)
+
+
+def check_unit(parts: Iterable[Array]) -> None:
+    """Refuse floats that are not in [0, 1]; arguments are parts of one array, in turn.
+
+    Raises:
+        DataError: as `unit_to_bytes`.
+    """
+    count = size = 0
+    low, high = np.inf, -np.inf
+    for values in parts:
+        size += values.size
+        count += int((~np.isfinite(values)).sum())
+        if not count:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if count:
+        raise DataError(f"{count} of {size} pixels are NaN or infinite; repair or remove them")
     if low < -1e-6 or high > 1 + 1e-6:
         remedy = "scale them to [0, 1]"
         if low >= -1 - 1e-6 and high <= 1 + 1e-6:
@@ -257,6 +304,10 @@ def unit_to_bytes(values: Array) -> Array:
         elif low >= 0 and high <= 255:
             remedy = "divide by 255, or store them as uint8"
         raise DataError(f"floating-point pixels from {low:g} to {high:g}; {remedy}")
+
+
+def round_to_bytes(values: Array) -> Array:
+    """Turn floats in [0, 1], which is not checked, into uint8 0..255, rounded to the nearest."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Loading: from a name or a path to three disjoint parts in memory."""
+"""Loading: from a name or a path to three disjoint parts, in memory or mapped into it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess
 from expost.data.files import read_path
+from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
+from expost.data.prepared import Preparation, describe
 from expost.data.splits import Plan, plan_official, plan_split, subset
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
@@ -48,7 +50,9 @@ def load_data(
 
     Returns:
         The three parts. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d), unscaled. Labels:
-        int64; text labels and names of class folders are numbered in alphabetical order.
+        int64; text labels and names of class folders are numbered in alphabetical order. Examples that take more than
+        `$EXPOST_MEMORY` (512M unless set) are mapped from files in `$XDG_CACHE_HOME/expost/prepared`, where they are
+        kept for the next time, or from the source itself; these tensors must not be written to.
 
     Raises:
         UsageError: for a name that is neither a set nor a path, or an option out of range.
@@ -166,21 +170,29 @@ def _found(path: str | Path) -> Found:
 
 
 def _all_of(found: Found) -> torch.Tensor:
-    arrays = [part.examples.load(np.arange(len(part.examples)), Preprocess()) for part in found.parts.values()]
+    preparation = Preparation(found, sum(len(part) for part in found.parts.values()))
+    arrays = [preparation.load(part, np.arange(len(part)), Preprocess()) for part in found.parts.values()]
     if len({array.shape[1:] for array in arrays}) > 1:
         shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
         raise DataError(f"{found.where}: examples of several shapes, {shapes}; make them equal")
-    return torch.from_numpy(np.concatenate(arrays))
+    if len(arrays) == 1:
+        return as_tensor(arrays[0])
+    joined = scratch((preparation.total, *arrays[0].shape[1:]), arrays[0].dtype.type)
+    return as_tensor(np.concatenate(arrays, out=joined))
 
 
 def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int | None, seed: int) -> Data:
     """Load the planned examples and make one `Data` of them."""
     chosen = [(part, subset(indices, limit, seed)) for part, indices in (plan.train, plan.validation, plan.test)]
-    arrays = [part.examples.load(indices, prep) for part, indices in chosen]
+    preparation = Preparation(found, sum(len(indices) for _, indices in chosen))
+    arrays = [preparation.load(part, indices, prep) for part, indices in chosen]
     if len({array.ndim for array in arrays}) > 1:
         raise DataError(f"{found.where}: some parts hold images and some vectors; give parts of one kind")
     if arrays[0].ndim == 4 and len({array.shape[1] for array in arrays}) > 1:
-        arrays = [np.repeat(array, 3, axis=1) if array.shape[1] == 1 else array for array in arrays]
+        arrays = [
+            preparation.load(part, indices, replace(prep, channels=3)) if array.shape[1] == 1 else array
+            for (part, indices), array in zip(chosen, arrays, strict=True)
+        ]
     shapes = [array.shape[1:] for array in arrays]
     if len(set(shapes)) > 1:
         raise DataError(
@@ -188,7 +200,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
     labels = _numbered(chosen)
-    splits = [Split(torch.from_numpy(array), y) for array, y in zip(arrays, labels, strict=True)]
+    splits = [Split(as_tensor(array), y) for array, y in zip(arrays, labels, strict=True)]
     clauses = [
         f"from {found.where}",
         prep.describe(),
@@ -196,6 +208,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         plan.how,
         "" if limit is None else f"at most {limit:,} of each, drawn with seed {seed}",
         *found.remarks,
+        describe(preparation.kept),
     ]
     train, validation, test = splits
     return Data(name, train, validation, test, note="; ".join(filter(None, clauses)))
@@ -222,19 +235,19 @@ def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tens
 def _repetitions(data: Data) -> list[str]:
     """Say what repetition there is among the examples, since it decides what scores on held-out data mean."""
     train, validation, test = (_fingerprints(split.x) for split in (data.train, data.validation, data.test))
-    seen = set(train)
-    if len(seen.union(validation, test)) == 1:
+    seen = np.unique(train)
+    if len(seen) == 1 and (validation == seen).all() and (test == seen).all():
         return ["all examples are identical"]
-    copies = sum(one in seen for one in validation)
-    seen.update(validation)
-    copies += sum(one in seen for one in test)
+    copies = int(np.isin(validation, seen).sum()) + int(np.isin(test, np.union1d(seen, validation)).sum())
     if not copies:
         return []
     return [f"{copies} of {len(validation) + len(test)} validation and test examples are exact copies of earlier ones"]
 
 
-def _fingerprints(x: Tensor) -> list[bytes]:
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in x.numpy()]
+def _fingerprints(x: Tensor) -> Array:
+    """Return 64 bits a row: of a million different rows, none agree but with a probability of 3e-8."""
+    digests = (hashlib.blake2b(row, digest_size=8).digest() for row in x.numpy())
+    return np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64, len(x))
 
 
 def _check(limit: int | None, seed: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.alphabets import guess_domain
-from expost.data.examples import POOL, Array, Examples, Found, Indices, Part, Preprocess
+from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.string_tables import SMILES_COLUMNS, TABLES, has_strings, read_column
 from expost.data.text import kind_of, lines_of, plain, stem_of
@@ -32,7 +32,7 @@ class Lines(Examples):
         """Return the number of strings."""
         return len(self.strings)
 
-    def load(self, indices: Indices, prep: Preprocess) -> Array:
+    def load(self, indices: Indices, prep: Preprocess, _new: New = in_memory) -> Array:
         """Return some strings as an array of objects, shape (n,); see `Examples.load`."""
         if prep != Preprocess():
             raise UsageError(f"{self.where} holds strings, not images; leave out size, crop and channels")

@@ -17,11 +17,14 @@ import pyarrow.parquet as pq
 from expost.data.arrays import Vectors, labels_of, rows_of
 from expost.data.examples import POOL, Array, Found, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
+from expost.data.mapped import PIECE, scratch
 from expost.data.splits import part_named
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "target", "class", "species", "y")
+_IMAGES_AT_ONCE = 64
+_PROBED, _MOST_ROWS = 64, 65_536
 _INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")
 
 
@@ -33,17 +36,17 @@ class Block:
         rows: How many.
         name: What errors call the table they belong to.
         first: The row of that table that is row 0 here.
-        read: Reads them: encoded bytes, or records with a field `bytes`, as `datasets` stores images.
+        read: Reads them, a few at a time: encoded bytes, or records with a field `bytes`, as `datasets` stores images.
     """
 
     rows: int
     name: str
     first: int
-    read: Callable[[], Any]
+    read: Callable[[], Iterator[Any]]
 
 
 class TableImages(ImageSource):
-    """Encoded images in the rows of tables; one block is in memory at a time."""
+    """Encoded images in the rows of tables; a few rows are in memory at a time."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = list(blocks)
@@ -57,19 +60,25 @@ class TableImages(ImageSource):
         """Yield the name and the bytes of each of `indices`, reading every block that they touch once."""
         for block, end in zip(self.blocks, self.ends, strict=True):
             inside = indices[(indices >= end - block.rows) & (indices < end)] - (end - block.rows)
-            if not len(inside):
-                continue
-            column = block.read()
-            if len(column) != block.rows:
-                raise DataError(f"{block.name} is damaged: {len(column)} rows where it says {block.rows}; restore it")
-            if pa.types.is_struct(column.type):
-                column = pc.struct_field(column, "bytes")
-            for row in inside:
-                where = f"row {block.first + row} of {block.name}"
-                content = column[int(row)].as_py()
-                if content is None:
-                    raise DataError(f"{where} has no image bytes; drop that row, or embed the image in the file")
-                yield where, content
+            if len(inside):
+                yield from _rows(block, inside)
+
+
+def _rows(block: Block, indices: Indices) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of some rows of a block, by ascending index."""
+    begin = 0
+    for column in block.read():
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        for row in indices[np.searchsorted(indices, begin) : np.searchsorted(indices, begin + len(column))]:
+            where = f"row {block.first + row} of {block.name}"
+            content = column[int(row) - begin].as_py()
+            if content is None:
+                raise DataError(f"{where} has no image bytes; drop that row, or embed the image in the file")
+            yield where, content
+        begin += len(column)
+    if begin != block.rows:
+        raise DataError(f"{block.name} is damaged: {begin} rows where it says {block.rows}; restore it")
 
 
 def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
@@ -95,6 +104,10 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
     for part, paths in grouped.items():
         try:
             parts[part], unused = _read_part(paths)
+        except MemoryError:
+            raise DataError(
+                f"{paths[0]} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
+            ) from None
         except OSError as error:
             raise DataError(f"cannot read {paths[0]}: {error.strerror or _line(error)}; restore it") from None
         except UnicodeDecodeError:
@@ -118,7 +131,7 @@ def image_part(table: Any, name: str) -> Part:
         raise DataError(f"{name} has no image column, only {', '.join(table.column_names)}; choose another source")
     blocks, first = [], 0
     for chunk in table.column(column).chunks:
-        blocks.append(Block(len(chunk), name, first, partial(_same, chunk)))
+        blocks.append(Block(len(chunk), name, first, partial(_whole, chunk)))
         first += len(chunk)
     labels = _label_column(table.schema)
     return Part(EncodedImages(TableImages(blocks)), None if labels is None else _labels(table.column(labels), name))
@@ -126,12 +139,16 @@ def image_part(table: Any, name: str) -> Part:
 
 def _read_part(paths: Sequence[Path]) -> tuple[Part, list[str]]:
     """Read the files of one part; also return the columns that were of no use."""
+    name = str(paths[0])
     if any(path.suffix.lower() != ".parquet" for path in paths):
-        return _vectors(pa.concat_tables([_read_csv(path) for path in paths]), str(paths[0]))
+        table = pa.concat_tables([_read_csv(path) for path in paths])
+        return _vectors(Rows(table.schema, len(table), table.column, partial(_whole, table)), name)
     opened = [pq.ParquetFile(path) for path in paths]
     column = _image_column(opened[0].schema_arrow)
     if column is None:
-        return _vectors(pa.concat_tables([pq.read_table(path) for path in paths]), str(paths[0]))
+        schema = pa.concat_tables([file.schema_arrow.empty_table() for file in opened]).schema  # refuses unequal ones
+        count = sum(file.metadata.num_rows for file in opened)
+        return _vectors(Rows(schema, count, partial(_column, paths), partial(_batches, paths)), name)
     blocks: list[Block] = []
     labels = _label_column(opened[0].schema_arrow)
     tables = []
@@ -152,15 +169,35 @@ def _read_part(paths: Sequence[Path]) -> tuple[Part, list[str]]:
     return Part(images, y), []
 
 
-def _same(column: Any) -> Any:
-    return column
+def _whole(content: Any) -> Iterator[Any]:
+    yield content
 
 
-def _row_group(path: Path, group: int, column: str) -> Any:
+def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
     try:
-        return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+        # without these options all of a row group is read at once, and writers may have made but one
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            for batch in file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[column], use_threads=False):
+                yield batch.column(column)
+    except MemoryError:  # which Arrow's is, too
+        raise
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None
+
+
+def _column(paths: Sequence[Path], name: str) -> Any:
+    """Read one column of some parquet files."""
+    return pa.concat_tables([pq.read_table(path, columns=[name]) for path in paths]).column(name)
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[Any]:
+    """Read parquet files as tables of a bounded size."""
+    for path in paths:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            first = next(file.iter_batches(_PROBED), None)
+            rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
+            for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS)):
+                yield pa.Table.from_batches([batch])
 
 
 def _read_csv(path: Path) -> Any:
@@ -176,34 +213,65 @@ def _read_csv(path: Path) -> Any:
     )
 
 
-def _vectors(table: Any, name: str) -> tuple[Part, list[str]]:
+@dataclass(frozen=True)
+class Rows:
+    """A table, read in pieces.
+
+    Attributes:
+        schema: Of its columns.
+        count: How many rows.
+        column: Reads the whole of one column, by name.
+        tables: Reads all columns, a few rows at a time.
+    """
+
+    schema: Any
+    count: int
+    column: Callable[[str], Any]
+    tables: Callable[[], Iterator[Any]]
+
+
+def _vectors(table: Rows, name: str) -> tuple[Part, list[str]]:
     labels = _label_column(table.schema)
     if labels is not None:
-        is_coordinate = labels.lower() == "y" and "x" in table.column_names
+        is_coordinate = labels.lower() == "y" and "x" in table.schema.names
         if is_coordinate or not _is_classes(table.column(labels)):
             labels = None  # a measured quantity: one more number of the vector
-    columns, unused = [], []
+    used, unused = [], []
     for index, field in enumerate(table.schema):
         if field.name == labels:
             continue
         if field.name.lower() in _INDEX_COLUMNS or not (_is_numeric(field.type) or _is_numeric_list(field.type)):
             unused.append(field.name or "(unnamed)")
             continue
-        columns.append(_matrix(table.column(index), f"{name}, column '{field.name}'"))
-    if not columns:
+        used.append((index, f"{name}, column '{field.name}'"))
+    if not used:
         raise DataError(
-            f"{name} has neither images nor numbers, only {', '.join(table.column_names)}; add such a column"
+            f"{name} has neither images nor numbers, only {', '.join(table.schema.names)}; add such a column"
         )
-    if len(table) == 0:
+    if table.count == 0:
         raise DataError(f"{name} has no rows; fill or remove it")
-    rows = rows_of(np.concatenate(columns, axis=1), name)
+    rows: Array | None = None
+    begin = 0
+    for part in table.tables():
+        columns = [_matrix(part.column(index), title, begin) for index, title in used]
+        numbers = rows_of(np.concatenate(columns, axis=1), name, begin)
+        if rows is None:
+            rows = numbers if len(part) == table.count else scratch((table.count, numbers.shape[1]), np.float32)
+        if numbers.shape[1] != rows.shape[1]:
+            raise DataError(
+                f"{name}: rows of {rows.shape[1]} and of {numbers.shape[1]} numbers; vectors need one length"
+            )
+        rows[begin : begin + len(part)] = numbers
+        begin += len(part)
+    if rows is None or begin != table.count:
+        raise DataError(f"{name} is damaged: {begin} rows where it says {table.count}; restore it")
     return Part(Vectors(rows, name), None if labels is None else _labels(table.column(labels), name)), unused
 
 
-def _matrix(column: Any, name: str) -> Array:
-    """Turn a column of numbers, or of equally long lists of numbers, into a matrix (N, d)."""
+def _matrix(column: Any, name: str, first: int = 0) -> Array:
+    """Turn a column of numbers, or of equally long lists of numbers, into a matrix (N, d); row 0 is called `first`."""
     if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(f"{name}: no value in row {row} ({column.null_count} missing); fill it in or drop those rows")
     if _is_numeric(column.type):
         return column.to_numpy().reshape(-1, 1).astype(np.float64)

@@ -8,6 +8,7 @@ whatever the codes are.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expost import distributed
 from expost.densities import files
-from expost.densities.checks import check_codes, check_compatible, check_int
+from expost.densities.checks import check_codes, check_compatible, check_float, check_int
 from expost.errors import DataError, UsageError
 
 
@@ -49,14 +51,15 @@ def precise_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def draw_normal(n: int, d: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Draw N(0, I), shape (n, d), float64 on `device`.
+def draw_normal(n: int, d: int, generator: torch.Generator | None, device: torch.device, temperature: float) -> Tensor:
+    """Draw N(0, temperature I), shape (n, d), float64 on `device`.
 
     The generator's own device draws, in float32 (as samples are returned), so a seeded CPU generator gives the same
     numbers wherever the density lives.
     """
     source = device if generator is None else generator.device
-    return torch.randn(n, d, generator=generator, device=source, dtype=torch.float32).to(device).double()
+    noise = torch.randn(n, d, generator=generator, device=source, dtype=torch.float32).to(device).double()
+    return noise.mul_(math.sqrt(temperature))  # by 1 changes no bit
 
 
 def draw_index(n: int, weights: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -112,23 +115,39 @@ class Density(ABC):
         return self._accept(z, self._fit)
 
     @final
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw codes independently of one another.
+
+        Every density here turns standard normal noise into codes. A temperature T multiplies that noise's variance:
+        N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays as it is.
+
+        | density | at temperature T | as T goes to 0 |
+        |---|---|---|
+        | a Gaussian N(m, S) | N(m, T S) | m |
+        | a mixture of w_k N(m_k, S_k) | w_k N(m_k, T S_k) | the means, as often as their weights say |
+        | kernels of bandwidth h | bandwidth sqrt(T) h | training codes |
+        | a second stage, u and noise normal | u and noise of variance T | the code of u = 0 |
+
+        Below 1 samples are more typical and less varied, above 1 it is the other way round. With the same generator the
+        noise is the same at every temperature, so that samples move on paths as it changes.
 
         Args:
             n: How many, 0 or more.
             generator: Source of randomness, on any device; without one PyTorch's global state is used.
+            temperature: T, at least 0; 1 draws from the density itself.
 
         Returns:
             Codes, shape (n, d), float32, in random order.
 
         Raises:
-            UsageError: if `n` is no whole number of at least 0, or the density was not fitted.
+            UsageError: if `n` is no whole number of at least 0, the temperature is negative or not finite, or the
+                density was not fitted.
         """
         check_int("n", n, minimum=0)
+        check_float("temperature", temperature, minimum=0)
         self._require_fit()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self._draw(int(n), generator).to(torch.float32).to(self.device)
+            return self._draw(int(n), generator, float(temperature)).to(torch.float32).to(self.device)
 
     @final
     @property
@@ -237,6 +256,7 @@ class Density(ABC):
             codes = z.detach().to(precise_device(z.device)).to(torch.float64, copy=True)
             with torch.no_grad():
                 fit = estimate(codes)
+            distributed.copy_from_main(*fit.tensors.values())  # several processes hold one fit, to the last bit
             if not all(bool(tensor.isfinite().all()) for tensor in fit.tensors.values()):
                 raise DataError(
                     f"{self.name}: the fit is not finite; standardize the codes or look for outliers in them"
@@ -260,8 +280,8 @@ class Density(ABC):
         """Estimate from checked codes, float64, shape (N, d), without gradients; raise DataError on failure."""
 
     @abstractmethod
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Draw n codes, shape (n, d), in random order."""
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """Draw n codes, shape (n, d), in random order, from noise whose variance is multiplied by the temperature."""
 
     @abstractmethod
     def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,9 @@ The ridge eps ("regularization") makes every S_k positive definite. It is no par
 EM's guarantee, a log-likelihood that never falls, is exact only for eps = 0; with a ridge it can fall by an amount of
 the order of eps times the mean of trace(S_k^-1), which is negligible until a component collapses onto a subspace. The
 trace is kept, and the largest fall recorded.
+
+Over several processes (`distributed.together`) all have the codes, each takes a part of them in the passes, and the
+moments are summed: K (1 + d + d^2) numbers an iteration, however many codes there are.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from expost import distributed
 from expost.densities.covariances import Covariance
 from expost.densities.kmeans import lloyd, plus_plus
 from expost.densities.linalg import LOG_2PI, ml_covariance
@@ -54,7 +58,7 @@ class Moments:
     """What one pass over the codes collects.
 
     Attributes:
-        log_densities: log q(z_n), shape (N,).
+        log_densities: log q(z_n), shape (N,), or of this process's part of the codes.
         counts: N_k, shape (K,).
         first: sum_n r_nk y_nk, shape (K, d), of the whitened residuals y.
         second: sum_n r_nk y_nk y_nk^T, shape (K, d, d), or its diagonal, (K, d).
@@ -119,23 +123,24 @@ def log_density(z: Tensor, components: Components, covariance: Covariance) -> Te
         _log_joint(covariance.whiten(chunk - center, components.means, whitener), components, covariance).logsumexp(1)
         for chunk in torch.split(z, rows_per_chunk(components.means.numel(), z.device))
     ]
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else z.new_zeros(0)
 
 
 def collect(x: Tensor, components: Components, covariance: Covariance, labels: Tensor | None = None) -> Moments:
     """Make one pass: responsibilities of every code, and the moments that the M-step needs.
 
     Args:
-        x: Codes, shape (N, d), float64, centered on their mean.
+        x: Codes, shape (N, d), float64, centered on their mean; each process takes its part of them.
         components: The current parameters.
         covariance: Their structure.
         labels: A component per code, int64, shape (N,), that replaces the responsibilities; to start from k-means.
     """
+    x, labels = distributed.shard(x), None if labels is None else distributed.shard(labels)
     k, d = components.means.shape
     whitener = covariance.whitener(components.scale)
     counts, first, second = x.new_zeros(k), x.new_zeros(k, d), torch.zeros_like(components.scale)
     rows = rows_per_chunk(k * d, x.device)
-    log_densities = []
+    log_densities = [x.new_zeros(0)]
     for start in range(0, x.shape[0], rows):
         y = covariance.whiten(x[start : start + rows], components.means, whitener)
         log_joint = _log_joint(y, components, covariance)
@@ -148,7 +153,7 @@ def collect(x: Tensor, components: Components, covariance: Covariance, labels: T
             r = torch.zeros_like(r).scatter_(1, labels[start : start + rows, None], 1.0)
         counts += r.sum(0)
         _add_moments(y, r, covariance, first, second)
-    return Moments(torch.cat(log_densities), counts, first, second)
+    return Moments(torch.cat(log_densities), *distributed.total(counts, first, second))
 
 
 def _add_moments(y: Tensor, r: Tensor, covariance: Covariance, first: Tensor, second: Tensor) -> None:
@@ -196,10 +201,11 @@ def reseed(x: Tensor, components: Components, empty: Tensor, worst: Tensor, fres
         x: Codes, shape (N, d).
         components: Parameters with empty components.
         empty: Which, bool, shape (K,).
-        worst: log q(z_n), shape (N,); the codes of lowest density become means, as many as are needed.
+        worst: log q(z_n), shape (N,), or of this process's part; the codes of lowest density become means, as many as
+            are needed.
         fresh: Where the scale of a started component comes from.
     """
-    rows = worst.topk(int(empty.sum()), largest=False).indices
+    rows = distributed.gather(worst, x.shape[0]).topk(int(empty.sum()), largest=False).indices
     means, scale = components.means.clone(), components.scale.clone()
     means[empty], scale[empty] = x[rows], fresh.scale[empty]
     weights = torch.where(empty, 1 / x.shape[0], components.weights)
@@ -262,12 +268,12 @@ def run(
             elif len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol:
                 converged = True
                 break
-    trace.append(_finite_mean(log_density(x, components, covariance), len(trace)))
+    trace.append(_finite_mean(log_density(distributed.shard(x), components, covariance), len(trace)))
     return Result(components, trace, converged, reseeded)
 
 
 def _finite_mean(log_densities: Tensor, iteration: int) -> float:
-    mean = log_densities.mean().item()
+    mean = distributed.mean(log_densities).item()
     if mean - mean != 0:
         raise DataError(
             f"the log-likelihood is {mean} in iteration {iteration}; raise regularization or use fewer components"

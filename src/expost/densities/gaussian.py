@@ -8,9 +8,11 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from expost import distributed
 from expost.densities.base import Fit, TractableDensity, draw_normal, precise_device
 from expost.densities.checks import check_float
 from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, stable_cholesky
+from expost.distributed import shard
 
 
 @final
@@ -34,8 +36,8 @@ class StandardNormal(TractableDensity):
     def _fit(self, z: Tensor) -> Fit:
         return Fit(tensors={}, statistics={"log_likelihood": _log_standard_normal(z).mean().item()})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return draw_normal(n, self.dim, generator, precise_device(self.device))
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        return draw_normal(n, self.dim, generator, precise_device(self.device), temperature)
 
     def _log_prob(self, z: Tensor) -> Tensor:
         return _log_standard_normal(z)
@@ -77,12 +79,12 @@ class Gaussian(TractableDensity):
     def _fit(self, z: Tensor) -> Fit:
         mean, covariance = ml_covariance(z, self.regularization)
         factor = stable_cholesky(covariance, "the codes")
-        log_likelihood = log_normal(z, mean, factor).mean().item()
+        log_likelihood = distributed.mean(log_normal(shard(z), mean, factor)).item()
         return Fit({"mean": mean, "cholesky": factor}, {"log_likelihood": log_likelihood})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         mean, factor = self.tensors["mean"], self.tensors["cholesky"]
-        return mean + draw_normal(n, self.dim, generator, mean.device) @ factor.T
+        return mean + draw_normal(n, self.dim, generator, mean.device, temperature) @ factor.T
 
     def _log_prob(self, z: Tensor) -> Tensor:
         return log_normal(z, self.tensors["mean"], self.tensors["cholesky"])

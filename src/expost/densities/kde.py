@@ -84,11 +84,11 @@ class KernelDensity(TractableDensity):
         tensors = {"mean": mean, "cholesky": factor, "centers": centers, "bandwidth": z.new_tensor(h)}
         return Fit(tensors, {"seed": self.seed, "bandwidth": h})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         fit = self.tensors
         centers = fit["centers"]
         rows = draw_index(n, torch.ones_like(centers[:, 0]), generator)
-        noise = draw_normal(n, self.dim, generator, centers.device)
+        noise = draw_normal(n, self.dim, generator, centers.device, temperature)
         return fit["mean"] + (centers[rows] + fit["bandwidth"] * noise) @ fit["cholesky"].T
 
     def _log_prob(self, z: Tensor) -> Tensor:

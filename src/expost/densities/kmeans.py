@@ -1,4 +1,8 @@
-"""k-means, to start a mixture: greedy k-means++ seeding, then Lloyd's iterations. Runs on the device of the points."""
+"""k-means, to start a mixture: greedy k-means++ seeding, then Lloyd's iterations. Runs on the device of the points.
+
+Over several processes all have the points. The seeding is done alike in each; in Lloyd's iterations each takes a part
+of the points, and sums and counts are added up.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from expost import distributed
 from expost.errors import DataError
 
 _CHUNK_ELEMENTS = 2**22  # of a distance block: 32 MB in float64
@@ -71,7 +76,7 @@ def assign(x: Tensor, centers: Tensor) -> Tensor:
         torch.addmm(half_norms, block, centers.T, alpha=-1).argmin(1)
         for block in torch.split(x, _rows(centers.shape[0]))
     ]
-    return torch.cat(blocks)
+    return torch.cat(blocks) if blocks else torch.zeros(0, dtype=torch.int64, device=x.device)
 
 
 def lloyd(x: Tensor, centers: Tensor, *, max_iter: int = 100, tol: float = 1e-4) -> tuple[Tensor, Tensor]:
@@ -89,14 +94,17 @@ def lloyd(x: Tensor, centers: Tensor, *, max_iter: int = 100, tol: float = 1e-4)
     """
     shift_limit = tol * float(x.var(0, correction=0).mean())
     offset = x.mean(0)  # distances by products: center first, or far-away data lose their digits
-    x, centers = x - offset, centers - offset
+    count = x.shape[0]
+    x, centers = distributed.shard(x) - offset, centers - offset
     for _ in range(max_iter):
         labels = assign(x, centers)
-        counts = torch.bincount(labels, minlength=centers.shape[0])
-        sums = torch.zeros_like(centers).index_add_(0, labels, x)
+        counts, sums = distributed.total(
+            torch.bincount(labels, minlength=centers.shape[0]).to(x.dtype),
+            torch.zeros_like(centers).index_add_(0, labels, x),
+        )
         moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centers)
         shift = float((moved - centers).square().sum())
         centers = moved
         if shift <= shift_limit:
             break
-    return centers + offset, assign(x, centers)
+    return centers + offset, distributed.gather(assign(x, centers), count)

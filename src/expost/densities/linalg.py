@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from expost.distributed import shard, total
 from expost.errors import DataError
 
 LOG_2PI = math.log(2 * math.pi)
@@ -62,8 +63,8 @@ def ml_covariance(z: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
         m, shape (d,), and S, shape (d, d).
     """
     mean = z.mean(0)
-    centered = z - mean
-    covariance = centered.T @ centered / z.shape[0]
+    centered = shard(z) - mean
+    covariance = total(centered.T @ centered)[0] / z.shape[0]
     covariance.diagonal().add_(regularization)
     return mean, covariance
 

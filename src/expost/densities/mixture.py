@@ -93,10 +93,10 @@ class MixtureDensity(TractableDensity):
                 f"{self.name}: {self.components} components need at least as many codes, got {n}; use fewer components"
             )
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         mixture = self._components
         labels = draw_index(n, mixture.weights, generator)
-        noise = draw_normal(n, self.dim, generator, mixture.means.device)
+        noise = draw_normal(n, self.dim, generator, mixture.means.device, temperature)
         z = mixture.means[labels]
         for k in range(self.components):
             rows = (labels == k).nonzero().squeeze(1)

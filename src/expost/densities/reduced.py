@@ -75,10 +75,10 @@ class Reduced(TractableDensity):
         tensors |= {_PREFIX + name: tensor for name, tensor in base.tensors.items()}
         return Fit(tensors, {"rank": r, "explained": kept / total, "residual": residual, "base": base.statistics})
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         fit = self.tensors
-        u = self._fitted_base().sample(n, generator=generator).double()
-        noise = fit["residual"].sqrt() * draw_normal(n, self.dim, generator, fit["mean"].device)
+        u = self._fitted_base().sample(n, generator=generator, temperature=temperature).double()
+        noise = fit["residual"].sqrt() * draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
         return fit["mean"] + fit["scale"] * (noise + (u - noise @ fit["basis"]) @ fit["basis"].T)
 
     def _log_prob(self, z: Tensor) -> Tensor:

@@ -192,12 +192,12 @@ class SecondStageVAE(Density):
         heads = {"mu": (d, self.width), "log_sigma": (d, self.width)}
         return encoder | heads | {f"decoder.{i}": shape for i, shape in enumerate([*hidden, (d, self.width)])}
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         fit = self.tensors
-        u = draw_normal(n, self.dim, generator, fit["mean"].device)
+        u = draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
         t = self._decode(u.float(), fit).double()
         if self.noise:
-            t = t + fit["log_gamma"].exp() * draw_normal(n, self.dim, generator, t.device)
+            t = t + fit["log_gamma"].exp() * draw_normal(n, self.dim, generator, t.device, temperature)
         return fit["mean"] + fit["deviation"] * t
 
     def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:

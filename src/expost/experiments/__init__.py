@@ -1,4 +1,4 @@
-"""The paper's tables, one command each."""
+"""Grids of runs: the paper's tables, and sweeps of one's own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Annotated, Literal
 import tyro
 
 from expost.errors import UsageError
+from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
+from expost.parallel import Where
+
+__all__ = ["reproduce", "sweep"]
 
 
 def reproduce(
@@ -21,12 +25,16 @@ def reproduce(
     seeds: int | None = None,
     features: str | None = None,
     out: Path | None = None,
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--column"])] = (),
     device: str = "auto",
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpu_share: float | None = None,
 ) -> Path:
     """Train and score the models of a table of the paper under one protocol.
 
-    A cell that is finished is not done again; one that was interrupted goes on.
+    A cell that is finished is not done again; one that was interrupted goes on: the same command goes on with all.
 
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model. table2:
@@ -39,25 +47,31 @@ def reproduce(
         seeds: Of table1: runs of each model, seeded 0, 1, ...; 1 unless given.
         features: Of table1: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
         out: The table's folder; runs/TABLE-DATASET-SCALE unless given.
+        columns: Of table1: Rec, N, GMM or Interp, those alone are computed; all unless given.
         device: auto, cpu, cuda or mps.
-        workers: Models trained side by side; unless given, one a CUDA device, or one a core.
+        workers: Models trained side by side; unless given, one a CUDA device, or one a core; on Ray as many as fit.
+        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
+        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; unless given, $RAY_ADDRESS,
+            or one that is started on this machine meanwhile.
+        gpu_share: Share of a GPU that a model takes on Ray, for example 0.5; a whole one unless given.
 
     Returns:
-        The folder, with table.json, table.md, the runs, and figure.png of images.
+        The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
     """
     given: dict[str, dict[str, object]] = {
         "table1": {"domain": domain},
-        "table2": {"dataset": dataset, "seeds": seeds, "features": features},
+        "table2": {"dataset": dataset, "seeds": seeds, "features": features, "columns": columns or None},
     }
     for name, value in given[experiment].items():
         if value is not None:
             raise UsageError(f"{name} is no option of {experiment}; leave it out")
+    where = Where(engine, device, workers, address, gpu_share)
     if experiment == "table2":
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"
-        return reproduce_table2(kind, scale, models, folder, device, workers)
+        return reproduce_table2(kind, scale, models, folder, where)
     count, data = 1 if seeds is None else seeds, dataset or "mnist"
     if count < 1:
         raise UsageError(f"seeds is {count}; give at least 1")
     folder = out or Path("runs") / f"table1-{Path(data).name}-{scale}"
-    return reproduce_table1(data, scale, models, count, features or "auto", folder, device, workers)
+    return reproduce_table1(data, scale, models, count, features or "auto", folder, where, columns=columns)

@@ -2,14 +2,115 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from expost.config import to_json
+from expost.commands import train
+from expost.config import DataConfig, ModelConfig, TrainingConfig, to_json
+from expost.errors import UsageError
+from expost.experiments.hardware import note_hardware
 from expost.run import Run
+from expost.store import read_json
+
+#: Defaults that are in JSON as they are.
+_PLAIN = (type(None), bool, int, float, str)
+#: Settings of training that leave the weights as they are.
+_INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds")
 
 
 def what_decides(run: Run) -> dict[str, Any]:
     """Return what decides a run's weights."""
     config = to_json(run.config)
-    training = {key: value for key, value in config["training"].items() if key not in ("device", "tensorboard")}
+    training = {key: value for key, value in config["training"].items() if key not in _INDIFFERENT}
     return {"model": config["model"], "training": training, "data": config["data"]}
+
+
+def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a run's folder that holds a run with other settings than these.
+
+    Raises:
+        UsageError: if it does.
+    """
+    if (folder / "config.json").exists():
+        planned = train(model, data, folder, dry_run=True, **options)
+        if what_decides(Run.open(folder)) != what_decides(planned):
+            raise UsageError(f"{folder} holds a run with other settings than these; choose another --out")
+
+
+def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, Any], device: str, hardware: Path) -> Run:
+    """Train a run, or go on with it, on whatever device it was begun; one that is finished stays as it is.
+
+    Args:
+        model: Row of the zoo.
+        data: Data set's name or path.
+        folder: The run's folder.
+        options: Options of `train`, without the device.
+        device: What to train on.
+        hardware: Where to note what it is trained on.
+    """
+    if not (folder / "config.json").exists():
+        note_hardware(hardware, device)
+        return train(model, data, folder, device=device, **options)
+    run = Run.open(folder)
+    if _finished(run):
+        return run
+    note_hardware(hardware, device)
+    if run.config.training.device != device:
+        replace(run, config=replace(run.config, training=replace(run.config.training, device=device))).save_config()
+    return train(model, data, folder, resume=True)
+
+
+def _finished(run: Run) -> bool:
+    path = run.folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
+    return lines >= run.config.training.epochs and (run.folder / "model.safetensors").exists()
+
+
+def density_hash(run: Run, subject: str) -> dict[str, str]:
+    """Return what samples rest on beside the weights: the fitted density, by the hash of its file."""
+    path = run.folder / "densities" / f"{subject}.safetensors"
+    return {"density": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
+
+
+def saved(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a finished cell, or None if there is none or it answers another question."""
+    found = read_json(path) if path.exists() else None
+    if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
+        return None
+    settings = _completed(found["asked"].get("settings"))
+    return found if {**found["asked"], "settings": settings} == asked else None
+
+
+def _completed(settings: Any) -> Any:
+    """Add settings that came later than a cell, at their defaults, which leave things as they were."""
+    kinds = {"model": ModelConfig, "training": TrainingConfig, "data": DataConfig}
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(part), dict) for part in kinds):
+        return settings
+    plain = {
+        part: {each.name: each.default for each in fields(kind) if isinstance(each.default, _PLAIN)}
+        for part, kind in kinds.items()
+    }
+    return {
+        part: {key: value for key, value in (plain[part] | settings[part]).items() if key not in _INDIFFERENT}
+        for part in kinds
+    }
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""Return rows as CSV, with a heading; a column is there if any row has it, and empty where one has not.
+
+    Example:
+        >>> comma_separated([{"model": "ae", "seed": 0}, {"model": "rae, ours", "FID": 1.5}])
+        'model,seed,FID\nae,0,\n"rae, ours",,1.5\n'
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

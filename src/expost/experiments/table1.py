@@ -7,7 +7,6 @@ and the counts; and the number of epochs, except where the paper's differ.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expost import __version__, pictures
-from expost.commands import data_name, score_run, train
+from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
 from expost.evaluation import (
@@ -28,12 +27,12 @@ from expost.evaluation import (
     pick_space,
     resolve_features,
 )
-from expost.experiments.cells import what_decides
-from expost.experiments.hardware import hardware, training_seconds
-from expost.experiments.published import ROWS
-from expost.experiments.table1_report import figure, markdown
+from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
+from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
+from expost.experiments.published import COLUMNS, ROWS
+from expost.experiments.table1_report import as_csv, figure, markdown
 from expost.metrics.reference import reference_features
-from expost.parallel import pick_workers, run_all
+from expost.parallel import Where, open_engine
 from expost.progress import say
 from expost.registry import Registry
 from expost.run import Run, load
@@ -85,6 +84,7 @@ class Cells:
         size: How much of everything.
         features: Features to score with.
         measures: Measures to score by.
+        columns: The table's columns; none given, all, and the codes.
     """
 
     out: Path
@@ -94,6 +94,7 @@ class Cells:
     size: Scale
     features: str
     measures: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -109,11 +110,32 @@ class Cells:
         """Return the file of one cell."""
         return self.out / "cells" / self.label / f"{subject}.json"
 
+    @property
+    def hardware(self) -> Path:
+        """Where is noted what it was trained on."""
+        return self.out / "hardware" / f"{self.label}.json"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of `train`."""
+        size = self.size
+        return {
+            "preset": size.preset, "epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": self.seed
+        }  # fmt: skip
+
     def subjects(self) -> tuple[str, ...]:
-        """Return what is scored: the table's columns, and the codes."""
+        """Return what is scored: the table's columns, and the codes.
+
+        Raises:
+            UsageError: if the model has none of the columns.
+        """
         prior = _prior(self.model)
-        densities = () if prior is None else tuple(dict.fromkeys((prior, "gmm")))
-        return (RECONSTRUCTION, *densities, INTERPOLATION, *([CODES] if densities else []))
+        scored = {"Rec": RECONSTRUCTION, "N": prior, "GMM": prior and "gmm", "Interp": INTERPOLATION}
+        found = [scored[column] for column in self.columns or COLUMNS]
+        subjects = tuple(dict.fromkeys(subject for subject in found if subject is not None))
+        if not subjects:
+            raise UsageError(f"model '{self.model}' has no column {' or '.join(self.columns)}; leave it out")
+        return (*subjects, CODES) if prior is not None and not self.columns else subjects
 
 
 def reproduce_table1(
@@ -123,11 +145,11 @@ def reproduce_table1(
     seeds: int,
     features: str,
     out: Path,
-    device: str,
-    workers: int | None = None,
+    where: Where | None = None,
     measures: tuple[str, ...] = ALL_MEASURES,
+    columns: Sequence[str] = (),
 ) -> Path:
-    """Train and score every model; write `table.json`, `table.md` and `figure.png` to `out`.
+    """Train and score every model; write `table.json`, `table.md`, `table.csv` and `figure.png` to `out`.
 
     Args:
         dataset: Data set's name or path.
@@ -136,76 +158,101 @@ def reproduce_table1(
         seeds: Runs of each model, seeded 0, 1, ...
         features: Features to score with.
         out: The folder; what it holds is gone on with.
-        device: Where to train.
-        workers: Models trained side by side; see `pick_workers`.
+        where: Where to train and score; on this machine unless given.
         measures: Measures to score by.
+        columns: Which of `COLUMNS`; none for all.
 
     Returns:
         `out`.
     """
+    given, out = out, out.resolve()  # workers have working directories of their own
     size = SCALES[scale]
     names = tuple(dict.fromkeys(models)) or ROWS
     for name in names:
         _ = ZOO[name]
+    chosen = _columns(columns)
     Protocol(measures).chosen(ALL_MEASURES)
     # one choice for the whole table, so that no two rows are scored on different features
-    data = load(DataConfig(data_name(dataset), limit=size.limit))[0]
+    source = data_name(dataset)
+    data = load(DataConfig(source, limit=size.limit))[0]
     if features == "auto" and data.is_image and size.bundled:
         features = bundled_features(data)
     features = resolve_features(features, data)
-    tasks = [Cells(out, name, seed, dataset, size, features, measures) for seed in range(seeds) for name in names]
+    tasks = [
+        Cells(out, name, seed, source, size, features, measures, chosen) for seed in range(seeds) for name in names
+    ]
     for task in tasks:
-        _refuse_another_table(task)
-    if data.is_image and any(not task.file(RECONSTRUCTION).exists() for task in tasks):
-        reference_features(pick_space(features, data, device), data.test.x)  # once, before there are several workers
-    started, results = time.perf_counter(), {}
-    for done in run_all(
-        fill, tasks, pick_workers(workers, device, len(tasks)), lambda t: out / "logs" / f"{t.label}.log"
-    ):
-        results[done.task.label] = done.result
-        elapsed = time.perf_counter() - started
-        left = elapsed / len(results) * (len(tasks) - len(results))
-        say(f"{done.task.label}: {len(results)} of {len(tasks)} done after {elapsed:.0f} s, about {left:.0f} s to go")
+        task.subjects()
+        refuse_another(task.model, task.dataset, task.run, task.options)
+    with open_engine(where or Where(), out) as engine:
+        devices = engine.devices(len(tasks))
+        if data.is_image and any(not task.file(subject).exists() for task in tasks for subject in task.subjects()):
+            # once, before there are several workers
+            reference_features(pick_space(features, data, engine.here), data.test.x)
+        started, results = time.perf_counter(), {}
+        for done in engine.run(fill, tasks, devices, lambda task: out / "logs" / f"{task.label}.log"):
+            results[done.task.label] = done.result
+            elapsed = time.perf_counter() - started
+            left = elapsed / len(results) * (len(tasks) - len(results))
+            said = f"{len(results)} of {len(tasks)} done after {elapsed:.0f} s, about {left:.0f} s to go"
+            say(f"{done.task.label}: {said}")
+        here = engine.here
     rows: dict[str, dict[str, Any]] = {}
     for task in tasks:
         row = rows.setdefault(task.model, {"prior": _prior(task.model), "cells": []})
-        row["cells"].append({"run": str(task.run.relative_to(out)), **results[task.label]})
+        row["cells"].append({"run": str(task.run.relative_to(out)), "seed": task.seed, **results[task.label]})
+    cells = [cell for row in rows.values() for cell in row["cells"]]
     record = {
         "format": 1,
         "version": __version__,
-        "command": _command(dataset, scale, models, seeds, features),
-        "hardware": hardware(device),
-        "seconds": round(
-            sum(cell["training seconds"] + cell["scoring seconds"] for r in rows.values() for cell in r["cells"])
-        ),
+        "command": _command(dataset, scale, models, seeds, features, columns),
+        "hardware": summary([p for c in cells for p in c["hardware"].values()], _said_before(out / "table.json")),
+        "seconds": round(sum(cell["training seconds"] + cell["scoring seconds"] for cell in cells)),
         "dataset": dataset,
         "scale": {"name": scale, **to_json(size)},
+        "columns": list(chosen or COLUMNS),
         "rows": rows,
         "peers": {path.stem: read_json(path) for path in sorted((out / "peers").glob("*.json"))},
     }
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
+    write_text(out / "table.csv", as_csv(record))
     if data.is_image:
         runs = {name: (row["prior"], Run.open(out / row["cells"][0]["run"])) for name, row in rows.items()}
-        pictures.save_picture(figure(runs, device), out / "figure.png")
-    return out
+        pictures.save_picture(figure(runs, here), out / "figure.png")
+    return given
+
+
+def _columns(asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns in the table's order, however their names are written."""
+    known = {name.lower(): name for name in COLUMNS}
+    for name in asked:
+        if name.lower() not in known:
+            raise UsageError(f"unknown column '{name}'; choose of: {', '.join(COLUMNS)}")
+    wanted = {known[name.lower()] for name in asked}
+    return tuple(name for name in COLUMNS if name in wanted)
+
+
+def _said_before(path: Path) -> str | None:
+    """Return the hardware that a table states which was made before each cell had its own."""
+    record = read_json(path) if path.exists() else None
+    return record.get("hardware") if isinstance(record, dict) else None
 
 
 def fill(task: Cells, device: str) -> dict[str, Any]:
     """Train a model and score it, or only what of that is not done yet.
 
     Returns:
-        "scores", and "training seconds" and "scoring seconds" of all that was ever done for these cells.
+        "scores", "training seconds" and "scoring seconds" of all that was ever done for these cells, and "hardware":
+        what was used for "training" and "scoring", each a list.
     """
-    run = train(
-        task.model, task.dataset, task.run, resume=_begun(task), **({} if _begun(task) else _options(task, device))
-    )
+    run = train_or_go_on(task.model, task.dataset, task.run, task.options, device, task.hardware)
     model = run.weights_hash()
     asked = {
         "settings": what_decides(run), "features": task.features, "samples": task.size.samples,
         "measures": list(task.measures), "version": __version__, "model": model,
     }  # fmt: skip
-    found = {subject: _saved(task.file(subject), asked | _density(run, subject)) for subject in task.subjects()}
+    found = {subject: saved(task.file(subject), asked | density_hash(run, subject)) for subject in task.subjects()}
     missing = [subject for subject, cell in found.items() if cell is None]
     if missing:
         started = time.perf_counter()
@@ -214,45 +261,24 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         seconds = round((time.perf_counter() - started) / len(missing), 1)
         for subject in missing:
             own = [score for score in scores if score["of"] == subject]
-            found[subject] = {"asked": asked | _density(run, subject), "seconds": seconds, "scores": own}
+            found[subject] = {
+                "asked": asked | density_hash(run, subject), "hardware": hardware(device), "seconds": seconds,
+                "scores": own,
+            }  # fmt: skip
             write_json(task.file(subject), found[subject])
     cells = [cell for cell in found.values() if cell is not None]
     return {
         "training seconds": training_seconds(task.run),
         "scoring seconds": round(sum(cell["seconds"] for cell in cells), 1),
+        "hardware": {
+            "training": noted_hardware(task.hardware),
+            # a cell of an older version does not say
+            "scoring": []
+            if any("hardware" not in cell for cell in cells)
+            else list(dict.fromkeys(cell["hardware"] for cell in cells)),
+        },
         "scores": [score for cell in cells for score in cell["scores"]],
     }
-
-
-def _density(run: Run, subject: str) -> dict[str, str]:
-    """Return what samples rest on beside the weights: the fitted density, by the hash of its file."""
-    path = run.folder / "densities" / f"{subject}.safetensors"
-    return {"density": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
-
-
-def _saved(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a finished cell, or None if there is none or it answers another question."""
-    saved = read_json(path) if path.exists() else None
-    return saved if isinstance(saved, dict) and saved.get("asked") == asked else None
-
-
-def _begun(task: Cells) -> bool:
-    return (task.run / "config.json").exists()
-
-
-def _options(task: Cells, device: str) -> dict[str, Any]:
-    size = task.size
-    return {
-        "preset": size.preset, "epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": task.seed,
-        "device": device,
-    }  # fmt: skip
-
-
-def _refuse_another_table(task: Cells) -> None:
-    if _begun(task):
-        planned = train(task.model, task.dataset, task.run, dry_run=True, **_options(task, "cpu"))
-        if what_decides(Run.open(task.run)) != what_decides(planned):
-            raise UsageError(f"{task.run} holds a run with other settings than this table's; choose another --out")
 
 
 def _prior(name: str) -> str | None:
@@ -260,8 +286,9 @@ def _prior(name: str) -> str | None:
     return None if prior is None else prior.name
 
 
-def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, features: str) -> str:
+def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, features: str, columns: Sequence[str]) -> str:
     words = ["expost reproduce table1", f"--dataset {dataset}", f"--scale {scale}"]
     words += [f"--models {' '.join(models)}"] if models else []
     words += [f"--seeds {seeds}"] if seeds != 1 else []
+    words += [f"--columns {' '.join(columns)}"] if columns else []
     return " ".join([*words, f"--features {features}"])

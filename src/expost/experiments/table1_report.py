@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from expost import pictures
 from expost.errors import UsageError
+from expost.experiments.cells import comma_separated
 from expost.experiments.published import COLUMNS, EXPECTED
 from expost.run import Run
+from expost.seeding import PAIRS, generator
+from expost.types import Split
 
 #: Scores of samples that the second table shows, by the ending of their names.
 _OTHERS = ("f8", "f1/8", "precision", "recall", "density", "coverage")
@@ -29,7 +33,7 @@ def columns(row: Mapping[str, Any], score: str | None = None) -> dict[str, list[
         row: From a table's record.
         score: Name of the score; None takes the Frechet distance.
     """
-    subjects = {"Rec": "reconstruction", "N": row["prior"], "GMM": "gmm", "Interp": "interpolation"}
+    subjects = _subjects(row)
     found: dict[str, list[float]] = {}
     for cell in row["cells"]:
         for each in cell["scores"]:
@@ -62,18 +66,58 @@ def markdown(record: Mapping[str, Any]) -> str:
         + (" Mean ± standard deviation over seeds." if seeds > 1 else ""),
         "",
     ]
+    lines += _hardware(record["rows"])
     if expected:
         lines += ["Beside each value, in brackets, what the paper has.", ""]
-    lines += ["| model | " + " | ".join(COLUMNS) + " | MSE | training, s | seeds |", "|---" * 8 + "|"]
+    shown = record.get("columns", COLUMNS)
+    lines += [
+        "| model | " + " | ".join([*shown, "MSE", "training, s", "seeds"]) + " |",
+        "|---" * (len(shown) + 4) + "|",
+    ]
     for key, row in rows.items():
         values = columns(row)
         paper = dict(zip(COLUMNS, expected.get(key, ()), strict=False))
-        cells = [_cell(values.get(column, []), paper.get(column)) for column in COLUMNS]
+        cells = [_cell(values.get(column, []), paper.get(column)) for column in shown]
         error = _cell(columns(row, "mse").get("Rec", []), digits=3)
         seconds = _cell([cell["training seconds"] for cell in row["cells"] if "training seconds" in cell])
         lines.append(f"| {key} | " + " | ".join([*cells, error, seconds, str(len(row["cells"]))]) + " |")
     lines += ["", *_checks(record["rows"]), *_other_scores(rows)]
     return "\n".join(lines) + "\n"
+
+
+def as_csv(record: Mapping[str, Any]) -> str:
+    """Return the table as CSV: a line a run, and a column for every score of every column of the table."""
+    lines = []
+    for key, row in {**record["rows"], **record.get("peers", {})}.items():
+        subjects = {subject: column for column, subject in _subjects(row).items()}
+        for number, cell in enumerate(row["cells"]):
+            hardware = cell.get("hardware", {})
+            line = {"model": key, "own density": row["prior"], "seed": cell.get("seed", number)}
+            for score in cell["scores"]:
+                column = subjects.get(score["of"], score["of"])
+                line[f"{column} {score['name']}"] = score["value"]
+                if column == "GMM" and row["prior"] == "gmm":  # it is the model's own too
+                    line[f"N {score['name']}"] = score["value"]
+            line |= {"training seconds": cell.get("training seconds"), "scoring seconds": cell.get("scoring seconds")}
+            line |= {f"{what} on": "; ".join(hardware.get(what, [])) for what in ("training", "scoring")}
+            lines.append(line)
+    return comma_separated(lines)
+
+
+def _subjects(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"Rec": "reconstruction", "N": row["prior"], "GMM": "gmm", "Interp": "interpolation"}
+
+
+def _hardware(rows: Mapping[str, Any]) -> list[str]:
+    """Say what was trained on what, if not all was trained on one kind of machine."""
+    found: dict[str, list[str]] = {}
+    for key, row in rows.items():
+        for number, cell in enumerate(row["cells"]):
+            for name in cell.get("hardware", {}).get("training", []):
+                found.setdefault(name, []).append(f"{key}-{cell.get('seed', number)}")
+    if len(found) < 2:
+        return []
+    return ["Trained on", "", *(f"- {name}: {', '.join(runs)}" for name, runs in found.items()), ""]
 
 
 def _refuse_unlike(record: Mapping[str, Any]) -> None:
@@ -120,7 +164,7 @@ def _checks(rows: Mapping[str, Any]) -> list[str]:
 
 
 def _other_scores(rows: Mapping[str, Any]) -> list[str]:
-    present = [name for name in _OTHERS if any(columns(row, name) for row in rows.values())]
+    present = [name for name in _OTHERS if any({"N", "GMM"} & columns(row, name).keys() for row in rows.values())]
     if not present:
         return []
     lines = ["", "Other scores of the samples, N / GMM; higher is better.", ""]
@@ -143,7 +187,7 @@ def _cell(values: Sequence[float], expected: float | None = None, digits: int = 
 
 
 def figure(runs: Mapping[str, tuple[str | None, Run]], device: str = "auto", n: int = 8) -> Image.Image:
-    """Draw a panel a model: test images, reconstructions, own samples, ex-post samples, an interpolation.
+    """Draw a panel a model, with strips by the table's columns below the same test images, each under its caption.
 
     Args:
         runs: Own density and run, by name; evaluated.
@@ -152,13 +196,36 @@ def figure(runs: Mapping[str, tuple[str | None, Run]], device: str = "auto", n: 
     """
     sections = []
     for name, (prior, run) in runs.items():
-        generator, data = run.generator(device), run.data()
+        model, data = run.generator(device), run.data()
         x = data.test.x[:n]
-        ends = data.test.x[n : n + 2]
-        parts = [pictures.to_bytes(generator.reconstruct(x))]
-        parts += [
-            pictures.to_bytes(generator.sample(n, key, seed=0)) for key in (prior, "gmm") if key in generator.densities
-        ]
-        parts.append(pictures.to_bytes(generator.interpolate(ends[:1], ends[1:], torch.linspace(0, 1, n))[0]))
-        sections.append((name, pictures.grid(torch.cat([x, *parts]), n)))
+        strips = [("test images", x), ("Rec: their reconstructions", model.reconstruct(x))]
+        for column, key in (("N", prior), ("GMM", "gmm")):
+            if key in model.densities:
+                strips.append((f"{column}: samples of {key}", model.sample(n, key, seed=0)))
+        for first, second in distinct_pairs(data.test, 2):
+            path = model.interpolate(first[None], second[None], torch.linspace(0, 1, n))[0]
+            strips.append(("Interp: from one test image to another", path))
+        drawn = [(caption, pictures.grid(pictures.to_bytes(images), n)) for caption, images in strips]
+        sections.append((name.upper(), pictures.panel(drawn, columns=1, margin=6)))
     return pictures.panel(sections, columns=5)
+
+
+def distinct_pairs(split: Split, count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Draw pairs of examples to walk between: none twice, and of as many classes as there are.
+
+    Args:
+        split: Where from.
+        count: Pairs at most; a small split has fewer.
+        seed: Seeds the draw.
+    """
+    order = torch.randperm(len(split), generator=generator(seed, PAIRS)).tolist()
+    labels = list(range(len(split))) if split.y is None else split.y.tolist()
+    ends: list[int] = []
+    seen: set[int] = set()
+    while order and len(ends) < 2 * count:
+        if all(labels[index] in seen for index in order):
+            seen = {labels[index] for index in ends[len(ends) // 2 * 2 :]}  # at least not that of the other end
+        ends.append(next((index for index in order if labels[index] not in seen), order[0]))
+        order.remove(ends[-1])
+        seen.add(labels[ends[-1]])
+    return [(split.x[first], split.x[second]) for first, second in zip(ends[::2], ends[1::2], strict=False)]

@@ -8,25 +8,24 @@ search is a folder; what is finished is not done again, what was interrupted goe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from expost import __version__
-from expost.commands import optimize, train
+from expost.commands import optimize
 from expost.config import to_json
 from expost.errors import UsageError
-from expost.experiments.cells import what_decides
-from expost.experiments.hardware import hardware, training_seconds
-from expost.experiments.table2_report import markdown
+from expost.experiments.cells import refuse_another, train_or_go_on
+from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
+from expost.experiments.table2_report import as_csv, markdown
 from expost.metrics.molecule_properties import PenalizedLogP
-from expost.parallel import pick_workers, run_all
+from expost.parallel import Where, open_engine
 from expost.progress import say
 from expost.registry import Registry
-from expost.run import Run
 from expost.search import SearchResult, aggregate_corrected, aggregate_original
-from expost.store import write_json, write_text
+from expost.store import read_json, write_json, write_text
 
 Domain = Literal["expressions", "molecules"]
 
@@ -119,28 +118,40 @@ class Job:
         return self.out / "runs" / self.label
 
     @property
+    def part(self) -> str:
+        """Name of the training, or of this search."""
+        return self.label if self.repetition is None else f"{self.label}-search-{self.repetition}"
+
+    @property
     def log(self) -> Path:
         """Where its progress is written when there are several workers."""
-        suffix = "" if self.repetition is None else f"-search-{self.repetition}"
-        return self.out / "logs" / f"{self.label}{suffix}.log"
+        return self.out / "logs" / f"{self.part}.log"
+
+    @property
+    def hardware(self) -> Path:
+        """Where is noted what it ran on."""
+        return self.out / "hardware" / f"{self.part}.json"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of `train`."""
+        return {"epochs": self.size.epochs, "limit": self.size.limit, "preset": TABLE[self.name].preset}
 
 
-def reproduce_table2(
-    domain: Domain, scale: str, models: Sequence[str], out: Path, device: str, workers: int | None = None
-) -> Path:
-    """Train and search every row; write `table.json` and `table.md` to `out`.
+def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Path, where: Where | None = None) -> Path:
+    """Train and search every row; write `table.json`, `table.md` and `table.csv` to `out`.
 
     Args:
         domain: "expressions" or "molecules".
         scale: Entry of `SCALES`.
         models: Rows of `TABLE`; none for all.
         out: The folder; what it holds is gone on with.
-        device: Where to train and decode.
-        workers: Rows side by side; see `pick_workers`.
+        where: Where to train and search; on this machine unless given.
 
     Returns:
         `out`.
     """
+    given, out = out, out.resolve()  # workers have working directories of their own
     if domain not in DATA:
         raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
     size = SCALES[scale]
@@ -148,21 +159,23 @@ def reproduce_table2(
     jobs = [Job(out, name, domain, size) for name in names if TABLE[name]]
     searches = [Job(out, name, domain, size, seed) for seed in range(size.repetitions) for name in names]
     for job in jobs:
-        _refuse_another_table(job)
+        refuse_another(TABLE[job.name].model, DATA[domain], job.run, job.options)
     started = time.perf_counter()
-    for trained in run_all(learn, jobs, pick_workers(workers, device, len(jobs)), lambda job: job.log):
-        say(f"{trained.task.name}: trained, after {time.perf_counter() - started:.0f} s")
-    results: dict[str, list[SearchResult]] = {name: [] for name in names}
-    for done in run_all(seek, searches, pick_workers(workers, device, len(searches)), lambda job: job.log):
-        say(f"{done.task.name}, search {done.task.repetition}: done, after {time.perf_counter() - started:.0f} s")
-        results[done.task.name].append(done.result)
-    rows = {job.name: _row(job, results[job.name]) for job in jobs}
+    found: dict[Job, SearchResult] = {}
+    with open_engine(where or Where(), out) as engine:
+        for trained in engine.run(learn, jobs, engine.devices(len(jobs)), lambda job: job.log):
+            say(f"{trained.task.name}: trained, after {time.perf_counter() - started:.0f} s")
+        for done in engine.run(seek, searches, engine.devices(len(searches)), lambda job: job.log):
+            say(f"{done.task.name}, search {done.task.repetition}: done, after {time.perf_counter() - started:.0f} s")
+            found[done.task] = done.result
+    before = read_json(out / "table.json") if (out / "table.json").exists() else {}
+    rows = {job.name: _row(job, {s: found[s] for s in searches if s.name == job.name}) for job in jobs}
     record = {
         "format": 1,
         "version": __version__,
         "command": f"expost reproduce table2 --domain {domain} --scale {scale}"
         + (f" --models {' '.join(repr(name) for name in models)}" if models else ""),
-        "hardware": hardware(device),
+        "hardware": summary([noted_hardware(job.hardware) for job in (*jobs, *searches)], before.get("hardware")),
         "seconds": round(sum(row["training seconds"] + row["search seconds"] for row in rows.values())),
         "domain": domain,
         "data": DATA[domain],
@@ -171,36 +184,28 @@ def reproduce_table2(
     }
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
-    return out
+    write_text(out / "table.csv", as_csv(record))
+    return given
 
 
 def learn(job: Job, device: str) -> None:
     """Train a row's model, or go on with it."""
-    row = TABLE[job.name]
-    data = DATA[job.domain]
-    options: dict[str, Any] = {
-        "epochs": job.size.epochs,
-        "limit": job.size.limit,
-        "preset": row.preset,
-        "device": device,
-    }
-    resume = (job.run / "config.json").exists()
-    train(row.model, data, job.run, resume=resume, **({} if resume else options))
+    train_or_go_on(TABLE[job.name].model, DATA[job.domain], job.run, job.options, device, job.hardware)
 
 
-def _refuse_another_table(job: Job) -> None:
-    if (job.run / "config.json").exists():
-        row = TABLE[job.name]
-        options: dict[str, Any] = {"epochs": job.size.epochs, "limit": job.size.limit, "preset": row.preset}
-        planned = train(row.model, DATA[job.domain], job.run, dry_run=True, **options)
-        if what_decides(Run.open(job.run)) != what_decides(planned):
-            raise UsageError(f"{job.run} holds a run with other settings than this table's; choose another --out")
+def _finished(search: Path, rounds: int) -> bool:
+    path = search / "search.json"
+    record = read_json(path) if path.exists() else {}
+    return isinstance(record, dict) and len(record.get("rounds", ())) >= rounds
 
 
 def seek(job: Job, device: str) -> SearchResult:
     """Search once, or go on."""
     row, size = TABLE[job.name], job.size
     constants = PenalizedLogP.zinc250k() if job.domain == "molecules" else None
+    folder = job.out / "searches" / f"{job.label}-{job.repetition}"
+    if not _finished(folder, size.rounds):
+        note_hardware(job.hardware, device)
     return optimize(
         job.run,
         region=row.region,
@@ -209,14 +214,15 @@ def seek(job: Job, device: str) -> SearchResult:
         decodes=size.decodes,
         inducing=size.inducing,
         codes=size.codes,
-        out=job.out / "searches" / f"{job.label}-{job.repetition}",
+        out=folder,
         options=asdict(constants) if constants else {},  # type: ignore[arg-type]
         seed=job.repetition or 0,
         device=device,
     )
 
 
-def _row(job: Job, results: Sequence[SearchResult]) -> dict[str, Any]:
+def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
+    searches, results = list(found), list(found.values())
     best = [found for result in results for found in result.best(1)]
     best.sort(key=lambda found: found.score if results[0].minimize else -found.score)
     # the published scripts cut off in different ways; see aggregate_original
@@ -229,5 +235,9 @@ def _row(job: Job, results: Sequence[SearchResult]) -> dict[str, Any]:
         "best": asdict(best[0]) if best else None,
         "training seconds": training_seconds(job.run),
         "search seconds": round(sum(sum(each.seconds.values()) for result in results for each in result.rounds), 1),
+        "hardware": {
+            "training": noted_hardware(job.hardware),
+            "search": list(dict.fromkeys(name for each in searches for name in noted_hardware(each.hardware))),
+        },
         "repetitions": [result.summary() for result in results],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from expost.experiments.cells import comma_separated
 from expost.experiments.published import TABLE2
 
 _DIRECTION = {"expressions": "lower", "molecules": "higher"}
@@ -40,6 +41,23 @@ def markdown(record: Mapping[str, Any]) -> str:
             f"{_cell(original['score'], score)} | {best} | {row['start']:.3g} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def as_csv(record: Mapping[str, Any]) -> str:
+    """Return the table as CSV: a line a row, both aggregations with their standard errors."""
+    lines = []
+    for name, row in record["rows"].items():
+        best = row["best"] or {"score": None, "string": None}
+        line: dict[str, Any] = {"row": name, **row["model"]}
+        for way in ("corrected", "original"):
+            for what, estimate in row[way].items():
+                if isinstance(estimate, Mapping):
+                    line |= {f"{what}, {way}": estimate["mean"], f"{what}, {way}, error": estimate["error"]}
+        line |= {"best found": best["score"], "best string": best["string"], "best of training": row["start"]}
+        line |= {key: row[key] for key in ("training seconds", "search seconds")}
+        line |= {f"{what} on": "; ".join(names) for what, names in row.get("hardware", {}).items()}
+        lines.append(line)
+    return comma_separated(lines)
 
 
 def _cell(estimate: Mapping[str, float | None], paper: tuple[float, float] | None = None) -> str:

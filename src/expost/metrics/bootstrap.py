@@ -14,6 +14,9 @@ from expost.errors import UsageError
 from expost.metrics.checks import check_features, check_same_dim
 from expost.metrics.frechet import Statistics, frechet_distance
 
+#: Fewest resamples whose order statistics have the ends of a 95 % interval: 2 / (1 - 0.95) - 1.
+LEAST_RESAMPLES = 39
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -12,13 +12,14 @@ from expost.errors import DataError, UsageError
 LARGEST_FEATURE = 1e18
 
 
-def check_features(name: str, features: object, minimum: int = 1) -> Tensor:
+def check_features(name: str, features: object, minimum: int = 1, first: int = 0) -> Tensor:
     """Return features in float64, without gradients, on their device (on the CPU if that has no float64).
 
     Args:
         name: What they are called in the message.
         features: Shape (n, d), any floating-point type, one row an example.
         minimum: At least this many rows are needed.
+        first: What the first row is called in the message.
 
     Raises:
         UsageError: if they are no tensor, not (n, d) with d at least 1, or not floating point.
@@ -43,7 +44,7 @@ def check_features(name: str, features: object, minimum: int = 1) -> Tensor:
     precise = features.detach().to(precise_device(features.device), torch.float64)
     finite = precise.isfinite().all(dim=1)
     if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
+        row = first + int((~finite).nonzero()[0])
         raise DataError(f"{name}: NaN or infinity, first in row {row}; check that example")
     largest = float(precise.abs().max()) if len(precise) else 0.0
     if largest > LARGEST_FEATURE:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expost import distributed
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import RunningStatistics, Statistics
 from expost.progress import progress
+
+HASHED_AT_ONCE = 2**25
+"""Bytes: a data set may be larger than memory."""
+
+_STANDARDIZED_AT_ONCE = 2**22
 
 QUANTIZATION = "uint8; floats in [0, 1] by round(255 x), clamped to 0..255"
 
@@ -67,12 +73,14 @@ class Features(ABC):
             UsageError: for images of a shape that these features do not take, or a batch size below 1.
             DataError: for pixels that are NaN or far outside [0, 1].
         """
-        parts = []
-        with progress(f"{self.name} features", len(images) if isinstance(images, Tensor) else 0) as bar:
-            for part in self._batches(images, batch_size):
+        parts = [torch.empty(0, self.dim)]
+        mine = distributed.shard(images) if _shared(images) else images
+        with progress(f"{self.name} features", len(mine) if isinstance(mine, Tensor) else 0) as bar:
+            for part in self._batches(mine, batch_size):
                 parts.append(part.cpu())
                 bar.advance(len(part))
-        return torch.cat(parts) if parts else torch.empty(0, self.dim)
+        features = torch.cat(parts)
+        return distributed.gather(features, len(images)) if _shared(images) else features
 
     def statistics(self, images: Tensor | Iterable[Tensor], batch_size: int | None = None) -> Statistics:
         """Return mean and covariance of the images' features in one pass, keeping neither images nor features.
@@ -83,10 +91,13 @@ class Features(ABC):
             DataError: for fewer than 2 images.
         """
         running = RunningStatistics(self.device if self.device.type == "cuda" else "cpu")
-        with progress(f"{self.name} features", len(images) if isinstance(images, Tensor) else 0) as bar:
-            for part in self._batches(images, batch_size):
+        mine = distributed.shard(images) if _shared(images) else images
+        with progress(f"{self.name} features", len(mine) if isinstance(mine, Tensor) else 0) as bar:
+            for part in self._batches(mine, batch_size):
                 running.add(part)
                 bar.advance(len(part))
+        if _shared(images):
+            running.all_reduce(distributed.add_up)
         return running.result()
 
     def _batches(self, images: Tensor | Iterable[Tensor], batch_size: int | None) -> Iterator[Tensor]:
@@ -103,6 +114,11 @@ class Features(ABC):
                     with torch.inference_mode():
                         features = self.extract(quantize(part).to(self.device))
                     yield features.clone()  # made outside, it is an ordinary tensor that autograd may save
+
+
+def _shared(images: Tensor | Iterable[Tensor]) -> TypeGuard[Tensor]:
+    """Return whether several processes take a part each: of a tensor, which all have, not of what comes in batches."""
+    return distributed.world() > 1 and isinstance(images, Tensor) and len(images) >= distributed.world()
 
 
 def quantize(images: Tensor) -> Tensor:
@@ -144,10 +160,12 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name].detach()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        array = tensor.numpy()
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        rows = max(1, HASHED_AT_ONCE // max(1, tensor[:1].nbytes)) if tensor.dim() else 1
+        for part in tensor.split(rows) if tensor.dim() else (tensor,):  # type: ignore[no-untyped-call]
+            array = part.cpu().contiguous().numpy()
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
     return digest.hexdigest()
 
 
@@ -180,8 +198,8 @@ class StandardizedValues:
     name, score_name = "values", "frechet-values"
 
     def __init__(self, train: Tensor, by: str = "training split") -> None:
-        x = train.double()
-        self._mean, self._scale = x.mean(0), x.std(0).clamp_min(1e-12)
+        self._mean, std = _mean_and_std(train)
+        self._scale = std.clamp_min(1e-12)
         self._by = by
         self.weights_hash = hash_tensors({"mean": self._mean, "scale": self._scale})
 
@@ -191,7 +209,22 @@ class StandardizedValues:
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Return the standardized vectors."""
-        return ((x.double() - self._mean) / self._scale).float()
+        result = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        rows = max(1, _STANDARDIZED_AT_ONCE // max(1, x.shape[1]))
+        for start in range(0, len(x), rows):
+            part = slice(start, start + rows)
+            result[part] = ((x[part].double() - self._mean) / self._scale).float()
+        return result
+
+
+def _mean_and_std(x: Tensor, elements: int = _STANDARDIZED_AT_ONCE) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of each column in two passes, with no more than a part as float64."""
+    parts = x.split(max(1, elements // max(1, x.shape[1])))  # type: ignore[no-untyped-call]
+    if len(parts) <= 1:
+        return x.double().mean(0), x.double().std(0)
+    mean = sum((part.double().sum(0) for part in parts), torch.zeros(x.shape[1]).double()) / len(x)
+    squares = sum(((part.double() - mean).square().sum(0) for part in parts), torch.zeros_like(mean))
+    return mean, (squares / (len(x) - 1)).sqrt()
 
 
 class PixelFeatures(Features):

@@ -6,6 +6,7 @@ Both look at distances to the nearest training example, in the space of the feat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from expost.densities.checks import check_int, check_seed
 from expost.densities.kmeans import assign, lloyd, plus_plus
-from expost.errors import DataError
-from expost.metrics.checks import check_features, check_same_dim
-from expost.metrics.distances import Points
+from expost.errors import DataError, UsageError
+from expost.metrics.checks import check_features
+from expost.metrics.pool import Pool
 
 
-def authenticity(train: Tensor, samples: Tensor) -> float:
+def authenticity(train: Tensor | Pool, samples: Tensor) -> float:
     """Return the share of samples that are no closer to a training example than training examples are to each other.
 
     A sample is counted as copied if it is no farther from its nearest training example than that one is from its own
@@ -35,7 +36,8 @@ def authenticity(train: Tensor, samples: Tensor) -> float:
     to 0, samples that are far off to 1. `copying_test` makes that comparison a test.
 
     Args:
-        train: Features of the examples that the model was trained on, shape (T, D).
+        train: Features of the examples that the model was trained on, shape (T, D); or a `Pool` of the examples
+            themselves, of any number, and then `samples` are examples too.
         samples: Features of its samples, shape (M, D).
 
     Raises:
@@ -46,12 +48,11 @@ def authenticity(train: Tensor, samples: Tensor) -> float:
         >>> authenticity(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.1], [-2.0], [3.5], [6.0]]))
         0.5
     """
-    train, samples = check_features("train", train, 2), check_features("samples", samples, 1)
-    check_same_dim(train=train, samples=samples)
-    points = Points(train)
-    distances, indices = points.nearest(samples.to(train.device), 1)
+    pool = _pool(train, 2)
+    pool.check("samples", samples, 1)
+    distances, indices = pool.nearest(samples, 1, "samples")
     chosen, inverse = torch.unique(indices[:, 0], return_inverse=True)  # only those that are somebody's nearest
-    own = points.nearest(train[chosen], 2)[0][:, 1]
+    own = pool.nearest(pool.examples[chosen.to(pool.examples.device)], 2).distances[:, 1]
     return float((distances[:, 0] > own[inverse]).double().mean())
 
 
@@ -74,7 +75,7 @@ class CopyingTest:
 
 
 def copying_test(
-    train: Tensor, held_out: Tensor, samples: Tensor, cells: int = 1, *, minimum: int = 20, seed: int = 0
+    train: Tensor | Pool, held_out: Tensor, samples: Tensor, cells: int = 1, *, minimum: int = 20, seed: int = 0
 ) -> CopyingTest:
     """Test whether samples lie closer to the training set than fresh examples do (Meehan et al. 2020).
 
@@ -88,7 +89,8 @@ def copying_test(
     sqrt(sum P^2) / sum P, which is below 1 for several cells; it is reported.
 
     Args:
-        train: Features of the examples that the model was trained on, shape (T, D).
+        train: Features of the examples that the model was trained on, shape (T, D); or a `Pool` of the examples
+            themselves, of any number, and then the others are examples too, and there is one cell.
         held_out: Features of examples of the same source that it never saw, shape (P, D). Not used for choosing it.
         samples: Features of its samples, shape (M, D).
         cells: Number of cells.
@@ -107,20 +109,15 @@ def copying_test(
     check_int("cells", cells, minimum=1)
     check_int("minimum", minimum, minimum=1)
     check_seed(seed)
-    train, held_out = check_features("train", train, 1), check_features("held_out", held_out, 1).to(train.device)
-    samples = check_features("samples", samples, 1).to(train.device)
-    check_same_dim(train=train, held_out=held_out, samples=samples)
-    labels = _cells(train, held_out, samples, cells, seed)
+    pool = _pool(train, 1)
+    pool.check("held_out", held_out, 1)
+    pool.check("samples", samples, 1)
     shares, scores = [], []
-    for cell in range(cells):
-        of_train, tested, generated = (
-            each[own == cell] for each, own in zip((train, held_out, samples), labels, strict=True)
-        )
-        if len(of_train) and min(len(tested), len(generated)) >= minimum:
-            points = Points(of_train)
-            near = [points.nearest(each, 1)[0][:, 0].cpu().numpy() for each in (generated, tested)]
+    for near, tested, generated in _cells(train, pool, held_out, samples, cells, seed):
+        if min(len(tested), len(generated)) >= minimum:
+            found = [near.nearest(each, 1).distances[:, 0].numpy() for each in (generated, tested)]
             shares.append(len(tested) / len(held_out))
-            scores.append(mann_whitney_z(*near))
+            scores.append(mann_whitney_z(*found))
     if not shares:
         raise DataError(
             f"none of {cells} cells has {minimum} held-out examples and {minimum} samples; give more or use fewer cells"
@@ -154,17 +151,30 @@ def mann_whitney_z(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return (u - m * n / 2) / math.sqrt(variance) if variance > 0 else 0.0
 
 
-def _cells(train: Tensor, held_out: Tensor, samples: Tensor, cells: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cell of every example, int64, by k-means on the training examples."""
-    sets = (train, held_out, samples)
+def _pool(train: Tensor | Pool, minimum: int) -> Pool:
+    if isinstance(train, Pool):
+        return train
+    return Pool(check_features("train", train, minimum), "train")
+
+
+def _cells(
+    train: Tensor | Pool, pool: Pool, held_out: Tensor, samples: Tensor, cells: int, seed: int
+) -> Iterator[tuple[Pool, Tensor, Tensor]]:
+    """Yield what lies in each cell, by k-means on the training examples."""
     if cells == 1:
-        one, two, three = (each.new_zeros(len(each)).long() for each in sets)
-        return one, two, three
-    offset = train.mean(dim=0)
+        yield pool, held_out, samples
+        return
+    if isinstance(train, Pool):
+        raise UsageError(f"cells is {cells}, but a Pool is compared as a whole; give features as a tensor, or one cell")
+    sets = [pool.examples, *(check_features("", each).to(pool.examples.device) for each in (held_out, samples))]
+    offset = sets[0].mean(dim=0)
     try:
-        start = plus_plus(train - offset, cells, torch.Generator().manual_seed(seed))
+        start = plus_plus(sets[0] - offset, cells, torch.Generator().manual_seed(seed))
     except DataError:
         raise DataError(f"fewer than {cells} different training examples; use fewer cells") from None
-    centers, _ = lloyd(train - offset, start)
-    one, two, three = (assign(each - offset, centers) for each in sets)
-    return one, two, three
+    centers, _ = lloyd(sets[0] - offset, start)
+    labels = [assign(each - offset, centers) for each in sets]
+    for cell in range(cells):
+        of_train, tested, generated = (each[own == cell] for each, own in zip(sets, labels, strict=True))
+        if len(of_train):
+            yield Pool(of_train, "train"), tested, generated

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from expost import distributed
 from expost.errors import DataError
 from expost.metrics.features import Space, hash_tensors
 from expost.metrics.inception import InceptionFeatures
@@ -39,13 +40,15 @@ def reference_features(space: Space, x: Tensor, folder: Path | None = None) -> t
     if not isinstance(space, InceptionFeatures):  # all others are computed as fast as a file is read
         return space(x), digest
     path = (folder or cache_folder() / "features") / f"{reference_key(space, digest)}.safetensors"
+    found = None
     if path.exists():
         try:
             found = read_tensors(path)[0]["features"]
-            if len(found) == len(x):
-                return found, digest
         except (DataError, KeyError):
             path.unlink(missing_ok=True)
+    # computing is shared by all processes: either all have found a file, or none has
+    if distributed.everywhere(found is not None and len(found) == len(x)) and found is not None:
+        return found, digest
     features = space(x)
     write_tensors(path, {"features": features}, {"features": space.name})
     return features, digest

@@ -53,8 +53,8 @@ def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[
     plane = Plane.of(codes.z)
     points = plane.project(codes.z)[:DOTS]
     labels = None if codes.labels is None else codes.labels[:DOTS].numpy()
-    frame = _frame(points, [reach(density, plane, seed) for density in densities.values()])
-    colored, legend = _dots(points, labels, frame)
+    frame = frame_around(points, [reach(density, plane, seed) for density in densities.values()])
+    colored, legend = colored_dots(points, labels, frame)
     share = f"{sum(plane.explained):.0%}"
     what = f"{len(points):,} codes of training examples in the plane of their two principal axes"
     maps, missing, estimated = [], [], []
@@ -87,7 +87,7 @@ def _map(frame: svg.Frame, label: str, body: Markup) -> Markup:
     return svg.drawing(frame.width, frame.height, label, body, "chart map")
 
 
-def _frame(points: Array, boxes: list[tuple[Array, Array]]) -> svg.Frame:
+def frame_around(points: Array, boxes: list[tuple[Array, Array]]) -> svg.Frame:
     """Return the frame that holds the codes, and of the densities what is not too far off, to one scale."""
     low, high = np.quantile(points, 0.002, 0), np.quantile(points, 0.998, 0)
     size = np.maximum(high - low, 1e-9 + 0.05 * float((high - low).max()))
@@ -103,7 +103,7 @@ def _frame(points: Array, boxes: list[tuple[Array, Array]]) -> svg.Frame:
     return svg.Frame((low[0], high[0]), (low[1], high[1]), WIDTH, float(WIDTH * height / width))
 
 
-def _dots(points: Array, labels: Array | None, frame: svg.Frame) -> tuple[Markup, tuple[Key, ...]]:
+def colored_dots(points: Array, labels: Array | None, frame: svg.Frame) -> tuple[Markup, tuple[Key, ...]]:
     """Return the dots, a path for each label, and the legend."""
     x, y = frame.across(points[:, 0]), frame.down(points[:, 1])
     if labels is None:

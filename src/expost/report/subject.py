@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from expost.generator import Generator
-from expost.metrics.neighbours import nearest
+from expost.metrics.pool import Pool
 from expost.report.codes import Codes
 from expost.run import Run
 from expost.seeding import PAIRS, SAMPLES, generator, stream_seed
-from expost.types import Data, to_unit
+from expost.types import Data
 
 #: Training codes that are looked at.
 ENCODED = 4_000
-#: Training examples that are compared with samples at once.
-BLOCK = 4_096
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +71,5 @@ class Subject:
         Args:
             samples: Shape (N, ...), images in [0, 1].
         """
-        queries = samples.flatten(1)
-        best, index = torch.full((len(samples),), torch.inf, dtype=torch.float64), torch.zeros(len(samples)).long()
-        for start in range(0, len(self.data.train), BLOCK):  # float copies of all images would not fit into memory
-            block = to_unit(self.data.train.x[start : start + BLOCK]).flatten(1)
-            found = nearest(queries, block)
-            better = found.distances[:, 0] < best
-            best = torch.where(better, found.distances[:, 0], best)
-            index = torch.where(better, found.indices[:, 0] + start, index)
-        return best, index
+        distances, indices = Pool(self.data.train.x, "training examples").nearest(samples)
+        return distances[:, 0], indices[:, 0]

@@ -1,0 +1,46 @@
+"""The command that opens a page to explore a run."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from expost.commands.arguments import RunLike, open_run
+from expost.errors import UsageError
+
+
+def explore(
+    run: RunLike,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = True,
+    examples: int = 10_000,
+    max_upload: float = 5.0,
+    device: str = "auto",
+) -> None:
+    """Explore a run on a local web page: latent space, samples, reconstructions, paths, neighbours. Ctrl-C ends it.
+
+    The page loads nothing from the network and reports nothing to anyone. Uploads and results are held in memory.
+
+    Args:
+        run: The run.
+        host: Address to listen on. Only this machine can reach the page unless you give another; then whoever can
+            reach that address can use the page, which asks for no password.
+        port: Port to listen on, 0 for any that is free; the first free one from 7860 unless given.
+        browser: The page is opened in a browser, unless --no-browser is given.
+        examples: At most this many training examples are drawn and compared.
+        max_upload: Largest upload, in MB.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        UsageError: if the extra for it is not installed, or an option is out of its range.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise UsageError("the page needs Gradio; install it with: pip install 'expost[explorer]'")
+    if examples < 2:
+        raise UsageError(f"examples is {examples}; give at least 2")
+    if not 0 < max_upload <= 1_000:
+        raise UsageError(f"max-upload is {max_upload:g}; give MB, above 0 and at most 1000")
+    opened = open_run(run)
+    from expost.explorer.command import serve  # Gradio takes seconds to import
+
+    serve(opened, host, port, browser, examples, int(max_upload * 1e6), device)

@@ -1,0 +1,213 @@
+"""One batch over several processes: who has which rows, noise for all of them, and what couples them.
+
+The objective of a batch of N examples is L = sum_p (N_p / N) L_p over the processes p, with L_p the objective on the
+N_p rows that process p has: rows p, p + P, p + 2 P, ... of the batch. Each process differentiates its own addend, and
+the gradients are summed. What couples examples (batch norm, the mean discrepancy, a codebook) goes through
+`batch_total` and `batch_rows`, whose derivatives are sums over the processes as well. So the gradient is that of one
+process with the whole batch, up to the order of the sums, also where it is a derivative of a derivative.
+
+Noise is drawn for the whole batch, alike in every process, which keeps its own rows. In a single process all functions
+here are what their names say, with no further work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from expost import distributed
+
+#: Numbers of a draw for the whole batch; beyond it each process draws its own rows from a stream of its own, which is
+#: as random, but not what one process draws.
+LARGEST_DRAW = 2**26
+
+
+class Noise:
+    """Where the noise of the coming batches comes from.
+
+    It seeds torch's global generators: by the seed alone in a single process, else for each process by its own address,
+    so that layers which draw for themselves (dropout) do not draw alike.
+
+    Args:
+        seed: Decides all of it.
+        device: Where it is drawn.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.shared: torch.Generator | None = None
+        if distributed.world() > 1:
+            self.shared = torch.Generator(device).manual_seed(seed)
+            seed = int(np.random.SeedSequence([seed, distributed.rank()]).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a batch that this process has.
+
+    Attributes:
+        count: Rows N of the batch.
+        index: Number p of this part.
+        parts: How many parts there are. A batch with fewer rows than processes is not split: all have the whole.
+        share: Its weight in the objective; of a batch that is not split, one over the number of processes.
+        noise: What all processes draw alike.
+    """
+
+    count: int
+    index: int
+    parts: int
+    share: float
+    noise: torch.Generator
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of the batch these are."""
+        return slice(self.index, self.count, self.parts)
+
+    def __len__(self) -> int:
+        """Return how many rows these are."""
+        return len(range(*self.rows.indices(self.count)))
+
+
+class _Now:
+    """The part under way; None where there is one process, or no batch."""
+
+    part: Part | None = None
+
+
+def is_split() -> bool:
+    """Return whether this process has a part of a batch, and others have the rest."""
+    return _Now.part is not None and _Now.part.parts > 1
+
+
+@contextmanager
+def split(count: int, noise: Noise) -> Iterator[Part]:
+    """Work on this process's part of a batch of `count` rows.
+
+    Args:
+        count: Rows of the batch.
+        noise: Where its noise comes from.
+
+    Yields:
+        The part; in a single process all of it.
+    """
+    if noise.shared is None:
+        yield Part(count, 0, 1, 1.0, torch.default_generator)
+        return
+    processes = distributed.world()
+    if count < processes:
+        part = Part(count, 0, 1, 1 / processes, noise.shared)
+    else:
+        part = Part(count, distributed.rank(), processes, 1.0, noise.shared)
+        part = replace(part, share=len(part) / count)
+    _Now.part = part
+    try:
+        yield part
+    finally:
+        _Now.part = None
+
+
+@contextmanager
+def head(x: Tensor, fraction: float) -> Iterator[tuple[Tensor, float]]:
+    """Work on the first examples of the batch under way, as many as `fraction` of it.
+
+    Args:
+        x: This process's rows of the batch.
+        fraction: In (0, 1]; at least two examples are taken (batch norm needs as many), and one for each process.
+
+    Yields:
+        Its rows of them, and what their sum is to be divided by, so that the mean over the processes, each with its
+        share of the batch, is the mean over these examples. In a single process that is their number.
+    """
+    part = _Now.part
+    if part is None:
+        count = max(min(2, len(x)), round(fraction * len(x)))
+        yield x[:count], count
+        return
+    count = max(min(2, part.count), part.parts, round(fraction * part.count))
+    _Now.part = fewer = replace(part, count=count)
+    try:
+        yield x[: len(fewer)], count * part.share * (1 if part.parts > 1 else distributed.world())
+    finally:
+        _Now.part = part
+
+
+class _Total(torch.autograd.Function):
+    """The sum over the processes; so are its derivatives, of any order, backward and forward."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        y = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(y)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return batch_total(gradients[0])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return batch_total(tangents[0])
+
+
+def batch_total(x: Tensor) -> Tensor:
+    """Return the sum over the processes that share the batch under way, with its derivatives."""
+    alone = distributed.world() == 1 or (_Now.part is not None and _Now.part.parts == 1)
+    return x if alone else _Total.apply(x)  # type: ignore[no-untyped-call]
+
+
+def batch_rows(x: Tensor) -> Tensor:
+    """Return the rows of the whole batch, in its order, from this process's; gradients reach all of them."""
+    part = _Now.part
+    if part is None or part.parts == 1:
+        return x
+    mine = torch.arange(part.count, device=x.device)[part.rows]
+    return batch_total(x.new_zeros(part.count, *x.shape[1:]).index_copy(0, mine, x))
+
+
+def _draw(shape: tuple[int, ...], part: Part, device: torch.device, signs: bool) -> Tensor:
+    if signs:
+        return torch.randint(0, 2, shape, generator=part.noise, device=device)
+    return torch.randn(shape, generator=part.noise, device=device)
+
+
+def _draw_rows(x: Tensor, part: Part, signs: bool) -> Tensor:
+    if len(x) != len(part):
+        raise ValueError(f"noise for {len(x)} rows, but this process has {len(part)} of the batch")
+    if part.count * x[:1].numel() > LARGEST_DRAW:
+        return torch.randint(0, 2, x.shape, device=x.device) if signs else torch.randn(x.shape, device=x.device)
+    return _draw((part.count, *x.shape[1:]), part, x.device, signs)[part.rows]
+
+
+def normal_like(x: Tensor) -> Tensor:
+    """Draw N(0, I) for rows of the batch under way, of their shape and type."""
+    return torch.randn_like(x) if _Now.part is None else _draw_rows(x, _Now.part, False).to(x.dtype)
+
+
+def coins_like(x: Tensor) -> Tensor:
+    """Draw zeros and ones, int64, for rows of the batch under way, of their shape."""
+    if _Now.part is None:
+        return torch.randint(0, 2, x.shape, device=x.device)
+    return _draw_rows(x, _Now.part, True)
+
+
+def normal_for_all(like: Tensor) -> Tensor:
+    """Draw N(0, I) of the shape and type of `like`, the same in every process."""
+    return torch.randn_like(like) if _Now.part is None else _draw(tuple(like.shape), _Now.part, like.device, False)
+
+
+def choices_for_all(below: int, count: int, device: torch.device) -> Tensor:
+    """Draw `count` whole numbers from 0 to `below` - 1, the same in every process."""
+    source = None if _Now.part is None else _Now.part.noise
+    return torch.randint(below, (count,), device=device, generator=source)

@@ -1,0 +1,167 @@
+"""One run of a sweep: trained, fitted, and scored on the validation and the test split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from expost import __version__
+from expost.commands import score_run
+from expost.config import to_json
+from expost.errors import DataError
+from expost.evaluation import RECONSTRUCTION, Protocol, evaluate_generator, pick_space
+from expost.experiments.cells import density_hash, saved, train_or_go_on, what_decides
+from expost.experiments.hardware import hardware, noted_hardware, training_seconds
+from expost.run import Run
+from expost.scores import Score
+from expost.store import write_json
+from expost.string_evaluation import evaluate_strings
+from expost.string_generator import StringGenerator
+from expost.zoo import ZOO
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        out: The sweep's folder.
+        model: Row of the zoo.
+        data: Data set's name or path.
+        options: Options of `train` by name, and those of slots by slot.name.
+        protocol: How to score; its seed is that of training and densities too.
+        densities: Densities to fit and score; none for the model's own and gmm.
+        features: Features to score with.
+    """
+
+    out: Path
+    model: str
+    data: str
+    options: tuple[tuple[str, Any], ...]
+    protocol: Protocol
+    densities: tuple[str, ...]
+    features: str
+
+    @property
+    def label(self) -> str:
+        """Name of its folder: the model, all that is set, and the seed."""
+        words = [
+            self.model,
+            *(f"{name}={_text(value)}" for name, value in sorted(self.options)),
+            f"seed={self.protocol.seed}",
+        ]
+        plain = "_".join(words)
+        name = re.sub(r"[^\w.=+-]", "-", plain)
+        if name == plain and len(name) <= 120:
+            return name
+        return f"{name[:100]}_{hashlib.sha256(plain.encode()).hexdigest()[:8]}"  # what is shortened must stay distinct
+
+    @property
+    def run(self) -> Path:
+        """Its run's folder."""
+        return self.out / "runs" / self.label
+
+    @property
+    def result(self) -> Path:
+        """The file of its scores."""
+        return self.out / "results" / f"{self.label}.json"
+
+    @property
+    def hardware(self) -> Path:
+        """Where is noted what it was trained on."""
+        return self.out / "hardware" / f"{self.label}.json"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Options of `train`."""
+        return {**as_options(self.options), "seed": self.protocol.seed}
+
+    def subjects(self) -> tuple[str, ...]:
+        """Return what is scored."""
+        prior = ZOO[self.model].prior
+        names = self.densities or (() if prior is None else (prior.name, "gmm"))
+        return (RECONSTRUCTION, *dict.fromkeys(names))
+
+
+def as_options(chosen: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return what is set as options of `train`: those of slots, which have a dot, go together."""
+    named = {name: value for name, value in chosen if "." not in name}
+    return {**named, "options": {name: value for name, value in chosen if "." in name}}
+
+
+def fill(job: Job, device: str) -> dict[str, Any]:
+    """Train, fit and score a run, or do only what of that is not done yet.
+
+    Returns:
+        "validation" and "test" scores, the validation "loss", seconds and hardware; or what "failed", so that a run
+        that diverges does not end the sweep.
+    """
+    started = time.perf_counter()
+    try:
+        run = train_or_go_on(job.model, job.data, job.run, job.training, device, job.hardware)
+        return _scored(job, run, device)
+    except DataError as error:
+        seconds = round(time.perf_counter() - started, 1)
+        used = {"training": noted_hardware(job.hardware)}
+        return {"failed": str(error), "seconds": 0.0, "training seconds": seconds, "hardware": used}
+
+
+def _scored(job: Job, run: Run, device: str) -> dict[str, Any]:
+    asked = {
+        "settings": what_decides(run), "features": job.features, "protocol": to_json(job.protocol),
+        "version": __version__, "model": run.weights_hash(), "subjects": list(job.subjects()),
+    }  # fmt: skip
+
+    def full() -> dict[str, Any]:
+        return asked | {"densities": [density_hash(run, subject) for subject in job.subjects()]}
+
+    found = saved(job.result, full())
+    if found is None:
+        started = time.perf_counter()
+        test = score_run(run, job.subjects(), job.features, job.protocol, device)
+        validation = validation_scores(run, job.subjects(), job.features, job.protocol, device)
+        found = {
+            "asked": full(), "scored on": hardware(device), "seconds": round(time.perf_counter() - started, 1),
+            "validation": [to_json(score) for score in validation], "test": [to_json(score) for score in test],
+        }  # fmt: skip
+        write_json(job.result, found)
+    return {
+        "run": str(job.run.relative_to(job.out)),
+        "loss": _loss(run),
+        "training seconds": training_seconds(run.folder),
+        "hardware": {"training": noted_hardware(job.hardware), "scoring": [found["scored on"]]},
+        **{key: found[key] for key in ("seconds", "validation", "test")},
+    }
+
+
+def validation_scores(
+    run: Run, subjects: Sequence[str], features: str, protocol: Protocol, device: str = "auto"
+) -> list[Score]:
+    """Score a run against its validation split, for choosing; densities among the subjects must be fitted."""
+    data = run.data()
+    held = replace(data, test=data.validation)
+    generator = run.generator(device)
+    if data.codec is None:
+        space = pick_space(features, data, device)
+        scores = evaluate_generator(generator, held, space, subjects, protocol, run.weights_hash())
+    else:
+        assert run.config.data.codec is not None
+        strings = StringGenerator(generator, data.codec)
+        scores = evaluate_strings(strings, held, run.config.data.codec, subjects, protocol, run.weights_hash())
+    called = {f"{data.name} test": f"{data.name} validation"}
+    return [replace(s, card=replace(s.card, reference=called.get(s.card.reference, s.card.reference))) for s in scores]
+
+
+def _loss(run: Run) -> float:
+    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return min(json.loads(line)["validation"]["total"] for line in lines)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,1 @@
+"""A local web page to explore a trained run: `expost explore RUN`."""

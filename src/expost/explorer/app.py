@@ -1,0 +1,78 @@
+"""The page: Gradio's components, and which of them asks for what.
+
+Every handler's first output is a panel, where an error is shown in its place, in one line.
+"""
+
+from __future__ import annotations
+
+import fastapi
+import gradio as gr
+
+from expost.explorer import views
+from expost.explorer.browsing import latent_space, sampling
+from expost.explorer.explored import Explored
+from expost.explorer.gate import App
+from expost.explorer.handling import asset
+from expost.explorer.markup import inert
+from expost.explorer.picking import interpolating, reconstructing
+
+SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONOSPACE = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def application(explored: Explored, largest: int) -> App:
+    """Return the page of a run as an ASGI application; it is to stand behind a `Gate`.
+
+    Args:
+        explored: The run.
+        largest: Bytes of an upload at most.
+    """
+    blocks = build(explored, largest)
+    app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
+        footer_links=[],
+        run_history=False,
+        root_path="",
+        allowed_paths=[],
+        blocked_paths=["/"],
+        show_error=False,
+        max_file_size=1,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=_theme(),
+        css=asset("explorer.css"),
+    )
+
+
+def _theme() -> gr.Theme:
+    """Return a theme of fonts that every machine has, so that none is fetched."""
+    return gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="stone",
+        radius_size="md",
+        font=[gr.themes.Font(name) for name in SYSTEM],
+        font_mono=[gr.themes.Font(name) for name in MONOSPACE],
+    )
+
+
+def build(explored: Explored, largest: int) -> gr.Blocks:
+    """Return the page of a run."""
+    with gr.Blocks(title=f"{explored.title} – expost", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(inert(views.header(explored)), js_on_load=None, apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("Map"):
+                latent_space(blocks, explored)
+            with gr.Tab("Sample"):
+                sampling(blocks, explored)
+            with gr.Tab("Reconstruct"):
+                reconstructing(blocks, explored, largest)
+            with gr.Tab("Interpolate"):
+                interpolating(blocks, explored, largest)
+    blocks.queue(default_concurrency_limit=2, max_size=100, api_open=False)
+    return blocks

@@ -1,0 +1,186 @@
+"""Images, to be explored."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from expost.data.examples import Preprocess
+from expost.data.images import decode
+from expost.errors import DataError
+from expost.explorer.kinds import Compared, File, Kind, Neighbours, npy, suffix_of
+from expost.explorer.markup import facts, join, number
+from expost.generator import Generator
+from expost.pictures import grid, to_bytes, to_pil
+from expost.types import to_unit
+
+#: Pixels of an upload at most; files of a few megabytes can hold billions.
+LARGEST_UPLOAD = 25_000_000
+#: The sides that images are shown at, about.
+LARGE, MEDIUM, SMALL = 280, 128, 64
+#: Up to this side images are shown pixel by pixel.
+PIXEL_ART = 48
+#: Images somewhat smaller than the model's are surrounded with black rather than enlarged, as the digits of MNIST are.
+NEARLY = 0.8
+
+
+class Images(Kind[Tensor]):
+    """Images: floats in [0, 1], shape (N, C, H, W).
+
+    Args:
+        generator: From the trained model.
+        shape: (C, H, W) of its images.
+        train: Training images that others are compared with, uint8, shape (N, C, H, W).
+    """
+
+    noun = "image"
+
+    def __init__(self, generator: Generator, shape: tuple[int, ...], train: Tensor) -> None:
+        self.generator = generator
+        self.shape = shape
+        self.accept = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif") if shape[0] in (1, 3) else ()
+        self._train = Compared(to_unit(train).flatten(1))
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """Return images of a data set as floats."""
+        return to_unit(x)
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Return codes."""
+        return self.generator.encode(items)
+
+    def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Tensor:
+        """Return decoded codes."""
+        return self.generator.decode(z)
+
+    def read(self, body: bytes, name: str) -> Tensor:
+        """Read an image file; it is cropped and resized to the model's size, or surrounded with black if nearly so.
+
+        Raises:
+            DataError: if it is no image, damaged, or has so many pixels that it is not safe to decode.
+        """
+        suffix_of(name, self.accept)
+        try:
+            with Image.open(BytesIO(body), formats=("PNG", "JPEG", "WEBP", "BMP", "GIF")) as image:
+                pixels = image.width * image.height  # from the header; nothing is decoded yet
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            pixels = LARGEST_UPLOAD + 1
+        except Exception:  # on a damaged file, Pillow raises nearly anything
+            raise DataError("the file is no image that can be read; give a PNG, JPEG, WebP, BMP or GIF") from None
+        if pixels > LARGEST_UPLOAD:
+            raise DataError(
+                f"the image has more than {LARGEST_UPLOAD // 10**6} million pixels, too many to be safe to decode; "
+                "shrink it first"
+            )
+        array = decode("the file", body, Preprocess(channels=self.shape[0]))
+        return torch.from_numpy(self._fitted(array)).float().div(255)[None]
+
+    def _fitted(self, array: np.ndarray) -> np.ndarray:
+        """Bring uint8 pixels (C, H, W) to the model's size."""
+        height, width = self.shape[1:]
+        up, across = (height - array.shape[1]), (width - array.shape[2])
+        if up >= 0 and across >= 0 and array.shape[1] >= NEARLY * height and array.shape[2] >= NEARLY * width:
+            return np.pad(array, ((0, 0), (up // 2, up - up // 2), (across // 2, across - across // 2)))
+        picture = Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+        fitted = np.array(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
+        return fitted.reshape(height, width, -1).transpose(2, 0, 1).copy()
+
+    def parse(self, text: str) -> Tensor:
+        """Refuse: images are not typed."""
+        raise DataError("an image cannot be typed; upload one")
+
+    def text(self, items: Tensor) -> str:
+        """Return nothing: images are not typed."""
+        return ""
+
+    def size(self, items: Tensor) -> int:
+        """Return the bytes of the floats."""
+        return items.numel() * 4
+
+    def one(self, items: Tensor) -> Markup:
+        """Show an image, large."""
+        return self._picture(items[0], LARGE, f"The decoded {self.noun}")
+
+    def small(self, items: Tensor) -> Markup:
+        """Show an image at half that size."""
+        return self._picture(items[0], MEDIUM, f"The chosen {self.noun}")
+
+    def sheet(self, items: Tensor) -> Markup:
+        """Show images in a grid."""
+        cells = (
+            Markup('<button type="button" data-index="{}" aria-label="Sample {}">{}</button>').format(
+                index, index + 1, self._picture(item, SMALL, "")
+            )
+            for index, item in enumerate(items)
+        )
+        return Markup('<div class="sheet">{}</div>').format(join(cells))
+
+    def pair(self, item: Tensor, back: Tensor) -> Markup:
+        """Show an image and its reconstruction side by side, with the mean squared error of pixels in [0, 1]."""
+        sides = join(
+            Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+                self._picture(each[0], 220, caption), caption
+            )
+            for each, caption in ((item, f"{self.noun}"), (back, "reconstruction"))
+        )
+        error = float((item - back).square().mean())
+        return join(
+            [Markup('<div class="sides">{}</div>').format(sides), facts([("mean squared error", number(error))])]
+        )
+
+    def path(self, items: Tensor) -> Markup:
+        """Show the steps in a row."""
+        steps = join(
+            Markup("<li>{}</li>").format(self._picture(each, 110, f"Step {i}")) for i, each in enumerate(items)
+        )
+        return Markup('<ol class="strip">{}</ol>').format(steps)
+
+    def row(self, items: Tensor, captions: Sequence[str]) -> Markup:
+        """Show a few images with captions."""
+        figures = join(
+            Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+                self._picture(each, SMALL, caption), caption
+            )
+            for each, caption in zip(items, captions, strict=True)
+        )
+        return Markup('<div class="few">{}</div>').format(figures)
+
+    def take(self, items: Tensor, index: int) -> Tensor:
+        """Return one image of several."""
+        return items[index : index + 1]
+
+    def nearest(self, item: Tensor, n: int) -> Neighbours:
+        """Return the training images that are nearest pixel by pixel, by Euclidean distance."""
+        return Neighbours("distance of pixels", *self._train.nearest(item.flatten(1), n))
+
+    def files(self, items: Tensor, stem: str) -> list[File]:
+        """Return a PNG, where there are channels to make one of, and uint8 pixels as .npy."""
+        array = File(f"{stem}.npy", "application/octet-stream", lambda: npy(to_bytes(items)))
+        if self.shape[0] not in (1, 3, 4):
+            return [array]
+        return [File(f"{stem}.png", "image/png", lambda: _png(grid(items), 6)), array]
+
+    def _picture(self, image: Tensor, side: int, alt: str) -> Markup:
+        if image.shape[0] not in (1, 3, 4):  # of other channels the mean is drawn
+            image = image.mean(0, keepdim=True)
+        picture = to_pil(image)
+        style = "pixelated" if max(picture.size) <= PIXEL_ART else "smooth"
+        scale = side / max(picture.size)
+        if scale < 0.5:  # nobody sees more
+            picture = picture.resize((round(2 * scale * picture.width), round(2 * scale * picture.height)))
+        address = f"data:image/png;base64,{base64.b64encode(_png(picture, 1)).decode()}"
+        width = round(side * picture.width / max(picture.size))
+        return Markup('<img class="{}" src="{}" alt="{}" style="width:{}px">').format(style, address, alt, width)
+
+
+def _png(picture: Image.Image, level: int) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", compress_level=level)
+    return buffer.getvalue()

@@ -1,0 +1,58 @@
+"""What the page refers to by a token: examples that were uploaded, results that can be saved. Kept in memory only."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from expost.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Keeper(Generic[T]):
+    """Things by unguessable tokens; the ones not used for longest go when there are too many.
+
+    Args:
+        kind: What they are, in the singular; for messages.
+        most: Bytes of all things together. The newest is kept whatever its size.
+
+    Example:
+        >>> keeper = Keeper("upload", most=10)
+        >>> first, second = keeper.keep("a", 6), keeper.keep("b", 6)
+        >>> keeper[second], len(keeper)
+        ('b', 1)
+    """
+
+    def __init__(self, kind: str, most: int) -> None:
+        self.kind = kind
+        self.most = most
+        self._things: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, thing: T, size: int) -> str:
+        """Keep a thing of so many bytes; return its token."""
+        token = secrets.token_urlsafe(18)
+        with self._lock:
+            self._things[token] = (thing, size)
+            while len(self._things) > 1 and sum(each for _, each in self._things.values()) > self.most:
+                self._things.popitem(last=False)
+        return token
+
+    def __getitem__(self, token: str) -> T:
+        """Return a thing.
+
+        Raises:
+            UsageError: if it is unknown, or no longer kept.
+        """
+        with self._lock:
+            if token not in self._things:
+                raise UsageError(f"that {self.kind} is no longer kept; make it again")
+            self._things.move_to_end(token)
+            return self._things[token][0]
+
+    def __len__(self) -> int:
+        """Return how many things are kept."""
+        return len(self._things)

@@ -1,0 +1,124 @@
+"""Serving the page: on which address, and until when."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from expost.errors import UsageError
+
+#: Ports that are tried where none is asked for.
+PORTS = range(7860, 7880)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Address or name.
+        port: Which; 0 takes any free one, None the first free one of `PORTS`.
+
+    Raises:
+        UsageError: if the host is none of this machine, or the port is taken or not allowed.
+    """
+    if port is not None and not 0 <= port < 65536:
+        raise UsageError(f"port is {port}; give one from 0 (any that is free) to 65535")
+    reason = ""
+    for candidate in PORTS if port is None else (port,):
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((host, candidate), family=family)
+        except socket.gaierror:
+            raise UsageError(f"host '{host}' is no address of this machine; leave --host out") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+    shown = f"port {port}" if port is not None else f"ports {PORTS[0]} to {PORTS[-1]}"
+    raise UsageError(f"cannot use {shown} of {host} ({reason}); give another --port, or 0 for any that is free")
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return the address for a browser on this machine."""
+    name, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(name).is_unspecified:
+        name = "127.0.0.1"
+    return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+
+
+class Server:
+    """A server of one application.
+
+    Args:
+        app: ASGI application.
+        listening: Where it listens.
+    """
+
+    def __init__(self, app: Any, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
+        )
+        self.address = address_of(listening)
+        self._server = uvicorn.Server(config)
+        self._socket = listening
+
+    def run(self, browser: bool = False) -> None:
+        """Serve until Ctrl-C or `stop`.
+
+        Args:
+            browser: Open the page in a browser once it is there.
+        """
+        # in a thread of its own, since this one may have an event loop already, as in a notebook
+        serving = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+        serving.start()
+        try:
+            while browser and serving.is_alive() and not self._server.started:
+                serving.join(0.05)
+            if browser and self._server.started:
+                webbrowser.open(self.address)
+            serving.join()
+        except KeyboardInterrupt:
+            self.stop()
+            serving.join()
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """End `run`, which may be in another thread."""
+        self._server.should_exit = True
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the process's environment while the block runs; Gradio takes some settings from nowhere else."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,145 @@
+"""What runs independent tasks side by side has to offer."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Generic, Self, TypeVar
+
+from expost.training import Interrupted
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Seconds that a task gets to save its state when it is stopped, before it is killed.
+GRACE = 30.0
+
+
+@dataclass(frozen=True)
+class Done(Generic[T, R]):
+    """A task that is finished.
+
+    Attributes:
+        task: What was asked for.
+        result: What came of it.
+    """
+
+    task: T
+    result: R
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where tasks are to run.
+
+    Attributes:
+        engine: Entry of `ENGINES`.
+        device: What a task runs on: auto, cpu, cuda, mps.
+        workers: Tasks side by side; None leaves it to the engine.
+        address: Of a Ray cluster: auto (of this machine), HOST:PORT or ray://HOST:PORT; None takes `$RAY_ADDRESS`, or
+            starts one on this machine for as long as it is needed.
+        gpu_share: GPUs of a task on a Ray cluster, for example 0.5 for two tasks on each; None is 1.
+    """
+
+    engine: str = "local"
+    device: str = "auto"
+    workers: int | None = None
+    address: str | None = None
+    gpu_share: float | None = None
+
+
+class Engine(ABC):
+    """Runs independent tasks; a context, which stops on leaving what still runs, so that it can go on another time.
+
+    While it is open, SIGTERM raises `Interrupted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
+
+    Args:
+        where: What was asked for.
+        folder: Where tasks write.
+    """
+
+    def __init__(self, where: Where, folder: Path) -> None:
+        self.where = where
+        self.folder = folder
+
+    @property
+    @abstractmethod
+    def here(self) -> str:
+        """The device for what this process itself computes, between tasks."""
+
+    @abstractmethod
+    def devices(self, tasks: int) -> list[str]:
+        """Return the device of each worker, for so many tasks."""
+
+    @abstractmethod
+    def run(
+        self,
+        function: Callable[[T, str], R],
+        tasks: Sequence[T],
+        devices: Sequence[str],
+        logs: Callable[[T], Path] | None = None,
+    ) -> Iterator[Done[T, R]]:
+        """Run a function on every task, each worker taking the next as soon as it is free.
+
+        Args:
+            function: Takes a task and a device; importable, since workers are processes of their own.
+            tasks: What to do; picklable.
+            devices: The device of each worker, from `devices`.
+            logs: Where a task's progress is written when it runs in another process.
+
+        Yields:
+            Tasks with their results, as they finish.
+
+        Raises:
+            Exception: the first that a task raised.
+        """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Connect to, or start, what tasks run on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop what still runs; a training saves its state first."""
+
+    def __enter__(self) -> Self:
+        self._watched = threading.current_thread() is threading.main_thread()
+        self._previous = signal.getsignal(signal.SIGTERM)
+        self.start()
+        if self._watched:  # after the start, since Ray's has a handler of its own
+            signal.signal(signal.SIGTERM, _stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        finally:
+            if self._watched:
+                signal.signal(signal.SIGTERM, self._previous or signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def logged(function: Callable[[T, str], R], task: T, device: str, log: Path | None) -> R:
+    """Run a task, its progress and the traceback of its error in a file of its own."""
+    if log is None:
+        return function(task, device)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8", buffering=1) as file, contextlib.redirect_stderr(file):
+        try:
+            return function(task, device)
+        except Exception as error:
+            if not isinstance(error, Interrupted):
+                traceback.print_exc()
+            raise

@@ -1,0 +1,61 @@
+"""Batch norm written out: torch's own values, and derivatives that torch's own gets wrong."""
+
+import pytest
+import torch
+from torch import nn
+
+from expost.batch_norm import written_out
+from expost.regularizers import GradientPenalty
+from expost.types import LatentCode
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+def test_it_is_torchs_layer_forward_and_backward(momentum, affine):
+    torch.manual_seed(0)
+    x = 50 + torch.randn(7, 3, 5, 4, dtype=torch.float64)
+    layers = [nn.BatchNorm2d(3, momentum=momentum, affine=affine).double() for _ in range(2)]
+    outputs, gradients = [], []
+    for layer in layers:
+        if affine:
+            nn.init.uniform_(layer.weight, generator=torch.Generator().manual_seed(1))
+    for index, layer in enumerate(layers):
+        leaf = x.clone().requires_grad_()
+        for _ in range(3):
+            if index:
+                with written_out(layer):
+                    output = layer(leaf)
+            else:
+                output = layer(leaf)
+        output.pow(3).sum().backward()
+        outputs.append(output.detach())
+        gradients.append([leaf.grad, *(parameter.grad for parameter in layer.parameters())])
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*(dict(layer.named_buffers()) for layer in layers))
+    for layer in layers:
+        layer.eval()
+    with written_out(layers[1]):
+        assert torch.equal(layers[1](x), type(layers[1]).forward(layers[1], x))
+    assert "forward" not in vars(layers[1])
+
+
+@pytest.mark.parametrize("estimator", ["exact", "forward", "reverse"])
+def test_the_gradient_of_a_penalty_through_batch_norm_equals_finite_differences(estimator):
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4)).double()
+    z, weight = torch.randn(9, 3, dtype=torch.float64), decoder[0].weight
+
+    def value():
+        torch.manual_seed(7)  # the same projection each time
+        return GradientPenalty(estimator).penalty(decoder, LatentCode(z, z))
+
+    (gradient,) = torch.autograd.grad(value(), weight)
+    step = 1e-6
+    with torch.no_grad():
+        weight[0, 0] += step
+        above = value().item()
+        weight[0, 0] -= 2 * step
+        below = value().item()
+    assert gradient[0, 0].item() == pytest.approx((above - below) / (2 * step), rel=1e-6)
+    assert gradient.abs().max() > 0.1
