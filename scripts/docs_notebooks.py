@@ -1,0 +1,66 @@
+"""Run the documentation's notebooks from top to bottom, in an empty folder, and keep what they show.
+
+    python scripts/docs_notebooks.py                          # all of docs/notebooks, in place
+    python scripts/docs_notebooks.py FILE.ipynb --out FOLDER
+
+What is written on stderr (progress) is not kept, nor are times and the kernel's version, so that running a notebook
+again changes its file only where its results change.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import nbformat
+import tyro
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook with fresh outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = kept(cell.outputs)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def kept(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Leave out progress, which rich shows as HTML in a notebook, and join what was printed before and after it."""
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if output.get("name") == "stderr" or "white-space:pre" in output.get("data", {}).get("text/html", ""):
+            continue
+        if found and output.output_type == found[-1].output_type == "stream":
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
+
+
+def main(notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), out: Path | None = None) -> None:
+    """Run notebooks.
+
+    Args:
+        notebooks: Which; all of the documentation's unless given.
+        out: Where to put them; in place unless given.
+    """
+    for path in notebooks or sorted(FOLDER.glob("*.ipynb")):
+        notebook = run(path)
+        nbformat.write(notebook, (out or path.parent) / path.name)
+        print(path.name)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
