@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -124,10 +125,9 @@ def _start() -> None:
     own_gpu = gpus >= max(1, here)
     if own_gpu:
         torch.cuda.set_device(device_index() or 0)
-    # Its functions have the group that there is on import as a default, and the optimizers import it later: then nothing
-    # could close the group at exit, and its threads would now and then end the process by SIGABRT.
-    import torch.distributed.nn.functional  # noqa: F401 (before there is a group)
-
+    # This module's functions have the group of the moment of import as a default, and the optimizers import it later:
+    # then nothing could close the group at exit, and its threads would now and then end the process by SIGABRT.
+    import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if own_gpu and dist.is_nccl_available() else "gloo"
     store, index, count = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
     # torchrun's store outlives processes that are started again, which must not find the addresses of the dead
