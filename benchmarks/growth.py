@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import joblib
 import numpy as np
 
 MEBIBYTE = 2**20
@@ -333,7 +334,7 @@ def main() -> int:
     options.add_argument(
         "--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help="one of: " + ", ".join(WORKS)
     )
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=joblib.cpu_count())
     options.add_argument(
         "--busy", action="store_true", help="count the processor's time, on a machine that has other work"
     )
@@ -342,7 +343,7 @@ def main() -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "expost.run", "expost.metrics", "sklearn.cluster"])
     clock = ", processor's time" if arguments.busy else ""
-    hardware = f"{len(os.sched_getaffinity(0))} cores, threads: {arguments.threads}{clock}"
+    hardware = f"{joblib.cpu_count()} cores, threads: {arguments.threads}{clock}"
     print(f"{'':34}{'time exponent':>22}{'promised':>11}{'memory exponent':>22}{'promised':>11}")
     records = []
     chosen = [series for series in SERIES if series.work in arguments.only]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from expost.process import cores
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def hardware() -> str:
     """Return what the benchmark runs on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{cores()} cores of {platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def compete(contests: list[Contest], repeats: int, as_json: bool) -> dict[str, float]:

@@ -40,8 +40,9 @@ from expost.explorer.images import LARGEST_UPLOAD
 from expost.explorer.keeping import Keeper
 from expost.explorer.kinds import suffix_of
 from expost.explorer.markup import failure, inert
-from expost.explorer.server import address_of, environment, is_loopback, listen
+from expost.explorer.server import address_of, is_loopback, listen
 from expost.explorer.space import Space
+from expost.process import environment
 from expost.report.plane import Plane
 from expost.run import Run
 

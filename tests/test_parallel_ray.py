@@ -20,7 +20,7 @@ from expost.evaluation import Protocol
 from expost.experiments import sweep
 from expost.experiments.sweep_run import Job, fill
 from expost.parallel import Where, on_ray, open_engine
-from expost.parallel.on_ray import environment
+from expost.parallel.on_ray import passed_environment
 from expost.training import Interrupted
 
 if find_spec("ray") is None:
@@ -158,7 +158,7 @@ def test_paths_in_the_environment_are_passed_in_full(tmp_path, monkeypatch):
     (tmp_path / "sets").mkdir()
     monkeypatch.setenv("EXPOST_DATA", "sets")
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
-    found = environment()
+    found = passed_environment()
     assert found["EXPOST_DATA"] == str(tmp_path / "sets")
     assert found["HF_ENDPOINT"] == "https://hub.example"
     assert "PATH" not in found

@@ -25,12 +25,14 @@ from rich.text import Text
 
 from expost import __version__
 from expost.errors import UsageError
+from expost.process import cores
 
 #: Environment variables that change what expost does: whether they name a path, and what they are for.
 VARIABLES: dict[str, tuple[bool, str]] = {
     "EXPOST_DATA": (True, "folder of data sets"),
     "EXPOST_WEIGHTS": (True, "Inception's weights, a file or a folder"),
-    "XDG_CACHE_HOME": (True, "downloads and encoded strings"),
+    "EXPOST_MEMORY": (False, "memory of data beyond which they are mapped from files"),
+    "XDG_CACHE_HOME": (True, "downloads, encoded strings and prepared data"),
     "HF_HOME": (True, "downloads from the Hugging Face Hub"),
     "HF_ENDPOINT": (False, "another Hub than huggingface.co"),
     "HF_HUB_OFFLINE": (False, "no network for the Hub"),
@@ -150,8 +152,7 @@ def _devices() -> list[dict[str, Any]]:
         rows.append({"device": f"cuda:{index}", "what": f"{device.name}, {device.total_memory / 2**30:.0f} GiB"})
     if torch.backends.mps.is_available():
         rows.append({"device": "mps", "what": "Apple GPU"})
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    what = f"{usable} cores, {torch.get_num_threads()} threads in torch"
+    what = f"{cores()} cores, {torch.get_num_threads()} threads in torch"
     return [*rows, {"device": "cpu", "what": what}]
 
 

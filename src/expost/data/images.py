@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from expost.data.examples import Array, Examples, Indices, New, Preprocess, in_memory
 from expost.data.mapped import PIECE, as_they_lie, gather, pieces, row_bytes
 from expost.errors import DataError
+from expost.process import cores
 from expost.progress import progress
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
@@ -75,7 +75,7 @@ class EncodedImages(Examples):
         slots = iter(order)
         decode_chunk = partial(_decode, prep=prep)
         with (
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            ThreadPoolExecutor(min(8, cores())) as pool,
             progress("reading images", len(indices)) as bar,
         ):
             while block := list(islice(encoded, stack.fitting(_BLOCK))):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from expost.process import cores
 from expost.store import read_json, write_json
 
 
@@ -17,7 +17,7 @@ def hardware(device: str) -> str:
     """Return the name of the accelerator, or the number of cores that this process may use, and their kind."""
     if torch.cuda.is_available() and device != "cpu":
         return torch.cuda.get_device_name(None if device == "auto" else device)
-    return f"{len(os.sched_getaffinity(0))} cores of {_processor()}"
+    return f"{cores()} cores of {_processor()}"
 
 
 def _processor() -> str:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from expost.explorer.explored import Explored
-from expost.explorer.server import Server, environment, is_loopback, listen
+from expost.explorer.server import Server, is_loopback, listen
+from expost.process import environment
 from expost.progress import say
 from expost.run import Run
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -107,18 +104,3 @@ class Server:
     def stop(self) -> None:
         """End `run`, which may be in another thread."""
         self._server.should_exit = True
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the process's environment while the block runs; Gradio takes some settings from nowhere else."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -109,11 +108,3 @@ def index_type(size: int) -> type[np.integer[Any]]:
     if size <= 256:
         return np.uint8
     return np.int16 if size <= 32768 else np.int32
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows do not say
-        return os.cpu_count() or 1

@@ -18,10 +18,10 @@ from expost.grammar.packing import (
     as_strings,
     check_indices,
     check_length,
-    cores,
     index_type,
 )
 from expost.grammar.tables import number_characters, tables_of
+from expost.process import cores
 from expost.progress import progress
 
 CHUNK = 1024

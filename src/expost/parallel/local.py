@@ -21,6 +21,7 @@ import torch
 
 from expost.errors import UsageError
 from expost.parallel.base import GRACE, Done, Engine, Where, logged
+from expost.process import cores
 from expost.training import Interrupted, pick_device
 
 T = TypeVar("T")
@@ -225,7 +226,7 @@ def pick_workers(asked: int | None, device: str, tasks: int) -> list[str]:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     else:
         devices = [str(chosen)]
-    natural = len(os.sched_getaffinity(0)) if chosen.type == "cpu" else len(devices)
+    natural = cores() if chosen.type == "cpu" else len(devices)
     count = max(1, min(asked or natural, tasks))
     return [devices[index % len(devices)] for index in range(count)]
 

@@ -16,6 +16,7 @@ from expost import __version__
 from expost.errors import UsageError
 from expost.parallel.base import GRACE, Done, Engine, Where, logged
 from expost.parallel.local import check_workers
+from expost.process import environment
 from expost.progress import say
 from expost.training import Interrupted
 
@@ -122,7 +123,7 @@ class RayEngine(Engine):
         serve = self._ray.remote(_serve).options(
             max_retries=RETRIES,
             retry_exceptions=[Interrupted],  # a node that is taken away may say so first
-            runtime_env={"env_vars": environment()},
+            runtime_env={"env_vars": passed_environment()},
             **self._resources(devices[0]),
         )
         waiting = list(reversed(tasks))
@@ -157,7 +158,7 @@ class RayEngine(Engine):
             if found := re.fullmatch(r"(?:ray://)?(\[.+\]|[^:/]+):(\d+)", address):
                 # by itself Ray would wait for minutes for a port where nobody listens
                 socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=CONNECT).close()
-            with _environ(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"):
+            with environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
                 self._ray.init(address, **options)
         except Exception as error:
             reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
@@ -263,22 +264,7 @@ def _invisible(folder: Path, host: str) -> str:
     return f"node {host} of the Ray cluster cannot write to {folder}; give --out a folder that all nodes share"
 
 
-def environment() -> dict[str, str]:
+def passed_environment() -> dict[str, str]:
     """Return the variables that tasks are to find as they are here, paths in full."""
     chosen = {name: value for name, value in os.environ.items() if name.startswith("EXPOST_") or name in PASSED}
     return {name: os.path.abspath(value) if os.path.exists(value) else value for name, value in chosen.items()}
-
-
-@contextlib.contextmanager
-def _environ(**values: str) -> Iterator[None]:
-    """Set environment variables for what is started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
