@@ -1,18 +1,23 @@
 """Training steps of RAE-L2, RAE-GP, VAE and WAE-MMD against Pythae: same networks, same batch.
 
-    python benchmarks/train_step.py [--width 128] [--batch 100] [--steps 3] [--json]
+    python benchmarks/train_step.py [--width 128] [--batch 100] [--steps 2] [--json]
+    python benchmarks/train_step.py --profile
 
 Ours is the step of `expost train`: bf16 networks, channels last, fused Adam. Theirs is the model's forward, backward
 and Adam, without the rest of Pythae's trainer. rae-gp takes the penalty on the whole batch, rae-gp-quarter on a quarter
-of it, as preset small does.
+of it, x
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import torch
-from harness import Contest, compete, parser
+from harness import Contest, compete, hardware, parser
 from peer import MNIST, ours, theirs
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from expost.training import place
 
@@ -51,16 +56,42 @@ def their_steps(model: str, width: int, x: torch.Tensor, steps: int, device: tor
     return work
 
 
+def matrix_rate(device: torch.device, side: int = 4096) -> float:
+    """Return the best rate of a bf16 matrix product in FLOP/s: what a step could reach at most."""
+    matrix, best = torch.randn(side, side, device=device).bfloat16(), float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        _ = (matrix @ matrix)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def show_profile(work: Callable[[], object], device: torch.device) -> None:
+    """Print the operators of one step by the time they take themselves."""
+    work()
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    started = time.perf_counter()
+    with profile(activities=kinds) as recorded:
+        work()
+    print(f"{hardware()}; one step {time.perf_counter() - started:.2f} s")
+    print(f"bf16 matrix product: {matrix_rate(device) / 1e12:.2f} TFLOP/s")
+    print(recorded.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=15))
+
+
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__)
     options.add_argument("--width", type=int, default=128, help="channels of the first convolution")
     options.add_argument("--batch", type=int, default=100)
     options.add_argument("--steps", type=int, default=2)
+    options.add_argument("--profile", action="store_true", help="where the time of a rae-l2 step goes")
     arguments = options.parse_args()
     x = torch.rand(arguments.batch, *MNIST, generator=torch.Generator().manual_seed(0))
     device = torch.device(arguments.device)
     sizes = (arguments.width, x, arguments.steps, device)
+    if arguments.profile:
+        show_profile(our_steps("rae-l2", arguments.width, x, 1, device), device)
+        return
     count = arguments.batch * arguments.steps
     rows = [("rae-l2", "rae-l2", {}), ("vae", "vae", {}), ("wae-mmd", "wae-mmd", {}), ("rae-gp", "rae-gp", {})]
     rows.append(("rae-gp-quarter", "rae-gp", {"regularizer.fraction": 0.25}))

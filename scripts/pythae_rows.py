@@ -27,7 +27,7 @@ from torch import nn
 from expost.autoencoder import build
 from expost.config import to_json
 from expost.evaluation import Protocol, chosen_examples, pick_space, score_examples
-from expost.experiments.table1_report import markdown
+from expost.experiments.table1_report import as_csv, markdown
 from expost.metrics import mse
 from expost.run import Run
 from expost.seeding import PAIRS, WEIGHTS, generator, isolated, stream_seed
@@ -166,6 +166,7 @@ def main(
     record["peers"] = {path.stem: read_json(path) for path in sorted((table / "peers").glob("*.json"))}
     write_json(table / "table.json", record)
     write_text(table / "table.md", markdown(record))
+    write_text(table / "table.csv", as_csv(record))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ class Tikhonov(Regularizer):
 
     def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
         """Return the sum of squares of the weights in the scope."""
-        return torch.stack([weight.square().sum() for weight in self._weights(decoder)]).sum()
+        # the norm's gradient is one product; that of squares and their sum are three passes over the weights
+        return torch.stack([torch.linalg.vector_norm(weight) for weight in self._weights(decoder)]).square().sum()
 
     def _weights(self, decoder: nn.Module) -> Iterator[Tensor]:
         for module in decoder.modules():

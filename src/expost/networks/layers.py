@@ -7,6 +7,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expost.networks import convolution
+
 M = TypeVar("M", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -42,8 +44,11 @@ class SameConv2d(nn.Conv2d):
         total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
         if any(t % 2 for t in total):
             x = functional.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-            return functional.conv2d(x, self.weight, self.bias, stride)
-        return functional.conv2d(x, self.weight, self.bias, stride, (total[0] // 2, total[1] // 2))
+            total = [0, 0]
+        padding = (total[0] // 2, total[1] // 2)
+        if padding[0] == padding[1] and convolution.pays(x, self.weight):
+            return convolution.conv2d(*convolution.to_bf16(x, self.weight, self.bias), stride, padding[0])
+        return functional.conv2d(x, self.weight, self.bias, stride, padding)
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
@@ -65,5 +70,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         """Map (B, C, h, w) to (B, C', h * stride, w * stride); `output_size` is not used."""
         height, width = (side * self.stride[0] for side in x.shape[2:])
         crop = (self.kernel_size[0] - self.stride[0]) // 2
-        y = functional.conv_transpose2d(x, self.weight, self.bias, self.stride, crop)
+        if convolution.pays(x, self.weight):
+            low = convolution.to_bf16(x, self.weight, self.bias)
+            y = convolution.conv_transpose2d(*low, self.stride[0], crop)
+        else:
+            y = functional.conv_transpose2d(x, self.weight, self.bias, self.stride, crop)
         return y[:, :, :height, :width]  # an odd kernel - stride leaves one row and column too many, at the end
