@@ -541,6 +541,23 @@ def test_expressions_are_listed_scored_and_plotted(expressions, tmp_path):
     assert "nearest training string" in page.words
 
 
+def test_searches_are_listed_with_their_best_and_their_picture(expressions, tmp_path):
+    folder = tmp_path / "searched"
+    shutil.copytree(expressions, folder)
+    assert "Searches" not in report_on(folder, to=tmp_path).words
+    found = expost.optimize(folder, rounds=2, batch=3, decodes=2, inducing=8, codes=40)
+    page = report_on(folder, to=tmp_path)
+    harmless(page)
+    assert f"6 points in 2 rounds, {found.valid:.1%} valid" in page.words
+    assert found.best(1)
+    for item in found.best(10):
+        assert item.string in page.words
+        assert f"{item.score:.5g}" in page.words
+    assert [each for each in page.all("img") if each["alt"] == "What expression-density-0 found, drawn"]
+    (folder / "search" / "expression-density-0" / "search.json").write_text("{}")
+    assert "A search cannot be read" in report_on(folder, to=tmp_path).words
+
+
 def test_a_curve_off_the_scale_is_said():
     assert "off the scale" in draw_expression("exp(3*3)")
     assert "off the scale" in draw_expression("x/(1*exp(x)*exp(exp(x*x)))/(x/x)*exp(3)*exp(3)+exp(3*3)")

@@ -13,6 +13,7 @@ from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
 from expost.report.codes import code_map
 from expost.report.examples import IMAGES, VECTORS
 from expost.report.scoring import headline, read_scores, score_blocks
+from expost.report.searches import search_blocks
 from expost.report.strings import STRINGS
 from expost.report.subject import Subject
 from expost.report.training import History, loss_curves
@@ -63,6 +64,8 @@ def run_page(source: Source) -> tuple[RunPage, list[Score]]:
         sections += _example_sections(subject)
     else:
         sections.append(Section("pictures", "What it makes", (subject,)))
+    if searches := search_blocks(run.folder):
+        sections.append(Section("searches", "Searches", tuple(searches)))
     blocks = broken or [*old, *(score_blocks(scores, run.folder) if scores or not old else [])]
     sections.append(Section("scores", "Scores", tuple(blocks)))
     status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"

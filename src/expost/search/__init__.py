@@ -11,6 +11,7 @@ from expost.search.functions import FunctionObjective
 from expost.search.loop import Decode, SearchConfig, best_of, optimize
 from expost.search.objective import Objective, Scored
 from expost.search.objectives import OBJECTIVES, make_objective
+from expost.search.records import read_search
 from expost.search.report import draw, markdown
 from expost.search.result import (
     Aggregate,
@@ -41,4 +42,5 @@ __all__ = [
     "make_objective",
     "markdown",
     "optimize",
+    "read_search",
 ]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from expost.search.loop import SearchConfig
 
 FORMAT = 1
+#: The files of a search.
+JSON, TENSORS = "search.json", "search.safetensors"
 
 
 class Session:
@@ -45,7 +47,7 @@ class Session:
         scores: Tensor,
         density: TractableDensity | None,
     ) -> None:
-        self.json, self.tensors = Path(folder) / "search.json", Path(folder) / "search.safetensors"
+        self.json, self.tensors = Path(folder) / JSON, Path(folder) / TENSORS
         self.asked: dict[str, Any] = {
             **asdict(config),
             "minimize": minimize,
@@ -64,34 +66,9 @@ class Session:
         """
         if not self.json.exists():
             return []
-        record = read_json(self.json)
-        damaged = DataError(f"{self.json} is no record of a search, or damaged; restore it or choose another folder")
-        if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-            raise damaged
-        if record["format"] > FORMAT:
-            raise DataError(
-                f"{self.json} has format {record['format']}, newer than {FORMAT}; upgrade with: pip install -U expost"
-            )
-        asked, rounds = record.get("asked"), record.get("rounds")
-        if not isinstance(asked, dict) or not isinstance(rounds, list):
-            raise damaged
-        self._compare(asked, len(rounds))
-        if not rounds:
-            return []
-        tensors, _ = read_tensors(self.tensors)
-        try:
-            batch = self.asked["batch"]
-            codes, scores = (torch.split(tensors[name][: batch * len(rounds)], batch) for name in ("codes", "scores"))
-            # the tensors are written first: they may be a round ahead, never behind
-            found = [
-                Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
-                for z, s, r in zip(codes, scores, rounds, strict=True)
-            ]
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"{self.tensors} does not belong to {self.json.name}; restore both") from None
-        if any(len({len(r.codes), len(r.scores), len(r.strings), len(r.outcomes), batch}) > 1 for r in found):
-            raise DataError(f"{self.tensors} and {self.json.name} hold rounds of other sizes; restore both")
-        return found
+        record = _record(self.json)
+        self._compare(record["asked"], len(record["rounds"]))
+        return _rounds(record, self.json, self.tensors)
 
     def _compare(self, asked: dict[str, Any], finished: int) -> None:
         for name, now in self.asked.items():
@@ -132,6 +109,65 @@ class Session:
             ],
         }
         write_json(self.json, record)
+
+
+def read_search(folder: Path) -> SearchResult:
+    """Read a search's finished rounds, whatever it was asked for.
+
+    Args:
+        folder: Of the search; it holds `search.json`.
+
+    Raises:
+        DataError: if the files are missing, damaged or of a newer format.
+    """
+    path = Path(folder) / JSON
+    record = _record(path)
+    asked = record["asked"]
+    try:
+        training = record["summary"]["training"]
+        ends = float(training["worst"]), float(training["best"])
+        described = str(asked["objective"]), str(asked["region"]), bool(asked["minimize"])
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(path) from None
+    return SearchResult(*described, *ends, _rounds(record, path, Path(folder) / TENSORS))
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path} is no record of a search, or damaged; restore it or choose another folder")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return what was asked for and the rounds, as they are in the file."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise _damaged(path)
+    if record["format"] > FORMAT:
+        raise DataError(
+            f"{path} has format {record['format']}, newer than {FORMAT}; upgrade with: pip install -U expost"
+        )
+    if not isinstance(record.get("asked"), dict) or not isinstance(record.get("rounds"), list):
+        raise _damaged(path)
+    return record
+
+
+def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
+    rounds = record["rounds"]
+    if not rounds:
+        return []
+    values, _ = read_tensors(tensors)
+    try:
+        batch = record["asked"]["batch"]
+        codes, scores = (torch.split(values[name][: batch * len(rounds)], batch) for name in ("codes", "scores"))
+        # the tensors are written first: they may be a round ahead, never behind
+        found = [
+            Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
+            for z, s, r in zip(codes, scores, rounds, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{tensors} does not belong to {path.name}; restore both") from None
+    if any(len({len(r.codes), len(r.scores), len(r.strings), len(r.outcomes), batch}) > 1 for r in found):
+        raise DataError(f"{tensors} and {path.name} hold rounds of other sizes; restore both")
+    return found
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
