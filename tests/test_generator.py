@@ -214,3 +214,21 @@ def test_numpy_arrays_will_do():
     plain.fit("gaussian", x.numpy())
     generator.fit("gaussian", x)
     torch.testing.assert_close(plain.sample(5, seed=0), generator.sample(5, seed=0))
+
+
+def test_the_temperature_of_codes_scales_their_spread_and_none_is_the_center():
+    generator, basis = linear_generator()
+    codes = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 2.0, 3.0]) + 5
+    generator.fit("gaussian", codes=codes)
+    generator.fit_by_label("gaussian", torch.arange(500) % 2, codes)
+    for label in (None, 1):
+        drawn = {
+            t: generator.draw(4_000, "gaussian", label, torch.Generator().manual_seed(0), t) for t in (0.0, 0.25, 1.0)
+        }
+        center = drawn[0.0].mean(0)
+        torch.testing.assert_close(drawn[0.0], center.expand_as(drawn[0.0]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(drawn[0.25] - center, 0.5 * (drawn[1.0] - center), atol=1e-4, rtol=1e-4)
+    cold = generator.sample(3, "gaussian", seed=0, code_temperature=0.0)
+    torch.testing.assert_close(cold, (codes.mean(0) @ basis.t()).expand_as(cold), atol=1e-3, rtol=0)
+    with pytest.raises(UsageError, match="temperature"):
+        generator.sample(3, "gaussian", code_temperature=-1.0)

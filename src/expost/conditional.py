@@ -130,26 +130,29 @@ class ConditionalDensity:
         self._state.classes, self._state.counts = classes, tuple(len(each) for each in rows)
         return self
 
-    def sample(self, n: int, label: object = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, label: object = None, *, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw codes of one class, or of all with the frequencies they were fitted with.
 
         Args:
             n: How many, 0 or more.
             label: The class, or a value of the property; None draws a class for every code.
             generator: Source of randomness; without one PyTorch's global state is used.
+            temperature: Of each class's density; see `Density.sample`. Classes keep their frequencies.
 
         Returns:
             Codes, shape (n, d), float32, in random order.
         """
         check_int("n", n, minimum=0)
         if label is not None:
-            return self.given(label).sample(n, generator=generator)
+            return self.given(label).sample(n, generator=generator, temperature=temperature)
         densities = self._require_fit()
         drawn = draw_index(n, torch.tensor(self._state.counts, dtype=torch.float64), generator)
         z = torch.empty(n, self.dim, device=self.device)
         for c, density in enumerate(densities):
             rows = (drawn.cpu() == c).nonzero().squeeze(1)
-            z[rows.to(z.device)] = density.sample(len(rows), generator=generator)
+            z[rows.to(z.device)] = density.sample(len(rows), generator=generator, temperature=temperature)
         return z
 
     def log_prob(self, z: Tensor, label: object = None) -> Tensor:

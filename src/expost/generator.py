@@ -138,7 +138,12 @@ class Generator:
         return self.by_label[density]
 
     def draw(
-        self, n: int, density: str | None = None, label: object = None, source: torch.Generator | None = None
+        self,
+        n: int,
+        density: str | None = None,
+        label: object = None,
+        source: torch.Generator | None = None,
+        code_temperature: float = 1.0,
     ) -> Tensor:
         """Draw codes from a fitted density, or from that of one class.
 
@@ -147,6 +152,7 @@ class Generator:
             density: Name of a fitted density; see `density`.
             label: A class, or a value of the property, that a density was fitted by; None for all.
             source: Of the draws; None is torch's global generator.
+            code_temperature: See `Density.sample`: below 1 codes lie nearer to the density's centers, 1 is the density.
 
         Raises:
             UsageError: for n below 1, a density that is not fitted, or a label that it does not know.
@@ -154,13 +160,13 @@ class Generator:
         if n < 1:
             raise UsageError(f"n is {n}; ask for at least 1 sample")
         if label is None:
-            return self.density(density).sample(n, generator=source)
+            return self.density(density).sample(n, generator=source, temperature=code_temperature)
         name = density or ("gmm" if "gmm" in self.by_label else next(iter(self.by_label), "gmm"))
         if name not in self.by_label:
             raise UsageError(
                 f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
             )
-        return self.by_label[name].sample(n, label, generator=source)
+        return self.by_label[name].sample(n, label, generator=source, temperature=code_temperature)
 
     def density(self, name: str | None = None) -> Density:
         """Return a fitted density.
@@ -180,7 +186,14 @@ class Generator:
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return self.densities[name]
 
-    def sample(self, n: int, density: str | None = None, seed: int | None = None, label: object = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        density: str | None = None,
+        seed: int | None = None,
+        label: object = None,
+        code_temperature: float = 1.0,
+    ) -> Tensor:
         """Draw codes from a density and decode them.
 
         Args:
@@ -188,12 +201,13 @@ class Generator:
             density: Name of a fitted density; see `density`.
             seed: Seeds the draws; None makes every call differ.
             label: Draw from this class alone; see `draw`.
+            code_temperature: Of the codes; see `draw`.
 
         Returns:
             float32 examples on the CPU, shape (n, ...); images in [0, 1].
         """
         source = None if seed is None else torch.Generator().manual_seed(seed)
-        return self.decode(self.draw(n, density, label, source))
+        return self.decode(self.draw(n, density, label, source, code_temperature))
 
     def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
         """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""

@@ -98,14 +98,22 @@ class StringGenerator:
         return self.decode(codes)
 
     def sample(
-        self, n: int, density: str | None = None, seed: int = 0, temperature: float = 0.0, label: object = None
+        self,
+        n: int,
+        density: str | None = None,
+        seed: int = 0,
+        temperature: float = 0.0,
+        label: object = None,
+        code_temperature: float = 1.0,
     ) -> list[str | None]:
         """Draw codes from a density and decode them; see `Generator.sample` and `decode`."""
-        return self.decode(self.codes(n, density, seed, label), temperature, seed)
+        return self.decode(self.codes(n, density, seed, label, code_temperature), temperature, seed)
 
-    def codes(self, n: int, density: str | None = None, seed: int = 0, label: object = None) -> Tensor:
+    def codes(
+        self, n: int, density: str | None = None, seed: int = 0, label: object = None, code_temperature: float = 1.0
+    ) -> Tensor:
         """Draw codes from a fitted density; see `Generator.draw`."""
-        return self.generator.draw(n, density, label, generator(seed, SAMPLES))
+        return self.generator.draw(n, density, label, generator(seed, SAMPLES), code_temperature)
 
     def _logits(self, z: Tensor) -> list[Tensor] | map[Tensor]:
         return map(self.generator.decode, z.split(BATCH))  # type: ignore[no-untyped-call]

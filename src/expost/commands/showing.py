@@ -28,6 +28,7 @@ def sample(
     density: str | None = None,
     label: str | None = None,
     temperature: float = 0.0,
+    code_temperature: float = 1.0,
     seed: int = 0,
     device: str = "auto",
 ) -> Path:
@@ -41,6 +42,8 @@ def sample(
         density: A fitted density; gmm if it is fitted, else the other one.
         label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); any unless given.
         temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
+        code_temperature: Of the density: below 1 codes keep to where it is high (cleaner, less various samples), above
+            1 they spread; 1 draws from it as it was fitted.
         seed: Seeds the draws.
         device: auto, cpu, cuda or mps.
 
@@ -53,12 +56,13 @@ def sample(
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
     if strings:
         path = check_output(Path(out or "samples.txt"), TEXT_SUFFIXES)
-        lost = write_strings(opened.string_generator(device).sample(n, density, seed, temperature, label), path)
+        drawn = opened.string_generator(device).sample(n, density, seed, temperature, label, code_temperature)
+        lost = write_strings(drawn, path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
         return path
     path = check_output(Path(out or ("samples.png" if len(opened.config.model.shape) == 3 else "samples.npy")))
-    write_examples(opened.generator(device).sample(n, density, seed, label), path)
+    write_examples(opened.generator(device).sample(n, density, seed, label, code_temperature), path)
     return path
 
 
