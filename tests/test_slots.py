@@ -304,9 +304,10 @@ def test_with_batch_norm_the_penalty_is_that_of_the_batch_map_and_leaves_the_run
 
 
 @pytest.mark.parametrize("estimator", ["exact", "forward", "reverse"])
-def test_the_gradient_of_the_penalty_equals_finite_differences(estimator):
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_gradient_of_the_penalty_equals_finite_differences(estimator, batch_norm):
     torch.manual_seed(0)
-    decoder, z = Decoder().double(), torch.randn(3, 3, dtype=torch.float64)
+    decoder, z = Decoder(batch_norm).double(), torch.randn(9, 3, dtype=torch.float64)
     weight = decoder.layers[0].weight
 
     def value():
@@ -321,6 +322,7 @@ def test_the_gradient_of_the_penalty_equals_finite_differences(estimator):
         weight[0, 0] -= 2 * step
         below = value().item()
     assert gradient[0, 0].item() == pytest.approx((above - below) / (2 * step), rel=1e-5)
+    assert gradient.abs().max() > 0.1
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value():

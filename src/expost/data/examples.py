@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 
 Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
@@ -136,3 +136,21 @@ class Found:
     where: str
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
+
+
+def existing(path: str | Path) -> Path | None:
+    """Return a path with ~ resolved, or None if there is nothing.
+
+    Raises:
+        UsageError: if it is no path.
+        DataError: if it may not be looked at.
+    """
+    try:
+        place = Path(path).expanduser()
+        return place if place.exists() else None
+    except PermissionError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; make its folder readable") from None
+    except (OSError, ValueError, RuntimeError):
+        raise UsageError(
+            f"{str(path)[:80]!r} is no usable path: too long, of an unknown ~user, or with a NUL"
+        ) from None

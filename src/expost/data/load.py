@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess
+from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, existing
 from expost.data.files import read_path
 from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
@@ -118,17 +118,8 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
         UsageError, DataError: see `load_data`.
     """
     _check(limit, seed)
-    place = Path(path)
-    try:
-        place = place.expanduser()
-        exists = place.exists()
-    except PermissionError as error:
-        raise DataError(f"cannot read {place}: {error.strerror}; make its folder readable") from None
-    except (OSError, ValueError, RuntimeError):
-        raise UsageError(
-            f"{str(path)[:80]!r} is no usable path: too long, of an unknown ~user, or with a NUL"
-        ) from None
-    if not exists:
+    place = existing(path)
+    if place is None:
         raise _unknown(path)
     found = read_path(place)
     data = _assemble(str(path), found, plan_split(found, seed), prep or Preprocess(), limit, seed)

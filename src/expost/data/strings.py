@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.alphabets import Domain, guess_domain
-from expost.data.examples import POOL, Found, Indices, Part, Preprocess
+from expost.data.examples import POOL, Found, Indices, Part, Preprocess, existing
 from expost.data.named_strings import STRING_DATASETS, NamedStrings
 from expost.data.splits import plan_split, subset
 from expost.data.string_files import Lines, holds_strings, read_string_path
@@ -73,7 +73,10 @@ def read_strings(
         if column is not None:
             raise UsageError(f"column is {column!r}, but '{name_or_path}' is no table; leave it out")
         return read_named_strings(name_or_path, STRING_DATASETS[name_or_path], limit, seed)
-    found = read_string_path(_existing(name_or_path), column)
+    place = existing(name_or_path)
+    if place is None:
+        raise _unknown(name_or_path)
+    found = read_string_path(place, column)
     return _assemble(str(name_or_path), found, None, seed, limit, seed)
 
 
@@ -157,26 +160,14 @@ def _take(part: Part, indices: Indices) -> list[str]:
     return part.examples.load(indices, Preprocess()).tolist()
 
 
-def _existing(path: str | Path) -> Path:
-    """Return the path, which must exist."""
-    try:
-        place = Path(path).expanduser()
-        exists = place.exists()
-    except PermissionError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; make its folder readable") from None
-    except (OSError, ValueError, RuntimeError):
-        raise UsageError(
-            f"{str(path)[:80]!r} is no usable path: too long, of an unknown ~user, or with a NUL"
-        ) from None
-    if exists:
-        return place
+def _unknown(path: str | Path) -> UsageError:
     text = str(path)
     if isinstance(path, str) and "/" not in text and os.sep not in text and text[0] not in ".~":
         try:
             STRING_DATASETS[text]
         except UsageError as error:
-            raise UsageError(f"{error}; nor is there a file or folder of that name") from None
-    raise UsageError(f"no file or folder {text}; check the path, or choose a named set: {', '.join(STRING_DATASETS)}")
+            return UsageError(f"{error}; nor is there a file or folder of that name")
+    return UsageError(f"no file or folder {text}; check the path, or choose a named set: {', '.join(STRING_DATASETS)}")
 
 
 def _check(limit: int | None, seed: int) -> None:
