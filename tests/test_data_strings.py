@@ -29,8 +29,8 @@ from expost.data.expressions import (
 from expost.data.named_strings import STRING_DATASETS, ZINC, NamedStrings, Published
 from expost.data.string_files import Lines, holds_strings
 from expost.data.strings import Strings, fingerprint, read_named_strings, read_strings
+from expost.downloads import PublicFile
 from expost.errors import DataError, UsageError
-from expost.metrics.weights import PublicFile
 
 # Expressions. What follows is written anew, from the grammar, to check against.
 

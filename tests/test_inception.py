@@ -17,18 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from expost.data.idx import read_idx
+from expost.downloads import PublicFile, download, verify
 from expost.errors import DataError, UsageError
 from expost.metrics import FEATURES, InceptionFeatures, Statistics, frechet_distance, weights
 from expost.metrics.inception import BLOCKS, inception, resize_tf1
 from expost.metrics.weights import (
     PUBLIC,
-    PublicFile,
-    download,
     find_or_download,
     find_weights,
     fold,
     read_state,
-    verify,
 )
 from expost.store import write_tensors
 from test_metrics import check_contract
@@ -306,7 +304,7 @@ def test_a_file_with_the_published_name_must_be_the_published_file(tmp_path, ran
     monkeypatch.setenv("EXPOST_WEIGHTS", str(fake))
     with pytest.raises(DataError, match="is not the published file"):
         InceptionFeatures(768)
-    assert not verify(random_file)
+    assert not verify(random_file, PUBLIC)
     monkeypatch.setenv("EXPOST_WEIGHTS", str(random_file))
     features = InceptionFeatures(768)
     assert "not checked" in features.protocol()["weights"]
@@ -389,7 +387,7 @@ def test_a_bad_download_leaves_nothing_and_says_what_to_do(server, tmp_path, pat
     message = str(caught.value)
     assert "\n" not in message
     assert "pt.pth" in message
-    assert f"put it into {tmp_path / 'cache'}, or set EXPOST_WEIGHTS" in message
+    assert message.endswith(f"put it into {tmp_path / 'cache'}")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -411,6 +409,8 @@ def test_offline_it_says_which_file_to_put_where(server, tmp_path):
     server.server_close()
     with pytest.raises(DataError, match=r"cannot download pt.pth .*refused.*; fetch it on another machine"):
         download(tmp_path, published(f"{server.url}/good"))
+    with pytest.raises(DataError, match=f"put it into {tmp_path / 'cache' / 'expost'}, or set EXPOST_WEIGHTS to it"):
+        find_or_download("Mixed_7c", published(f"{server.url}/good"))
     with pytest.raises(DataError, match="unknown url type"):
         download(tmp_path, published("nonsense"))
 

@@ -207,7 +207,7 @@ def _public(value: str | None) -> str | None:
 
 
 def _cache() -> list[dict[str, Any]]:
-    from expost.metrics.weights import cache_folder
+    from expost.downloads import cache_folder
 
     folder = cache_folder()
     there = folder

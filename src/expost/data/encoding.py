@@ -7,10 +7,10 @@ from typing import Literal
 
 from expost.data.alphabets import alphabet_of
 from expost.data.strings import Strings
+from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, encode_cached
 from expost.grammar.grammars import load_grammar
-from expost.metrics.weights import cache_folder
 from expost.registry import Part, construct
 from expost.types import Data, Split
 

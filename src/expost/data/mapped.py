@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from expost.data.examples import Array, Indices, in_memory
+from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
-from expost.metrics.weights import cache_folder
 
 VARIABLE = "EXPOST_MEMORY"
 """The environment variable that says how large a data set may be to be kept in memory: bytes, or 512M, 1.5G."""

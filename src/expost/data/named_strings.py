@@ -17,9 +17,8 @@ from expost.data.expressions import PUBLISHED, SOLUTIONS, published_expressions,
 from expost.data.hub import VARIABLE, BuiltIn, Origin, data_folder
 from expost.data.splits import permutation
 from expost.data.string_files import Lines, read_string_parts, read_string_path
+from expost.downloads import PublicFile, cache_folder, download
 from expost.errors import DataError
-from expost.metrics.weights import VARIABLE as WEIGHTS_VARIABLE
-from expost.metrics.weights import PublicFile, cache_folder, download
 from expost.registry import Registry
 
 ZINC = PublicFile(
@@ -71,11 +70,7 @@ class Published(Origin):
         return Found({part: Part(Lines(lines, str(where))) for part, lines in parts.items()}, str(where), (remark,))
 
     def _fetch(self, name: str) -> Path:
-        try:
-            return download(cache_folder() / name, self.public)
-        except DataError as error:
-            reason = str(error).removesuffix(f", or set {WEIGHTS_VARIABLE} to it")
-            raise DataError(f"{reason}, or into {_place(name)}") from None
+        return download(cache_folder() / name, self.public, f"or into {_place(name)}")
 
     def _checked(self, path: Path) -> bytes:
         """Return the unpacked contents, which must be the published ones."""

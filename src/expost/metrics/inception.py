@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expost.downloads import verify
 from expost.errors import UsageError
 from expost.metrics.features import QUANTIZATION, Features, check_rgb_or_gray, hash_tensors
-from expost.metrics.weights import find_or_download, fold, read_state, verify
+from expost.metrics.weights import PUBLIC, find_or_download, fold, read_state
 
 Precision = Literal["float32", "bfloat16"]
 Pool = Literal["average", "max", "max, stride 2"]
@@ -277,7 +278,7 @@ class InceptionFeatures(Features):
         if precision not in ("float32", "bfloat16"):
             raise UsageError(f"precision is {precision!r}; choose float32 or bfloat16")
         path = find_or_download(LAST_LAYER[dim])
-        self._verified = verify(path)
+        self._verified = verify(path, PUBLIC)
         network = inception(dim)
         shapes = {name: value.shape for name, value in network.state_dict().items()}
         weights = fold(read_state(path), shapes, str(path))

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from expost import distributed
+from expost.downloads import cache_folder
 from expost.errors import DataError
 from expost.metrics.features import Space, hash_tensors
 from expost.metrics.inception import InceptionFeatures
-from expost.metrics.weights import cache_folder
 from expost.store import read_tensors, write_tensors
 
 

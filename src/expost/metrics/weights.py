@@ -1,47 +1,24 @@
-"""The weights of the 2015 Inception network: finding, downloading, reading and folding them."""
+"""The weights of the 2015 Inception network: finding, reading and folding them."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
-import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from expost.downloads import PublicFile, cache_folder, download
 from expost.errors import DataError, UsageError
-from expost.progress import progress
-from expost.store import read_tensors, replacing
+from expost.store import read_tensors
 
 VARIABLE = "EXPOST_WEIGHTS"
 """The environment variable that names the weight file, or a folder that holds it."""
 
 BATCH_NORM_EPSILON = 1e-3
 """What TensorFlow's network adds to the variance before the root (torch's default is 1e-5)."""
-
-
-@dataclass(frozen=True)
-class PublicFile:
-    """A file that is published under a fixed hash.
-
-    Attributes:
-        name: File name.
-        urls: Where it is to be had; tried in order.
-        sha256: Its SHA-256 in hex.
-        size: Its size in bytes.
-        aliases: Other names under which the same file is published.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    sha256: str
-    size: int
-    aliases: tuple[str, ...] = ()
 
 
 #: TensorFlow's `inception-2015-12-05`, converted for pytorch-fid; torch-fidelity publishes the same bytes.
@@ -58,11 +35,6 @@ PUBLIC = PublicFile(
 
 #: Names that are looked for in a folder, best first. The last holds only the layers up to Mixed_6e, for 768 features.
 NAMES = (PUBLIC.name, *PUBLIC.aliases, "inception-2015-12-05.safetensors", "inception-2015-trunk.safetensors")
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: `$XDG_CACHE_HOME/expost`, by default `~/.cache/expost`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expost"
 
 
 def find_weights(last_layer: str) -> Path | None:
@@ -99,64 +71,7 @@ def find_or_download(last_layer: str, public: PublicFile = PUBLIC) -> Path:
         UsageError: as `find_weights`.
         DataError: if there is none and the download fails; the message says which file to put where.
     """
-    return find_weights(last_layer) or download(cache_folder(), public)
-
-
-def download(folder: Path, public: PublicFile = PUBLIC, timeout: float = 30.0) -> Path:
-    """Download a public file to `folder` and check its size and SHA-256; what fails the check is not kept.
-
-    Args:
-        folder: Where to; made if need be.
-        public: What, and from where.
-        timeout: Seconds without an answer after which a server is given up.
-
-    Returns:
-        Its path.
-
-    Raises:
-        DataError: if no URL gives the file; the message says why, and which file to put where by hand.
-    """
-    reasons = []
-    for url in public.urls:
-        try:
-            with replacing(folder / public.name) as temporary:
-                digest, size = hashlib.sha256(), 0
-                with temporary.open("wb") as file, progress(f"downloading {public.name}", public.size) as bar:
-                    for block in _blocks(url, timeout):
-                        bar.advance(len(block))
-                        size += len(block)
-                        if size > public.size:
-                            raise DataError(f"more than the published {public.size} bytes")
-                        digest.update(block)
-                        file.write(block)
-                _compare(digest.hexdigest(), size, public)
-            return folder / public.name
-        except DataError as error:
-            reasons.append(f"{url}: {error}")
-    raise DataError(
-        f"cannot download {public.name} ({'; '.join(reasons)}); fetch it on another machine and put it into {folder}, "
-        f"or set {VARIABLE} to it"
-    )
-
-
-def verify(path: Path, public: PublicFile = PUBLIC) -> bool:
-    """Check a file that bears the public file's name (or an alias) against its size and hash.
-
-    Returns:
-        True if it is that file; False if it has another name, so that nothing is known of it.
-
-    Raises:
-        DataError: if it has the name but not the contents.
-    """
-    if path.name not in (public.name, *public.aliases):
-        return False
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        _compare(digest, path.stat().st_size, public)
-    except DataError as error:
-        raise DataError(f"{path} is not the published file: {error}; delete it and fetch it again") from None
-    return True
+    return find_weights(last_layer) or download(cache_folder(), public, f"or set {VARIABLE} to it")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -235,19 +150,3 @@ def _reaches(path: Path, last_layer: str) -> bool:
             return any(name.startswith(f"{last_layer}.") for name in file.keys())  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError):
         return True  # reading it gives the proper error, which beats passing over it in silence
-
-
-def _blocks(url: str, timeout: float) -> Iterator[bytes]:
-    try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:
-            while block := response.read(1 << 20):
-                yield block
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DataError(str(error) or type(error).__name__) from None
-
-
-def _compare(digest: str, size: int, public: PublicFile) -> None:
-    if size != public.size:
-        raise DataError(f"{size} bytes, published are {public.size}; it is truncated or another file")
-    if digest != public.sha256:
-        raise DataError(f"SHA-256 {digest[:16]}..., published is {public.sha256[:16]}...; its contents are altered")
