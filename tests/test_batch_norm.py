@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from expost.batch_norm import written_out
+from expost.errors import UsageError
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -36,3 +37,17 @@ def test_it_is_torchs_layer_forward_and_backward(momentum, affine):
     with written_out(layers[1]):
         assert torch.equal(layers[1](x), type(layers[1]).forward(layers[1], x))
     assert "forward" not in vars(layers[1])
+
+
+def test_a_single_value_a_channel_is_refused_as_torch_does():
+    layer = nn.BatchNorm1d(3)
+    with written_out(layer), pytest.raises(UsageError, match="one value a channel; give at least 2"):
+        layer(torch.randn(1, 3))
+    assert torch.equal(layer.running_var, torch.ones(3))
+
+
+def test_without_running_averages_evaluation_takes_the_batch_as_torch_does():
+    layer, x = nn.BatchNorm1d(3, track_running_stats=False).eval(), torch.randn(5, 3)
+    with written_out(layer):
+        ours = layer(x)
+    torch.testing.assert_close(ours, layer(x))

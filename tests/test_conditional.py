@@ -439,3 +439,15 @@ def test_molecules_are_asked_for_by_a_property(tmp_path):
     assert len(fitted.edges) == 4
     lines = expost.sample(run, n=5, out=tmp_path / "s.smi", label="2.5").read_text().splitlines()
     assert len(lines) <= 5
+
+
+def test_labels_can_be_asked_for_as_they_were_given():
+    z = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    flags = np.arange(60) % 2 == 1
+    density = ConditionalDensity(base="gaussian").fit(z + 20.0 * torch.from_numpy(flags)[:, None], flags)
+    for label in (True, np.True_, 1, 1.0, "1", torch.tensor(1)):
+        assert density.sample(5, label=label).mean() > 10
+    with pytest.raises(UsageError, match="unknown label '0.5'"):
+        density.sample(1, label=0.5)
+    named = ConditionalDensity(base="gaussian").fit(z, np.where(flags, "True", "False"))
+    assert named.given(True) is named.given("True")

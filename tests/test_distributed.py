@@ -221,6 +221,18 @@ def test_a_killed_process_costs_only_what_was_done_since_the_last_checkpoint(tmp
     assert [line["epoch"] for line in lines(tmp_path / "killed")] == list(range(1, 13))
 
 
+def test_a_restart_goes_on_with_no_run_that_was_there_before(tmp_path, one_thread):
+    options = {**LONG, "epochs": 2}
+    expost.train("vae", "digits", tmp_path / "mine", **options)
+    before = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    process = launch(*LAUNCHER, "--max-restarts", "1", *WORDS, tmp_path / "mine")
+    _, errors = finish(process)
+    assert process.returncode != 0
+    assert errors.count("exists already; go on with it by --resume") == 2  # at first, and when started again
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
+    assert len(lines(tmp_path / "mine")) == 2
+
+
 def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, one_thread):
     expost.train("vae", "digits", tmp_path / "whole", **LONG)
     process = launch(*LAUNCHER, *WORDS, tmp_path / "stopped")

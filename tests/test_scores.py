@@ -14,6 +14,7 @@ from expost.scores import (
     Card,
     Score,
     differences,
+    in_rows,
     rank,
     score_from_json,
 )
@@ -80,3 +81,15 @@ def test_a_score_survives_its_file():
     del broken["card"]["seed"]
     with pytest.raises(DataError, match="card.seed"):
         score_from_json(broken)
+
+
+def test_a_row_holds_scores_of_one_protocol():
+    def made(of, value, count):
+        return replace(fid(value), of=of, card=replace(CARD, count=count, density={"name": of}))
+
+    scores = [made("gmm", 5.0, 10_000), made("gaussian", 9.0, 10_000), made("gmm", 77.0, 50)]
+    rows = [(name, {of: each.value for of, each in row.items()}) for name, row in in_rows(scores)]
+    assert rows == [("fid", {"gmm": 5.0, "gaussian": 9.0}), ("fid", {"gmm": 77.0})]
+    other = replace(scores[0], value=6.0, card=replace(scores[0].card, settings={"k": 3}))
+    rows = [[each.value for each in row.values()] for _, row in in_rows([*scores[:2], other])]
+    assert rows == [[5.0, 9.0], [6.0]]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from PIL import Image
@@ -240,6 +241,22 @@ def test_hostile_configurations_are_refused_before_they_cost_anything(copy, path
 def test_what_is_no_configuration_is_refused(copy, text):
     (copy / "config.json").write_text(text)
     refused(copy, "config.json")
+
+
+def test_records_that_are_nested_without_end_are_refused(copy):
+    deep = "[" * 200_000 + "]" * 200_000
+    for name in ("densities/fitted_on.json", "metrics.json"):
+        before = (copy / name).read_text()
+        (copy / name).write_text(deep)
+        with pytest.raises(DataError, match="nested too deeply"):
+            read_json(copy / name)
+        if name == "densities/fitted_on.json":
+            refused(copy, "nested too deeply")
+        (copy / name).write_text(before)
+    path = copy / "densities" / "gmm.safetensors"
+    tensors, _ = read_tensors(path)
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"expost": deep}))
+    refused(copy, "gmm")
 
 
 def test_hostile_tensors_are_refused(copy):

@@ -12,7 +12,7 @@ from expost.errors import DataError, UsageError
 from expost.evaluation import Protocol, pick_space, score_examples
 from expost.experiments import sweep
 from expost.experiments.sweep import settings
-from expost.experiments.sweep_report import markdown, ranked
+from expost.experiments.sweep_report import check_comparable, markdown, ranked
 from expost.run import Run
 from expost.seeding import SAMPLES, stream_seed
 
@@ -219,3 +219,52 @@ def test_strings_are_swept_too(tmp_path):
     assert record["score"]["name"] == "validity-greedy"
     assert 0 <= record["rows"][0]["validation"]["mean"] <= 1
     assert torch.isfinite(torch.tensor(record["rows"][0]["loss"]["mean"]))
+
+
+def test_a_run_of_strings_without_the_score_comes_last_and_ends_nothing(tmp_path):
+    grid = (("grae",), "expressions", tmp_path, ("epochs=1,20", "width=16", "limit=200"))
+    out = sweep(*grid, by="expression-score", samples=30, densities=("gmm",), device="cpu", workers=1)
+    best, worst = read(out)["rows"]
+    assert (best["options"]["epochs"], best["place"], best["failed"]) == (20, 1, 0)
+    assert (worst["options"]["epochs"], worst["place"], worst["failed"]) == (1, None, 0)
+    assert worst["validation"] is None
+
+
+def test_a_score_that_no_run_has_is_refused_and_all_is_kept(tmp_path):
+    grid = (("grae",), "expressions", tmp_path, ("epochs=1", "width=8", "limit=60"))
+    with pytest.raises(UsageError, match="the runs have no fid of gmm to rank by .*what is trained is kept"):
+        sweep(*grid, by="fid", samples=3, device="cpu", workers=1)
+    before = times(tmp_path)
+    assert read(sweep(*grid, samples=3, device="cpu", workers=1))["score"]["name"] == "validity-greedy"
+    assert times(tmp_path) == before
+
+
+def test_densities_of_codes_do_not_rank_models(tmp_path):
+    with pytest.raises(UsageError, match="by is 'log-likelihood', by which nothing can be ranked"):
+        sweep(("rae",), "digits", tmp_path, ("epochs=1",), by="log-likelihood", device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_unlike_protocols_are_not_ranked(swept):
+    results = [json.loads(path.read_text()) for path in sorted((swept / "results").glob("*.json"))]
+    check_comparable(results, "frechet-pixels", "gmm")
+    for score in results[-1]["validation"]:
+        score["card"]["count"] += 1
+    with pytest.raises(UsageError, match="frechet-pixels cannot be ranked: count is 180 in one, 181 in another"):
+        check_comparable(results, "frechet-pixels", "gmm")
+
+
+def test_cards_of_validation_scores_never_name_the_test_split(tmp_path):
+    options = ("epochs=1", "width=8")
+    measures = ("frechet", "memorization", "latent")
+    sweep(("rae",), "digits", tmp_path, options, measures=measures, device="cpu", workers=1)
+    (path,) = (tmp_path / "results").glob("*.json")
+    record = json.loads(path.read_text())
+    assert {"copying", "log-likelihood"} <= {score["name"] for score in record["validation"]}
+    for score in record["validation"]:
+        assert "test" not in json.dumps(score["card"]), score["name"]
+    both = [
+        next(s["card"]["settings"]["held-out hash"] for s in record[split] if s["name"] == "copying")
+        for split in ("validation", "test")
+    ]
+    assert both[0] != both[1]

@@ -318,3 +318,39 @@ def test_loading_a_run_leaves_the_global_generator_alone(tmp_path):
     torch.manual_seed(5)
     run.model()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_one_training_has_a_folder_at_a_time(tmp_path, monkeypatch):
+    run, data = start(tmp_path / "run", "rae")
+    step, refusals = Training._step, []
+
+    def stepping(self, order):
+        if not refusals:
+            other = "import expost, sys; expost.train('rae', 'digits', sys.argv[1], resume=True)"
+            found = subprocess.run([sys.executable, "-c", other, str(tmp_path / "run")], capture_output=True, text=True)
+            refusals.append(found.stderr)
+        return step(self, order)
+
+    monkeypatch.setattr(Training, "_step", stepping)
+    run.train(data)
+    assert "is being trained by another process; wait for it, or stop it" in refusals[0]
+    run.with_epochs(run.config.training.epochs + 1).train(data)  # afterwards it is free
+
+
+def test_fitting_one_density_keeps_what_another_process_has_fitted_meanwhile(tmp_path, monkeypatch):
+    run, data = start(tmp_path / "run", "rae")
+    run.train(data)
+    generator = run.generator("cpu")
+    first, second = generator.fit("gaussian", data.train.x), generator.fit("standard-normal", data.train.x)
+    digest = Run.weights_hash
+
+    def digesting(self):  # the other process writes between the first one's look at the file and its own writing
+        if not getattr(self, "inner", False):
+            object.__setattr__(self, "inner", True)
+            self.save_density("standard-normal", second)
+        return digest(self)
+
+    monkeypatch.setattr(Run, "weights_hash", digesting)
+    run.save_density("gaussian", first)
+    monkeypatch.undo()
+    assert set(run.generator("cpu").densities) == {"gaussian", "standard-normal"}

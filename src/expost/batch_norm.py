@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from expost.data_parallel import batch_total
+from expost.errors import UsageError
 
 
 @contextmanager
@@ -37,12 +38,14 @@ def written_out(model: nn.Module) -> Iterator[None]:
 
 
 def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """Apply batch norm; in training mode with the mean and variance of the whole batch, one exchange each way.
+    """Apply batch norm; in training mode, or without running averages, by mean and variance of the whole batch.
+
+    It takes one exchange each way.
 
     Each process sums distances from its own mean, and their squares; these sums are joined in float64, so that nothing
     cancels. It takes about an eighth longer than torch's own, measured on whole steps of the networks of preset small.
     """
-    if not layer.training:
+    if not layer.training and layer.running_mean is not None:
         return type(layer).forward(layer, x)
     layer._check_input_dim(x)  # type: ignore[no-untyped-call]
     axes = [0, *range(2, x.dim())]
@@ -57,6 +60,8 @@ def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
         sums = torch.cat([first + mine * moved, second + 2 * moved * first + mine * moved.square(), mine])
         sums = batch_total(sums)
         count = sums[-1].detach()
+        if count < 2:
+            raise UsageError(f"batch norm got {x.shape[0]} example(s) with one value a channel; give at least 2")
         first, second = (sums[:-1] / count).chunk(2)
         average, variance = first.to(values.dtype), (second - first.square()).clamp_min(0).to(values.dtype)
         _track(layer, average.detach(), variance.detach() * (count / (count - 1)).to(values.dtype))

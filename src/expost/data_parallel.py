@@ -192,7 +192,10 @@ def _draw_rows(x: Tensor, part: Part, signs: bool) -> Tensor:
 
 def normal_like(x: Tensor) -> Tensor:
     """Draw N(0, I) for rows of the batch under way, of their shape and type."""
-    return torch.randn_like(x) if _Now.part is None else _draw_rows(x, _Now.part, False).to(x.dtype)
+    # of the shape alone: what is drawn must not depend on how a tensor lies in memory, or in how many processes
+    if _Now.part is None:
+        return torch.randn(x.shape, device=x.device).to(x.dtype)
+    return _draw_rows(x, _Now.part, False).to(x.dtype)
 
 
 def coins_like(x: Tensor) -> Tensor:
@@ -204,7 +207,9 @@ def coins_like(x: Tensor) -> Tensor:
 
 def normal_for_all(like: Tensor) -> Tensor:
     """Draw N(0, I) of the shape and type of `like`, the same in every process."""
-    return torch.randn_like(like) if _Now.part is None else _draw(tuple(like.shape), _Now.part, like.device, False)
+    if _Now.part is None:
+        return torch.randn(like.shape, device=like.device).to(like.dtype)
+    return _draw(tuple(like.shape), _Now.part, like.device, False).to(like.dtype)
 
 
 def choices_for_all(below: int, count: int, device: torch.device) -> Tensor:

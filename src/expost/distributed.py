@@ -40,10 +40,11 @@ class OtherProcessError(RuntimeError):
 
 
 class _Shared:
-    """How deep this process is inside of `together` and `main_first` blocks; the one thing here that changes."""
+    """What changes here: how deep this process is inside of blocks, and the launcher's store."""
 
     depth = 0
     preparing = 0
+    store: Any = None
 
 
 def launched() -> bool:
@@ -59,6 +60,17 @@ def is_first() -> bool:
 def restarted() -> bool:
     """Return whether torchrun has started the processes again after a failure (`--max-restarts`)."""
     return launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def remember(fact: str) -> None:
+    """Tell this launch's later attempts (`torchrun --max-restarts`) something; nothing for a single process."""
+    if _Shared.store is not None:
+        _Shared.store.set(f"expost: {fact}", "")
+
+
+def remembers(fact: str) -> bool:
+    """Return whether an earlier attempt of this launch has told it; false where the launcher keeps no store."""
+    return restarted() and _Shared.store is not None and bool(_Shared.store.check([f"expost: {fact}"]))
 
 
 def device_index() -> int | None:
@@ -130,6 +142,7 @@ def _start() -> None:
     import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if own_gpu and dist.is_nccl_available() else "gloo"
     store, index, count = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+    _Shared.store = store
     # torchrun's store outlives processes that are started again, which must not find the addresses of the dead
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     fresh = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
@@ -259,6 +272,23 @@ def main_first() -> Iterator[None]:
         _settle(failure)
     if failure is None or not is_main():  # where the first has failed, the others have stopped waiting
         _settle(failure)
+    if failure is not None:
+        raise failure
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Run a block in all processes; if it fails in one, it fails in all, instead of leaving the others waiting.
+
+    Raises:
+        Exception: in every process, what has been raised in the first that failed.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    _settle(failure)
     if failure is not None:
         raise failure
 

@@ -181,6 +181,7 @@ def evaluate_generator(
     subjects: Sequence[str],
     protocol: Protocol | None = None,
     model: str = "",
+    split: str = "test",
 ) -> list[Score]:
     """Score a generator against the test split.
 
@@ -191,6 +192,7 @@ def evaluate_generator(
         subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
+        split: What the cards call the test split, for who has put another one into its place.
 
     Raises:
         UsageError: if there are fewer than two test examples, or too few for the features.
@@ -199,7 +201,7 @@ def evaluate_generator(
     measures = protocol.chosen(ALL_MEASURES)
     if len(data.test) < 2:
         raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
-    compare = _Comparison.to(data.test.x, f"{data.name} test", space, protocol)
+    compare = _Comparison.to(data.test.x, f"{data.name} {split}", space, protocol)
     count = protocol.count(len(data.test))
     x = chosen_examples(data.test.x, protocol)
     scores: list[Score] = []
@@ -219,7 +221,7 @@ def evaluate_generator(
                 reference_hash=hash_tensors({"x": data.train.x}),
                 reference_count=len(data.train),
                 preprocessing={"distance": "Euclidean, raw values"},
-                settings={"held out": f"{len(x)} of test"},
+                settings={"held out": f"{len(x)} of {split}", "held-out hash": hash_tensors({"x": x})},
             )
             try:
                 found = _copies(examples, x, data, protocol.seed)
@@ -228,7 +230,7 @@ def evaluate_generator(
                 continue
             scores += [Score(key, subject, value, raw) for key, value in found]
     if LATENT in measures:
-        scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}))
+        scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}), split)
     return scores
 
 
@@ -342,7 +344,9 @@ def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tu
     return [("copying", test.c_t), ("authenticity", authenticity(train, samples))]
 
 
-def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], card: Card) -> list[Score]:
+def latent_scores(
+    generator_: Generator, data: Data, subjects: Sequence[str], card: Card, split: str = "test"
+) -> list[Score]:
     """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
 
     Codes are noiseless. Of a VAE these are posterior means, which are narrower than the aggregate posterior: even where
@@ -357,7 +361,7 @@ def latent_scores(generator_: Generator, data: Data, subjects: Sequence[str], ca
         features="codes",
         weights="",
         count=len(codes),
-        preprocessing={"codes": "noiseless, of the test split"},
+        preprocessing={"codes": f"noiseless, of the {split} split"},
     )
     found = []
     for name in subjects:

@@ -37,7 +37,11 @@ class Classes:
         Raises:
             UsageError: if there is none; the message lists the labels.
         """
-        wanted = str(label.item() if isinstance(label, Tensor) and label.numel() == 1 else label)
+        single = isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1)
+        plain = label.item() if single else label  # type: ignore[attr-defined]
+        if isinstance(self.labels[0], int) and isinstance(plain, bool | float) and plain == int(plain):
+            plain = int(plain)  # as labels were read
+        wanted = str(plain)
         names = [str(each) for each in self.labels]
         if wanted in names:
             return names.index(wanted)

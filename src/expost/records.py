@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from expost import distributed
-from expost.errors import DataError
+from expost.errors import DataError, UsageError
 from expost.store import write_text
 
 
@@ -47,6 +49,28 @@ class Records:
             for part, values in (("train", train), ("validation", validation)):
                 for name, value in values.items():
                     self.board.add_scalar(f"{part}/{name}", value, record["epoch"])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder, whose records would mix; one of several processes asks.
+
+    Raises:
+        UsageError: if there is another.
+    """
+    lock = FileLock(folder / ".training.lock")
+
+    def take() -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(f"{folder} is being trained by another process; wait for it, or stop it") from None
+
+    distributed.on_main(take)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

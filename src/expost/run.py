@@ -36,7 +36,7 @@ from expost.metrics import hash_tensors
 from expost.progress import say
 from expost.registry import construct
 from expost.seeding import WEIGHTS, isolated, stream_seed
-from expost.store import read_json, read_tensors, write_json
+from expost.store import read_json, read_tensors, update_json, write_json
 from expost.string_generator import StringGenerator
 from expost.training import Training, pick_device, place
 from expost.types import Data
@@ -204,7 +204,8 @@ class Run:
     def save_density(self, name: str, density: Density | ConditionalDensity) -> Path:
         """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
         path = density.save(self.folder / "densities" / f"{name}.safetensors")
-        write_json(self.folder / "densities" / "fitted_on.json", self._fitted_on() | {name: self.weights_hash()})
+        weights = self.weights_hash()
+        update_json(self._fitted_path, lambda _: self._fitted_on() | {name: weights})
         return path
 
     def weights_hash(self) -> str:
@@ -212,8 +213,12 @@ class Run:
         with (self.folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    @property
+    def _fitted_path(self) -> Path:
+        return self.folder / "densities" / "fitted_on.json"
+
     def _fitted_on(self) -> dict[str, str]:
-        path = self.folder / "densities" / "fitted_on.json"
+        path = self._fitted_path
         record = read_json(path) if path.exists() else {}
         if not isinstance(record, dict):
             raise DataError(f"{path} is damaged; remove it, and fit the densities again")

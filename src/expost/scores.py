@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -116,6 +117,25 @@ def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tup
             raise UsageError(f"a protocol card has no field '{name}'; its fields: {', '.join(names)}")
     compared = [name for name in names if name not in SUBJECT and name not in ignoring]
     return {name: (getattr(a, name), getattr(b, name)) for name in compared if getattr(a, name) != getattr(b, name)}
+
+
+def in_rows(scores: Sequence[Score]) -> list[tuple[str, dict[str, Score]]]:
+    """Put scores into rows of a table, one column a subject: in a row are scores of one name and one protocol.
+
+    What differs between subjects by nature, a density or the path of an interpolation, does not part them.
+
+    Returns:
+        Names, in order of appearance, with scores by subject; a name has several rows if it was scored in several ways.
+    """
+    rows: dict[str, dict[str, list[dict[str, Score]]]] = {}
+    for score in scores:
+        shared = {k: v for k, v in asdict(score.card).items() if k not in (*SUBJECT, "settings")}
+        alike = rows.setdefault(score.name, {}).setdefault(json.dumps(shared, sort_keys=True), [])
+        row = next((each for each in alike if score.of not in each), None)
+        if row is None:
+            alike.append(row := {})
+        row[score.of] = score
+    return [(name, row) for name, ways in rows.items() for alike in ways.values() for row in alike]
 
 
 def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tuple[str, Score]]:

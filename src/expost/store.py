@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -82,8 +83,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"no file {path}; is its folder a complete run?") from None
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply for any file of expost; it is not read") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); restore it or make it again") from None
+
+
+def update_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replace what a JSON file holds by what `change` makes of it (of None if there is no file), undisturbed by others.
+
+    Raises:
+        DataError: if the file is not JSON.
+    """
+    if not distributed.may_write():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        write_json(path, change(read_json(path) if path.exists() else None))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
@@ -115,5 +131,5 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[s
         return tensors, json.loads(record)
     except FileNotFoundError:
         raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError, OSError) as error:
         raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None

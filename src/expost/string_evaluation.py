@@ -49,7 +49,13 @@ REGRESSED = 10_000
 
 
 def evaluate_strings(
-    strings: StringGenerator, data: Data, codec: Part, subjects: Sequence[str], protocol: Protocol, model: str = ""
+    strings: StringGenerator,
+    data: Data,
+    codec: Part,
+    subjects: Sequence[str],
+    protocol: Protocol,
+    model: str = "",
+    split: str = "test",
 ) -> list[Score]:
     """Score a generator of strings against the test split.
 
@@ -60,6 +66,7 @@ def evaluate_strings(
         subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
+        split: What the cards call the test split, for who has put another one into its place.
     """
     domain = DOMAINS[data.domain]
     measures = protocol.chosen(STRING_MEASURES)
@@ -69,7 +76,7 @@ def evaluate_strings(
         model=model,
         features="strings",
         weights="",
-        reference=f"{data.name} test",
+        reference=f"{data.name} {split}",
         reference_hash=hash_tensors({"x": data.test.x}),
         reference_count=len(data.test),
         count=count,
@@ -93,9 +100,9 @@ def evaluate_strings(
         elif subject != CODES:
             details = {"name": subject, **strings.generator.density(subject).options}
             owned = replace(card, count=count, density=details)
-            scores += _of_density(strings, data, domain, subject, owned, measures, protocol.allow_few)
+            scores += _of_density(strings, data, x, domain, subject, owned, measures, protocol.allow_few)
     if LATENT in measures:
-        scores += latent_scores(strings.generator, data, subjects, replace(card, settings={}))
+        scores += latent_scores(strings.generator, data, subjects, replace(card, settings={}), split)
     if REGRESSION in measures and CODES in subjects and domain.prop is not None:
         scores += list(_regression(strings, data, domain, card))
     return scores
@@ -104,6 +111,7 @@ def evaluate_strings(
 def _of_density(
     strings: StringGenerator,
     data: Data,
+    held_out: torch.Tensor,
     domain: StringDomain,
     name: str,
     card: Card,
@@ -126,7 +134,9 @@ def _of_density(
     if PROPERTIES in measures:
         values |= domain.scores(forms, training)
     if DISTANCE in measures:
-        values |= domain.distance(forms, _strings(strings, data.test.x[: card.count]), allow_few)
+        compared = domain.distance(forms, _strings(strings, held_out), allow_few)
+        those = {"held-out hash": hash_tensors({"x": held_out})}  # a seeded draw where there are more than samples
+        values |= {key: replace(each, settings=each.settings | those) for key, each in compared.items()}
     for key, found in values.items():
         settings = {**card.settings, **found.settings}
         yield Score(key, name, found.value, replace(card, features=found.features, settings=settings))

@@ -25,7 +25,7 @@ from expost.config import TrainingConfig
 from expost.data_parallel import Noise, split
 from expost.errors import DataError, UsageError
 from expost.progress import Bar, progress
-from expost.records import Records, records
+from expost.records import Records, alone, records
 from expost.replicas import replicated
 from expost.seeding import NOISE, ORDER, VALIDATION, generator, isolated, stream_seed
 from expost.signals import noted
@@ -93,12 +93,20 @@ class Training:
     def run(self) -> Position:
         """Train until the last epoch, going on from the folder's checkpoint if it has one.
 
+        One training has a folder at a time.
+
         Raises:
-            UsageError: if there are fewer than two training examples, none for validation, or more processes than
-                examples in a batch.
+            UsageError: if there are fewer than two training examples, none for validation, more processes than
+                examples in a batch, or another training of this folder under way.
             DataError: when the loss stops being finite; the best weights so far are kept.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is saved first.
         """
+        with alone(self.folder):
+            self._begin()
+            self._go_on()
+        return self.position
+
+    def _begin(self) -> None:
         count = len(self.data.train)
         self.device = pick_device(self.config.device)
         self.batch_size = min(self.config.batch_size, count)
@@ -118,6 +126,9 @@ class Training:
         if self.checkpoint_path.exists():
             self._restore()
         self.saved = time.monotonic()
+
+    def _go_on(self) -> None:
+        count = len(self.data.train)
         steps_per_epoch = count // self.batch_size
         with (
             isolated(),
@@ -141,7 +152,6 @@ class Training:
                         started = self._look(sums, stopped, started, bar)
                 self._finish_epoch(self._agree(sums, False)[0], steps_per_epoch, started, written, bar)
         self._load_best()
-        return self.position
 
     @property
     def checkpoint_path(self) -> Path:

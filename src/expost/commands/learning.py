@@ -40,6 +40,10 @@ from expost.types import Data
 from expost.zoo import ZOO
 
 
+def _begun(out: str | Path) -> str:
+    return f"begun {Path(out).resolve()}"
+
+
 @distributed.together()
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
@@ -117,7 +121,8 @@ def train(
     }  # fmt: skip
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
     slots = parse_options(options)
-    again = distributed.restarted() and (Path(out) / "config.json").is_file()
+    # started again by the launcher, which goes on with the run that it has begun itself, and with no other
+    again = distributed.remembers(_begun(out)) and (Path(out) / "config.json").is_file()
     if resume:
         for option, value in (("codec", codec), ("grammar", grammar), ("length", length)):
             if value is not None:
@@ -145,6 +150,7 @@ def train(
     if dry_run:
         return replace(run, dry=True)
     run.start()
+    distributed.remember(_begun(out))
     if examples.note:
         say(f"data: {examples.note}")
     run.train(examples)

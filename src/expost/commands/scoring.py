@@ -37,7 +37,7 @@ from expost.metrics.measures import MEASURES
 from expost.run import Run
 from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.scores import rank as rank_scores
-from expost.store import read_json, write_json
+from expost.store import read_json, update_json
 from expost.string_evaluation import STRING_MEASURES, evaluate_strings
 from expost.string_generator import StringGenerator
 from expost.training import pick_device
@@ -103,7 +103,7 @@ def score_run(
         device: Where.
     """
     path = run.folder / "metrics.json"
-    old = saved_scores(path)
+    _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
     protocol.chosen(ALL_MEASURES if data.codec is None else STRING_MEASURES)
     if data.codec is not None and (features != "auto" or protocol.bootstrap):
@@ -125,7 +125,9 @@ def score_run(
         assert run.config.data.codec is not None
         strings = StringGenerator(generator, data.codec)
         scores = evaluate_strings(strings, data, run.config.data.codec, subjects, protocol, run.weights_hash())
-    write_json(path, {"format": 1, "scores": _merged(old, [to_json(score) for score in scores], run.weights_hash())})
+    new, weights = [to_json(score) for score in scores], run.weights_hash()
+    # read again: another process may have scored meanwhile
+    update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
     return scores
 
 

@@ -254,7 +254,7 @@ class Density(ABC):
         # here.
         with torch.inference_mode(False), torch.autocast(z.device.type, enabled=False):
             codes = z.detach().to(precise_device(z.device)).to(torch.float64, copy=True)
-            with torch.no_grad():
+            with torch.no_grad(), distributed.all_or_none():
                 fit = estimate(codes)
             distributed.copy_from_main(*fit.tensors.values())  # several processes hold one fit, to the last bit
             if not all(bool(tensor.isfinite().all()) for tensor in fit.tensors.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -67,8 +68,13 @@ def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, An
 
 def _finished(run: Run) -> bool:
     path = run.folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
-    return lines >= run.config.training.epochs and (run.folder / "model.safetensors").exists()
+    if not path.exists() or not (run.folder / "model.safetensors").exists():
+        return False
+    try:
+        last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["epoch"]
+    except (IndexError, KeyError, TypeError, json.JSONDecodeError):  # training finds out what is wrong, and says it
+        return False
+    return bool(last >= run.config.training.epochs)
 
 
 def density_hash(run: Run, subject: str) -> dict[str, str]:

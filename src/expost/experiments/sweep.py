@@ -21,11 +21,18 @@ from expost.errors import DataError, UsageError
 from expost.evaluation import ALL_MEASURES, Protocol, resolve_features
 from expost.experiments.cells import refuse_another
 from expost.experiments.hardware import summary
-from expost.experiments.sweep_report import LOSS, as_csv, choose_score, markdown, ranked
+from expost.experiments.sweep_report import (
+    LOSS,
+    RANKING,
+    as_csv,
+    check_comparable,
+    choose_score,
+    markdown,
+    ranked,
+)
 from expost.experiments.sweep_run import Job, as_options, fill
 from expost.parallel import Where, open_engine
 from expost.progress import say
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from expost.store import write_json, write_text
 from expost.string_evaluation import PROPERTIES, STRING_MEASURES
 
@@ -88,8 +95,8 @@ def sweep(
         raise UsageError(f"seeds is {seeds}; give at least 1")
     if not models:
         raise UsageError("no models to train; give at least one, for example rae-l2")
-    if by not in (None, LOSS, *HIGHER_IS_BETTER, *LOWER_IS_BETTER):
-        known = ", ".join(sorted({LOSS, *HIGHER_IS_BETTER, *LOWER_IS_BETTER}))
+    if by not in (None, *RANKING):
+        known = ", ".join(sorted(RANKING))
         raise UsageError(f"by is '{by}', by which nothing can be ranked; choose one of: {known}")
     names, home, source = tuple(dict.fromkeys(models)), Path(out).resolve(), data_name(data)
     for density in densities:
@@ -120,15 +127,17 @@ def sweep(
     with open_engine(Where(engine, device, workers, address, gpu_share), home) as open_:
         for done in open_.run(fill, jobs, open_.devices(len(jobs)), lambda job: home / "logs" / f"{job.label}.log"):
             found = results[done.task.label] = done.result
-            if "failed" not in found:
-                score = choose_score(found, score, subject)
+            if "failed" not in found and not strings:  # of strings a score may be missing for want of valid samples
+                score = choose_score([found], score, subject)
             elapsed = time.perf_counter() - started
             what = f"failed ({found['failed']})" if "failed" in found else "done"
             say(f"{done.task.label}: {what}; {len(results)} of {len(jobs)} after {elapsed:.0f} s")
     failures = [found["failed"] for found in results.values() if "failed" in found]
     if len(failures) == len(jobs):
         raise DataError(f"all {len(jobs)} runs have failed, one of them since {failures[0]}")
-    assert score is not None  # the first that was done has chosen it
+    finished = [results[job.label] for job in jobs if "failed" not in results[job.label]]
+    score = choose_score(finished, score, subject)
+    check_comparable(finished, score, subject)
     record = {
         "format": 1,
         "version": __version__,

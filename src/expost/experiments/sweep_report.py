@@ -10,25 +10,29 @@ import numpy as np
 
 from expost.errors import UsageError
 from expost.experiments.cells import comma_separated
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
 
 #: The training's own loss on the validation split, by its best epoch.
 LOSS = "loss"
 
 
-def choose_score(result: Mapping[str, Any], name: str | None, of: str) -> str:
-    """Return the score to rank by: the one that is asked for, or the first of its subject that has a better end.
+#: What may rank. The likelihood of codes may not: codes of half the size have a higher density.
+RANKING = frozenset({LOSS, *HIGHER_IS_BETTER, *LOWER_IS_BETTER} - {"log-likelihood"})
+
+
+def choose_score(results: Sequence[Mapping[str, Any]], name: str | None, of: str) -> str:
+    """Return the score to rank by: the one that is asked for, or the first of its subject that may rank.
 
     Args:
-        result: Of a run.
+        results: Of runs.
         name: What is asked for.
         of: Of what.
 
     Raises:
-        UsageError: if the run does not have it.
+        UsageError: if none of the runs has it.
     """
-    have = [score["name"] for score in result["validation"] if score["of"] == of]
-    rankable = [each for each in have if each in HIGHER_IS_BETTER | LOWER_IS_BETTER]
+    have = dict.fromkeys(score["name"] for each in results for score in each["validation"] if score["of"] == of)
+    rankable = [each for each in have if each in RANKING]
     if name is not None and name in (LOSS, *rankable):
         return name
     if name is None and rankable:
@@ -37,6 +41,22 @@ def choose_score(result: Mapping[str, Any], name: str | None, of: str) -> str:
         f"the runs have no {name or 'score'} of {of} to rank by (they have: {', '.join(rankable) or 'none'}); choose "
         f"another --by, or other --measures: what is trained is kept"
     )
+
+
+def check_comparable(results: Sequence[Mapping[str, Any]], name: str, of: str) -> None:
+    """Refuse to rank validation scores that were computed in different ways, seeds apart.
+
+    Raises:
+        UsageError: if two differ; the message says in which field.
+    """
+    cards = [
+        score_from_json(s).card for each in results for s in each["validation"] if (s["name"], s["of"]) == (name, of)
+    ]
+    for card in cards[1:]:
+        unlike = differences(cards[0], card, ignoring=("seed",))
+        if unlike:
+            field, (one, other) = next(iter(unlike.items()))
+            raise UsageError(f"the runs' {name} cannot be ranked: {field} is {one} in one, {other} in another")
 
 
 def ranked(

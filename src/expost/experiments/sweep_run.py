@@ -149,13 +149,10 @@ def validation_scores(
     generator = run.generator(device)
     if data.codec is None:
         space = pick_space(features, data, device)
-        scores = evaluate_generator(generator, held, space, subjects, protocol, run.weights_hash())
-    else:
-        assert run.config.data.codec is not None
-        strings = StringGenerator(generator, data.codec)
-        scores = evaluate_strings(strings, held, run.config.data.codec, subjects, protocol, run.weights_hash())
-    called = {f"{data.name} test": f"{data.name} validation"}
-    return [replace(s, card=replace(s.card, reference=called.get(s.card.reference, s.card.reference))) for s in scores]
+        return evaluate_generator(generator, held, space, subjects, protocol, run.weights_hash(), "validation")
+    assert run.config.data.codec is not None
+    strings, codec = StringGenerator(generator, data.codec), run.config.data.codec
+    return evaluate_strings(strings, held, codec, subjects, protocol, run.weights_hash(), "validation")
 
 
 def _loss(run: Run) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from expost.errors import DataError, UsageError
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, rank, score_from_json
+from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, in_rows, rank, score_from_json
 from expost.scores import Card as Protocol
 from expost.store import read_json
 
@@ -72,18 +72,12 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
         return [Note("This run has no scores yet. To make them:", f"expost evaluate {folder}")]
     table = [score for score in scores if score.of != "codes"]
     subjects = list(dict.fromkeys(score.of for score in table))
-    by_place: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        by_place.setdefault((score.name, score.of), []).append(score)
     blocks: list[Block] = []
     if table:
-        rows = []
-        for name in dict.fromkeys(score.name for score in table):
-            cells = [by_place.get((name, subject), []) for subject in subjects]
-            # scored again in another way: a row for each, so that none is hidden
-            for turn in range(max(map(len, cells))):
-                values = (shown(cell[turn]) if turn < len(cell) else Cell("") for cell in cells)
-                rows.append((name_cell(name), *values))
+        rows = [
+            (name_cell(name), *(shown(row[subject]) if subject in row else Cell("") for subject in subjects))
+            for name, row in in_rows(table)
+        ]
         blocks.append(
             Table("Scores of what the run makes", ("score", *subjects), tuple(rows), "↑ more is better, ↓ less.")
         )

@@ -17,7 +17,7 @@ from expost.densities import Density
 from expost.errors import UsageError
 from expost.generator import Generator
 from expost.registry import Part
-from expost.scores import Score
+from expost.scores import Score, in_rows
 from expost.sharing.layout import public_name
 from expost.zoo import ZOO
 
@@ -134,10 +134,15 @@ def _scores(scores: Sequence[Score]) -> str:
     if not scores:
         return ""
     subjects = list(dict.fromkeys(score.of for score in scores))
+    found = in_rows(scores)
+    several = {name for name, _ in found if sum(name == other for other, _ in found) > 1}
     rows = []
-    for name in dict.fromkeys(score.name for score in scores):
-        values = {score.of: _value(score) for score in scores if score.name == name}
-        rows.append([_plain(name), *(values.get(subject, "") for subject in subjects)])
+    for name, row in found:
+        label = _plain(name)
+        if name in several:  # scored in several ways
+            how = next(iter(row.values())).card
+            label += f" ({how.count:,} against {how.reference_count:,}, seed {how.seed})"
+        rows.append([label, *(_value(row[subject]) if subject in row else "" for subject in subjects)])
     protocols: dict[str, list[str]] = {}
     for score in scores:
         card = json.dumps(to_json(score.card), indent=2, ensure_ascii=False)

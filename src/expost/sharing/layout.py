@@ -65,10 +65,7 @@ def open_untrusted(folder: Path) -> Run:
     for name in (CONFIG, SCORES, FITTED_ON):
         if (folder / name).is_file() and (folder / name).stat().st_size > LARGEST_JSON:
             raise DataError(f"{folder / name} is larger than {LARGEST_JSON:,} bytes, and is not read")
-    try:
-        config = run_config_from_json(read_json(path), path)
-    except RecursionError:
-        raise DataError(f"{path} is nested too deeply for a run's configuration; it is not read") from None
+    config = run_config_from_json(read_json(path), path)
     if config.own_networks:
         raise DataError(
             f"{folder} needs its maker's own networks, whose code is not part of it; with that code at hand use "

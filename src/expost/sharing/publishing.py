@@ -20,7 +20,7 @@ from expost.errors import DataError, UsageError
 from expost.generator import Generator
 from expost.grammar.codec import CODECS
 from expost.pictures import grid, pairs, to_bytes
-from expost.progress import progress
+from expost.progress import progress, say
 from expost.registry import construct
 from expost.run import Run
 from expost.scores import Score, score_from_json
@@ -60,7 +60,7 @@ def save_pretrained(
         out: Folder, new or empty.
         license: Licence of the weights as the Hub writes it, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; all unless given.
+        densities: Which fitted densities to publish; all but those by label unless given.
 
     Returns:
         The folder.
@@ -97,7 +97,8 @@ def push(
         private: A new repository is private.
         license: Licence of the weights as the Hub writes it, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; all unless given. A kde consists of the training examples' codes.
+        densities: Which fitted densities to publish; all but those by label unless given. A kde
+            consists of the training examples' codes.
         dry_run: Write what would be uploaded to --out, and stop.
         out: With --dry-run: a folder, new or empty.
 
@@ -156,6 +157,8 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
     if folder.resolve() == run.folder.resolve():
         raise UsageError(f"{folder} is the run's own folder; choose another")
     generator = run.generator("cpu")
+    if generator.by_label:
+        say(f"densities by label are not published: {', '.join(generator.by_label)}; who has labels can fit them again")
     chosen = [name for name in generator.densities if name in (options.densities or DENSITIES)]
     generator.densities = {name: generator.densities[name] for name in chosen}
     for name in options.densities:
