@@ -93,8 +93,10 @@ def panel(sections: Sequence[tuple[str, Image.Image]], columns: int = 2, margin:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture atomically, in the format that the file's suffix names."""
+    if picture.mode == "RGB" and len({channel.tobytes() for channel in picture.split()}) == 1:
+        picture = picture.convert("L")  # a third of the size
     with replacing(path) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, optimize=True)
 
 
 def pairs(first: Tensor, second: Tensor, columns: int) -> Image.Image:
