@@ -24,7 +24,7 @@ import tyro
 from expost.grammar.cfg import Grammar
 from expost.grammar.codec import GrammarCodec
 from expost.grammar.grammars import load_grammar
-from expost.grammar.packing import cores
+from expost.process import cores
 from expost.grammar.parser import Parser
 
 

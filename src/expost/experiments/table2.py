@@ -87,12 +87,18 @@ class Scale:
     inducing: int = 500
 
 
-SCALES: Registry[Scale] = Registry(
+_SMOKE = Scale(2, 2_000, 500, repetitions=1, rounds=1, batch=10, decodes=5, inducing=50)
+_PAPER = Scale(None, None, None, repetitions=10)
+#: By domain, since an epoch of molecules costs ten times one of expressions.
+SCALES: Registry[Mapping[Domain, Scale]] = Registry(
     "scale",
     {
-        "smoke": Scale(2, 2_000, 500, repetitions=1, rounds=1, batch=10, decodes=5, inducing=50),
-        "small": Scale(20, None, 10_000, repetitions=3),
-        "paper": Scale(None, None, None, repetitions=10),
+        "smoke": {"expressions": _SMOKE, "molecules": _SMOKE},
+        "small": {
+            "expressions": Scale(20, None, 10_000, repetitions=3),
+            "molecules": Scale(8, None, 10_000, repetitions=3),
+        },
+        "paper": {"expressions": _PAPER, "molecules": _PAPER},
     },
 )
 
@@ -154,7 +160,7 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
     given, out = out, out.resolve()  # workers have working directories of their own
     if domain not in DATA:
         raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
-    size = SCALES[scale]
+    size = SCALES[scale][domain]
     names = tuple(dict.fromkeys(models)) or tuple(TABLE)
     jobs = [Job(out, name, domain, size) for name in names if TABLE[name]]
     searches = [Job(out, name, domain, size, seed) for seed in range(size.repetitions) for name in names]

@@ -171,7 +171,7 @@ class RunningStatistics:
             raise DataError(f"the features of example {first} hold NaN or infinity; check that example")
         mean = x.mean(dim=0)
         centred = x - mean
-        self._join(len(x), mean, centred.T @ centred)
+        self._join(len(x), mean, _gram(centred))
 
     def _join(self, n: int, mean: Tensor, scatter: Tensor) -> None:
         if self.mean is None or self.scatter is None:
@@ -185,6 +185,14 @@ class RunningStatistics:
         self.scatter.addr_(delta, delta, alpha=self.n * n / total)
         self.mean += delta * (n / total)
         self.n = total
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return x^T x; on the CPU by numpy, whose product of a matrix with its own transpose costs half of any other."""
+    if x.device.type != "cpu":
+        return x.T @ x
+    values = x.numpy()
+    return torch.from_numpy(values.T @ values)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
