@@ -24,8 +24,8 @@ import tyro
 from expost.grammar.cfg import Grammar
 from expost.grammar.codec import GrammarCodec
 from expost.grammar.grammars import load_grammar
-from expost.process import cores
 from expost.grammar.parser import Parser
+from expost.process import cores
 
 
 @dataclass(frozen=True)

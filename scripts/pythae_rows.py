@@ -26,9 +26,10 @@ from torch import nn
 
 from expost.autoencoder import build
 from expost.config import to_json
-from expost.evaluation import Protocol, chosen_examples, pick_space, score_examples
+from expost.evaluation import score_examples
 from expost.experiments.table1_report import as_csv, markdown
 from expost.metrics import mse
+from expost.protocol import Protocol, chosen_examples, pick_space
 from expost.run import Run
 from expost.seeding import PAIRS, WEIGHTS, generator, isolated, stream_seed
 from expost.store import read_json, write_json, write_text

@@ -13,8 +13,9 @@ import numpy as np
 import tyro
 
 import expost
-from expost.evaluation import INTERPOLATION, RECONSTRUCTION, Protocol, evaluate_generator, pick_space
+from expost.evaluation import evaluate_generator
 from expost.experiments.hardware import training_seconds
+from expost.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 
 SUBJECTS = (RECONSTRUCTION, "gaussian", "gmm", INTERPOLATION)
 

@@ -9,11 +9,12 @@ from torch import nn
 import expost
 from expost.commands import rank, score
 from expost.errors import DataError, UsageError
-from expost.evaluation import ALL_MEASURES, Protocol, evaluate_generator, pick_space, resolve_features, score_examples
+from expost.evaluation import evaluate_generator, score_examples
 from expost.generator import Generator
 from expost.metrics import FEATURES, InceptionFeatures, PixelFeatures, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.metrics.reference import reference_features, reference_key
+from expost.protocol import ALL_MEASURES, Protocol, pick_space, resolve_features
 from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
 from expost.store import read_json
 from expost.types import Data, Split

@@ -11,11 +11,12 @@ from torch import nn
 from expost.autoencoder import build
 from expost.densities import DENSITIES
 from expost.errors import UsageError
-from expost.evaluation import Protocol, chosen_examples, evaluate_generator, pick_space
+from expost.evaluation import evaluate_generator
 from expost.generator import Generator
 from expost.interpolation import INTERPOLATIONS
 from expost.pictures import pairs
 from expost.presets import configure
+from expost.protocol import Protocol, chosen_examples, pick_space
 from expost.seeding import PAIRS, SAMPLES, stream_seed
 from expost.seeding import generator as seeded
 from expost.types import Data, Split

@@ -13,9 +13,9 @@ from expost.data.drugs import DRUGS
 from expost.data.encoding import encode_strings, suit_codec
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
-from expost.evaluation import Protocol, chosen_examples
 from expost.generator import Generator
 from expost.metrics.expressions import parse_expression
+from expost.protocol import Protocol, chosen_examples
 from expost.run import Run
 from expost.store import read_json
 from expost.string_evaluation import evaluate_strings

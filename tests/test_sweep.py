@@ -9,10 +9,11 @@ import torch
 
 from expost.commands import rank
 from expost.errors import DataError, UsageError
-from expost.evaluation import Protocol, pick_space, score_examples
+from expost.evaluation import score_examples
 from expost.experiments import sweep
 from expost.experiments.sweep import settings
 from expost.experiments.sweep_report import check_comparable, markdown, ranked
+from expost.protocol import Protocol, pick_space
 from expost.run import Run
 from expost.seeding import SAMPLES, stream_seed
 

@@ -19,20 +19,12 @@ import torch
 from expost import __version__
 from expost.config import to_json
 from expost.domains import DOMAINS, Measured, StringDomain, Strings
-from expost.evaluation import (
-    CODES,
-    INTERPOLATION,
-    LATENT,
-    RECONSTRUCTION,
-    Protocol,
-    chosen_examples,
-    latent_scores,
-    pairs,
-)
+from expost.evaluation import latent_scores
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, uniqueness
+from expost.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.registry import Part
 from expost.scores import Card, Score
 from expost.seeding import SAMPLES, generator

@@ -22,18 +22,10 @@ from expost.config import to_json
 from expost.data import DATASETS, load_data, load_examples, load_part
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation import (
-    ALL_MEASURES,
-    CODES,
-    INTERPOLATION,
-    RECONSTRUCTION,
-    Protocol,
-    evaluate_generator,
-    pick_space,
-    score_examples,
-)
+from expost.evaluation import evaluate_generator, score_examples
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
+from expost.protocol import ALL_MEASURES, CODES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.run import Run
 from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.scores import rank as rank_scores

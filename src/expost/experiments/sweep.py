@@ -18,7 +18,6 @@ from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation import ALL_MEASURES, Protocol, resolve_features
 from expost.experiments.cells import refuse_another
 from expost.experiments.hardware import summary
 from expost.experiments.sweep_report import (
@@ -33,6 +32,7 @@ from expost.experiments.sweep_report import (
 from expost.experiments.sweep_run import Job, as_options, fill
 from expost.parallel import Where, open_engine
 from expost.progress import say
+from expost.protocol import ALL_MEASURES, Protocol, resolve_features
 from expost.store import write_json, write_text
 from expost.string_evaluation import PROPERTIES, STRING_MEASURES
 

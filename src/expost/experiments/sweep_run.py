@@ -15,9 +15,10 @@ from expost import __version__
 from expost.commands import score_run
 from expost.config import to_json
 from expost.errors import DataError
-from expost.evaluation import RECONSTRUCTION, Protocol, evaluate_generator, pick_space
+from expost.evaluation import evaluate_generator
 from expost.experiments.cells import density_hash, saved, train_or_go_on, what_decides
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
+from expost.protocol import RECONSTRUCTION, Protocol, pick_space
 from expost.run import Run
 from expost.scores import Score
 from expost.store import write_json

@@ -17,7 +17,14 @@ from expost import __version__, pictures
 from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
-from expost.evaluation import (
+from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
+from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
+from expost.experiments.published import COLUMNS, ROWS
+from expost.experiments.table1_report import as_csv, figure, markdown
+from expost.metrics.reference import reference_features
+from expost.parallel import Where, open_engine
+from expost.progress import say
+from expost.protocol import (
     ALL_MEASURES,
     CODES,
     INTERPOLATION,
@@ -27,13 +34,6 @@ from expost.evaluation import (
     pick_space,
     resolve_features,
 )
-from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
-from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
-from expost.experiments.published import COLUMNS, ROWS
-from expost.experiments.table1_report import as_csv, figure, markdown
-from expost.metrics.reference import reference_features
-from expost.parallel import Where, open_engine
-from expost.progress import say
 from expost.registry import Registry
 from expost.run import Run, load
 from expost.store import read_json, write_json, write_text
