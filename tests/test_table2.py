@@ -11,17 +11,19 @@ from expost.experiments.table2 import TABLE
 from expost.search import aggregate_corrected, aggregate_original
 from expost.search.result import Round, SearchResult
 
+ROWS = ("grae", "grae, our decoder", "grae, ours")
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     pytest.importorskip("botorch", reason="the molecules extra is not installed")
     out = tmp_path_factory.mktemp("table2")
-    return reproduce("table2", scale="smoke", models=("grae", "grae, ours"), out=out, workers=1)
+    return reproduce("table2", scale="smoke", models=ROWS, out=out, workers=1)
 
 
 def test_rows_have_both_aggregations_beside_the_papers(table):
     record = json.loads((table / "table.json").read_text())
-    assert list(record["rows"]) == ["grae", "grae, ours"]
+    assert list(record["rows"]) == list(ROWS)
     for row in record["rows"].values():
         assert 0 <= row["corrected"]["valid"]["mean"] <= 1
         # leaving out the worst points can only flatter
@@ -30,6 +32,13 @@ def test_rows_have_both_aggregations_beside_the_papers(table):
     text = (table / "table.md").read_text()
     assert "[3.22 ± 0.03]" in next(line for line in text.splitlines() if line.startswith("| grae |"))
     assert "[" not in next(line for line in text.splitlines() if line.startswith("| grae, ours |"))
+
+
+def test_rows_of_one_model_and_preset_share_a_run(table):
+    assert sorted(path.name for path in (table / "runs").iterdir()) == ["grae-paper", "grae-small"]
+    record = json.loads((table / "table.json").read_text())
+    first, second = (record["rows"][name]["training seconds"] for name in ROWS[1:])
+    assert first == second > 0
 
 
 def test_a_deleted_search_is_redone_alone(table):
@@ -42,7 +51,7 @@ def test_a_deleted_search_is_redone_alone(table):
     old = json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"]
     for path in gone.parent.iterdir():
         path.unlink()
-    reproduce("table2", scale="smoke", models=("grae", "grae, ours"), out=table, workers=1)
+    reproduce("table2", scale="smoke", models=ROWS, out=table, workers=1)
     assert [path for path, time in times().items() if time != before[path]] == [gone]
     assert json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"] == old
 

@@ -2,7 +2,8 @@
 
 The paper's four rows, searched as it does in the box of the training codes, and ours: the same regularised autoencoder
 with a decoder that works on all positions at once, searched where the fitted density has mass. A run is a folder, a
-search is a folder; what is finished is not done again, what was interrupted goes on.
+search is a folder; what is finished is not done again, what was interrupted goes on. Rows of one model and one preset
+share a run.
 """
 
 from __future__ import annotations
@@ -114,19 +115,19 @@ class Job:
     repetition: int | None = None
 
     @property
-    def label(self) -> str:
-        """Name of its folder."""
-        return self.name.replace(", ", "-")
-
-    @property
     def run(self) -> Path:
         """Its run's folder."""
-        return self.out / "runs" / self.label
+        return self.out / "runs" / f"{TABLE[self.name].model}-{TABLE[self.name].preset}"
+
+    @property
+    def search(self) -> Path:
+        """Its search's folder."""
+        return self.out / "searches" / f"{self.name.replace(', ', '-')}-{self.repetition}"
 
     @property
     def part(self) -> str:
         """Name of the training, or of this search."""
-        return self.label if self.repetition is None else f"{self.label}-search-{self.repetition}"
+        return self.run.name if self.repetition is None else f"{self.search.name}-search"
 
     @property
     def log(self) -> Path:
@@ -162,7 +163,8 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
         raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
     size = SCALES[scale][domain]
     names = tuple(dict.fromkeys(models)) or tuple(TABLE)
-    jobs = [Job(out, name, domain, size) for name in names if TABLE[name]]
+    rows = [Job(out, name, domain, size) for name in names]
+    jobs = list({job.run: job for job in rows}.values())
     searches = [Job(out, name, domain, size, seed) for seed in range(size.repetitions) for name in names]
     for job in jobs:
         refuse_another(TABLE[job.name].model, DATA[domain], job.run, job.options)
@@ -170,23 +172,25 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
     found: dict[Job, SearchResult] = {}
     with open_engine(where or Where(), out) as engine:
         for trained in engine.run(learn, jobs, engine.devices(len(jobs)), lambda job: job.log):
-            say(f"{trained.task.name}: trained, after {time.perf_counter() - started:.0f} s")
+            say(f"{trained.task.run.name}: trained, after {time.perf_counter() - started:.0f} s")
         for done in engine.run(seek, searches, engine.devices(len(searches)), lambda job: job.log):
             say(f"{done.task.name}, search {done.task.repetition}: done, after {time.perf_counter() - started:.0f} s")
             found[done.task] = done.result
     before = read_json(out / "table.json") if (out / "table.json").exists() else {}
-    rows = {job.name: _row(job, {s: found[s] for s in searches if s.name == job.name}) for job in jobs}
+    results = {job.name: _row(job, {s: found[s] for s in searches if s.name == job.name}) for job in rows}
     record = {
         "format": 1,
         "version": __version__,
         "command": f"expost reproduce table2 --domain {domain} --scale {scale}"
         + (f" --models {' '.join(repr(name) for name in models)}" if models else ""),
         "hardware": summary([noted_hardware(job.hardware) for job in (*jobs, *searches)], before.get("hardware")),
-        "seconds": round(sum(row["training seconds"] + row["search seconds"] for row in rows.values())),
+        "seconds": round(
+            sum(training_seconds(job.run) for job in jobs) + sum(row["search seconds"] for row in results.values())
+        ),
         "domain": domain,
         "data": DATA[domain],
         "scale": {"name": scale, **to_json(size)},
-        "rows": rows,
+        "rows": results,
     }
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
@@ -209,8 +213,7 @@ def seek(job: Job, device: str) -> SearchResult:
     """Search once, or go on."""
     row, size = TABLE[job.name], job.size
     constants = PenalizedLogP.zinc250k() if job.domain == "molecules" else None
-    folder = job.out / "searches" / f"{job.label}-{job.repetition}"
-    if not _finished(folder, size.rounds):
+    if not _finished(job.search, size.rounds):
         note_hardware(job.hardware, device)
     return optimize(
         job.run,
@@ -220,7 +223,7 @@ def seek(job: Job, device: str) -> SearchResult:
         decodes=size.decodes,
         inducing=size.inducing,
         codes=size.codes,
-        out=folder,
+        out=job.search,
         options=asdict(constants) if constants else {},  # type: ignore[arg-type]
         seed=job.repetition or 0,
         device=device,

@@ -21,7 +21,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"    {record['command']}",
         "",
         f"{record['hardware']}; {record['seconds']:,} s of training and search, summed over processes; expost "
-        f"{record['version']}. Data: {record['data']}. {scale['repetitions']} searches a row, each of "
+        f"{record['version']}. Data: {record['data']}. {_searches(scale['repetitions'])} a row, each of "
         f"{scale['rounds']} rounds of {scale['batch']} codes, begun with "
         f"{scale['codes'] or '90 % of the training'} codes.",
         "",
@@ -58,6 +58,10 @@ def as_csv(record: Mapping[str, Any]) -> str:
         line |= {f"{what} on": "; ".join(names) for what, names in row.get("hardware", {}).items()}
         lines.append(line)
     return comma_separated(lines)
+
+
+def _searches(count: int) -> str:
+    return "One search" if count == 1 else f"{count} searches"
 
 
 def _cell(estimate: Mapping[str, float | None], paper: tuple[float, float] | None = None) -> str:
