@@ -147,8 +147,8 @@ class Training:
                     loss = self._step(order)
                     for name, value in [("total", loss.total), *loss.terms.items()]:
                         sums[name] = sums.get(name, 0) + value.detach()
-                    alone = stopped.is_set() and distributed.world() == 1
-                    if self.device.type == "cpu" or self.position.steps % CHECK_EVERY == 0 or alone:
+                    halt = stopped.is_set() and distributed.world() == 1
+                    if self.device.type == "cpu" or self.position.steps % CHECK_EVERY == 0 or halt:
                         started = self._look(sums, stopped, started, bar)
                 self._finish_epoch(self._agree(sums, False)[0], steps_per_epoch, started, written, bar)
         self._load_best()
