@@ -1,7 +1,8 @@
-"""This process: the cores it may use, and the variables of its environment."""
+"""This process: the cores it may use, its memory, and the variables of its environment."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,32 @@ import joblib
 def cores() -> int:
     """Return how many cores this process may use: as its affinity, its container and `LOKY_MAX_CPU_COUNT` allow."""
     return int(joblib.cpu_count())
+
+
+#: Parameters of glibc's `mallopt`, as malloc.h numbers them.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let the C library keep what is freed while the block runs, for the next request; it is given back at the end.
+
+    A large tensor's memory otherwise goes back to the system when it is freed, and comes again page by page and zeroed:
+    in training on a CPU that can take a third of the time. Does nothing where the C library is not glibc.
+    """
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        yield
+        return
+    for name, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**27)):
+        library.mallopt(name, value)
+    try:
+        yield
+    finally:
+        # the most to which glibc raises the two thresholds by itself, which it no longer does after a call
+        for name, value in ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17)):
+            library.mallopt(name, value)
+        library.malloc_trim(0)
 
 
 @contextmanager

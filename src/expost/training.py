@@ -24,6 +24,7 @@ from expost.checkpoint import Position, load_checkpoint, load_weights, save_chec
 from expost.config import TrainingConfig
 from expost.data_parallel import Noise, split
 from expost.errors import DataError, UsageError
+from expost.process import freed_memory_kept
 from expost.progress import Bar, progress
 from expost.records import Records, alone, records
 from expost.replicas import replicated
@@ -101,7 +102,7 @@ class Training:
             DataError: when the loss stops being finite; the best weights so far are kept.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is saved first.
         """
-        with alone(self.folder):
+        with alone(self.folder), freed_memory_kept():
             self._begin()
             self._go_on()
         return self.position
