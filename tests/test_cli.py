@@ -348,7 +348,38 @@ def test_one_class_and_vectors_go_through(tmp_path, capsys):
     run_cli("sample", run, "--out", tmp_path / "s.npy", capsys=capsys)
     assert np.load(tmp_path / "s.npy").shape == (64, 5)
     message = one_line_error(run_cli("sample", run, "--out", tmp_path / "s.png", capsys=capsys, status=2))
-    assert "save them as .npy" in message
+    assert "give one of: .csv, .npy" in message
+
+
+def test_a_table_keeps_its_names(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    kinds = ["barbera", "barolo"]
+    lines = [f"{draw.normal() + 3 * (i % 2):.4f},{1000 * draw.normal():.4f},{kinds[i % 2]}" for i in range(200)]
+    (tmp_path / "wines.csv").write_text("ash,proline,label\n" + "\n".join(lines) + "\n")
+    run = tmp_path / "run"
+    words = ["train", "rae", "--data", tmp_path / "wines.csv", "--out", run, "--epochs", "3"]
+    printed = run_cli(*words, "--latent-dim", "2", "--no-tensorboard", capsys=capsys)
+    assert "standard deviation of proline is" in printed.err
+    assert "that of the smallest column" in printed.err
+    run_cli("fit", run, "--density", "gaussian", "--by", "label", capsys=capsys)
+    refused = run_cli("sample", run, "--label", "cider", capsys=capsys, status=2)
+    assert "unknown label 'cider'; choose one of: barbera, barolo" in refused.err
+    out = tmp_path / "more.csv"
+    run_cli("sample", run, "-n", "7", "--label", "barolo", "--out", out, capsys=capsys)
+    header, *rows = out.read_text().splitlines()
+    assert [name.strip('"') for name in header.split(",")] == ["ash", "proline"]
+    assert np.array([row.split(",") for row in rows], float).shape == (7, 2)
+    refused = run_cli("sample", run, "--label", "barolo", "--out", tmp_path / "more.png", capsys=capsys, status=2)
+    assert "give one of: .csv, .npy" in refused.err
+    few = run_cli("fit", run, "--density", "gmm", "--components", "50", capsys=capsys)
+    assert "50 full covariances of 2 dimensions from 160 codes are likely to overfit" in few.err
+
+
+def test_help_into_a_closed_pipe(tmp_path):
+    words = f"{sys.executable} -m expost train --help | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("usage: expost train")
+    assert done.stderr == ""
 
 
 def test_vector_quantised_models_train_reconstruct_and_evaluate(tmp_path, capsys):

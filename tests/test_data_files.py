@@ -412,7 +412,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
     flags = np.tile(np.float32([[1], [0]]), (20, 1))
     assert everything(data) == rows(np.concatenate([values, flags], axis=1))
     assert torch.bincount(torch.cat([data.train.y, data.validation.y, data.test.y])).tolist() == [20, 20]
-    assert "ignored 1 columns (name)" in data.note
+    assert "ignored 1 column without numbers (name)" in data.note
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
     [
         (
             pa.table({"a": [1.0, None, 3, 4]}),
-            "column 'a': no value in row 1 .1 missing.; fill it in or drop those rows",
+            "lacks values: 1 in column .a. .the first in row 1, counted from 0.; fill them in or drop those rows",
         ),
         (pa.table({"a": [1.0, 2, np.nan, 4]}), "nan in row 2, column 0 .1 such values. is no finite float32"),
         (
@@ -482,7 +482,7 @@ def test_csv_labels_points_and_index_columns(tmp_path):
     data = load_data(tmp_path / "a.csv")
     assert data.shape == (1,)
     assert torch.equal(data.train.y, data.train.x[:, 0].long() % 2)
-    assert "ignored 1 columns (id)" in data.note
+    assert "ignored 1 column without numbers (id)" in data.note
     (tmp_path / "b.csv").write_text("\n".join(["x,y", *(f"{i},{i % 3}" for i in range(20))]))
     assert load_data(tmp_path / "b.csv").shape == (2,)  # coordinates, not a label
     (tmp_path / "c.csv").write_text("\n".join([",a,target", *(f"{i},{i},{i / 7}" for i in range(20))]))
@@ -505,8 +505,8 @@ def test_csv_parts(tmp_path):
         ("", "cannot read .*a.csv: Empty CSV file; restore it"),
         ("a,b\n", "has neither images nor numbers|has no rows"),
         ("a,b\n1,2\n3\n", "cannot read .*a.csv: CSV parse error: Expected 2 columns, got 1"),
-        ("a,b\n1,2\n3,\n5,6\n", "column 'b': no value in row 1"),
-        ("a,b\n1,2\n3,nan\n5,6\n", "column 'b': no value in row 1"),
+        ("a,b\n1,2\n3,\n5,6\n", "1 in column .b. .the first in row 1"),
+        ("a,b\n1,2\n3,nan\n5,6\n", "1 in column .b. .the first in row 1"),
         ("a;b\n1;2\n", "has neither images nor numbers, only a;b"),
         ("name\nx\ny\n", "has neither images nor numbers, only name"),
         ("a\n1\n", "1 example to divide"),

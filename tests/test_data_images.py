@@ -512,3 +512,16 @@ def test_a_file_that_disappears(tmp_path):
     source = EncodedImages(ImageFiles([tmp_path / "gone.png"]))
     with pytest.raises(DataError, match=r"cannot read image .*gone.png: No such file or directory"):
         source.load(np.array([0]), Preprocess())
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once(tmp_path):
+    for index in range(8):
+        Image.fromarray(np.full((8, 8), 10 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    whole = (tmp_path / "5.png").read_bytes()
+    (tmp_path / "5.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"1 more cannot be read") as caught:
+        load_data(tmp_path)
+    assert {Path(name).name for name in caught.value.reasons} == {"2.png", "5.png"}
+    assert all(name in str(caught.value) for name in caught.value.reasons)
+    assert "\n" not in str(caught.value)

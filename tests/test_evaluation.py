@@ -14,7 +14,7 @@ from expost.generator import Generator
 from expost.metrics import FEATURES, InceptionFeatures, PixelFeatures, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.metrics.reference import reference_features, reference_key
-from expost.protocol import ALL_MEASURES, Protocol, pick_space, resolve_features
+from expost.protocol import ALL_MEASURES, Omissions, Protocol, pick_space, resolve_features
 from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
 from expost.store import read_json
 from expost.types import Data, Split
@@ -263,3 +263,15 @@ def test_protocols_out_of_range():
     with pytest.raises(UsageError, match="interpolation"):
         Protocol(method="cubic")
     assert set(MEASURES) < set(ALL_MEASURES)
+
+
+def test_what_is_left_out_is_told_once(capsys):
+    omissions = Omissions(Protocol())
+    for subject in ("reconstruction", "gmm"):
+        omissions.add("frechet", subject, DataError("too few"))
+    omissions.add("kid", "gmm", DataError("too few"))
+    omissions.tell()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["frechet of reconstruction, gmm is left out: too few", "kid of gmm is left out: too few"]
+    with pytest.raises(DataError, match="too few"):
+        Omissions(Protocol(measures=("frechet",))).add("frechet", "gmm", DataError("too few"))

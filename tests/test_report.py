@@ -423,7 +423,7 @@ def test_the_plane_is_that_of_largest_variance(codes):
 
 def test_a_map_has_a_dot_an_example_in_the_color_of_its_label(codes):
     labels = torch.arange(600) % 3
-    block = code_map(Codes(codes, labels), {}, 0)[0]
+    block = code_map(Codes(codes, labels.numpy()), {}, 0)[0]
     text = str(block.items[0].svg)
     assert [key.label for key in block.legend] == ["0", "1", "2"]
     for label in range(3):
@@ -438,7 +438,7 @@ def test_a_map_has_a_dot_an_example_in_the_color_of_its_label(codes):
 
 
 def test_many_labels_no_labels_and_many_dimensions_are_drawn(codes):
-    many = code_map(Codes(codes, torch.arange(600) % 40), {}, 0)[0]
+    many = code_map(Codes(codes, np.arange(600) % 40), {}, 0)[0]
     assert not many.legend
     assert str(many.items[0].svg).count("hsl(") == 40
     assert "of which there are 40" in many.caption

@@ -1,5 +1,6 @@
 """Training: exact resume, determinism, best weights, and stopping well."""
 
+import ctypes
 import json
 import os
 import signal
@@ -354,3 +355,28 @@ def test_fitting_one_density_keeps_what_another_process_has_fitted_meanwhile(tmp
     run.save_density("gaussian", first)
     monkeypatch.undo()
     assert set(run.generator("cpu").densities) == {"gaussian", "standard-normal"}
+
+
+def test_freed_memory_is_kept_in_training_and_given_back():
+    """Page faults tell whether a large block comes from the system anew; a process of its own, for a clean heap."""
+    program = """
+import resource
+import torch
+from expost.process import freed_memory_kept
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(2_500_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+with freed_memory_kept():
+    faults()
+    kept = faults()
+print(kept, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kept, after = map(int, done.stdout.split())
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        assert kept < 200 < after / 5

@@ -25,6 +25,7 @@ from rich.table import Table
 from expost import commands, distributed
 from expost.config import to_json
 from expost.data import data_catalog
+from expost.data.named_strings import STRING_DATASETS
 from expost.doctor import doctor, tables
 from expost.errors import DataError, UsageError
 from expost.experiments import reproduce, sweep
@@ -88,8 +89,15 @@ def _print_data(rows: list[dict[str, Any]]) -> None:
         table.add_row(row["name"], shape, *counts, row["source"], row["found"] or "-", row["title"])
     console = _console()
     console.print(table)
+    console.print()
+    strings = Table("name", "what", "strings", box=None, pad_edge=False)
+    for name, entry in STRING_DATASETS.items():
+        strings.add_row(name, entry.domain, entry.title)
+    console.print(strings)
     console.print(
-        "\nAlso from disk: image folders, .npz, .npy, .csv, parquet and IDX files, by their path.", highlight=False
+        "\nAlso from disk, by their path: image folders; .npz, .npy, .csv, .tsv, parquet and IDX files; strings in "
+        ".smi, .txt and .csv files.",
+        highlight=False,
     )
 
 
@@ -259,8 +267,8 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., None]:
                 return
             (_print_json if json else show)(_as_json(result) if json else result)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader of our output went away, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            _discard_output()
         except (Interrupted, KeyboardInterrupt) as stop:
             if distributed.is_first():
                 print(_stopped(stop, words, options), file=sys.stderr)
@@ -286,6 +294,11 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., None]:
     run.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
     del run.__wrapped__  # so that the signature and the text above are the ones that are read
     return run
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: the reader of our output went away, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _document(doc: str, examples: Sequence[str]) -> str:
@@ -339,6 +352,11 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # before the command has begun
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        try:
+            sys.stdout.flush()  # of a help text, too
+        except BrokenPipeError:
+            _discard_output()
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ class DataConfig:
         codec: Entry of the codecs with its options, for strings; None for images and vectors.
         fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: a new draw
             of the splits would put examples it was trained on among those it is scored on.
+        columns: Names of a vector's entries, which samples get too; empty where there are none.
     """
 
     name: str
@@ -133,6 +134,7 @@ class DataConfig:
     seed: int = 0
     codec: Part | None = None
     fingerprint: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from expost.protocol import (
     LATENT,
     MEMORIZATION,
     RECONSTRUCTION,
+    Omissions,
     Protocol,
     chosen_examples,
     pairs,
@@ -74,7 +75,9 @@ def score_examples(
         raise UsageError(f"samples have shape {tuple(samples.shape[1:])}, the reference {tuple(reference.shape[1:])}")
     protocol.chosen(tuple(MEASURES))
     compare = _Comparison.to(reference, name, space, protocol)
-    return compare.scores("samples", samples, "", {})
+    scores = compare.scores("samples", samples, "", {})
+    compare.omissions.tell()
+    return scores
 
 
 def evaluate_generator(
@@ -129,9 +132,10 @@ def evaluate_generator(
             try:
                 found = _copies(examples, x, data, protocol.seed)
             except (UsageError, DataError) as error:
-                protocol.leave_out(MEMORIZATION, subject, error)
+                compare.omissions.add(MEMORIZATION, subject, error)
                 continue
             scores += [Score(key, subject, value, raw) for key, value in found]
+    compare.omissions.tell()
     if LATENT in measures:
         scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}), split)
     return scores
@@ -146,6 +150,7 @@ class _Comparison:
     digest: str
     space: Space
     protocol: Protocol
+    omissions: Omissions
 
     @classmethod
     def to(cls, x: Tensor, name: str, space: Space, protocol: Protocol) -> _Comparison:
@@ -153,7 +158,7 @@ class _Comparison:
             features, digest = reference_features(space, x)
         else:
             features, digest = torch.empty(len(x), 0), hash_tensors({"x": x})
-        return cls(Cloud(features), name, digest, space, protocol)
+        return cls(Cloud(features), name, digest, space, protocol, Omissions(protocol))
 
     def card(self, count: int, model: str, density: dict[str, Any]) -> Card:
         return Card(
@@ -188,7 +193,7 @@ class _Comparison:
             try:
                 values = MEASURES[measure](self.reference, samples, context)
             except (UsageError, DataError) as error:
-                self.protocol.leave_out(measure, subject, error)
+                self.omissions.add(measure, subject, error)
                 continue
             for name, value in values.items():
                 full = replace(card, settings={**(settings or {}), **value.settings})
@@ -271,5 +276,5 @@ def latent_scores(
         found += [Score(key, CODES, float(value), card) for key, value in values.items()]
     for score in found:
         if not math.isfinite(score.value):
-            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
+            say(f"{score.name} of {score.of} is {score.value} (codes lie in fewer dimensions than d), and is left out")
     return [score for score in found if math.isfinite(score.value)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
@@ -122,7 +123,7 @@ class Generator:
         return self.densities[density]
 
     def fit_by_label(
-        self, density: str, labels: Tensor, codes: Tensor, bins: int | None = None, **options: Any
+        self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
     ) -> ConditionalDensity:
         """Fit a density a class on codes, and keep it: `sample` can then be asked for one class.
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 from torch import Tensor
 
 from expost import pictures
@@ -14,6 +16,7 @@ from expost.store import replacing, write_text
 
 TEXT_SUFFIXES = (".txt", ".smi")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+VECTOR_SUFFIXES = (".csv", ".npy")
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".npy", "")) -> Path:
@@ -35,6 +38,17 @@ def write_strings(strings: Sequence[str | None], path: Path) -> int:
     kept = [string for string in strings if string is not None]
     write_text(path, "".join(f"{string}\n" for string in kept))
     return len(strings) - len(kept)
+
+
+def write_vectors(vectors: Tensor, path: Path, columns: Sequence[str] = ()) -> None:
+    """Write vectors (N, d) as an array, or as a CSV with a header: the names of the columns, or x0, x1, ..."""
+    if path.suffix.lower() == ".npy":
+        write_examples(vectors, path)
+        return
+    names = list(columns) or [f"x{index}" for index in range(vectors.shape[1])]
+    arrays = [pa.array(column) for column in vectors.T.contiguous().numpy()]
+    with replacing(path) as temporary:
+        pyarrow.csv.write_csv(pa.Table.from_arrays(arrays, names), temporary)
 
 
 def write_examples(examples: Tensor, path: Path) -> None:

@@ -27,7 +27,7 @@ def freed_memory_kept() -> Iterator[None]:
     in training on a CPU that can take a third of the time. Does nothing where the C library is not glibc.
     """
     library = ctypes.CDLL(None) if os.name == "posix" else None
-    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+    if library is None or not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
         yield
         return
     for name, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**27)):

@@ -75,15 +75,32 @@ class Protocol:
                 raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(available)}")
         return self.measures or tuple(available)
 
-    def leave_out(self, measure: str, subject: str, error: Exception) -> None:
-        """Say that a measure cannot be computed; where it was asked for by name, raise the error instead."""
-        if measure in self.measures:
-            raise error
-        say(f"{measure} of {subject} is left out: {error}")
-
     def context(self, space: Space) -> Context:
         """Return what the measures need to know."""
         return Context(space.score_name, self.seed, self.bootstrap, self.allow_few)
+
+
+class Omissions:
+    """Measures that cannot be computed, to be told once with all that they are of.
+
+    Args:
+        protocol: What was asked for by name must not be left out.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self._of: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, measure: str, subject: str, error: Exception) -> None:
+        """Note that a measure cannot be computed; where it was asked for by name, raise the error instead."""
+        if measure in self.protocol.measures:
+            raise error
+        self._of.setdefault((measure, str(error)), []).append(subject)
+
+    def tell(self) -> None:
+        """Say what is left out, and why."""
+        for (measure, reason), subjects in self._of.items():
+            say(f"{measure} of {', '.join(subjects)} is left out: {reason}")
 
 
 def pick_space(name: str, data: Data, device: str = "auto") -> Space:

@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import PIL
 import torch
 from torch import nn
 
@@ -68,9 +69,10 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
     if config.fingerprint not in ("", fingerprint):
         raise DataError(
             f"data set '{config.name}' has changed since the run was started: its splits would mix what was trained on "
-            "with what is scored; restore the data, or start a new run"
+            f"with what is scored; restore the data (or the version of Pillow that read images then: this is "
+            f"{PIL.__version__}, and versions resize differently), or start a new run"
         )
-    return data, replace(config, fingerprint=fingerprint)
+    return data, replace(config, fingerprint=fingerprint, columns=data.columns)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from expost.interpolation import INTERPOLATIONS
 from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, uniqueness
+from expost.progress import say
 from expost.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.registry import Part
 from expost.scores import Card, Score
@@ -36,6 +37,8 @@ PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
 STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
+#: With a smaller share of different strings among samples, the model has collapsed.
+COLLAPSED = 0.1
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
 REGRESSED = 10_000
 
@@ -113,6 +116,9 @@ def _of_density(
     z = strings.codes(card.count, name, card.seed)
     samples = strings.decode(z)
     forms = canonicalize(samples, domain.canonical)
+    different = len({form for form in forms if form is not None})
+    if different < COLLAPSED * card.count:
+        say(f"samples of {name}: {different} different strings among {card.count}; train longer, or on more strings")
     training = _strings(strings, data.train.x)
     known = {"training": hash_tensors({"x": data.train.x})}
     values = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ class Data:
         note: One line on where it came from and how it was prepared.
         codec: What turned strings into rows of symbols, and turns them back; None for images and vectors.
         domain: What strings are: "molecules", "expressions" or "text"; empty for images and vectors.
+        classes: Names of the labels 0, 1, ... where the data name them; empty where labels are numbers.
+        columns: Names of a vector's entries where the data name them; empty otherwise.
     """
 
     name: str
@@ -91,6 +95,15 @@ class Data:
     note: str = ""
     codec: Codec | None = None
     domain: str = ""
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def labels(self, split: Split) -> NDArray[Any] | None:
+        """Return a split's labels as the data name them: int64, or strings, shape (N,); None if it has none."""
+        if split.y is None:
+            return None
+        numbers = split.y.numpy()
+        return np.array(self.classes)[numbers] if self.classes else numbers
 
     @property
     def shape(self) -> tuple[int, ...]:

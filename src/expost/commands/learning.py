@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from expost import __version__, distributed
@@ -28,7 +29,7 @@ from expost.data import DATASETS
 from expost.data.encoding import CodecName, suit_codec
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
-from expost.densities import DENSITIES
+from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
 from expost.metrics.molecule_properties import properties
 from expost.presets import PRESETS, configure
@@ -38,6 +39,9 @@ from expost.run import Run, load
 from expost.training import pick_device
 from expost.types import Data
 from expost.zoo import ZOO
+
+#: With standard deviations of columns further apart than this, a remark is made.
+UNEQUAL_SCALES = 30
 
 
 def _begun(out: str | Path) -> str:
@@ -153,8 +157,24 @@ def train(
     distributed.remember(_begun(out))
     if examples.note:
         say(f"data: {examples.note}")
+    _remark_on_scales(examples)
     run.train(examples)
     return run
+
+
+def _remark_on_scales(data: Data) -> None:
+    """Say where the columns of a table have such different scales that the losses are those of the largest."""
+    if data.is_image or data.codec is not None:
+        return
+    scales = data.train.x.std(dim=0)
+    varying = scales[scales > 0]
+    if len(varying) > 1 and varying.max() > UNEQUAL_SCALES * varying.min():
+        names = data.columns or tuple(f"number {index}" for index in range(len(scales)))
+        say(
+            f"the standard deviation of {names[int(scales.argmax())]} is {float(varying.max() / varying.min()):,.0f} "
+            "times that of the smallest column, and the model will learn little else; standardize the columns first "
+            "(the estimator RegularizedAutoencoder does)"
+        )
 
 
 def _codec(
@@ -243,22 +263,36 @@ def fit(
     if by is None:
         if bins is not None:
             raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
-        return opened.save_density(density, opened.generator(device).fit(density, data.train.x, **given))
+        fitted = opened.generator(device).fit(density, data.train.x, **given)
+        _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
+        return opened.save_density(density, fitted)
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
-    fitted = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
-    return opened.save_density(f"by_label/{density}", fitted)
+    classes = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
+    return opened.save_density(f"by_label/{density}", classes)
 
 
-def _labels(data: Data, by: str, bins: int | None) -> tuple[Tensor, Tensor, int | None]:
+def _remark_on_components(density: Density, codes: int, d: int) -> None:
+    """Say where a mixture has so few codes a component that its covariances follow single ones."""
+    if not isinstance(density, MixtureDensity) or density.covariance != "full":
+        return
+    if density.components > 1 and codes < 2 * density.components * d:
+        say(
+            f"{density.components} full covariances of {d} dimensions from {codes:,} codes are likely to overfit: "
+            "compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
+        )
+
+
+def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, int | None]:
     """Return labels or values of a property, of which training examples they are, and into how many bins they go."""
     if by == "label":
-        if data.train.y is None:
+        labels = data.labels(data.train)
+        if labels is None:
             raise UsageError(f"data set '{data.name}' has no labels to fit by; leave --by out")
         if bins is not None:
             raise UsageError(f"bins is {bins}, but labels are classes; leave --bins out")
-        return data.train.y, torch.arange(len(data.train)), None
+        return labels, torch.arange(len(data.train)), None
     if data.codec is None or data.domain != "molecules":
         raise UsageError(f"cannot fit by '{by}': data set '{data.name}' has no molecules; give --by label")
     texts = data.codec.decode(data.train.x)

@@ -123,6 +123,10 @@ def score_run(
     return scores
 
 
+#: Scores that a model wins by making one string over and over: none to rank by unless asked for.
+FLATTERING = {"validity-greedy", "validity-sampled", "validity-best-of-k", "truncated", "novelty"}
+
+
 def rank(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     score: str | None = None,
@@ -133,7 +137,8 @@ def rank(
 
     Args:
         runs: Evaluated runs.
-        score: Which score, for example fid or recall; unless given, the first that all runs have.
+        score: Which score, for example fid or recall; unless given, the first that all runs have (of strings not their
+            validity or novelty, which a collapsed model wins).
         of: Of what: reconstruction, interpolation, or a density.
         ignoring: Fields of the protocol that may differ, for example version.
 
@@ -163,7 +168,7 @@ def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
     Raises:
         UsageError: if there is none; the message names the first run that shares none with those before it.
     """
-    known = HIGHER_IS_BETTER | LOWER_IS_BETTER
+    known = (HIGHER_IS_BETTER | LOWER_IS_BETTER) - FLATTERING
     names = {label: [s.name for s in scores if s.of == of and s.name in known] for label, scores in saved.items()}
     first, *_ = names
     common = list(dict.fromkeys(names[first]))

@@ -107,7 +107,10 @@ def optimize(
     folder = Path(out) if out is not None else _folder(opened, wanted, region, seed)
     result = search(z, scores, decode, goal, config, bound, folder)
     write_text(folder / "table.md", markdown(result))
-    if result.best(1):
+    best = result.best(1)
+    if best and (best[0].score >= result.start if result.minimize else best[0].score <= result.start):
+        say(f"the best found, {best[0].score:.4g}, is no better than the best training string, {result.start:.4g}")
+    if best:
         draw(result, goal, folder / "best.png")
         say(f"table and picture: {folder / 'table.md'}, {folder / 'best.png'}")
     else:

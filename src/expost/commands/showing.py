@@ -16,7 +16,15 @@ from expost.commands.arguments import (
 )
 from expost.errors import UsageError
 from expost.interpolation import INTERPOLATIONS
-from expost.outputs import PICTURE_SUFFIXES, TEXT_SUFFIXES, check_output, write_examples, write_strings
+from expost.outputs import (
+    PICTURE_SUFFIXES,
+    TEXT_SUFFIXES,
+    VECTOR_SUFFIXES,
+    check_output,
+    write_examples,
+    write_strings,
+    write_vectors,
+)
 from expost.progress import say
 from expost.types import Split
 
@@ -37,8 +45,8 @@ def sample(
     Args:
         run: The run.
         n: How many samples.
-        out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W, or float32 vectors), or a folder
-            (an image a sample); of strings FILE.txt or .smi. Unless given, samples.png, .npy or .txt.
+        out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W), or a folder (an image a sample);
+            of tables FILE.csv or .npy; of strings FILE.txt or .smi. Unless given, samples.png, .csv or .txt.
         density: A fitted density; gmm if it is fitted, else the other one.
         label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); any unless given.
         temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -61,7 +69,12 @@ def sample(
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
         return path
-    path = check_output(Path(out or ("samples.png" if len(opened.config.model.shape) == 3 else "samples.npy")))
+    if len(opened.config.model.shape) == 1:
+        path = check_output(Path(out or "samples.csv"), VECTOR_SUFFIXES)
+        vectors = opened.generator(device).sample(n, density, seed, label, code_temperature)
+        write_vectors(vectors, path, opened.config.data.columns)
+        return path
+    path = check_output(Path(out or "samples.png"))
     write_examples(opened.generator(device).sample(n, density, seed, label, code_temperature), path)
     return path
 

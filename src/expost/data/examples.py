@@ -130,12 +130,14 @@ class Found:
         where: What was read, for notes and errors ("IDX files in data/mnist").
         remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
         files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
+        columns: Names of a vector's entries, where there are any.
     """
 
     parts: Mapping[str, Part]
     where: str
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
+    columns: tuple[str, ...] = ()
 
 
 def existing(path: str | Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: Pillow has some that start programs (EPS)
 _BLOCK = 512  # encoded images in flight
 _CHUNK = 16  # images a task decodes
+#: Unreadable images that one message names.
+NAMED = 5
 
 
 class ImageSource(ABC):
@@ -57,6 +59,20 @@ class ImageFiles(ImageSource):
             yield str(path), path
 
 
+class UnreadableImages(DataError):
+    """Images that cannot be used: one message gives the first one's reason, and the names of the others.
+
+    Attributes:
+        reasons: Why, by the image's name.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        first, *others = reasons
+        listed = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+        super().__init__(f"{reasons[first]}{f' ({len(others)} more cannot be read: {listed})' if others else ''}")
+
+
 class EncodedImages(Examples):
     """Images that are decoded when they are loaded, so that nobody waits for those that `limit` leaves out."""
 
@@ -74,6 +90,7 @@ class EncodedImages(Examples):
         encoded = self.source.encoded(indices[order])
         slots = iter(order)
         decode_chunk = partial(_decode, prep=prep)
+        bad: dict[str, str] = {}
         with (
             ThreadPoolExecutor(min(8, cores())) as pool,
             progress("reading images", len(indices)) as bar,
@@ -83,7 +100,13 @@ class EncodedImages(Examples):
                 chunks = [block[start : start + _CHUNK] for start in range(0, len(block), _CHUNK)]
                 for chunk, images in zip(chunks, pool.map(decode_chunk, chunks), strict=True):
                     for (where, _), image in zip(chunk, images, strict=True):
-                        stack.put(next(slots), image, where)
+                        slot = next(slots)
+                        if isinstance(image, DataError):
+                            bad[where] = str(image)
+                        elif not bad:
+                            stack.put(slot, image, where)
+        if bad:
+            raise UnreadableImages(bad)
         return stack.array
 
 
@@ -249,8 +272,15 @@ def _picture(image: Array) -> Image.Image:
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
-def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array]:
-    return [decode(where, source, prep) for where, source in chunk]
+def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array | DataError]:
+    """Decode images, or find out why they cannot be: one message is to name all that are bad."""
+    found: list[Array | DataError] = []
+    for where, source in chunk:
+        try:
+            found.append(decode(where, source, prep))
+        except DataError as error:
+            found.append(error)
+    return found
 
 
 def _plain(image: Image.Image) -> Image.Image:

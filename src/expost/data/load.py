@@ -14,6 +14,7 @@ from torch import Tensor
 
 from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, existing
 from expost.data.files import read_path
+from expost.data.images import UnreadableImages
 from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
 from expost.data.prepared import Preparation, describe
@@ -176,7 +177,15 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
     """Load the planned examples and make one `Data` of them."""
     chosen = [(part, subset(indices, limit, seed)) for part, indices in (plan.train, plan.validation, plan.test)]
     preparation = Preparation(found, sum(len(indices) for _, indices in chosen))
-    arrays = [preparation.load(part, indices, prep) for part, indices in chosen]
+    arrays: list[Array] = []
+    unreadable: dict[str, str] = {}
+    for part, indices in chosen:
+        try:
+            arrays.append(preparation.load(part, indices, prep))
+        except UnreadableImages as error:
+            unreadable |= error.reasons
+    if unreadable:
+        raise UnreadableImages(unreadable)
     if len({array.ndim for array in arrays}) > 1:
         raise DataError(f"{found.where}: some parts hold images and some vectors; give parts of one kind")
     if arrays[0].ndim == 4 and len({array.shape[1] for array in arrays}) > 1:
@@ -190,7 +199,8 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{found.where}: examples have shape {shapes[0]} in training, {shapes[1]} in validation, "
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
-    labels = _numbered(chosen)
+    words = _words(chosen)
+    labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
     splits = [Split(as_tensor(array), y) for array, y in zip(arrays, labels, strict=True)]
     clauses = [
         f"from {found.where}",
@@ -202,16 +212,17 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         describe(preparation.kept),
     ]
     train, validation, test = splits
-    return Data(name, train, validation, test, note="; ".join(filter(None, clauses)))
+    note = "; ".join(filter(None, clauses))
+    classes = () if words is None else tuple(map(str, words))
+    return Data(name, train, validation, test, note, classes=classes, columns=found.columns)
 
 
-def _numbered(chosen: Sequence[tuple[Part, Indices]]) -> list[Tensor | None]:
-    """Turn labels into int64; text is numbered in alphabetical order over all parts, whole parts even under a limit."""
+def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:
+    """Return the names of labels that are text: alphabetical, over all parts, whole parts even under a limit."""
     given = [part.labels for part, _ in chosen if part.labels is not None]
     if any(labels.dtype.kind == "U" for labels in given):
-        words = np.unique(np.concatenate([labels.astype(np.str_) for labels in given]))
-        return [_tensor(part.labels, indices, words) for part, indices in chosen]
-    return [_tensor(part.labels, indices, None) for part, indices in chosen]
+        return np.unique(np.concatenate([labels.astype(np.str_) for labels in given]))
+    return None
 
 
 def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tensor | None:

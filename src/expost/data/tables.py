@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,9 +101,10 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
     parts = {}
     ignored: set[str] = set()
+    names: tuple[str, ...] = ()
     for part, paths in grouped.items():
         try:
-            parts[part], unused = _read_part(paths)
+            parts[part], unused, names = _read_part(paths)
         except MemoryError:
             raise DataError(
                 f"{paths[0]} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
@@ -116,8 +117,9 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
             raise DataError(f"cannot read {paths[0]}: {_line(error)}; restore it") from None
         ignored |= set(unused)
     if ignored:
-        remarks.append(f"ignored {len(ignored)} columns ({', '.join(sorted(ignored)[:3])})")
-    return Found(parts, where, tuple(remarks))
+        count = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
+        remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])})")
+    return Found(parts, where, tuple(remarks), columns=names)
 
 
 def image_part(table: Any, name: str) -> Part:
@@ -137,8 +139,8 @@ def image_part(table: Any, name: str) -> Part:
     return Part(EncodedImages(TableImages(blocks)), None if labels is None else _labels(table.column(labels), name))
 
 
-def _read_part(paths: Sequence[Path]) -> tuple[Part, list[str]]:
-    """Read the files of one part; also return the columns that were of no use."""
+def _read_part(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
+    """Read the files of one part; also return the columns that were of no use, and the names of a vector's entries."""
     name = str(paths[0])
     if any(path.suffix.lower() != ".parquet" for path in paths):
         table = pa.concat_tables([_read_csv(path) for path in paths])
@@ -166,7 +168,7 @@ def _read_part(paths: Sequence[Path]) -> tuple[Part, list[str]]:
     images = EncodedImages(TableImages(blocks))
     if y is not None and len(y) != len(images):
         raise DataError(f"{paths[0]} is damaged: {len(images)} images but {len(y)} labels; restore it")
-    return Part(images, y), []
+    return Part(images, y), [], ()
 
 
 def _whole(content: Any) -> Iterator[Any]:
@@ -230,7 +232,7 @@ class Rows:
     tables: Callable[[], Iterator[Any]]
 
 
-def _vectors(table: Rows, name: str) -> tuple[Part, list[str]]:
+def _vectors(table: Rows, name: str) -> tuple[Part, list[str], tuple[str, ...]]:
     labels = _label_column(table.schema)
     if labels is not None:
         is_coordinate = labels.lower() == "y" and "x" in table.schema.names
@@ -243,7 +245,7 @@ def _vectors(table: Rows, name: str) -> tuple[Part, list[str]]:
         if field.name.lower() in _INDEX_COLUMNS or not (_is_numeric(field.type) or _is_numeric_list(field.type)):
             unused.append(field.name or "(unnamed)")
             continue
-        used.append((index, f"{name}, column '{field.name}'"))
+        used.append((index, field.name))
     if not used:
         raise DataError(
             f"{name} has neither images nor numbers, only {', '.join(table.schema.names)}; add such a column"
@@ -253,7 +255,8 @@ def _vectors(table: Rows, name: str) -> tuple[Part, list[str]]:
     rows: Array | None = None
     begin = 0
     for part in table.tables():
-        columns = [_matrix(part.column(index), title, begin) for index, title in used]
+        _refuse_gaps({column: part.column(index) for index, column in used}, name, begin)
+        columns = [_matrix(part.column(index), f"{name}, column '{column}'") for index, column in used]
         numbers = rows_of(np.concatenate(columns, axis=1), name, begin)
         if rows is None:
             rows = numbers if len(part) == table.count else scratch((table.count, numbers.shape[1]), np.float32)
@@ -265,14 +268,26 @@ def _vectors(table: Rows, name: str) -> tuple[Part, list[str]]:
         begin += len(part)
     if rows is None or begin != table.count:
         raise DataError(f"{name} is damaged: {begin} rows where it says {table.count}; restore it")
-    return Part(Vectors(rows, name), None if labels is None else _labels(table.column(labels), name)), unused
+    y = None if labels is None else _labels(table.column(labels), name)
+    names = tuple(column for _, column in used) if len(used) == rows.shape[1] else ()  # not where lists are spread out
+    return Part(Vectors(rows, name), y), unused, names
 
 
-def _matrix(column: Any, name: str, first: int = 0) -> Array:
-    """Turn a column of numbers, or of equally long lists of numbers, into a matrix (N, d); row 0 is called `first`."""
-    if column.null_count:
-        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"{name}: no value in row {row} ({column.null_count} missing); fill it in or drop those rows")
+def _refuse_gaps(columns: Mapping[str, Any], name: str, begin: int) -> None:
+    """Refuse missing values, naming every column that has some; row 0 is called `begin`."""
+    gaps = []
+    for title, column in columns.items():
+        if column.null_count:
+            row = begin + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            gaps.append(f"{column.null_count} in column '{title}' (the first in row {row}, counted from 0)")
+    if gaps:
+        raise DataError(f"{name} lacks values: {', '.join(gaps[:5])}; fill them in or drop those rows")
+
+
+def _matrix(column: Any, name: str) -> Array:
+    """Turn a column of numbers, or of equally long lists of numbers, into a matrix (N, d)."""
+    if column.null_count:  # inside of lists
+        raise DataError(f"{name}: {column.null_count} values are missing; fill them in or drop those rows")
     if _is_numeric(column.type):
         return column.to_numpy().reshape(-1, 1).astype(np.float64)
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()

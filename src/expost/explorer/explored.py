@@ -115,7 +115,8 @@ class Explored:
             kind = Images(model, data.shape, x)
         else:
             kind = Vectors(model, x)
-        codes = Codes(z.flatten(1), None if train.y is None else train.y[chosen])
+        labels = data.labels(train)
+        codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
         title = run.folder.resolve().name or str(run.folder)
         return cls(title, run, data, model, kind, chosen, codes, tuple(z.shape[1:]), Space.of(codes.z))
 

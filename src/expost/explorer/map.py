@@ -29,7 +29,7 @@ def draw_map(
     plane = space.plane
     assert plane is not None
     points = plane.project(codes.z)[:DOTS]
-    labels = None if codes.labels is None else codes.labels[:DOTS].numpy()
+    labels = None if codes.labels is None else codes.labels[:DOTS]
     frame = frame_around(points, [reach(density, plane, 0) for density in densities.values()])
     dots, legend = colored_dots(points, labels, frame)
     layers, names = [], []

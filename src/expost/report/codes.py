@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from contourpy import FillType, LineType, contour_generator
 from markupsafe import Markup
+from numpy.typing import NDArray
 from torch import Tensor
 
 from expost.densities import Density
@@ -32,11 +33,11 @@ class Codes:
 
     Attributes:
         z: Shape (N, d); maps of codes are flattened.
-        labels: Shape (N,), or None.
+        labels: Numbers or names, shape (N,), or None.
     """
 
     z: Tensor
-    labels: Tensor | None
+    labels: NDArray[Any] | None
 
 
 def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[Block]:
@@ -52,7 +53,7 @@ def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[
     """
     plane = Plane.of(codes.z)
     points = plane.project(codes.z)[:DOTS]
-    labels = None if codes.labels is None else codes.labels[:DOTS].numpy()
+    labels = None if codes.labels is None else codes.labels[:DOTS]
     frame = frame_around(points, [reach(density, plane, seed) for density in densities.values()])
     colored, legend = colored_dots(points, labels, frame)
     share = f"{sum(plane.explained):.0%}"

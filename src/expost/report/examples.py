@@ -24,10 +24,10 @@ ENTRIES = 256
 def image_reconstructions(subject: Subject) -> list[Block]:
     """Return test images above their reconstructions."""
     test = subject.data.test
-    x = test.x[:RECONSTRUCTED]
+    x, labels = test.x[:RECONSTRUCTED], subject.data.labels(test)
     pairs = []
     for index, (image, back) in enumerate(zip(x, subject.generator.reconstruct(x), strict=True)):
-        label = "" if test.y is None else f", label {int(test.y[index])},"
+        label = "" if labels is None else f", label {labels[index]},"
         pairs.append(
             stack(
                 image,

@@ -47,7 +47,8 @@ class Subject:
         train = self.data.train
         chosen = torch.randperm(len(train), generator=generator(self.seed, PAIRS, 2))[:ENCODED]
         codes = self.generator.encode(train.x[chosen])
-        return Codes(codes.flatten(1), None if train.y is None else train.y[chosen])
+        labels = self.data.labels(train)
+        return Codes(codes.flatten(1), None if labels is None else labels[chosen.numpy()])
 
     def sample_codes(self, n: int, density: str) -> Tensor:
         """Draw n codes, the same as an evaluation with this seed."""
