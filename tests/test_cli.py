@@ -369,6 +369,10 @@ def test_a_table_keeps_its_names(tmp_path, capsys):
     header, *rows = out.read_text().splitlines()
     assert [name.strip('"') for name in header.split(",")] == ["ash", "proline"]
     assert np.array([row.split(",") for row in rows], float).shape == (7, 2)
+    run_cli("reconstruct", run, "-n", "3", "--out", tmp_path / "back.csv", capsys=capsys)
+    header, *rows = (tmp_path / "back.csv").read_text().splitlines()
+    assert "proline, reconstructed" in header
+    assert len(rows) == 3
     refused = run_cli("sample", run, "--label", "barolo", "--out", tmp_path / "more.png", capsys=capsys, status=2)
     assert "give one of: .csv, .npy" in refused.err
     few = run_cli("fit", run, "--density", "gmm", "--components", "50", capsys=capsys)

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 
 import pytest
 import torch
+from PIL import Image
 
 import expost
 from expost.cli import main
@@ -280,3 +282,21 @@ def test_on_the_command_line(run, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli("evaluate", run.folder, "--measures", "frechet")
     assert "unknown measure 'frechet'; choose one of: properties" in capsys.readouterr().err
+
+
+def test_samples_of_molecules_can_be_drawn(tmp_path, capsys):
+    pytest.importorskip("rdkit", reason="the molecules extra is not installed")
+    chains = ["C" * length + end for length in range(1, 21) for end in ("", "O", "N", "F", "Cl")]
+    chains[10::10] = [f"~{index}" for index in range(len(chains[10::10]))]
+    (tmp_path / "chains.smi").write_text("\n".join(chains) + "\n")
+    run = expost.train("grae", tmp_path / "chains.smi", tmp_path / "run", epochs=20, width=16, length=80, batch_size=20)
+    note = capsys.readouterr().err
+    assert re.search(r"train strings left out, e.g. '~\d': does not parse at position 0", note)
+    expost.fit(run, "gaussian")
+    expost.sample(run, 12, tmp_path / "drawn.png", "gaussian")
+    with Image.open(tmp_path / "drawn.png") as picture:
+        size = picture.size
+    drawn = int(re.search(r"(\d+) of 12 samples are molecules", capsys.readouterr().err)[1])
+    assert size == (min(4, drawn) * 280, -(-drawn // 4) * 260)
+    with pytest.raises(UsageError, match=r"give one of: .txt, .smi, .png"):
+        expost.sample(run, 12, tmp_path / "drawn.npy", "gaussian")

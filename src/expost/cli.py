@@ -316,6 +316,8 @@ def _document(doc: str, examples: Sequence[str]) -> str:
 def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
     if "engine" in options:  # a grid of runs, each of which goes on by itself
         return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
+    if "browser" in options:
+        return "stopped"
     out = options.get("out")
     if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
         return "stopped; what was saved before is kept"

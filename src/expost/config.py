@@ -126,6 +126,7 @@ class DataConfig:
         fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: a new draw
             of the splits would put examples it was trained on among those it is scored on.
         columns: Names of a vector's entries, which samples get too; empty where there are none.
+        domain: What strings are, for example "molecules"; empty for images and vectors.
     """
 
     name: str
@@ -135,6 +136,7 @@ class DataConfig:
     codec: Part | None = None
     fingerprint: str = ""
     columns: tuple[str, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
     """
     if images.dim() != 4:
         shape = tuple(images.shape[1:])
-        raise UsageError(f"cannot draw examples of shape {shape}; for tables use expost sample --out FILE.npy")
+        raise UsageError(f"cannot draw examples of shape {shape}; for tables give a FILE.csv")
     columns = columns or math.ceil(math.sqrt(len(images)))
     scale = max(1, 64 // max(images.shape[2:]))
     width, height = images.shape[3] * scale, images.shape[2] * scale

@@ -72,7 +72,7 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
             f"with what is scored; restore the data (or the version of Pillow that read images then: this is "
             f"{PIL.__version__}, and versions resize differently), or start a new run"
         )
-    return data, replace(config, fingerprint=fingerprint, columns=data.columns)
+    return data, replace(config, fingerprint=fingerprint, columns=data.columns, domain=data.domain)
 
 
 @dataclass(frozen=True)

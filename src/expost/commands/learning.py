@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,10 @@ def _codec(
     own = ZOO[model].codec
     if not is_strings(data_name(data)):
         if data_name(data) not in DATASETS and not Path(data_name(data)).exists():
-            raise UsageError(f"no file, folder or data set '{data}'; names: {', '.join([*DATASETS, *STRING_DATASETS])}")
+            names = [*DATASETS, *STRING_DATASETS]
+            close = difflib.get_close_matches(data_name(data), names, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else ";"
+            raise UsageError(f"no file, folder or data set '{data}'{hint} names: {', '.join(names)}")
         for name, value in (("codec", codec), ("grammar", grammar), ("length", length)):
             if value is not None:
                 raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from expost.commands.arguments import (
     RunLike,
     open_run,
 )
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.interpolation import INTERPOLATIONS
+from expost.metrics.molecules import parse_molecule
 from expost.outputs import (
     PICTURE_SUFFIXES,
     TEXT_SUFFIXES,
@@ -26,7 +28,11 @@ from expost.outputs import (
     write_vectors,
 )
 from expost.progress import say
+from expost.search.drawing import structures
 from expost.types import Split
+
+#: Molecules in a picture.
+MOST_DRAWN = 64
 
 
 def sample(
@@ -46,7 +52,8 @@ def sample(
         run: The run.
         n: How many samples.
         out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W), or a folder (an image a sample);
-            of tables FILE.csv or .npy; of strings FILE.txt or .smi. Unless given, samples.png, .csv or .txt.
+            of tables FILE.csv or .npy; of strings FILE.txt or .smi, of molecules FILE.png too. Unless given,
+            samples.png, .csv or .txt.
         density: A fitted density; gmm if it is fitted, else the other one.
         label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); any unless given.
         temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -63,8 +70,12 @@ def sample(
     if temperature and not strings:
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
     if strings:
-        path = check_output(Path(out or "samples.txt"), TEXT_SUFFIXES)
+        suffixes = (*TEXT_SUFFIXES, *PICTURE_SUFFIXES) if opened.config.data.domain == "molecules" else TEXT_SUFFIXES
+        path = check_output(Path(out or "samples.txt"), suffixes)
         drawn = opened.string_generator(device).sample(n, density, seed, temperature, label, code_temperature)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            _draw(drawn, path)
+            return path
         lost = write_strings(drawn, path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
@@ -79,12 +90,25 @@ def sample(
     return path
 
 
+def _draw(smiles: Sequence[str | None], path: Path) -> None:
+    """Draw the molecules among strings, and say how many are none."""
+    valid = [each for each in smiles if each is not None and parse_molecule(each) is not None]
+    if not valid:
+        raise DataError(f"none of the {len(smiles)} samples is a molecule; train longer, or on more strings")
+    shown = valid[:MOST_DRAWN]
+    picture = structures(shown, [""] * len(shown), columns=8 if len(shown) > 16 else 4)
+    assert picture is not None  # all of them are molecules
+    pictures.save_picture(picture, path)
+    say(f"{len(valid)} of {len(smiles)} samples are molecules, {len(set(valid))} different; {len(shown)} are drawn")
+
+
 def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
     """Show test examples and their reconstructions: images in rows, strings in two columns.
 
     Args:
         run: The run.
-        out: FILE.png; of strings FILE.txt, with a tab between the columns.
+        out: FILE.png; of strings FILE.txt, with a tab between the columns; of tables FILE.csv, in which a row's
+            reconstruction stands behind it.
         n: How many test examples.
         device: auto, cpu, cuda or mps.
 
@@ -98,6 +122,13 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
         rows = _first(opened.data().test, n)
         pairs = zip(strings.codec.decode(rows), strings.reconstruct(rows), strict=True)
         write_strings([f"{original}\t{back or ''}" for original, back in pairs], path)
+        return path
+    if len(opened.config.model.shape) == 1:
+        path = check_output(Path(out), VECTOR_SUFFIXES)
+        x = _first(opened.data().test, n)
+        names = opened.config.data.columns or tuple(f"x{index}" for index in range(x.shape[1]))
+        both = torch.cat([x, opened.generator(device).reconstruct(x)], dim=1)
+        write_vectors(both, path, [*names, *(f"{name}, reconstructed" for name in names)])
         return path
     path = check_output(Path(out), PICTURE_SUFFIXES)
     x = _first(opened.data().test, n)

@@ -77,9 +77,8 @@ def encode_strings(strings: Strings, codec: Part) -> Data:
             reason = f"; the first: {encoded.rejected[0]}" if encoded.rejected else ""
             raise DataError(f"none of the {len(given)} {name} strings of '{strings.name}' can be encoded{reason}")
         if encoded.rejected:
-            remarks.append(
-                f"{len(encoded.rejected):,} of {len(given):,} {name} strings left out, e.g. {encoded.rejected[0]}"
-            )
+            example = str(encoded.rejected[0]).partition(", ")[2]  # without its place in this part, which is no line's
+            remarks.append(f"{len(encoded.rejected):,} of {len(given):,} {name} strings left out, e.g. {example}")
         splits.append(Split(encoded.indices))
     note = "; ".join(filter(None, [strings.note, *remarks]))
     train, validation, test = splits

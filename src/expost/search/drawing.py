@@ -68,7 +68,17 @@ def molecules(found: Sequence[Found], columns: int = 4) -> Image.Image | None:
     Raises:
         UsageError: if RDKit is not installed.
     """
-    parsed = [parse_molecule(item.string) for item in found]
+    legends = [f"{order}.  {item.score:.4g}" for order, item in enumerate(found, 1)]
+    return structures([item.string for item in found], legends, columns)
+
+
+def structures(smiles: Sequence[str], legends: Sequence[str], columns: int = 4) -> Image.Image | None:
+    """Draw molecules with a line of text below each; None if one of the strings is no molecule.
+
+    Raises:
+        UsageError: if RDKit is not installed.
+    """
+    parsed = [parse_molecule(each) for each in smiles]
     if any(molecule is None for molecule in parsed):
         return None
     with quiet_rdkit():
@@ -76,9 +86,8 @@ def molecules(found: Sequence[Found], columns: int = 4) -> Image.Image | None:
 
         grid: Any = Draw.MolsToGridImage
 
-        legends = [f"{order}.  {item.score:.4g}" for order, item in enumerate(found, 1)]
         picture = grid(
-            parsed, molsPerRow=min(columns, len(parsed)), subImgSize=(280, 260), legends=legends, returnPNG=True
+            parsed, molsPerRow=min(columns, len(parsed)), subImgSize=(280, 260), legends=[*legends], returnPNG=True
         )
     return Image.open(BytesIO(getattr(picture, "data", picture))).convert("RGB")
 
