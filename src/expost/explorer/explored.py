@@ -114,7 +114,7 @@ class Explored:
         elif data.is_image:
             kind = Images(model, data.shape, x)
         else:
-            kind = Vectors(model, x)
+            kind = Vectors(model, x, data.columns)
         labels = data.labels(train)
         codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
         title = run.folder.resolve().name or str(run.folder)

@@ -15,7 +15,7 @@ from torch import Tensor
 from expost.data.examples import Preprocess
 from expost.data.images import decode
 from expost.errors import DataError
-from expost.explorer.kinds import Compared, File, Kind, Neighbours, npy, suffix_of
+from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
 from expost.explorer.markup import facts, join, number
 from expost.generator import Generator
 from expost.pictures import grid, to_bytes, to_pil
@@ -31,7 +31,7 @@ PIXEL_ART = 48
 NEARLY = 0.8
 
 
-class Images(Kind[Tensor]):
+class Images(TensorKind):
     """Images: floats in [0, 1], shape (N, C, H, W).
 
     Args:
@@ -43,7 +43,7 @@ class Images(Kind[Tensor]):
     noun = "image"
 
     def __init__(self, generator: Generator, shape: tuple[int, ...], train: Tensor) -> None:
-        self.generator = generator
+        super().__init__(generator)
         self.shape = shape
         self.accept = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif") if shape[0] in (1, 3) else ()
         self._train = Compared(to_unit(train).flatten(1))
@@ -51,14 +51,6 @@ class Images(Kind[Tensor]):
     def of_rows(self, x: Tensor) -> Tensor:
         """Return images of a data set as floats."""
         return to_unit(x)
-
-    def encode(self, items: Tensor) -> Tensor:
-        """Return codes."""
-        return self.generator.encode(items)
-
-    def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Tensor:
-        """Return decoded codes."""
-        return self.generator.decode(z)
 
     def read(self, body: bytes, name: str) -> Tensor:
         """Read an image file; it is cropped and resized to the model's size, or surrounded with black if nearly so.
@@ -151,10 +143,6 @@ class Images(Kind[Tensor]):
             for each, caption in zip(items, captions, strict=True)
         )
         return Markup('<div class="few">{}</div>').format(figures)
-
-    def take(self, items: Tensor, index: int) -> Tensor:
-        """Return one image of several."""
-        return items[index : index + 1]
 
     def nearest(self, item: Tensor, n: int) -> Neighbours:
         """Return the training images that are nearest pixel by pixel, by Euclidean distance."""

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from expost.errors import UsageError
+from expost.generator import Generator
 from expost.metrics.distances import Points
 
 Items = TypeVar("Items")
@@ -137,6 +138,29 @@ class Kind(ABC, Generic[Items]):
     @abstractmethod
     def files(self, items: Items, stem: str) -> list[File]:
         """Return what examples can be saved as."""
+
+
+class TensorKind(Kind[Tensor]):
+    """Examples that are rows of a tensor, as the model reads and writes them.
+
+    Args:
+        generator: From the trained model.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Return codes."""
+        return self.generator.encode(items)
+
+    def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Tensor:
+        """Return decoded codes."""
+        return self.generator.decode(z)
+
+    def take(self, items: Tensor, index: int) -> Tensor:
+        """Return one example of several."""
+        return items[index : index + 1]
 
 
 class Compared:

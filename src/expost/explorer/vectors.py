@@ -12,7 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from expost.errors import DataError
-from expost.explorer.kinds import Compared, File, Kind, Neighbours, npy, suffix_of
+from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
 from expost.explorer.markup import facts, join, note, number
 from expost.generator import Generator
 from expost.report import svg
@@ -23,21 +23,23 @@ WRITTEN = 64
 DRAWN = 256
 
 
-class Vectors(Kind[Tensor]):
+class Vectors(TensorKind):
     """Vectors: floats, shape (N, d).
 
     Args:
         generator: From the trained model.
         train: Training vectors that others are compared with, float32, shape (N, d).
+        columns: Names of the entries; their numbers unless given.
     """
 
     noun = "vector"
     accept = (".npy", ".csv", ".tsv", ".txt")
 
-    def __init__(self, generator: Generator, train: Tensor) -> None:
-        self.generator = generator
+    def __init__(self, generator: Generator, train: Tensor, columns: Sequence[str] = ()) -> None:
+        super().__init__(generator)
         self._train = Compared(train.float())
         self.dim = train.shape[1]
+        self.columns = list(columns) or [str(index) for index in range(self.dim)]
         low, high = float(train.min()), float(train.max())
         margin = 0.08 * (high - low) or 1.0
         self._reach = (low - margin, high + margin)
@@ -46,14 +48,6 @@ class Vectors(Kind[Tensor]):
     def of_rows(self, x: Tensor) -> Tensor:
         """Return vectors of a data set as they are."""
         return x.float()
-
-    def encode(self, items: Tensor) -> Tensor:
-        """Return codes."""
-        return self.generator.encode(items)
-
-    def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Tensor:
-        """Return decoded codes."""
-        return self.generator.decode(z)
 
     def read(self, body: bytes, name: str) -> Tensor:
         """Read the first vector of a .npy file, or the first row of numbers of a .csv, .tsv or .txt file.
@@ -143,10 +137,6 @@ class Vectors(Kind[Tensor]):
         )
         return Markup('<div class="few curves">{}</div>').format(figures)
 
-    def take(self, items: Tensor, index: int) -> Tensor:
-        """Return one vector of several."""
-        return items[index : index + 1]
-
     def nearest(self, item: Tensor, n: int) -> Neighbours:
         """Return the training vectors that are nearest by Euclidean distance."""
         return Neighbours("distance of entries", *self._train.nearest(item, n))
@@ -174,7 +164,7 @@ class Vectors(Kind[Tensor]):
     def _table(self, rows: Sequence[tuple[str, Tensor]]) -> Markup:
         if self.dim > WRITTEN:
             return note(f"{self.dim:,} entries; save them as .npy or .txt to see them all.")
-        head = join(Markup('<th scope="col">{}</th>').format(index) for index in range(self.dim))
+        head = join(Markup('<th scope="col">{}</th>').format(name) for name in self.columns)
         body = join(
             Markup('<tr><th scope="row">{}</th>{}</tr>').format(
                 name, join(Markup("<td>{}</td>").format(number(value)) for value in vector.tolist())
