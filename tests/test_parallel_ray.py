@@ -104,7 +104,7 @@ def test_sigterm_stops_the_tasks_and_they_save_their_state(cluster, tmp_path):
 
     def stop():
         begun = time.monotonic()
-        while not metrics.exists() and time.monotonic() - begun < 60:
+        while not metrics.exists() and time.monotonic() - begun < 240:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -181,7 +181,7 @@ def test_a_sweep_outlives_a_node_and_finds_what_one_machine_finds(cluster, tmp_p
         """Take the spare node away when a run is done, and another is amid its training there."""
         raylet = cluster.spare.all_processes["raylet"][0].process.pid
         begun = time.monotonic()
-        while time.monotonic() - begun < 100:
+        while time.monotonic() - begun < 300:
             time.sleep(0.02)
             done = {path.stem for path in there.glob("results/[!.]*.json")}
             if done and any(amid(path, raylet) for path in there.glob("logs/*_*.log") if path.stem not in done):
