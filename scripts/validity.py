@@ -1,0 +1,69 @@
+"""How often samples of a run of molecules are valid: greedily decoded, and as the paper counts, one of many decodes.
+
+python scripts/validity.py runs/table2-molecules-small/runs/grae-small
+
+The paper's Table 2 calls a code valid if at least one of 500 decodes, drawn symbol by symbol, parses. A density is
+given with its options: "gmm components=10", "kde bandwidth=0.1".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from expost.commands.arguments import parse_options
+from expost.metrics.molecules import parse_molecule
+from expost.run import Run
+
+DENSITIES = ("gaussian", "gmm components=10", "kde bandwidth=0.1", "kde bandwidth=0.05")
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    densities: tuple[str, ...] = DENSITIES,
+    codes: int = 20_000,
+    samples: int = 300,
+    decoded: int = 100,
+    decodes: int = 500,
+) -> None:
+    """Print a Markdown table: a row a density.
+
+    Args:
+        run: The run.
+        densities: Each with its options.
+        codes: Training codes that the densities are fitted on.
+        samples: Samples that are decoded greedily, and as many test molecules.
+        decoded: Samples that are decoded many times.
+        decodes: How many times.
+    """
+    opened = Run.open(run)
+    data, strings = opened.data(), opened.string_generator()
+    z = strings.generator.encode(data.train.x[:codes])
+    test = data.test.x[:samples]
+    back = strings.reconstruct(test)
+    equal = sum(a == b for a, b in zip(back, strings.codec.decode(test), strict=True))
+    print(f"{len(test)} test molecules: {equal / len(test):.2f} come back exactly, {share(back):.2f} are valid\n")
+    print(f"| density | valid, greedy | valid decodes | valid, one of {decodes} |\n|---|---|---|---|")
+    for words in densities:
+        name, *options = words.split()
+        density = strings.generator.fit(name, codes=z, **parse_options(options))
+        greedy = share(strings.sample(samples, name, seed=0))
+        points = density.sample(decoded, generator=torch.Generator().manual_seed(1))
+        best, each = strings.best_of(points, decodes, valid, source=torch.Generator().manual_seed(0))
+        print(f"| {words} | {greedy:.2f} | {each:.2f} | {share(best):.2f} |", flush=True)
+
+
+def valid(string: str) -> bool:
+    """Return whether RDKit takes a string."""
+    return parse_molecule(string) is not None
+
+
+def share(strings: list[str | None]) -> float:
+    """Return the share of valid molecules."""
+    return sum(each is not None and valid(each) for each in strings) / len(strings)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
