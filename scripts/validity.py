@@ -45,6 +45,10 @@ def main(
     back = strings.reconstruct(test)
     equal = sum(a == b for a, b in zip(back, strings.codec.decode(test), strict=True))
     print(f"{len(test)} test molecules: {equal / len(test):.2f} come back exactly, {share(back):.2f} are valid\n")
+    noise = z.std(0) * torch.randn(len(test), z.shape[1], generator=torch.Generator().manual_seed(2))
+    for part in (0.05, 0.1, 0.2):
+        moved = strings.decode(strings.generator.encode(test) + part * noise)
+        print(f"with noise of {part} standard deviations on their codes {share(moved):.2f} are valid\n")
     print(f"| density | valid, greedy | valid decodes | valid, one of {decodes} |\n|---|---|---|---|")
     for words in densities:
         name, *options = words.split()

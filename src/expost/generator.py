@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from expost.conditional import ConditionalDensity
 from expost.densities import Density, make_density
 from expost.errors import UsageError
 from expost.interpolation import INTERPOLATIONS
+from expost.process import freed_memory_kept
 from expost.progress import progress
 from expost.types import to_unit
 
@@ -66,7 +68,8 @@ class Generator:
         mine = distributed.shard(x) if len(x) >= distributed.world() else x
         result = torch.empty(0)
         batches, done = torch.split(mine, self.batch_size), 0
-        with torch.inference_mode(), progress(title, len(batches)) as bar:
+        kept = freed_memory_kept() if len(batches) > 1 else nullcontext()
+        with torch.inference_mode(), kept, progress(title, len(batches)) as bar:
             for batch in batches:
                 part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
                 if not done:  # one place for all results: to join them at the end would take twice the memory
