@@ -354,9 +354,11 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # before the command has begun
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # of a help text
+        _discard_output()
     finally:
         try:
-            sys.stdout.flush()  # of a help text, too
+            sys.stdout.flush()
         except BrokenPipeError:
             _discard_output()
 
