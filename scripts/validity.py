@@ -17,7 +17,9 @@ from expost.commands.arguments import parse_options
 from expost.metrics.molecules import parse_molecule
 from expost.run import Run
 
-DENSITIES = ("gaussian", "gmm components=10", "kde bandwidth=0.1", "kde bandwidth=0.05")
+DENSITIES = (
+    "gaussian", "gmm components=10", "kde", "kde bandwidth=cross-validated", "kde bandwidth=0.1", "kde bandwidth=0.05",
+)  # fmt: skip
 
 
 def main(
@@ -49,14 +51,19 @@ def main(
     for part in (0.05, 0.1, 0.2):
         moved = strings.decode(strings.generator.encode(test) + part * noise)
         print(f"with noise of {part} standard deviations on their codes {share(moved):.2f} are valid\n")
-    print(f"| density | valid, greedy | valid decodes | valid, one of {decodes} |\n|---|---|---|---|")
+    known = set(strings.codec.decode(data.train.x))
+    print(
+        f"| density | valid, greedy | of these new | valid decodes | valid, one of {decodes} |\n|---|---|---|---|---|"
+    )
     for words in densities:
         name, *options = words.split()
         density = strings.generator.fit(name, codes=z, **parse_options(options))
-        greedy = share(strings.sample(samples, name, seed=0))
+        drawn = strings.sample(samples, name, seed=0)
+        good = [string for string in drawn if string is not None and valid(string)]
+        new = sum(string not in known for string in good) / len(good) if good else float("nan")
         points = density.sample(decoded, generator=torch.Generator().manual_seed(1))
         best, each = strings.best_of(points, decodes, valid, source=torch.Generator().manual_seed(0))
-        print(f"| {words} | {greedy:.2f} | {each:.2f} | {share(best):.2f} |", flush=True)
+        print(f"| {words} | {share(drawn):.2f} | {new:.2f} | {each:.2f} | {share(best):.2f} |", flush=True)
 
 
 def valid(string: str) -> bool:

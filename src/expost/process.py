@@ -29,9 +29,8 @@ _lock = threading.Lock()
 def freed_memory_kept() -> Iterator[None]:
     """Let the C library keep what is freed while the block runs, for the next request; it is given back at the end.
 
-    A large tensor's memory otherwise goes back to the system when it is freed, and comes again page by page and zeroed:
-    in training on a CPU that can take a third of the time, in encoding large images two thirds. Does nothing where the
-    C library is not glibc.
+    A large tensor's memory otherwise goes back to the system when it is freed, and comes again page by page and zeroed,
+    which can take much of a step on a CPU. Does nothing where the C library is not glibc.
     """
     library = ctypes.CDLL(None) if os.name == "posix" else None
     if library is None or not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
