@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from expost.commands.scoring import _first_in_common
 from expost.config import to_json
 from expost.errors import DataError, UsageError
 from expost.scores import (
@@ -93,3 +94,12 @@ def test_a_row_holds_scores_of_one_protocol():
     other = replace(scores[0], value=6.0, card=replace(scores[0].card, settings={"k": 3}))
     rows = [[each.value for each in row.values()] for _, row in in_rows([*scores[:2], other])]
     assert rows == [[5.0, 9.0], [6.0]]
+
+
+def test_a_default_ranking_is_not_by_what_a_collapsed_model_wins():
+    names = ("validity-greedy", "truncated", "uniqueness", "novelty")
+    saved = {run: [fid(0.5, name=name) for name in names] for run in ("a", "b")}
+    subject = saved["a"][0].of
+    assert _first_in_common(saved, subject) == "uniqueness"
+    with pytest.raises(UsageError, match="no score of .* to rank by"):
+        _first_in_common({run: scores[:2] for run, scores in saved.items()}, subject)

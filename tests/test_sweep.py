@@ -12,7 +12,7 @@ from expost.errors import DataError, UsageError
 from expost.evaluation import score_examples
 from expost.experiments import sweep
 from expost.experiments.sweep import settings
-from expost.experiments.sweep_report import check_comparable, markdown, ranked
+from expost.experiments.sweep_report import check_comparable, choose_score, markdown, ranked
 from expost.protocol import Protocol, pick_space
 from expost.run import Run
 from expost.seeding import SAMPLES, stream_seed
@@ -269,3 +269,10 @@ def test_cards_of_validation_scores_never_name_the_test_split(tmp_path):
         for split in ("validation", "test")
     ]
     assert both[0] != both[1]
+
+
+def test_what_a_collapsed_model_wins_ranks_only_when_asked_for():
+    names = ("validity-greedy", "truncated", "uniqueness", "novelty")
+    runs = [{"validation": [{"name": name, "of": "gmm"} for name in names]}]
+    assert choose_score(runs, None, "gmm") == "uniqueness"
+    assert choose_score(runs, "validity-greedy", "gmm") == "validity-greedy"

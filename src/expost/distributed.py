@@ -319,7 +319,9 @@ def _settle(error: Exception | None) -> None:
     dist.all_reduce(first, dist.ReduceOp.MIN)
     if int(first) == world():
         return
-    words = json.dumps([type(error).__name__, str(error)]).encode() if int(first) == rank() else b""
+    kinds: dict[str, type[Exception]] = {"UsageError": UsageError, "DataError": DataError}
+    own = next((name for name, kind in kinds.items() if isinstance(error, kind)), type(error).__name__)
+    words = json.dumps([own, str(error)]).encode() if int(first) == rank() else b""
     size = torch.tensor(len(words))
     add_up(size)
     letters = torch.zeros(int(size), dtype=torch.uint8)
@@ -327,9 +329,8 @@ def _settle(error: Exception | None) -> None:
         letters.copy_(torch.frombuffer(bytearray(words), dtype=torch.uint8))
     add_up(letters)
     if error is None:
-        kind, text = json.loads(bytes(letters.tolist()))
-        known: dict[str, type[Exception]] = {"UsageError": UsageError, "DataError": DataError}
-        raise known[kind](text) if kind in known else OtherProcessError(f"process {int(first)} failed: {kind}: {text}")
+        what, text = json.loads(bytes(letters.tolist()))
+        raise kinds[what](text) if what in kinds else OtherProcessError(f"process {int(first)} failed: {what}: {text}")
 
 
 def require_same(fingerprint: str, what: str) -> None:

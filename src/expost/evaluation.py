@@ -276,5 +276,5 @@ def latent_scores(
         found += [Score(key, CODES, float(value), card) for key, value in values.items()]
     for score in found:
         if not math.isfinite(score.value):
-            say(f"{score.name} of {score.of} is {score.value} (codes lie in fewer dimensions than d), and is left out")
+            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
     return [score for score in found if math.isfinite(score.value)]

@@ -31,6 +31,9 @@ UNRANKED = frozenset(
     ("copying", "authenticity", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp")
 )
 
+#: Scores that a model wins by making one string over and over: none to rank by unless asked for.
+FLATTERING = frozenset({"validity-greedy", "validity-sampled", "validity-best-of-k", "truncated", "novelty"})
+
 
 @dataclass(frozen=True)
 class Card:

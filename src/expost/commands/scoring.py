@@ -27,7 +27,7 @@ from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.protocol import ALL_MEASURES, CODES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.run import Run
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
+from expost.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.scores import rank as rank_scores
 from expost.store import read_json, update_json
 from expost.string_evaluation import STRING_MEASURES, evaluate_strings
@@ -121,10 +121,6 @@ def score_run(
     # read again: another process may have scored meanwhile
     update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
     return scores
-
-
-#: Scores that a model wins by making one string over and over: none to rank by unless asked for.
-FLATTERING = {"validity-greedy", "validity-sampled", "validity-best-of-k", "truncated", "novelty"}
 
 
 def rank(

@@ -72,6 +72,10 @@ class UnreadableImages(DataError):
         listed = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
         super().__init__(f"{reasons[first]}{f' ({len(others)} more cannot be read: {listed})' if others else ''}")
 
+    def __reduce__(self) -> tuple[type[UnreadableImages], tuple[dict[str, str]]]:
+        """Travel between processes as the reasons, not as the message."""
+        return type(self), (self.reasons,)
+
 
 class EncodedImages(Examples):
     """Images that are decoded when they are loaded, so that nobody waits for those that `limit` leaves out."""

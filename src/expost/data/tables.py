@@ -101,10 +101,11 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
     parts = {}
     ignored: set[str] = set()
-    names: tuple[str, ...] = ()
+    named: list[tuple[str, ...]] = []
     for part, paths in grouped.items():
         try:
-            parts[part], unused, names = _read_part(paths)
+            parts[part], unused, own = _read_part(paths)
+            named.append(own)
         except MemoryError:
             raise DataError(
                 f"{paths[0]} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
@@ -119,7 +120,8 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
     if ignored:
         count = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
         remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])})")
-    return Found(parts, where, tuple(remarks), columns=names)
+    columns = named[0] if len(set(named)) == 1 else ()  # not where the parts differ
+    return Found(parts, where, tuple(remarks), columns=columns)
 
 
 def image_part(table: Any, name: str) -> Part:

@@ -10,7 +10,7 @@ import numpy as np
 
 from expost.errors import UsageError
 from expost.experiments.cells import comma_separated
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
+from expost.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
 
 #: The training's own loss on the validation split, by its best epoch.
 LOSS = "loss"
@@ -35,8 +35,9 @@ def choose_score(results: Sequence[Mapping[str, Any]], name: str | None, of: str
     rankable = [each for each in have if each in RANKING]
     if name is not None and name in (LOSS, *rankable):
         return name
-    if name is None and rankable:
-        return rankable[0]
+    unasked = [each for each in rankable if each not in FLATTERING]
+    if name is None and unasked:
+        return unasked[0]
     raise UsageError(
         f"the runs have no {name or 'score'} of {of} to rank by (they have: {', '.join(rankable) or 'none'}); choose "
         f"another --by, or other --measures: what is trained is kept"
