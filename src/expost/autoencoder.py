@@ -11,8 +11,10 @@ from torch.nn import functional
 from expost.config import ModelConfig
 from expost.data_parallel import normal_like
 from expost.errors import UsageError
+from expost.grammar.stepwise import Stepwise
 from expost.latents import LATENTS, Latent
 from expost.networks import NETWORKS
+from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
 from expost.penalties import PENALTIES, Penalty
 from expost.reconstruction import RECONSTRUCTIONS, Reconstruction
 from expost.registry import construct
@@ -95,12 +97,38 @@ class Autoencoder(nn.Module):
         return self.code(x).mean
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return D(z), float32, shape (B, *shape); of strings, the logits."""
+        """Return D(z), float32, shape (B, *shape); of strings, the logits.
+
+        Raises:
+            UsageError: if the decoder reads its own output, so that there is no D(z); use `stepwise`.
+        """
+        if self.autoregressive:
+            raise UsageError(
+                "the decoder reads the symbols that it has written, so a code alone gives no logits; decode with "
+                "run.string_generator()"
+            )
         return self.decoder(self.latent.decodable(z))
 
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the decoder reads its own output."""
+        return isinstance(self.decoder, AutoregressiveDecoder)
+
+    def stepwise(self, z: Tensor) -> Stepwise:
+        """Return an autoregressive decoder's logits for codes (B, d), for `Codec.generate` to walk through."""
+        if not isinstance(self.decoder, AutoregressiveDecoder):
+            raise UsageError("the decoder does not read its own output; use decode")
+        return self.decoder.stepwise(self.latent.decodable(z))
+
+    def _decoder(self, x: Tensor) -> nn.Module:
+        """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            return TeacherForced(self.decoder, x.argmax(-1))
+        return self.decoder
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return the noiseless reconstructions D(E(x))."""
-        return self.decoder(self.code(x).z)
+        """Return the noiseless reconstructions D(E(x)); of an autoregressive decoder, given the true symbols."""
+        return self._decoder(self._one_hot(x))(self.code(x).z)
 
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
@@ -114,13 +142,14 @@ class Autoencoder(nn.Module):
         if self.input_noise and self.training:
             noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
         code = self.code(noisy, noise=True)
-        output = self.decoder(code.z)
+        decoder = self._decoder(x)
+        output = decoder(code.z)
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = self.reconstruction(x, output.float())
             penalty = self.penalty(code)
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularizer = (
-            self.regularizer.penalty(self.decoder, code)
+            self.regularizer.penalty(decoder, code)
             if self.regularizer_weight and regularize
             else reconstruction.new_zeros(())
         )
@@ -134,8 +163,8 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     Args:
         config: The choices; see `expost.configure`.
         networks: A pair (encoder, decoder) of your own. The encoder maps (B, *shape) to (B, F) features (anything with
-            more axes is flattened); the decoder maps (B, latent_dim) codes to (B, *shape). None builds
-            `config.network`.
+            more axes is flattened); the decoder maps (B, latent_dim) codes to (B, *shape), or is an
+            `AutoregressiveDecoder`. None builds `config.network`.
 
     Raises:
         UsageError: if a name or an option is unknown, or shapes cannot work together; the message has the reason.
@@ -153,7 +182,12 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
             f"latent {config.latent.name} needs a map (B, F, h, w), the encoder gives {tuple(features.shape)}"
         )
     latent = construct(LATENTS, config.latent, in_features=features.shape[1], latent_dim=config.latent_dim)
-    output = _probe(decoder, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
+    reconstruction = construct(RECONSTRUCTIONS, config.reconstruction)
+    function = decoder
+    if isinstance(decoder, AutoregressiveDecoder):
+        decoder.compete(getattr(reconstruction, "groups", None))
+        function = TeacherForced(decoder, torch.zeros(2, *config.shape[:1], dtype=torch.int64))
+    output = _probe(function, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
     if tuple(output.shape[1:]) != tuple(config.shape):
         raise UsageError(f"the decoder gives shape {tuple(output.shape[1:])} for examples of shape {config.shape}")
     regularizer.prepare(encoder, decoder)
@@ -163,7 +197,7 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
         decoder,
         construct(PENALTIES, config.penalty),
         regularizer,
-        construct(RECONSTRUCTIONS, config.reconstruction),
+        reconstruction,
         config.beta,
         config.regularizer_weight,
         config.shape,

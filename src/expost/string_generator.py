@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from expost.autoencoder import Autoencoder
 from expost.errors import DataError
 from expost.generator import Generator
 from expost.grammar.codec import Codec
 from expost.grammar.decode import most_frequent
+from expost.grammar.stepwise import Stepwise
 from expost.progress import progress
 from expost.seeding import SAMPLES, generator
 
 #: Codes that are decoded at once: bounds the logits in memory.
 BATCH = 250
+#: As many where a decoder reads its own output: it takes as many steps for few, and gives a step's logits at a time.
+BATCH_STEPWISE = 2_000
 
 
 @dataclass
@@ -115,5 +119,11 @@ class StringGenerator:
         """Draw codes from a fitted density; see `Generator.draw`."""
         return self.generator.draw(n, density, label, generator(seed, SAMPLES), code_temperature)
 
-    def _logits(self, z: Tensor) -> list[Tensor] | map[Tensor]:
-        return map(self.generator.decode, z.split(BATCH))  # type: ignore[no-untyped-call]
+    def _logits(self, z: Tensor) -> Iterator[Tensor | Stepwise]:
+        model = self.generator.module
+        if isinstance(model, Autoencoder) and model.autoregressive:
+            for batch in z.split(BATCH_STEPWISE):  # type: ignore[no-untyped-call]
+                yield model.stepwise(batch.to(self.generator.device))
+            return
+        for batch in z.split(BATCH):  # type: ignore[no-untyped-call]
+            yield self.generator.decode(batch)

@@ -24,6 +24,7 @@ from expost.grammar.packing import (
     index_type,
 )
 from expost.grammar.parser import Parser
+from expost.grammar.stepwise import Stepwise, walk
 from expost.registry import Registry
 
 __all__ = ["CODECS", "CharacterCodec", "Codec", "Encoded", "GrammarCodec", "Rejection", "encode_cached"]
@@ -61,11 +62,13 @@ class Codec(ABC):
         """Return which symbols compete at one step, as equal numbers, int64, shape (V,)."""
 
     @abstractmethod
-    def generate(self, logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    def generate(
+        self, logits: Tensor | Stepwise, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Choose symbols by a decoder's logits, only where they may stand.
 
         Args:
-            logits: Floating point, shape (N, L', V); no NaN.
+            logits: Floating point, shape (N, L', V), or computed step by step from the symbols before; no NaN.
             temperature: 0 takes the most likely symbols; otherwise they are drawn from softmax(logits / temperature).
             generator: Source of the draws, on the device of `logits`; None is torch's global one.
 
@@ -129,7 +132,9 @@ class GrammarCodec(Codec):
         """Return the nonterminal of each production's left side; padding is a group of its own."""
         return torch.tensor([*self.grammar.left, len(self.grammar.nonterminals)])
 
-    def generate(self, logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    def generate(
+        self, logits: Tensor | Stepwise, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Walk the stack of nonterminals, letting only productions of the topmost compete; see `Codec.generate`.
 
         A derivation that does not end within L' steps stays truncated, and `decode` gives None for it.
@@ -240,26 +245,41 @@ class CharacterCodec(Codec):
         """Return zeros: at every step all symbols compete."""
         return torch.zeros(self.size, dtype=torch.int64)
 
-    def generate(self, logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Choose each symbol by itself; what follows the first padding becomes padding. See `Codec.generate`."""
-        if logits.dim() != 3 or logits.shape[2] != self.size or not logits.is_floating_point():
-            raise UsageError(
-                f"logits have shape {tuple(logits.shape)} and type {logits.dtype}; give floating-point numbers of "
-                f"shape (N, L, {self.size}) for {self.size - 1} tokens and the padding"
-            )
+    def generate(
+        self, logits: Tensor | Stepwise, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Choose symbols; what follows the first padding becomes padding. See `Codec.generate`."""
+        from expost.grammar.decode import check_logits
+
+        check_logits(logits, self.size, f"{self.size - 1} tokens")
         if not 0 <= temperature < math.inf:
             raise UsageError(f"temperature is {temperature}; give 0 for the most likely symbol, or a positive number")
+        dtype = torch.from_numpy(np.empty(0, index_type(self.size))).dtype
+        if not isinstance(logits, Stepwise):
+            symbols = self._choose(logits, temperature, generator)
+            ended = (symbols == self.size - 1).cummax(1).values if symbols.shape[1] else symbols.bool()
+            return symbols.masked_fill(ended, self.size - 1).to(dtype)
+        numbers = torch.full(logits.shape[:2], self.size - 1, dtype=dtype, device=logits.device)
+        following, groups = walk(logits), torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        ended, last = torch.zeros_like(groups, dtype=torch.bool), None
+        for step in range(logits.shape[1]):
+            last = self._choose(following(last, groups), temperature, generator).masked_fill(ended, self.size - 1)
+            numbers[:, step] = last
+            ended |= last == self.size - 1
+            if ended.all():
+                break
+        return numbers
+
+    def _choose(self, logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """Return a symbol for each vector of logits in the last axis."""
         if logits.isnan().any():
             raise DataError("the logits hold NaN; the decoder, or the code given to it, is broken")
         # within finite bounds differences stay numbers, whatever infinities the logits hold
         scores = logits.float().clamp(-3e38, 3e38)
         if temperature > 0:  # the Gumbel-max trick; without the largest score nothing overflows at low temperatures
             noise = torch.empty_like(scores).exponential_(generator=generator).clamp_(min=1e-38).log_()
-            scores = (scores - scores.amax(2, keepdim=True)) / max(temperature, 1e-30) - noise
-        symbols = scores.argmax(2)
-        ended = (symbols == self.size - 1).cummax(1).values if symbols.shape[1] else symbols.bool()
-        numbers = symbols.masked_fill(ended, self.size - 1)
-        return numbers.to(torch.from_numpy(np.empty(0, index_type(self.size))).dtype)
+            scores = (scores - scores.amax(-1, keepdim=True)) / max(temperature, 1e-30) - noise
+        return scores.argmax(-1)
 
     def options(self) -> dict[str, Any]:
         """Return the alphabet and the length."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from expost.errors import DataError, UsageError
 from expost.grammar.stacks import Stacks, prepare, shortest_derivations
+from expost.grammar.stepwise import Stepwise, rows, walk
 
 if TYPE_CHECKING:
     from expost.grammar.codec import Codec
@@ -32,7 +33,7 @@ __all__ = ["MostFrequent", "finished", "generate_indices", "most_frequent", "sho
 
 
 def generate_indices(
-    logits: Tensor,
+    logits: Tensor | Stepwise,
     left: Sequence[int],
     children: Sequence[Sequence[int]],
     start: int,
@@ -50,7 +51,8 @@ def generate_indices(
     p is then renormalised over the productions that fit.
 
     Args:
-        logits: Decoder outputs, floating point, shape (N, L, V); no NaN. Infinities are allowed.
+        logits: Decoder outputs, floating point, shape (N, L, V), or computed step by step from the symbols before; no
+            NaN. Infinities are allowed.
         left: Non-terminal of each production's left side, V - 1 numbers from 0.
         children: Non-terminals of each production's right side, in order, V - 1 lists.
         start: Non-terminal that derivations start from.
@@ -76,14 +78,10 @@ def generate_indices(
         tensor([[0, 0, 1, 2]], dtype=torch.uint8)
     """
     tables = prepare(left, children, start, pad)
-    if logits.dim() != 3 or logits.shape[2] != pad + 1 or not logits.is_floating_point():
-        raise UsageError(
-            f"logits have shape {tuple(logits.shape)} and type {logits.dtype}; give floating-point numbers of shape "
-            f"(N, L, {pad + 1}) for a grammar of {pad} productions and the padding"
-        )
+    check_logits(logits, pad + 1, f"a grammar of {pad} productions")
     if not 0 <= temperature < math.inf:
         raise UsageError(f"temperature is {temperature}; give 0 for the most likely production, or a positive number")
-    logits = logits.detach()  # a choice has no gradient
+    following = walk(logits)
     examples, steps, size = logits.shape
     if complete and (tables.shortest is None or tables.shortest > steps):
         shortest = "never ends" if tables.shortest is None else f"takes {tables.shortest}"
@@ -91,16 +89,20 @@ def generate_indices(
     device = logits.device
     # index_select, on rows or on a flat view, is several times faster than gather and indexing on the CPU
     choices, barred, extra = tables.choices.to(device), tables.barred.to(device), tables.extra.to(device)
-    rows = torch.arange(examples, device=device).unsqueeze(1) * size
+    starts = torch.arange(examples, device=device).unsqueeze(1) * size
     stacks = Stacks(tables, examples, steps, device)
     slack = torch.full((examples,), steps - tables.shortest if complete and tables.shortest else 0, device=device)
     dtype = torch.uint8 if size <= 256 else torch.int16 if size <= 32768 else torch.int32
-    indices = torch.empty(examples, steps, dtype=dtype, device=device)
+    indices = torch.full((examples, steps), pad, dtype=dtype, device=device)
+    symbols = None
     poisoned = torch.zeros(examples, dtype=torch.bool, device=device)
     for step in range(steps):
         top = stacks.top()
+        if isinstance(logits, Stepwise) and bool((top == tables.end).all()):
+            break  # where logits have to be computed, none are for the padding
         candidates = choices.index_select(0, top)  # (N, P): only these compete, which is cheaper than masking all V
-        given = logits[:, step].reshape(-1).index_select(0, (rows + candidates).view(-1)).view_as(candidates)
+        every = following(symbols, top).reshape(-1)
+        given = every.index_select(0, (starts + candidates).view(-1)).view_as(candidates)
         # within finite bounds an allowed logit of -inf still wins over the barred ones
         scores = given.float().clamp(-3e38, 3e38) + barred.index_select(0, top)
         if complete:
@@ -123,6 +125,16 @@ def generate_indices(
         first = int(poisoned.nonzero()[0])
         raise DataError(f"logits of example {first} hold NaN; the decoder, or the code given to it, is broken")
     return indices
+
+
+def check_logits(logits: Tensor | Stepwise, size: int, what: str) -> None:
+    """Raise UsageError unless logits are floating-point numbers of shape (N, L, size)."""
+    dtype = torch.float32 if isinstance(logits, Stepwise) else logits.dtype
+    if len(logits.shape) != 3 or logits.shape[2] != size or not dtype.is_floating_point:
+        raise UsageError(
+            f"logits have shape {tuple(logits.shape)} and type {dtype}; give floating-point numbers of shape "
+            f"(N, L, {size}) for {what} and the padding"
+        )
 
 
 def finished(indices: Tensor, left: Sequence[int], children: Sequence[Sequence[int]], start: int, pad: int) -> Tensor:
@@ -178,7 +190,7 @@ class MostFrequent:
 
 
 def most_frequent(
-    logits: Tensor,
+    logits: Tensor | Stepwise,
     k: int,
     codec: Codec,
     valid: Callable[[str], bool],
@@ -192,7 +204,8 @@ def most_frequent(
     string and code.
 
     Args:
-        logits: Decoder outputs, shape (N, L, V), once per code: the decoder runs once, the draws differ.
+        logits: Decoder outputs, shape (N, L, V), once per code: the decoder runs once, the draws differ. Where they
+            depend on the symbols before, the decoder runs for every draw.
         k: Draws per code, at least 1.
         codec: Turns logits into symbols and symbols into strings; an unfinished derivation, None, is not valid.
         valid: Whether a string counts, for example whether RDKit parses it.
@@ -210,12 +223,10 @@ def most_frequent(
     counts: list[Counter[str]] = [Counter() for _ in range(len(logits))]
     together = max(1, chunk // k)
     for first in range(0, len(logits), together):
-        part = logits[first : first + together]
+        last = min(first + together, len(logits))
         for drawn in range(0, k, chunk):
             repeats = min(chunk, k - drawn)
-            # of a single code this is a view: nothing is copied
-            repeated = part.unsqueeze(1).expand(-1, repeats, -1, -1).flatten(0, 1)
-            strings = codec.decode(codec.generate(repeated, temperature, generator))
+            strings = codec.decode(codec.generate(rows(logits, first, last, repeats), temperature, generator))
             for i, string in enumerate(strings):
                 if string is not None:
                     counts[first + i // repeats][string] += 1

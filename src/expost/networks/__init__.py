@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from expost.errors import UsageError
+from expost.networks.autoregressive import AutoregressiveGRU
 from expost.networks.image import ConvDecoder, ConvEncoder
 from expost.networks.sequence import (
     EXPRESSIONS,
@@ -63,9 +64,15 @@ def _positionwise(name: str, block: Block) -> NetworkPair:
     return build
 
 
+def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+    _refuse_maps("gru-autoregressive", spatial)
+    return PositionwiseEncoder(shape, width, ConvNeXtBlock), AutoregressiveGRU(shape, latent_dim, width)
+
+
 #: Images. conv4: the paper's MNIST / CIFAR-10 pair; conv5: its CelebA pair. Any shape. mlp: two hidden layers each way.
 #: Sequences. gru-expressions, gru-molecules: the paper's pairs, at width 100 and 501; convnext-1d, transformer:
 #: parallel decoders that reconstruct better at equal parameters; width 64 is about the size of gru-expressions at 100.
+#: gru-autoregressive: a decoder that reads the symbols it has written, so that they fit each other.
 NETWORKS: Registry[NetworkPair] = Registry(
     "network",
     {
@@ -76,5 +83,6 @@ NETWORKS: Registry[NetworkPair] = Registry(
         "gru-molecules": _recurrent("gru-molecules", MOLECULES),
         "convnext-1d": _positionwise("convnext-1d", ConvNeXtBlock),
         "transformer": _positionwise("transformer", TransformerBlock),
+        "gru-autoregressive": _autoregressive,
     },
 )

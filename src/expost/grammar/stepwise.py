@@ -1,0 +1,52 @@
+"""Where a codec gets logits from: a table of all of them, or a decoder that reads what was chosen before."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Gives the logits of the next symbol of N rows, (N, V), from the last symbols (N,), None at first, and the groups (N,)
+#: of the symbols that may come next, as `Codec.groups` numbers them.
+Walk = Callable[[Tensor | None, Tensor], Tensor]
+
+
+class Stepwise(ABC):
+    """Logits of N rows of L symbols out of V that depend on the symbols chosen before: l[t] = f(z, x[:t]).
+
+    Attributes:
+        shape: (N, L, V).
+        device: Of the logits.
+    """
+
+    shape: tuple[int, int, int]
+    device: torch.device
+
+    @abstractmethod
+    def walk(self) -> Walk:
+        """Return a function to be called once a step, from the first symbol on."""
+
+    @abstractmethod
+    def rows(self, first: int, last: int, repeats: int = 1) -> Stepwise:
+        """Return the rows from `first` up to `last`, each repeated."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self.shape[0]
+
+
+def rows(logits: Tensor | Stepwise, first: int, last: int, repeats: int) -> Tensor | Stepwise:
+    """Return rows of logits of either kind, each repeated; of a single row of a table it is a view."""
+    if isinstance(logits, Stepwise):
+        return logits.rows(first, last, repeats)
+    return logits[first:last].unsqueeze(1).expand(-1, repeats, -1, -1).flatten(0, 1)
+
+
+def walk(logits: Tensor | Stepwise) -> Walk:
+    """Return a function that gives the logits step by step, whichever kind they are."""
+    if isinstance(logits, Stepwise):
+        return logits.walk()
+    steps = iter(logits.detach().unbind(1))  # a choice has no gradient
+    return lambda previous, groups: next(steps)
