@@ -247,7 +247,7 @@ def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
 def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
     """Return a configuration for a 2-core machine: a quarter of the paper's width, 25 epochs, one learning rate.
 
-    Strings get networks that decode all positions at once. Images with sides of 28 to 128 get the convolutional pair of
+    Strings get smaller networks; see `string_presets`. Images with sides of 28 to 128 get the convolutional pair of
     the nearest paper data set, everything else the multilayer perceptron.
     """
     if len(shape) == 2:

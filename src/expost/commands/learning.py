@@ -94,8 +94,8 @@ def train(
         clip: Largest norm of the gradient of all weights together; larger ones are scaled down to it.
         latent_dim: Dimension of the code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: Of images conv4, conv5; of anything mlp; of strings convnext-1d, transformer, gru-expressions,
-            gru-molecules.
+        network: Of images conv4, conv5; of anything mlp; of strings convnext-1d, transformer, gru-autoregressive,
+            gru-expressions, gru-molecules.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
         seed: Seeds weights (of built-in networks), order and noise.

@@ -1,7 +1,7 @@
 """Table 2 of Ghosh et al. 2020: Bayesian optimisation in the latent spaces of grammar and character models.
 
 The paper's four rows, searched as it does in the box of the training codes, and ours: the same regularised autoencoder
-with a decoder that works on all positions at once, searched where the fitted density has mass. A run is a folder, a
+with our decoder (preset `small`), searched where the fitted density has mass. A run is a folder, a
 search is a folder; what is finished is not done again, what was interrupted goes on. Rows of one model and one preset
 share a run.
 """

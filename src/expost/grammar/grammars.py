@@ -17,13 +17,15 @@ T -> '(' S ')' | 'sin(' S ')' | 'exp(' S ')' | 'x' | '1' | '2' | '3'
 # After the OpenSMILES specification, section 2. All that the 76 productions of Kusner et al. derive is in it, and also:
 # digits 0 and 9, ring numbers of two digits (%10), the bonds : and $, the aromatic atoms b and p, hydrogen and the
 # elements common in organic molecules, their salts and complexes, atom classes, any atom (*), and parts joined by a
-# dot. Only tetrahedral chirality (@, @@). It takes three productions a plain atom, where theirs takes four.
+# dot. Only tetrahedral chirality (@, @@). It takes three productions a plain atom, where theirs takes four. Lists
+# recurse to the right, where theirs do to the left: a leftmost derivation then goes along the string, and whether
+# another atom follows is settled at the atom before it, not, for all of a chain, before the first.
 SMILES = r"""
-chain -> unit | chain unit | chain bond unit | chain '.' unit
+chain -> unit | unit chain | unit bond chain | unit '.' chain
 unit -> atom | atom rings | atom branches | atom rings branches
-rings -> ring | rings ring
+rings -> ring | ring rings
 ring -> digit | bond digit | '%' digit digit | bond '%' digit digit
-branches -> branch | branches branch
+branches -> branch | branch branches
 branch -> '(' chain ')' | '(' bond chain ')' | '(' '.' chain ')'
 bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\'
 atom -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
@@ -37,7 +39,7 @@ chirality -> | '@' | '@@'
 hydrogens -> | 'H' | 'H' digit
 charge -> | '+' | '-' | '+' digit | '-' digit | '+' digit digit | '-' digit digit | '++' | '--'
 class -> | ':' number
-number -> digit | number digit
+number -> digit | digit number
 digit -> '0' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9'
 """
 
