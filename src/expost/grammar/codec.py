@@ -263,7 +263,7 @@ class CharacterCodec(Codec):
         following, groups = walk(logits), torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         ended, last = torch.zeros_like(groups, dtype=torch.bool), None
         for step in range(logits.shape[1]):
-            last = self._choose(following(last, groups), temperature, generator).masked_fill(ended, self.size - 1)
+            last = self._choose(following(last, groups, None), temperature, generator).masked_fill(ended, self.size - 1)
             numbers[:, step] = last
             ended |= last == self.size - 1
             if ended.all():

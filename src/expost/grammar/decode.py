@@ -29,6 +29,9 @@ from expost.grammar.stepwise import Stepwise, rows, walk
 if TYPE_CHECKING:
     from expost.grammar.codec import Codec
 
+#: Rows that have ended are dropped once at most this share goes on.
+_WORTH_DROPPING = 0.8
+
 __all__ = ["MostFrequent", "finished", "generate_indices", "most_frequent", "shortest_derivations"]
 
 
@@ -94,14 +97,23 @@ def generate_indices(
     slack = torch.full((examples,), steps - tables.shortest if complete and tables.shortest else 0, device=device)
     dtype = torch.uint8 if size <= 256 else torch.int16 if size <= 32768 else torch.int32
     indices = torch.full((examples, steps), pad, dtype=dtype, device=device)
-    symbols = None
+    symbols, live = None, torch.arange(examples, device=device)
     poisoned = torch.zeros(examples, dtype=torch.bool, device=device)
     for step in range(steps):
         top = stacks.top()
-        if isinstance(logits, Stepwise) and bool((top == tables.end).all()):
-            break  # where logits have to be computed, none are for the padding
+        kept = None
+        if isinstance(logits, Stepwise):  # where logits have to be computed, few are for the padding
+            going = top != tables.end
+            count = int(going.sum())
+            if count == 0:
+                break
+            if count <= _WORTH_DROPPING * len(live):
+                kept = going.nonzero().squeeze(1)
+                stacks.keep(kept)
+                top, live, slack, starts = top[kept], live[kept], slack[kept], starts[:count]
+                symbols = None if symbols is None else symbols[kept]
         candidates = choices.index_select(0, top)  # (N, P): only these compete, which is cheaper than masking all V
-        every = following(symbols, top).reshape(-1)
+        every = following(symbols, top, kept).reshape(-1)
         given = every.index_select(0, (starts + candidates).view(-1)).view_as(candidates)
         # within finite bounds an allowed logit of -inf still wins over the barred ones
         scores = given.float().clamp(-3e38, 3e38) + barred.index_select(0, top)
@@ -115,11 +127,11 @@ def generate_indices(
             # without the largest score nothing overflows, however low the temperature
             scores = (scores - scores.amax(1, keepdim=True)) / max(temperature, 1e-30) + noise
         best, choice = scores.max(1)
-        poisoned |= best.isnan()
+        poisoned[live] |= best.isnan()
         symbols = candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
         if complete:
             slack -= extra[symbols]
-        indices[:, step] = symbols
+        indices[live, step] = symbols.to(dtype)
         stacks.replace(symbols)
     if poisoned.any():
         first = int(poisoned.nonzero()[0])

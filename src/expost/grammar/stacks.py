@@ -141,6 +141,10 @@ class Stacks:
         """Return the non-terminal on top of each stack, shape (N,)."""
         return self._ring.gather(1, self._top.remainder(self._size).unsqueeze(1)).squeeze(1)
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the stacks, by their numbers."""
+        self._ring, self._top = self._ring.index_select(0, rows), self._top.index_select(0, rows)
+
     def replace(self, symbols: Tensor) -> None:
         """Pop each stack and push the right side of each of `symbols`, shape (N,).
 

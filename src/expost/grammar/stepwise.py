@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Gives the logits of the next symbol of N rows, (N, V), from the last symbols (N,), None at first, and the groups (N,)
-#: of the symbols that may come next, as `Codec.groups` numbers them.
-Walk = Callable[[Tensor | None, Tensor], Tensor]
+#: Gives the logits of the next symbol of N rows, (N, V), from the last symbols (N,), None at first; the groups (N,) of
+#: the symbols that may come next, as `Codec.groups` numbers them; and which rows of the call before go on, their
+#: numbers, or None for all.
+Walk = Callable[[Tensor | None, Tensor, Tensor | None], Tensor]
 
 
 class Stepwise(ABC):
@@ -49,4 +50,4 @@ def walk(logits: Tensor | Stepwise) -> Walk:
     if isinstance(logits, Stepwise):
         return logits.walk()
     steps = iter(logits.detach().unbind(1))  # a choice has no gradient
-    return lambda previous, groups: next(steps)
+    return lambda previous, groups, kept: next(steps)

@@ -83,6 +83,10 @@ class AutoregressiveDecoder(nn.Module):
             groups: Those of the symbols that may come next, shape (B,).
         """
 
+    @abstractmethod
+    def select(self, state: Any, rows: Tensor) -> Any:
+        """Return the state of some of the rows, by their numbers."""
+
     def stepwise(self, z: Tensor) -> Stepwise:
         """Return the logits for codes (B, d), to be walked through by a codec; they are handed over on the CPU."""
         return _Decoding(self, z)
@@ -117,10 +121,11 @@ class _Decoding(Stepwise):
         with torch.inference_mode():
             state = self._decoder.begin(self._z)
 
-        def following(previous: Tensor | None, groups: Tensor) -> Tensor:
+        def following(previous: Tensor | None, groups: Tensor, kept: Tensor | None) -> Tensor:
             nonlocal state
             home = self._z.device
             with torch.inference_mode():
+                state = state if kept is None else self._decoder.select(state, kept.to(home))
                 before = None if previous is None else previous.to(home)
                 logits, state = self._decoder.step(state, before, groups.to(home))
             return logits.to(self.device)
@@ -189,6 +194,11 @@ class AutoregressiveGRU(AutoregressiveDecoder):
         pad = self.shape[1] - 1
         certain = functional.one_hot(before.new_tensor(pad), pad + 1) * _CERTAIN
         return torch.where((before == pad).unsqueeze(1), certain, logits), (hidden, code)
+
+    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state of some of the rows."""
+        hidden, code = state
+        return hidden.index_select(1, rows), code.index_select(0, rows)
 
     def _first(self, z: Tensor) -> Tensor:
         return self.start(z).tanh().unsqueeze(0)
