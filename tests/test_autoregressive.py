@@ -13,7 +13,6 @@ import expost
 from expost.autoencoder import build
 from expost.config import ModelConfig
 from expost.errors import DataError, UsageError
-from expost.export import export
 from expost.grammar.codec import CharacterCodec, GrammarCodec
 from expost.grammar.decode import finished, generate_indices, most_frequent
 from expost.grammar.stepwise import Stepwise
@@ -326,9 +325,3 @@ def test_a_run_of_it_does_what_other_runs_of_strings_do(run):
     assert any(best)
     scores = {score.name: score for score in expost.evaluate(run, samples=50)}
     assert scores["validity-sampled"].value > 0.5
-
-
-def test_it_is_not_exported_as_what_it_is_not(run, tmp_path):
-    with pytest.raises(UsageError, match="reads the symbols that it has written"):
-        export(run, tmp_path / "onnx")
-    assert not list(tmp_path.rglob("*.onnx"))

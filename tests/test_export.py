@@ -34,6 +34,10 @@ MODELS = {
 }
 
 
+#: Its decoder reads its own output, and comes in other files.
+AUTOREGRESSIVE = {"gru-autoregressive": ("grae", (15, 12), {"width": 8, "network": "gru-autoregressive"}, {})}
+
+
 def examples(shape, count, seed=1):
     source = torch.Generator().manual_seed(seed)
     if len(shape) == 2:
@@ -45,9 +49,11 @@ def examples(shape, count, seed=1):
 
 def make_run(folder: Path, kind: str) -> Run:
     """A run whose weights, batch statistics and singular vectors have moved away from where they started."""
-    name, shape, options, slots = MODELS[kind]
-    config, training = configure(name, shape, "small", options, {}, slots)
+    name, shape, options, slots = (MODELS | AUTOREGRESSIVE)[kind]
     codec = EXPRESSIONS if len(shape) == 2 else None
+    if codec is not None:
+        slots = slots | {"reconstruction.groups": construct(CODECS, codec).groups().tolist()}
+    config, training = configure(name, shape, "small", options, {}, slots)
     run = Run(folder, RunConfig(config, training, DataConfig("nowhere", codec=codec), "small", __version__))
     run.start()
     model = run.fresh_model().train()
@@ -165,3 +171,31 @@ def test_networks_that_onnx_cannot_express_are_refused_in_one_line(tmp_path):
         export.export(run, tmp_path / "onnx")
     assert "\n" not in str(refused.value)
     assert list((tmp_path / "onnx").iterdir()) == []
+
+
+def test_a_decoder_that_reads_its_own_output_is_exported_as_a_step(tmp_path):
+    """Strings decoded by the files alone, with a stack of the grammar, are those that the library decodes."""
+    run = make_run(tmp_path / "run", "gru-autoregressive")
+    records = export.export(run, tmp_path / "onnx")
+    assert [record.path.name for record in records] == ["encoder.onnx", "start.onnx", "step.onnx"]
+    assert all(record.difference is not None and record.difference < 1e-4 for record in records)
+    assert "previous: int64 (batch), the last symbols, 12 before the first" in records[2].input
+    assert "y: float32 (batch, 12), logits of symbols" in records[2].output
+    strings = run.string_generator("cpu")
+    z = 3 * torch.randn(20, run.config.model.latent_dim, generator=torch.Generator().manual_seed(0))
+    (state,) = session(tmp_path / "onnx" / "start.onnx").run(["state"], {"z": z.numpy()})
+    step, grammar = session(tmp_path / "onnx" / "step.onnx"), strings.codec.grammar
+    ended, stacks, rows = len(grammar.nonterminals), [[0] for _ in z], [[] for _ in z]
+    previous = np.full(20, 12)
+    for _ in range(15):
+        groups = np.array([stack.pop() if stack else ended for stack in stacks])
+        inputs = {"z": z.numpy(), "state": state, "previous": previous, "groups": groups}
+        logits, state = step.run(["y", "next_state"], inputs)
+        allowed = strings.codec.groups().numpy()[None, :] == groups[:, None]
+        previous = np.where(allowed, logits, -np.inf).argmax(1)
+        for stack, row, symbol in zip(stacks, rows, previous.tolist(), strict=True):
+            row.append(symbol)
+            if symbol < grammar.pad:
+                stack.extend(reversed(grammar.children[symbol]))
+    assert strings.codec.decode(torch.tensor(rows)) == strings.decode(z)
+    assert len(set(strings.decode(z))) > 1

@@ -5,6 +5,14 @@
 | encoder.onnx | `x`, float32 (batch, *shape): images in [0, 1], vectors, one-hot symbols (L, V) | `z` (batch, d) |
 | decoder.onnx | `z`, float32 (batch, d) | `y`, float32 (batch, *shape): as the input; of strings, logits |
 
+A decoder that reads its own output comes as two files in place of the last: what to begin with, and a step.
+
+| file | input | output |
+|---|---|---|
+| start.onnx | `z`, float32 (batch, d) | `state`, float32 (batch, S) |
+| step.onnx | `z`, `state`, `previous` and `groups`, int64 (batch) | `y`, float32 (batch, V), `next_state` |
+
+`previous` are the last symbols, V before the first, `groups` those of the symbols that may come next, `y` their logits.
 Of vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
 batch axis is free. Weights that training reparametrises (spectral norm) are written as the numbers they come to. The
 files say what they are in their metadata, under names that begin with `expost.`.
@@ -16,7 +24,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +36,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from expost import __version__
+from expost.autoencoder import Autoencoder
 from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import ModelConfig, to_json
 from expost.errors import DataError, UsageError
+from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.progress import progress, say
 from expost.run import Run
 from expost.seeding import SAMPLES, generator
@@ -48,8 +58,8 @@ class Exported:
 
     Attributes:
         path: Where it is.
-        input: Its input's name, shape and meaning.
-        output: Its output's.
+        input: Name, shape and meaning of its input; of several, separated by "; ".
+        output: The same of its output.
         difference: Largest |output - torch's| / max(1, |torch's|) over batches of 1, 3 and 64; None where onnxruntime
             is not installed, so that nothing was compared.
     """
@@ -79,22 +89,18 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
         raise UsageError(f"{folder} is a file; give a folder")
     model = opened.model("cpu")
     checked = _installed("onnxruntime")
-    with progress("exporting", 4) as bar, ExitStack() as files:
-        examples = _examples(opened.config.model, max(CHECKED))
-        with torch.inference_mode():
-            codes = model.encode(examples)
-            decoded = model.decode(codes)
+    parts = _parts(model)
+    with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
+        known = _known(opened.config.model, model, parts)
         _bake(model)  # after torch has computed what to compare with
         bar.advance()
         exported = []
-        encoder = _Part("encoder", ("x", "z"), model.encode, model)
-        decoder = _Part("decoder", ("z", "y"), model.decode, model)
-        for part, inputs, expected in ((encoder, examples, codes), (decoder, codes, decoded)):
+        for part in parts:
             path = folder / f"{part.name}.onnx"
-            temporary = files.enter_context(replacing(path))  # both files are kept, or none
-            described = _write(part, inputs, temporary, opened)
+            temporary = files.enter_context(replacing(path))  # all files are kept, or none
+            described = _write(part, known, temporary, opened)
             bar.advance()
-            difference = _difference(temporary, part, inputs, expected) if checked else None
+            difference = _difference(temporary, part, known) if checked else None
             exported.append(Exported(path, *described, difference))
         bar.advance()
     if not checked:
@@ -103,20 +109,54 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
 
 
 class _Part(nn.Module):
-    """One half of an autoencoder, as a function of one tensor."""
+    """One part of an autoencoder, as a function of tensors."""
 
-    def __init__(self, name: str, names: tuple[str, str], function: Callable[[Tensor], Tensor], model: nn.Module):
+    def __init__(
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        function: Callable[..., Any],
+        model: nn.Module,
+    ):
         super().__init__()
-        self.name, self.names = name, names
+        self.name, self.inputs, self.outputs = name, inputs, outputs
         self.function = function
         self.model = model  # so that the exporter finds the weights
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.function(*tensors)
 
 
-def _write(part: _Part, inputs: Tensor, path: Path, run: Run) -> tuple[str, str]:
+def _parts(model: Autoencoder) -> list[_Part]:
+    encoder = _Part("encoder", ("x",), ("z",), model.encode, model)
+    if not isinstance(model.decoder, AutoregressiveDecoder):
+        return [encoder, _Part("decoder", ("z",), ("y",), model.decode, model)]
+    begin, step = model.decoder.begin, model.decoder.step
+    start = _Part("start", ("z",), ("state",), begin, model)
+    return [
+        encoder,
+        start,
+        _Part("step", ("z", "state", "previous", "groups"), ("y", "next_state"), step, model),
+    ]
+
+
+def _known(config: ModelConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:
+    """Return random inputs and torch's outputs by name: what a part gives, the next ones take."""
+    known = {"x": _examples(config, max(CHECKED))}
+    if len(config.shape) == 2:
+        source = generator(0, SAMPLES, 1)
+        known["previous"] = torch.randint(config.shape[1] + 1, (max(CHECKED),), generator=source)
+        known["groups"] = torch.randint(config.shape[1], (max(CHECKED),), generator=source)
+    for part in parts:
+        with torch.inference_mode():
+            outputs = part(*(known[name] for name in part.inputs))
+        known |= zip(part.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True)
+    return known
+
+
+def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tuple[str, str]:
     """Export one part to `path`; return what goes in and what comes out, in words."""
     import onnx
 
@@ -125,34 +165,35 @@ def _write(part: _Part, inputs: Tensor, path: Path, run: Run) -> tuple[str, str]
         try:
             program = torch.onnx.export(
                 part,
-                (inputs[:2].clone(),),
+                tuple(known[name][:2].clone() for name in part.inputs),
                 dynamo=True,
-                input_names=[part.names[0]],
-                output_names=[part.names[1]],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(part.inputs),
+                output_names=list(part.outputs),
+                dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in part.inputs),),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = _last_line(error)
             raise UsageError(f"the {part.name} of {run.folder} cannot be exported to ONNX: {reason}") from error
-        output = part(inputs[:1]).shape[1:]
     assert program is not None
-    words = _meanings(run.config.model, part.name == "encoder")
-    described = tuple(
-        f"{name}: float32 ({', '.join(['batch', *map(str, shape)])}), {meaning}"
-        for name, shape, meaning in zip(part.names, (inputs.shape[1:], output), words, strict=True)
-    )
+    words = _meanings(run.config.model)
+    described = {
+        name: f"{name}: {str(known[name].dtype).removeprefix('torch.')} "
+        f"({', '.join(['batch', *map(str, known[name].shape[1:])])}), {words[name]}"
+        for name in (*part.inputs, *part.outputs)
+    }
+    summaries = tuple("; ".join(described[name] for name in names) for names in (part.inputs, part.outputs))
     model: Any = program.model_proto
     _strip(model.graph)
     for function in model.functions:
         _strip(function)
     model.producer_name, model.producer_version = "expost", __version__
-    model.doc_string = f"{part.name} of expost model {run.config.model.name}; {'; '.join(described)}"
-    onnx.helper.set_model_props(model, _metadata(run, part.name, described))
-    for value, text in zip((model.graph.input[0], model.graph.output[0]), described, strict=True):
-        value.doc_string = text
+    model.doc_string = f"{part.name} of expost model {run.config.model.name}; {'; '.join(summaries)}"
+    onnx.helper.set_model_props(model, _metadata(run, part.name, summaries))
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = described[value.name]
     onnx.save_model(model, str(path))
-    return described[0], described[1]
+    return summaries[0], summaries[1]
 
 
 def _strip(graph: Any) -> None:
@@ -168,11 +209,18 @@ def _strip(graph: Any) -> None:
         del value.metadata_props[:]
 
 
-def _meanings(config: ModelConfig, encoder: bool) -> tuple[str, str]:
+def _meanings(config: ModelConfig) -> dict[str, str]:
     kinds = {3: "images in [0, 1], channels first", 2: "one-hot symbols", 1: "vectors"}
     example = kinds[len(config.shape)]
-    decoded = "logits of symbols" if len(config.shape) == 2 else example
-    return (example, "noiseless codes") if encoder else ("codes", decoded)
+    return {
+        "x": example,
+        "z": "codes",
+        "y": "logits of symbols" if len(config.shape) == 2 else example,
+        "state": "what the decoder keeps between symbols",
+        "previous": f"the last symbols, {config.shape[-1]} before the first",
+        "groups": "groups of the symbols that may come next",
+        "next_state": "what the decoder keeps after these symbols",
+    }
 
 
 def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]:
@@ -211,7 +259,7 @@ def _bake(model: nn.Module) -> None:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-def _difference(path: Path, part: _Part, inputs: Tensor, expected: Tensor) -> float:
+def _difference(path: Path, part: _Part, known: Mapping[str, Tensor]) -> float:
     """Run the file on batches of the inputs.
 
     Raises:
@@ -225,10 +273,11 @@ def _difference(path: Path, part: _Part, inputs: Tensor, expected: Tensor) -> fl
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     largest = 0.0
     for size in CHECKED:
-        (found,) = session.run(None, {part.names[0]: inputs[:size].contiguous().numpy()})
-        wanted = expected[:size]
-        difference = (torch.from_numpy(found) - wanted).abs() / wanted.abs().clamp_min(1)
-        largest = max(largest, difference.max().item())
+        found = session.run(list(part.outputs), {name: known[name][:size].contiguous().numpy() for name in part.inputs})
+        for name, output in zip(part.outputs, found, strict=True):
+            wanted = known[name][:size]
+            difference = (torch.from_numpy(output) - wanted).abs() / wanted.abs().clamp_min(1)
+            largest = max(largest, difference.max().item())
         if not largest <= TOLERANCE:
             raise DataError(
                 f"{part.name}.onnx differs from torch by {largest:.2g} in a batch of {size}, more than {TOLERANCE:g}; "

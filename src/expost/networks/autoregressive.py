@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from expost.errors import UsageError
 from expost.grammar.stepwise import Stepwise, Walk
@@ -70,22 +68,19 @@ class AutoregressiveDecoder(nn.Module):
         """
 
     @abstractmethod
-    def begin(self, z: Tensor) -> Any:
-        """Return the state before the first symbol."""
+    def begin(self, z: Tensor) -> Tensor:
+        """Return the state before the first symbol, float32, shape (B, S)."""
 
     @abstractmethod
-    def step(self, state: Any, previous: Tensor | None, groups: Tensor) -> tuple[Tensor, Any]:
+    def step(self, z: Tensor, state: Tensor, previous: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next symbols' logits, float32, shape (B, V), and the state after them.
 
         Args:
+            z: Codes, shape (B, d).
             state: From `begin` or the step before.
-            previous: The last symbols, integer, shape (B,); None at the first step.
-            groups: Those of the symbols that may come next, shape (B,).
+            previous: The last symbols, int64, shape (B,); V before the first.
+            groups: Those of the symbols that may come next, int64, shape (B,).
         """
-
-    @abstractmethod
-    def select(self, state: Any, rows: Tensor) -> Any:
-        """Return the state of some of the rows, by their numbers."""
 
     def stepwise(self, z: Tensor) -> Stepwise:
         """Return the logits for codes (B, d), to be walked through by a codec; they are handed over on the CPU."""
@@ -118,16 +113,17 @@ class _Decoding(Stepwise):
         self.device = torch.device("cpu")  # where codecs walk their stacks
 
     def walk(self) -> Walk:
+        z, home, first = self._z, self._z.device, self.shape[2]
         with torch.inference_mode():
-            state = self._decoder.begin(self._z)
+            state = self._decoder.begin(z)
 
         def following(previous: Tensor | None, groups: Tensor, kept: Tensor | None) -> Tensor:
-            nonlocal state
-            home = self._z.device
+            nonlocal z, state
+            before = torch.full_like(groups, first) if previous is None else previous
             with torch.inference_mode():
-                state = state if kept is None else self._decoder.select(state, kept.to(home))
-                before = None if previous is None else previous.to(home)
-                logits, state = self._decoder.step(state, before, groups.to(home))
+                if kept is not None:
+                    z, state = z.index_select(0, kept.to(home)), state.index_select(0, kept.to(home))
+                logits, state = self._decoder.step(z, state, before.to(home), groups.to(home))
             return logits.to(self.device)
 
         return following
@@ -173,32 +169,26 @@ class AutoregressiveGRU(AutoregressiveDecoder):
         true = symbols[:, :longest]
         before = torch.cat([torch.full_like(true[:, :1], pad + 1), true[:, :-1]], 1)
         read = self.symbol(before) + self.group(self.groups[true]) + self.read(z).unsqueeze(1)
-        logits = self.write(self.gru(read, self._first(z))[0]).float()
-        certain = functional.one_hot(before.new_tensor(pad), pad + 1) * _CERTAIN
-        logits = torch.where((before == pad).unsqueeze(2), certain, logits)
+        logits = self._written(self.gru(read, self.begin(z).unsqueeze(0))[0], before)
+        certain = self._certain(before)
         return torch.cat([logits, certain.expand(len(z), symbols.shape[1] - longest, -1)], 1)
 
-    def begin(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the GRU's first state and what it reads of the code at each step."""
-        return self._first(z), self.read(z)
+    def begin(self, z: Tensor) -> Tensor:
+        """Return the GRU's first state."""
+        return self.start(z).tanh()
 
-    def step(
-        self, state: tuple[Tensor, Tensor], previous: Tensor | None, groups: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def step(self, z: Tensor, state: Tensor, previous: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Advance by one symbol."""
-        hidden, code = state
-        before = torch.full_like(groups, self.shape[1]) if previous is None else previous.long()
-        read = self.symbol(before) + self.group(groups) + code
-        output, hidden = self.gru(read.unsqueeze(1), hidden)
-        logits = self.write(output[:, 0]).float()
-        pad = self.shape[1] - 1
-        certain = functional.one_hot(before.new_tensor(pad), pad + 1) * _CERTAIN
-        return torch.where((before == pad).unsqueeze(1), certain, logits), (hidden, code)
+        read = self.symbol(previous) + self.group(groups) + self.read(z)
+        output, hidden = self.gru(read.unsqueeze(1), state.unsqueeze(0))
+        return self._written(output[:, 0], previous), hidden[0]
 
-    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state of some of the rows."""
-        hidden, code = state
-        return hidden.index_select(1, rows), code.index_select(0, rows)
+    def _written(self, output: Tensor, before: Tensor) -> Tensor:
+        """Return the logits, float32; after a padding, those of another."""
+        ended = (before == self.shape[1] - 1).unsqueeze(-1)
+        return torch.where(ended, self._certain(before), self.write(output).float())
 
-    def _first(self, z: Tensor) -> Tensor:
-        return self.start(z).tanh().unsqueeze(0)
+    def _certain(self, like: Tensor) -> Tensor:
+        """Return the logits of padding for certain, shape (V,)."""
+        symbols = torch.arange(self.shape[1], device=like.device)
+        return (symbols == self.shape[1] - 1).float() * _CERTAIN
