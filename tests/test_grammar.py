@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expost.data.drugs import DRUGS
 from expost.errors import DataError, UsageError
 from expost.grammar.analysis import END, first, follow
 from expost.grammar.cfg import Grammar, Production, Symbol
+from expost.grammar.codec import GrammarCodec
 from expost.grammar.grammars import EXPRESSIONS, GRAMMARS, SMILES, load_grammar
 
 
@@ -182,3 +184,34 @@ def test_grammars_are_loaded_from_files_and_names_are_explained(tmp_path: Path):
     (tmp_path / "bad.cfg").write_text("S -> 'a")
     with pytest.raises(DataError, match=r"bad\.cfg, line 1: unterminated quote"):
         load_grammar(tmp_path / "bad.cfg")
+
+
+def test_the_lists_of_smiles_recurse_to_the_right_and_derive_what_they_derived_to_the_left():
+    """The same strings either way, whole and broken; rightwards a derivation goes along the string."""
+    right = load_grammar("smiles")
+    text = GRAMMARS["smiles"]
+    for ours, left in {
+        "unit chain | unit bond chain | unit '.' chain": "chain unit | chain bond unit | chain '.' unit",
+        "ring rings": "rings ring",
+        "branch branches": "branches branch",
+        "digit number": "number digit",
+    }.items():
+        assert text.count(ours) == 1
+        text = text.replace(ours, left)
+    assert right.left_recursive == ()
+    left = Grammar.from_text(text)
+    assert set(left.left_recursive) == {"chain", "rings", "branches", "number"}
+    molecules = [drug.smiles for drug in DRUGS]
+    broken = [smiles[: len(smiles) // 2] + smiles[len(smiles) // 2 + 1 :] for smiles in molecules]
+    found = {}
+    for grammar in (right, left):
+        codec = GrammarCodec(grammar.text, length=400)
+        encoded = codec.encode(molecules + broken)
+        found[grammar] = encoded.kept.tolist()
+        assert codec.decode(encoded.indices) == [(molecules + broken)[i] for i in found[grammar]]
+    assert found[right] == found[left]
+    assert len(molecules) <= len(found[right]) < len(molecules + broken)
+    (row,) = GrammarCodec(right.text, length=9).encode(["CNO"]).indices.tolist()
+    atoms = [["unit -> atom", f"atom -> '{atom}'"] for atom in "CNO"]
+    steps = ["chain -> unit chain", *atoms[0], "chain -> unit chain", *atoms[1], "chain -> unit", *atoms[2]]
+    assert [str(right.productions[symbol]) for symbol in row] == steps

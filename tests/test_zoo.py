@@ -227,3 +227,17 @@ def test_slot_options_reach_the_slot():
 def test_the_paper_preset_names_the_shapes_it_knows():
     with pytest.raises(UsageError, match="cifar10 \\(3, 32, 32\\)"):
         configure("rae", (3, 48, 48), "paper")
+
+
+def test_small_networks_of_long_strings_read_their_own_output():
+    """Expressions keep the networks and weights of the committed table; the published settings are untouched."""
+    short, long = configure("grae", (15, 12), "small"), configure("grae", (277, 141), "small")
+    assert (short[0].network, short[0].beta, short[0].regularizer_weight) == ("convnext-1d", 1e-2, 1e-5)
+    assert (long[0].network, long[0].beta, long[0].regularizer_weight) == ("gru-autoregressive", 0.1, 1e-4)
+    assert (short[1].batch_size, short[1].precision) == (250, "float32")
+    assert (long[1].batch_size, long[1].precision) == (100, "bf16")
+    assert configure("gvae", (277, 141), "small")[0].beta == 1  # the evidence bound has no weight to choose
+    paper = configure("grae", (277, 141), "paper")
+    assert (paper[0].network, paper[0].width, paper[1].batch_size) == ("gru-molecules", 501, 500)
+    assert build(long[0]).autoregressive
+    assert not build(short[0]).autoregressive
