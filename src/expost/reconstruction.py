@@ -92,13 +92,18 @@ class MaskedCategorical(Reconstruction):
                 f"masked-categorical has groups for {len(self.groups)} symbols, the logits {output.shape[-1]}; give "
                 "the groups of the codec that encoded the examples"
             )
-        true = x.argmax(-1, keepdim=True)
-        # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
-        competing = output
+        true = x.argmax(-1)
+        count = len(x)
         if self._competes is not None:
             self._competes = self._competes.to(output.device)
-            competing = output.masked_fill(~self._competes[true.squeeze(-1)], -math.inf)
-        return (competing.logsumexp(-1) - output.gather(-1, true).squeeze(-1)).sum() / len(x)
+            # a symbol without a rival costs nothing, and of a grammar's rows more than half is padding
+            contested = (self._competes.sum(1) > 1)[true]
+            output, true = output[contested], true[contested]
+            # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
+            competing = output.masked_fill(~self._competes[true], -math.inf)
+        else:
+            competing = output
+        return (competing.logsumexp(-1) - output.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum() / count
 
 
 #: The reconstruction slot. A new one is a class above and a line here.
