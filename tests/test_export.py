@@ -184,18 +184,25 @@ def test_a_decoder_that_reads_its_own_output_is_exported_as_a_step(tmp_path):
     strings = run.string_generator("cpu")
     z = 3 * torch.randn(20, run.config.model.latent_dim, generator=torch.Generator().manual_seed(0))
     (state,) = session(tmp_path / "onnx" / "start.onnx").run(["state"], {"z": z.numpy()})
-    step, grammar = session(tmp_path / "onnx" / "step.onnx"), strings.codec.grammar
-    ended, stacks, rows = len(grammar.nonterminals), [[0] for _ in z], [[] for _ in z]
-    previous = np.full(20, 12)
+    step = session(tmp_path / "onnx" / "step.onnx")
+    told = {each.key: each.value for each in onnx.load(str(tmp_path / "onnx" / "step.onnx")).metadata_props}
+    groups, children = np.array(json.loads(told["expost.groups"])), json.loads(told["expost.children"])
+    stacks, rows, previous = [[0] for _ in z], [[] for _ in z], np.full(20, 12)
     for _ in range(15):
-        groups = np.array([stack.pop() if stack else ended for stack in stacks])
-        inputs = {"z": z.numpy(), "state": state, "previous": previous, "groups": groups}
+        coming = np.array([stack.pop() if stack else groups[-1] for stack in stacks])
+        inputs = {"z": z.numpy(), "state": state, "previous": previous, "groups": coming}
         logits, state = step.run(["y", "next_state"], inputs)
-        allowed = strings.codec.groups().numpy()[None, :] == groups[:, None]
-        previous = np.where(allowed, logits, -np.inf).argmax(1)
+        previous = np.where(groups == coming[:, None], logits, -np.inf).argmax(1)
         for stack, row, symbol in zip(stacks, rows, previous.tolist(), strict=True):
             row.append(symbol)
-            if symbol < grammar.pad:
-                stack.extend(reversed(grammar.children[symbol]))
+            stack.extend(reversed(children[symbol] if symbol < len(children) else []))
     assert strings.codec.decode(torch.tensor(rows)) == strings.decode(z)
     assert len(set(strings.decode(z))) > 1
+
+
+def test_files_of_another_kind_of_model_are_not_mixed_with_this_ones(tmp_path):
+    export.export(make_run(tmp_path / "run", "gru-autoregressive"), tmp_path / "onnx")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "onnx").iterdir()}
+    with pytest.raises(UsageError, match=r"start.onnx is of another kind of model"):
+        export.export(make_run(tmp_path / "other", "mlp, gaussian"), tmp_path / "onnx")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "onnx").iterdir()} == before

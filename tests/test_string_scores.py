@@ -6,6 +6,7 @@ from expost.metrics.strings import (
     most_frequent_valid,
     novelty,
     reconstruction_accuracy,
+    unique_valid,
     uniqueness,
     validity,
 )
@@ -54,7 +55,9 @@ def test_uniqueness_and_novelty_by_hand():
     assert uniqueness(forms) == 3 / 4
     assert novelty(forms, {"a", "z", None}) == 2 / 3
     assert novelty(forms, ["a", "b", "c"]) == 0
-    assert uniqueness([None, None]) == novelty([None], []) == 0
+    assert uniqueness([None, None]) == novelty([None], []) == unique_valid([None]) == 0
+    assert unique_valid(forms) == 3 / 5
+    assert unique_valid(["a"] + [None] * 99) == unique_valid(["a"] * 100) == 0.01
 
 
 def test_canonicalize_asks_once_for_each_distinct_string():

@@ -217,7 +217,7 @@ def test_strings_are_swept_too(tmp_path):
         ("grae",), "expressions", tmp_path, ("epochs=1", "limit=60", "width=8"), samples=5, device="cpu", workers=1
     )
     record = read(out)
-    assert record["score"]["name"] == "uniqueness"
+    assert record["score"]["name"] == "unique-valid"
     assert 0 <= record["rows"][0]["validation"]["mean"] <= 1
     assert torch.isfinite(torch.tensor(record["rows"][0]["loss"]["mean"]))
 
@@ -236,7 +236,7 @@ def test_a_score_that_no_run_has_is_refused_and_all_is_kept(tmp_path):
     with pytest.raises(UsageError, match="the runs have no fid of gmm to rank by .*what is trained is kept"):
         sweep(*grid, by="fid", samples=3, device="cpu", workers=1)
     before = times(tmp_path)
-    assert read(sweep(*grid, samples=3, device="cpu", workers=1))["score"]["name"] == "uniqueness"
+    assert read(sweep(*grid, samples=3, device="cpu", workers=1))["score"]["name"] == "unique-valid"
     assert times(tmp_path) == before
 
 
@@ -272,7 +272,7 @@ def test_cards_of_validation_scores_never_name_the_test_split(tmp_path):
 
 
 def test_what_a_collapsed_model_wins_ranks_only_when_asked_for():
-    names = ("validity-greedy", "truncated", "uniqueness", "novelty")
+    names = ("validity-greedy", "truncated", "uniqueness", "unique-valid", "novelty")
     runs = [{"validation": [{"name": name, "of": "gmm"} for name in names]}]
-    assert choose_score(runs, None, "gmm") == "uniqueness"
+    assert choose_score(runs, None, "gmm") == "unique-valid"
     assert choose_score(runs, "validity-greedy", "gmm") == "validity-greedy"

@@ -104,8 +104,8 @@ class Autoencoder(nn.Module):
         """
         if self.autoregressive:
             raise UsageError(
-                "the decoder reads the symbols that it has written, so a code alone gives no logits; decode with "
-                "run.string_generator()"
+                "the decoder reads the symbols that it has written, so a code alone gives no logits; decode by a "
+                "StringGenerator, which run.string_generator() gives"
             )
         return self.decoder(self.latent.decodable(z))
 

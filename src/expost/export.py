@@ -13,6 +13,8 @@ A decoder that reads its own output comes as two files in place of the last: wha
 | step.onnx | `z`, `state`, `previous` and `groups`, int64 (batch) | `y`, float32 (batch, V), `next_state` |
 
 `previous` are the last symbols, V before the first, `groups` those of the symbols that may come next, `y` their logits.
+Of strings the metadata have each symbol's group, and of a grammar the groups that each symbol puts on the stack in its
+place (`expost.groups`, `expost.children`), with which a stack that begins with group 0 is walked.
 Of vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
 batch axis is free. Weights that training reparametrises (spectral norm) are written as the numbers they come to. The
 files say what they are in their metadata, under names that begin with `expost.`.
@@ -40,8 +42,10 @@ from expost.autoencoder import Autoencoder
 from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import ModelConfig, to_json
 from expost.errors import DataError, UsageError
+from expost.grammar.codec import CODECS, GrammarCodec
 from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.progress import progress, say
+from expost.registry import construct
 from expost.run import Run
 from expost.seeding import SAMPLES, generator
 from expost.store import replacing
@@ -73,13 +77,15 @@ class Exported:
 def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[Exported]:
     """Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.
 
+    A decoder that reads its own output is written as start.onnx and step.onnx.
+
     Args:
         run: The run.
-        out: Folder for encoder.onnx and decoder.onnx; files of these names are replaced.
+        out: Folder for the files; those of their names are replaced.
         format: onnx.
 
     Returns:
-        The two files, with the largest difference found.
+        The files, with the largest difference found.
     """
     if format != "onnx":
         raise UsageError(f"unknown format '{format}'; choose one of: onnx")
@@ -90,6 +96,9 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
     model = opened.model("cpu")
     checked = _installed("onnxruntime")
     parts = _parts(model)
+    others = {"decoder", "start", "step"} - {part.name for part in parts}
+    for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
+        raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
     with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
         known = _known(opened.config.model, model, parts)
         _bake(model)  # after torch has computed what to compare with
@@ -238,6 +247,10 @@ def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]
     }
     if run.config.data.codec is not None:  # what turns strings into the rows of symbols, and logits back
         record["codec"] = json.dumps(to_json(run.config.data.codec))
+        codec = construct(CODECS, run.config.data.codec)
+        record["groups"] = json.dumps(codec.groups().tolist())
+        if isinstance(codec, GrammarCodec):
+            record["children"] = json.dumps(codec.grammar.children)
     return {f"expost.{key}": value for key, value in record.items()}
 
 

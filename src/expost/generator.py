@@ -59,12 +59,21 @@ class Generator:
         model.eval()
         return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
 
-    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
+    def checked(self, x: Tensor, title: str) -> Tensor:
+        """Return what is to be put through the model, as a tensor.
+
+        Raises:
+            UsageError: if it is empty, or the model is in training mode.
+        """
         x = torch.as_tensor(x)  # NumPy arrays will do
         if len(x) == 0:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
         if self.module is not None and any(part.training for part in self.module.modules()):
             raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
+        return x
+
+    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
+        x = self.checked(x, title)
         mine = distributed.shard(x) if len(x) >= distributed.world() else x
         result = torch.empty(0)
         batches, done = torch.split(mine, self.batch_size), 0

@@ -39,7 +39,7 @@ class Classes:
         """
         single = isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1)
         plain = label.item() if single else label  # type: ignore[attr-defined]
-        if isinstance(self.labels[0], int) and isinstance(plain, bool | float) and plain == int(plain):
+        if isinstance(self.labels[0], int) and isinstance(plain, bool | float) and float(plain).is_integer():
             plain = int(plain)  # as labels were read
         wanted = str(plain)
         names = [str(each) for each in self.labels]

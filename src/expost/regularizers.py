@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -117,6 +117,12 @@ def _untracked(decoder: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
 
 
+def _twice_differentiable(decoder: nn.Module) -> AbstractContextManager[None]:
+    """Let recurrent layers do without cuDNN, whose kernels cannot be differentiated twice."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in decoder.modules())
+    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+
+
 class GradientPenalty(Regularizer):
     """L_REG = ||J||_F^2, the squared Frobenius norm of the decoder's Jacobian J = dD/dz at z = E(x), batch-averaged.
 
@@ -163,7 +169,12 @@ class GradientPenalty(Regularizer):
 
     def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
         """Return the squared Frobenius norm, or its estimate, averaged over the batch."""
-        with torch.enable_grad(), _untracked(decoder), head(code.z.detach(), self.fraction) as (z, count):
+        with (
+            torch.enable_grad(),
+            _untracked(decoder),
+            _twice_differentiable(decoder),
+            head(code.z.detach(), self.fraction) as (z, count),
+        ):
             return self._squared_norm(decoder, z) / count
 
     @staticmethod

@@ -16,7 +16,8 @@ SUBJECT = ("model", "density")
 #: Scores of which more is better.
 HIGHER_IS_BETTER = frozenset(
     {"psnr", "ssim", "f8", "f1/8", "precision", "recall", "density", "coverage", "log-likelihood"}
-    | {"accuracy", "validity-greedy", "validity-sampled", "validity-best-of-k", "uniqueness", "novelty"}
+    | {"accuracy", "validity-greedy", "validity-sampled", "validity-best-of-k", "unique-valid"}
+    | {"uniqueness", "novelty"}
     | {"internal-diversity", "scaffold-diversity", "mean-qed", "mean-plogp", "regression-log-likelihood"}
 )
 #: Scores of which less is better.
@@ -31,8 +32,10 @@ UNRANKED = frozenset(
     ("copying", "authenticity", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp")
 )
 
-#: Scores that a model wins by making one string over and over: none to rank by unless asked for.
-FLATTERING = frozenset({"validity-greedy", "validity-sampled", "validity-best-of-k", "truncated", "novelty"})
+#: Scores that a model wins by making one string over and over, or next to none: none to rank by unless asked for.
+FLATTERING = frozenset(
+    {"validity-greedy", "validity-sampled", "validity-best-of-k", "truncated", "uniqueness", "novelty"}
+)
 
 
 @dataclass(frozen=True)

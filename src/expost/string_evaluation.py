@@ -3,7 +3,7 @@
 | subject | scores |
 |---|---|
 | reconstruction | accuracy: exact strings that come back |
-| a density | validity greedy, sampled and best of k; truncated; uniqueness, novelty; what the domain adds |
+| a density | validity greedy, sampled and best of k; truncated; unique-valid, uniqueness, novelty; what the domain adds |
 | interpolation | validity of mid-points between the codes of random pairs |
 | codes | effective dimensions, distance from N(0, I); how well a Gaussian process predicts the domain's property |
 """
@@ -23,7 +23,7 @@ from expost.evaluation import latent_scores
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
-from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, uniqueness
+from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from expost.progress import say
 from expost.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.registry import Part
@@ -124,6 +124,7 @@ def _of_density(
     values = {
         "validity-greedy": Measured(_share(forms), {}),
         "truncated": Measured(1 - _share(samples), {}),
+        "unique-valid": Measured(unique_valid(forms), {}),
         "uniqueness": Measured(uniqueness(forms), {}),
         "novelty": Measured(
             novelty(forms, {form for form in _forms(training, forms, domain) if form is not None}), known

@@ -32,7 +32,7 @@ class StringGenerator:
         strings.sample(10, seed=0)
 
     A decode is None where a derivation did not end within the codec's length: it is never cut to something that looks
-    like a string.
+    like a string. Several processes share decoding, unless the decoder reads its own output: then each does all of it.
 
     Attributes:
         generator: From the trained model.
@@ -122,6 +122,7 @@ class StringGenerator:
     def _logits(self, z: Tensor) -> Iterator[Tensor | Stepwise]:
         model = self.generator.module
         if isinstance(model, Autoencoder) and model.autoregressive:
+            z = self.generator.checked(z, "decoding").float()
             for batch in z.split(BATCH_STEPWISE):  # type: ignore[no-untyped-call]
                 yield model.stepwise(batch.to(self.generator.device))
             return

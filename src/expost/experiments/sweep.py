@@ -74,7 +74,7 @@ def sweep(
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
         by: The score that ranks: one of `expost evaluate`, or loss (the training's own; weights that differ make it
-            another quantity). Unless given, the Frechet distance, of strings the share of valid ones.
+            another quantity). Unless given, the Frechet distance, of strings the share of distinct valid ones.
         of: Of what: a density, or reconstruction; gmm unless given.
         densities: Which densities to fit and sample from; unless given, the model's own and gmm.
         measures: As of `expost evaluate`; unless given, frechet, of strings properties.

@@ -131,7 +131,10 @@ def generate_indices(
         symbols = candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
         if complete:
             slack -= extra[symbols]
-        indices[live, step] = symbols.to(dtype)
+        if len(live) == examples:
+            indices[:, step] = symbols
+        else:
+            indices[live, step] = symbols.to(dtype)
         stacks.replace(symbols)
     if poisoned.any():
         first = int(poisoned.nonzero()[0])

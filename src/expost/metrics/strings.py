@@ -157,6 +157,25 @@ def uniqueness(forms: Sequence[str | None]) -> float:
     return len(set(valid)) / len(valid) if valid else 0.0
 
 
+def unique_valid(forms: Sequence[str | None]) -> float:
+    """Return how many distinct valid strings there are, in proportion to all strings: validity times uniqueness.
+
+    Neither a model that makes one valid string over and over, nor one that makes a single one, comes far by it.
+
+    Args:
+        forms: Standard forms, None for invalid strings: what `canonicalize` returns.
+
+    Raises:
+        DataError: if there are no strings.
+
+    Example:
+        >>> unique_valid(["CCO", "CCO", "CC", None])
+        0.5
+    """
+    _some(forms, "strings")
+    return len({form for form in forms if form is not None}) / len(forms)
+
+
 def novelty(forms: Sequence[str | None], training: Collection[str | None]) -> float:
     """Return how many of the distinct valid strings are not in the training set; 0 if none is valid.
 

@@ -109,8 +109,7 @@ class RecurrentDecoder(nn.Module):
 
     The GRU is torch's: its reset gate acts after the recurrent product and its gates are logistic, where the Keras of
     the official code resets before and takes a piecewise-linear gate; sizes and initialisation (Glorot for inputs,
-    orthogonal for the recurrence, zero biases) are the same. On CUDA the cuDNN GRU cannot be differentiated twice,
-    which the gradient penalty needs: choose another network there.
+    orthogonal for the recurrence, zero biases) are the same.
 
     Args:
         shape: (L, V) of one example.
