@@ -17,7 +17,7 @@ from expost.conditional import ConditionalDensity, default_components
 from expost.densities import Gaussian, Reduced, load_density, make_density
 from expost.densities.files import checksum
 from expost.errors import DataError, UsageError
-from expost.labels import read_labels
+from expost.labels import Classes, read_labels
 from expost.store import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -451,3 +451,11 @@ def test_labels_can_be_asked_for_as_they_were_given():
         density.sample(1, label=0.5)
     named = ConditionalDensity(base="gaussian").fit(z, np.where(flags, "True", "False"))
     assert named.given(True) is named.given("True")
+
+
+def test_numbers_that_are_no_labels_are_told_in_one_line():
+    classes = Classes((0, 1, 2))
+    assert classes.find(2.0) == classes.find("2") == 2
+    for label in (float("nan"), float("inf"), 0.5):
+        with pytest.raises(UsageError, match=f"unknown label '{label}'; choose one of: 0, 1, 2"):
+            classes.find(label)

@@ -3,7 +3,7 @@
 | subject | scores |
 |---|---|
 | reconstruction | accuracy: exact strings that come back |
-| a density | validity greedy, sampled and best of k; truncated; unique-valid, uniqueness, novelty; what the domain adds |
+| a density | validity greedy, sampled, best of k; truncated; unique-valid, uniqueness, novelty; what the domain adds |
 | interpolation | validity of mid-points between the codes of random pairs |
 | codes | effective dimensions, distance from N(0, I); how well a Gaussian process predicts the domain's property |
 """
