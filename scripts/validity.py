@@ -3,7 +3,7 @@
 python scripts/validity.py runs/table2-molecules-small/runs/grae-small
 
 The paper's Table 2 calls a code valid if at least one of 500 decodes, drawn symbol by symbol, parses. A density is
-given with its options: "gmm components=10", "kde bandwidth=0.1".
+given with its options: "gmm components=10", "kde bandwidth=cross-validated".
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ import torch
 import tyro
 
 from expost.commands.arguments import parse_options
-from expost.metrics.molecules import parse_molecule
+from expost.metrics.molecules import canonical_smiles, parse_molecule
 from expost.run import Run
 
-DENSITIES = (
-    "gaussian", "gmm components=10", "kde", "kde bandwidth=cross-validated", "kde bandwidth=0.1", "kde bandwidth=0.05",
-)  # fmt: skip
+DENSITIES = ("standard-normal", "gaussian", "gmm components=10", "kde", "kde bandwidth=cross-validated")
 
 
 def main(
@@ -51,19 +49,32 @@ def main(
     for part in (0.05, 0.1, 0.2):
         moved = strings.decode(strings.generator.encode(test) + part * noise)
         print(f"with noise of {part} standard deviations on their codes {share(moved):.2f} are valid\n")
-    known = set(strings.codec.decode(data.train.x))
+    known = {text for text in strings.codec.decode(data.train.x) if text is not None}
     print(
-        f"| density | valid, greedy | of these new | valid decodes | valid, one of {decodes} |\n|---|---|---|---|---|"
+        f"| density | valid, greedy | different and valid | different, valid and new | valid decodes | valid, one of "
+        f"{decodes} |\n|---|---|---|---|---|---|"
     )
     for words in densities:
         name, *options = words.split()
         density = strings.generator.fit(name, codes=z, **parse_options(options))
         drawn = strings.sample(samples, name, seed=0)
-        good = [string for string in drawn if string is not None and valid(string)]
-        new = sum(string not in known for string in good) / len(good) if good else float("nan")
+        good = {string for string in drawn if string is not None and valid(string)}
+        new = {canonical_smiles(string) for string in good} - canonical(known, good)
         points = density.sample(decoded, generator=torch.Generator().manual_seed(1))
         best, each = strings.best_of(points, decodes, valid, source=torch.Generator().manual_seed(0))
-        print(f"| {words} | {share(drawn):.2f} | {new:.2f} | {each:.2f} | {share(best):.2f} |", flush=True)
+        shares = (share(drawn), len(good) / samples, len(new) / samples, each, share(best))
+        print(f"| {words} | {' | '.join(f'{each:.2f}' for each in shares)} |", flush=True)
+
+
+def canonical(known: set[str], good: set[str]) -> set[str | None]:
+    """Return the standard forms of those known molecules that have the letters of a good one."""
+    wanted = {letters(each) for each in good}
+    return {canonical_smiles(each) for each in known if letters(each) in wanted}
+
+
+def letters(string: str) -> str:
+    """Return the letters of a SMILES, which are those of its atoms."""
+    return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
 
 
 def valid(string: str) -> bool:
