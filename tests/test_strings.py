@@ -17,6 +17,7 @@ from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
 from expost.generator import Generator
 from expost.metrics.expressions import parse_expression
+from expost.metrics.molecules import parse_molecule
 from expost.protocol import Protocol, chosen_examples
 from expost.run import Run
 from expost.store import read_json
@@ -300,3 +301,24 @@ def test_samples_of_molecules_can_be_drawn(tmp_path, capsys):
     assert size == (min(4, drawn) * 280, -(-drawn // 4) * 260)
     with pytest.raises(UsageError, match=r"give one of: .txt, .smi, .png"):
         expost.sample(run, 12, tmp_path / "drawn.npy", "gaussian")
+
+
+def test_few_strings_still_make_an_epoch_of_several_steps(tmp_path):
+    run = expost.train("grae", "drugs", tmp_path / "few", width=8, epochs=1, limit=200, tensorboard=False)
+    record = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert run.config.training.batch_size == 10
+    assert record["step"] == 20
+    asked = expost.train(
+        "grae", "drugs", tmp_path / "asked", width=8, epochs=1, limit=200, batch_size=50, tensorboard=False
+    )
+    assert asked.config.training.batch_size == 50
+
+
+def test_how_many_samples_are_molecules_and_how_many_differ_is_said(tmp_path, capsys):
+    run = expost.train("grae", "drugs", tmp_path / "run", width=8, epochs=1, limit=200, tensorboard=False)
+    expost.fit(run, "gaussian")
+    capsys.readouterr()
+    path = expost.sample(run, 30, tmp_path / "drawn.smi")
+    lines = path.read_text().splitlines()
+    valid = [each for each in lines if parse_molecule(each) is not None]
+    assert f"{len(valid)} of 30 samples are molecules, {len(set(valid))} different" in capsys.readouterr().err

@@ -95,7 +95,8 @@ def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str,
     valid = [sample for sample in samples if sample is not None]
     if min(len(valid), len(reference)) <= CHEMNET_DIM and not allow_few:
         say(
-            f"fcd is left out: {len(valid)} valid samples, {len(reference)} test molecules; it needs over {CHEMNET_DIM}"
+            f"fcd is left out: {len(valid)} valid samples, {len(reference)} test molecules, and it needs over "
+            f"{CHEMNET_DIM}; give more samples, or allow few"
         )
         return {}
     if min(len(valid), len(reference)) < 2:

@@ -43,6 +43,8 @@ from expost.zoo import ZOO
 
 #: With standard deviations of columns further apart than this, a remark is made.
 UNEQUAL_SCALES = 30
+#: Of few strings preset `small` takes smaller batches, so that an epoch has so many steps, down to this size.
+STEPS_AN_EPOCH, SMALLEST_BATCH = 20, 10
 
 
 def _begun(out: str | Path) -> str:
@@ -149,6 +151,8 @@ def train(
     config, training = configure(
         model, examples.shape, preset or "small", model_options, training_options, slots, own_networks=own
     )
+    if examples.codec is not None and preset in (None, "small") and batch_size is None:
+        training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
     run = Run(Path(out), RunConfig(config, training, data_config, preset or "small", __version__, own), networks)
     run.fresh_model()  # what cannot work is refused before anything is written
     pick_device(training.device)
@@ -161,6 +165,11 @@ def train(
     _remark_on_scales(examples)
     run.train(examples)
     return run
+
+
+def _batch_for(examples: int, batch_size: int) -> int:
+    """Return a batch size by which few examples still make an epoch of several steps."""
+    return min(batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
 
 
 def _remark_on_scales(data: Data) -> None:

@@ -33,6 +33,8 @@ from expost.types import Split
 
 #: Molecules in a picture.
 MOST_DRAWN = 64
+#: Below this share of different samples of strings, that is said.
+SOME_ALIKE = 0.5
 
 
 def sample(
@@ -79,6 +81,11 @@ def sample(
         lost = write_strings(drawn, path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
+        if opened.config.data.domain == "molecules":
+            valid = _molecules(drawn)
+            say(f"{len(valid)} of {n} samples are molecules, {len(set(valid))} different")
+        elif len(set(drawn)) < SOME_ALIKE * n:
+            say(f"{len(set(drawn))} different strings among {n}; train longer, or on more strings")
         return path
     if len(opened.config.model.shape) == 1:
         path = check_output(Path(out or "samples.csv"), VECTOR_SUFFIXES)
@@ -90,9 +97,13 @@ def sample(
     return path
 
 
+def _molecules(smiles: Sequence[str | None]) -> list[str]:
+    return [each for each in smiles if each is not None and parse_molecule(each) is not None]
+
+
 def _draw(smiles: Sequence[str | None], path: Path) -> None:
     """Draw the molecules among strings, and say how many are none."""
-    valid = [each for each in smiles if each is not None and parse_molecule(each) is not None]
+    valid = _molecules(smiles)
     if not valid:
         raise DataError(f"none of the {len(smiles)} samples is a molecule; train longer, or on more strings")
     shown = valid[:MOST_DRAWN]

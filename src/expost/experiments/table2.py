@@ -97,7 +97,7 @@ SCALES: Registry[Mapping[Domain, Scale]] = Registry(
         "smoke": {"expressions": _SMOKE, "molecules": _SMOKE},
         "small": {
             "expressions": Scale(20, None, 10_000, repetitions=3),
-            "molecules": Scale(3, None, 10_000, repetitions=3),
+            "molecules": Scale(3, None, 10_000, repetitions=1),
         },
         "paper": {"expressions": _PAPER, "molecules": _PAPER},
     },

@@ -28,8 +28,9 @@ def check_image_shape(shape: Sequence[int]) -> None:
         UsageError: unless `shape` is (C, H, W) with at least one channel and sides of 28 to 128.
     """
     if len(shape) != 3 or min(shape) < 1:
+        other = "convnext-1d or gru-autoregressive" if len(shape) == 2 else "mlp"
         raise UsageError(
-            f"convolutional networks need examples of shape (C, H, W), got {tuple(shape)}; use network mlp"
+            f"convolutional networks need examples of shape (C, H, W), got {tuple(shape)}; use network {other}"
         )
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in shape[1:]):
         raise UsageError(
