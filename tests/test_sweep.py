@@ -223,7 +223,7 @@ def test_strings_are_swept_too(tmp_path):
 
 
 def test_a_run_of_strings_without_the_score_comes_last_and_ends_nothing(tmp_path):
-    grid = (("grae",), "expressions", tmp_path, ("epochs=1,20", "width=16", "limit=200"))
+    grid = (("grae",), "expressions", tmp_path, ("epochs=1,20", "width=16", "limit=200", "batch_size=200"))
     out = sweep(*grid, by="expression-score", samples=30, densities=("gmm",), device="cpu", workers=1)
     best, worst = read(out)["rows"]
     assert (best["options"]["epochs"], best["place"], best["failed"]) == (20, 1, 0)
