@@ -16,6 +16,7 @@ import tyro
 from expost.commands.arguments import parse_options
 from expost.metrics.molecules import canonical_smiles, parse_molecule
 from expost.run import Run
+from expost.string_evaluation import letters
 
 DENSITIES = ("standard-normal", "gaussian", "gmm components=10", "kde", "kde bandwidth=cross-validated")
 
@@ -70,11 +71,6 @@ def canonical(known: set[str], good: set[str]) -> set[str | None]:
     """Return the standard forms of those known molecules that have the letters of a good one."""
     wanted = {letters(each) for each in good}
     return {canonical_smiles(each) for each in known if letters(each) in wanted}
-
-
-def letters(string: str) -> str:
-    """Return the letters of a SMILES, which are those of its atoms."""
-    return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
 
 
 def valid(string: str) -> bool:

@@ -152,11 +152,12 @@ def _forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
     RDKit brings 2,000 molecules a second to standard form. What has the standard form of a sample has the same heavy
     atoms too, and the letters of a SMILES are those of its atoms: all others need not be looked at.
     """
-    letters = {_letters(each) for each in wanted if each is not None}
-    return canonicalize([each for each in training if each is not None and _letters(each) in letters], domain.canonical)
+    atoms = {letters(each) for each in wanted if each is not None}
+    return canonicalize([each for each in training if each is not None and letters(each) in atoms], domain.canonical)
 
 
-def _letters(string: str) -> str:
+def letters(string: str) -> str:
+    """Return the letters of a SMILES but H, in order: those of its atoms."""
     return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
 
 
