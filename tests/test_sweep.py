@@ -255,6 +255,19 @@ def test_scores_of_unlike_protocols_are_not_ranked(swept):
         check_comparable(results, "frechet-pixels", "gmm")
 
 
+def test_the_draw_of_held_out_examples_parts_no_runs_but_how_many_they_are_does(swept):
+    results = [json.loads(path.read_text()) for path in sorted((swept / "results").glob("*.json"))]
+    scores = [score for each in results for score in each["validation"]]
+    cards = [score["card"] for score in scores if (score["name"], score["of"]) == ("frechet-pixels", "gmm")]
+    for number, card in enumerate(cards):
+        card["settings"] |= {"held-out hash": f"of draw {number}", "held out": "7 of validation"}
+    assert len(cards) > 1
+    check_comparable(results, "frechet-pixels", "gmm")
+    cards[-1]["settings"]["held out"] = "8 of validation"
+    with pytest.raises(UsageError, match="the runs' frechet-pixels cannot be ranked: settings is"):
+        check_comparable(results, "frechet-pixels", "gmm")
+
+
 def test_cards_of_validation_scores_never_name_the_test_split(tmp_path):
     options = ("epochs=1", "width=8")
     measures = ("frechet", "memorization", "latent")
