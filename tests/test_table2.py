@@ -1,13 +1,17 @@
 """The search table as a command: every row, both aggregations, nothing done twice."""
 
+import contextlib
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from expost.errors import UsageError
-from expost.experiments import reproduce
+from expost.experiments import reproduce, table2
 from expost.experiments.published import TABLE2
 from expost.experiments.table2 import TABLE
+from expost.registry import Registry
 from expost.search import aggregate_corrected, aggregate_original
 from expost.search.result import Round, SearchResult
 
@@ -54,6 +58,38 @@ def test_a_deleted_search_is_redone_alone(table):
     reproduce("table2", scale="smoke", models=ROWS, out=table, workers=1)
     assert [path for path, time in times().items() if time != before[path]] == [gone]
     assert json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"] == old
+
+
+def test_the_table_is_there_from_the_first_repetition_and_never_shrinks(table, tmp_path, monkeypatch):
+    out, done, stop_after = tmp_path / "table", [], 3  # the first repetition, and one row of the second
+    shutil.copytree(table, out)
+    twice = {**table2.SCALES["smoke"], "expressions": replace(table2.SCALES["smoke"]["expressions"], repetitions=2)}
+    monkeypatch.setattr(table2, "SCALES", Registry("scale", {"smoke": twice}))
+    search = table2.optimize
+
+    def interrupted(run, **settings):
+        if len(done) == stop_after:
+            raise KeyboardInterrupt
+        done.append(settings["out"].name)
+        return search(run, **settings)
+
+    monkeypatch.setattr(table2, "optimize", interrupted)
+
+    def go_on():
+        done.clear()
+        with contextlib.suppress(KeyboardInterrupt):
+            reproduce("table2", scale="smoke", models=ROWS, out=out, workers=1)
+        record = json.loads((out / "table.json").read_text())
+        return {record["searches"], *(row["corrected"]["repetitions"] for row in record["rows"].values())}
+
+    assert go_on() == {1}
+    assert "1 of 2 searches a row" in (out / "table.md").read_text()
+    stop_after = 6
+    assert go_on() == {2}
+    assert done == [f"{row.replace(', ', '-')}-{seed}" for seed in (0, 1) for row in ROWS]
+    assert "2 searches a row" in (out / "table.md").read_text()
+    stop_after = 4
+    assert go_on() == {2}  # the finished ones were read again, and the table of both stands
 
 
 def test_published_rows_are_rows_of_the_table():

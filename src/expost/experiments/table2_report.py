@@ -15,13 +15,14 @@ def markdown(record: Mapping[str, Any]) -> str:
     """Return the table as Markdown: both aggregations, the paper's figures beside them."""
     domain, scale = record["domain"], record["scale"]
     expected = TABLE2[domain]
+    searches = _searches(record["searches"], scale["repetitions"])
     lines = [
         f"# Bayesian optimisation of {domain}, scale {scale['name']}: average score, {_DIRECTION[domain]} is better",
         "",
         f"    {record['command']}",
         "",
         f"{record['hardware']}; {record['seconds']:,} s of training and search, summed over processes; expost "
-        f"{record['version']}. Data: {record['data']}. {_searches(scale['repetitions'])} a row, each of "
+        f"{record['version']}. Data: {record['data']}. {searches} a row, each of "
         f"{scale['rounds']} rounds of {scale['batch']} codes, begun with "
         f"{scale['codes'] or '90 % of the training'} codes.",
         "",
@@ -60,7 +61,9 @@ def as_csv(record: Mapping[str, Any]) -> str:
     return comma_separated(lines)
 
 
-def _searches(count: int) -> str:
+def _searches(count: int, wanted: int) -> str:
+    if count < wanted:
+        return f"{count} of {wanted} searches"
     return "One search" if count == 1 else f"{count} searches"
 
 
