@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import sys
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from expost.metrics.molecules import parse_molecule
 from expost.protocol import Protocol, chosen_examples
 from expost.run import Run
 from expost.store import read_json
-from expost.string_evaluation import evaluate_strings
+from expost.string_evaluation import evaluate_strings, remark_on_alike
 from expost.string_generator import StringGenerator
 from expost.types import to_unit
 
@@ -314,7 +315,8 @@ def test_few_strings_still_make_an_epoch_of_several_steps(tmp_path):
     assert asked.config.training.batch_size == 50
 
 
-def test_how_many_samples_are_molecules_and_how_many_differ_is_said(tmp_path, capsys):
+def test_how_many_samples_are_molecules_and_how_many_differ_is_said(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("rdkit", reason="the molecules extra is not installed")
     run = expost.train("grae", "drugs", tmp_path / "run", width=8, epochs=1, limit=200, tensorboard=False)
     expost.fit(run, "gaussian")
     capsys.readouterr()
@@ -322,3 +324,16 @@ def test_how_many_samples_are_molecules_and_how_many_differ_is_said(tmp_path, ca
     lines = path.read_text().splitlines()
     valid = [each for each in lines if parse_molecule(each) is not None]
     assert f"{len(valid)} of 30 samples are molecules, {len(set(valid))} different" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "rdkit", None)  # as where it is not installed
+    again = expost.sample(run, 30, tmp_path / "again.smi")
+    assert again.read_text().splitlines() == lines
+    assert "are molecules" not in capsys.readouterr().err
+
+
+def test_where_few_strings_differ_that_is_said(capsys):
+    remark_on_alike(["a", "a", None, None], "samples")
+    assert "samples: 1 different strings among 4; train longer, or on more strings" in capsys.readouterr().err
+    remark_on_alike([None, None], "samples")  # what did not end is no string
+    assert "samples: 0 different strings among 2" in capsys.readouterr().err
+    remark_on_alike(["a", "b", None, None], "samples")
+    assert capsys.readouterr().err == ""

@@ -37,8 +37,8 @@ PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
 STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
-#: With a smaller share of different strings among samples, the model has collapsed.
-COLLAPSED = 0.1
+#: With a smaller share of different strings among samples, the model makes the same few over and over.
+ALIKE = 0.3
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
 REGRESSED = 10_000
 
@@ -116,9 +116,7 @@ def _of_density(
     z = strings.codes(card.count, name, card.seed)
     samples = strings.decode(z)
     forms = canonicalize(samples, domain.canonical)
-    different = len({form for form in forms if form is not None})
-    if different < COLLAPSED * card.count:
-        say(f"samples of {name}: {different} different strings among {card.count}; train longer, or on more strings")
+    remark_on_alike(forms, f"samples of {name}")
     training = _strings(strings, data.train.x)
     known = {"training": hash_tensors({"x": data.train.x})}
     values = {
@@ -144,6 +142,13 @@ def _of_density(
     drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
     yield Score("validity-sampled", name, share, drawn)
     yield Score("validity-best-of-k", name, _share(best), drawn)
+
+
+def remark_on_alike(strings: Strings, what: str) -> None:
+    """Say where few strings are different; None is no string."""
+    different = len(set(strings) - {None})
+    if different < ALIKE * len(strings):
+        say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
 
 
 def _forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:

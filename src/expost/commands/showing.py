@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,12 +30,11 @@ from expost.outputs import (
 )
 from expost.progress import say
 from expost.search.drawing import structures
+from expost.string_evaluation import remark_on_alike
 from expost.types import Split
 
 #: Molecules in a picture.
 MOST_DRAWN = 64
-#: Below this share of different samples of strings, that is said.
-SOME_ALIKE = 0.5
 
 
 def sample(
@@ -81,11 +81,10 @@ def sample(
         lost = write_strings(drawn, path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
-        if opened.config.data.domain == "molecules":
-            valid = _molecules(drawn)
-            say(f"{len(valid)} of {n} samples are molecules, {len(set(valid))} different")
-        elif len(set(drawn)) < SOME_ALIKE * n:
-            say(f"{len(set(drawn))} different strings among {n}; train longer, or on more strings")
+        remark_on_alike(drawn, "samples")
+        # the molecules extra is not needed to write strings
+        if opened.config.data.domain == "molecules" and importlib.util.find_spec("rdkit") is not None:
+            _molecules(drawn)
         return path
     if len(opened.config.model.shape) == 1:
         path = check_output(Path(out or "samples.csv"), VECTOR_SUFFIXES)
@@ -98,11 +97,14 @@ def sample(
 
 
 def _molecules(smiles: Sequence[str | None]) -> list[str]:
-    return [each for each in smiles if each is not None and parse_molecule(each) is not None]
+    """Return the molecules among strings, and say how many there are, and how many are different."""
+    valid = [each for each in smiles if each is not None and parse_molecule(each) is not None]
+    say(f"{len(valid)} of {len(smiles)} samples are molecules, {len(set(valid))} different")
+    return valid
 
 
 def _draw(smiles: Sequence[str | None], path: Path) -> None:
-    """Draw the molecules among strings, and say how many are none."""
+    """Draw the molecules among strings."""
     valid = _molecules(smiles)
     if not valid:
         raise DataError(f"none of the {len(smiles)} samples is a molecule; train longer, or on more strings")
@@ -110,7 +112,8 @@ def _draw(smiles: Sequence[str | None], path: Path) -> None:
     picture = structures(shown, [""] * len(shown), columns=8 if len(shown) > 16 else 4)
     assert picture is not None  # all of them are molecules
     pictures.save_picture(picture, path)
-    say(f"{len(valid)} of {len(smiles)} samples are molecules, {len(set(valid))} different; {len(shown)} are drawn")
+    if len(shown) < len(valid):
+        say(f"the first {len(shown)} are drawn")
 
 
 def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
