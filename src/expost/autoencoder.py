@@ -123,12 +123,12 @@ class Autoencoder(nn.Module):
     def _decoder(self, x: Tensor) -> nn.Module:
         """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
         if isinstance(self.decoder, AutoregressiveDecoder):
-            return TeacherForced(self.decoder, x.argmax(-1))
+            return TeacherForced(self.decoder, x if x.dim() == 2 else x.argmax(-1))
         return self.decoder
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the noiseless reconstructions D(E(x)); of an autoregressive decoder, given the true symbols."""
-        return self._decoder(self._one_hot(x))(self.code(x).z)
+        return self._decoder(x)(self.code(x).z)
 
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
@@ -137,12 +137,12 @@ class Autoencoder(nn.Module):
             x: Examples, as `code` takes them.
             regularize: Whether to compute L_REG, which says nothing about held-out examples; zero otherwise.
         """
+        decoder = self._decoder(x)
         x = self._one_hot(x)
         noisy = x
         if self.input_noise and self.training:
             noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
         code = self.code(noisy, noise=True)
-        decoder = self._decoder(x)
         output = decoder(code.z)
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = self.reconstruction(x, output.float())

@@ -142,13 +142,9 @@ def _parts(model: Autoencoder) -> list[_Part]:
     encoder = _Part("encoder", ("x",), ("z",), model.encode, model)
     if not isinstance(model.decoder, AutoregressiveDecoder):
         return [encoder, _Part("decoder", ("z",), ("y",), model.decode, model)]
-    begin, step = model.decoder.begin, model.decoder.step
-    start = _Part("start", ("z",), ("state",), begin, model)
-    return [
-        encoder,
-        start,
-        _Part("step", ("z", "state", "previous", "groups"), ("y", "next_state"), step, model),
-    ]
+    start = _Part("start", ("z",), ("state",), model.decoder.begin, model)
+    inputs = ("z", "state", "previous", "groups")
+    return [encoder, start, _Part("step", inputs, ("y", "next_state"), model.decoder.step, model)]
 
 
 def _known(config: ModelConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:

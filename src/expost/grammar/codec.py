@@ -24,7 +24,7 @@ from expost.grammar.packing import (
     index_type,
 )
 from expost.grammar.parser import Parser
-from expost.grammar.stepwise import Stepwise, walk
+from expost.grammar.stepwise import Stepwise, check_logits, walk
 from expost.registry import Registry
 
 __all__ = ["CODECS", "CharacterCodec", "Codec", "Encoded", "GrammarCodec", "Rejection", "encode_cached"]
@@ -249,8 +249,6 @@ class CharacterCodec(Codec):
         self, logits: Tensor | Stepwise, temperature: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Choose symbols; what follows the first padding becomes padding. See `Codec.generate`."""
-        from expost.grammar.decode import check_logits
-
         check_logits(logits, self.size, f"{self.size - 1} tokens")
         if not 0 <= temperature < math.inf:
             raise UsageError(f"temperature is {temperature}; give 0 for the most likely symbol, or a positive number")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from expost.errors import DataError, UsageError
 from expost.grammar.stacks import Stacks, prepare, shortest_derivations
-from expost.grammar.stepwise import Stepwise, rows, walk
+from expost.grammar.stepwise import Stepwise, check_logits, rows, walk
 
 if TYPE_CHECKING:
     from expost.grammar.codec import Codec
@@ -140,16 +140,6 @@ def generate_indices(
         first = int(poisoned.nonzero()[0])
         raise DataError(f"logits of example {first} hold NaN; the decoder, or the code given to it, is broken")
     return indices
-
-
-def check_logits(logits: Tensor | Stepwise, size: int, what: str) -> None:
-    """Raise UsageError unless logits are floating-point numbers of shape (N, L, size)."""
-    dtype = torch.float32 if isinstance(logits, Stepwise) else logits.dtype
-    if len(logits.shape) != 3 or logits.shape[2] != size or not dtype.is_floating_point:
-        raise UsageError(
-            f"logits have shape {tuple(logits.shape)} and type {dtype}; give floating-point numbers of shape "
-            f"(N, L, {size}) for {what} and the padding"
-        )
 
 
 def finished(indices: Tensor, left: Sequence[int], children: Sequence[Sequence[int]], start: int, pad: int) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from expost.errors import UsageError
+
 #: Gives the logits of the next symbol of N rows, (N, V), from the last symbols (N,), None at first; the groups (N,) of
 #: the symbols that may come next, as `Codec.groups` numbers them; and which rows of the call before go on, their
 #: numbers, or None for all.
@@ -36,6 +38,16 @@ class Stepwise(ABC):
     def __len__(self) -> int:
         """Return N."""
         return self.shape[0]
+
+
+def check_logits(logits: Tensor | Stepwise, size: int, what: str) -> None:
+    """Raise UsageError unless logits are floating-point numbers of shape (N, L, size)."""
+    dtype = torch.float32 if isinstance(logits, Stepwise) else logits.dtype
+    if len(logits.shape) != 3 or logits.shape[2] != size or not dtype.is_floating_point:
+        raise UsageError(
+            f"logits have shape {tuple(logits.shape)} and type {dtype}; give floating-point numbers of shape "
+            f"(N, L, {size}) for {what} and the padding"
+        )
 
 
 def rows(logits: Tensor | Stepwise, first: int, last: int, repeats: int) -> Tensor | Stepwise:
