@@ -4,7 +4,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +34,7 @@ from expost.search import (
 from expost.search.acquisition import BatchImprovement, Box, DensityRegion, log_improvement
 from expost.search.drawing import text
 from expost.search.result import Round
-from expost.search.surrogate import INDUCING, fit_surrogate
+from expost.search.surrogate import fit_surrogate
 
 D = 6
 SMALL = SearchConfig(rounds=2, batch=5, decodes=1, inducing=40, steps=10, minibatch=100, candidates=64, refinements=3)
@@ -166,27 +165,6 @@ def test_equal_codes_and_unused_dimensions_do_not_break_the_fit() -> None:
     mean, _ = fitted.predict(codes[:10])
     assert len(fitted.mean) == 10
     torch.testing.assert_close(mean, codes[:10, 0].double(), rtol=0, atol=0.2)
-
-
-def test_a_later_fit_begins_with_the_kernel_before_and_puts_inducing_points_where_codes_were_added(
-    problem: Problem,
-) -> None:
-    first = fit_surrogate(problem.codes, problem.scores, 40, 15, 100, 0.02, seeded())
-    far = problem.codes.mean(0) + 30 * torch.nn.functional.normalize(torch.randn(5, D, generator=seeded(2)), dim=1)
-    codes = torch.cat([problem.codes, far])
-    scores = torch.cat([problem.scores, problem.scores.min().expand(5) - 3])
-    again = fit_surrogate(codes, scores, 40, 0, 100, 0.02, seeded(), begin=first.state(), added=5)
-    for value in ("model.covar_module.lengthscale", "model.mean_module.constant", "likelihood.noise"):
-        then, now = (attrgetter(value)(fitted.model) for fitted in (first, again))
-        torch.testing.assert_close(now, then)
-    points = again.state()[INDUCING]
-    assert len(points) == 40
-    assert float(torch.cdist(far.double(), points).amin(1).max()) < 1e-6  # all that were added, as they are far away
-    kept = torch.cdist(points, first.state()[INDUCING]).amin(1) < 1e-6
-    assert int(kept.sum()) == 35
-    assert float((again.predict(far)[0] - scores[-5:]).abs().max()) < float(problem.scores.std())
-    stale = fit_surrogate(codes, scores, 40, 0, 100, 0.02, seeded(), begin=first.state(), added=0)
-    assert float((stale.predict(far)[0] - scores[-5:]).abs().min()) > float(problem.scores.std())
 
 
 # --- the acquisition -------------------------------------------------------------------------------------------------

@@ -24,14 +24,11 @@ from expost.search.acquisition import BatchImprovement, Box, DensityRegion, Regi
 from expost.search.objective import Objective
 from expost.search.records import Session
 from expost.search.result import Outcome, Round, SearchResult
-from expost.search.surrogate import INDUCING, fit_surrogate
+from expost.search.surrogate import fit_surrogate
 from expost.seeding import generator
 
 #: Streams of the seed, beside those of `expost.seeding`.
 FIT, REGION, CHOICE, DECODING = range(100, 104)
-
-#: Share of Adam's learning rate with which a surrogate is fitted again.
-_REFIT_LR = 0.2
 
 #: Gets codes (M, d), float32 on the CPU, the number k of decodes of each, and a generator; returns one string per code,
 #: the most frequent valid one of its k decodes, or None where none is valid.
@@ -54,10 +51,9 @@ class SearchConfig:
             "mean" at the observed codes, the steadier one where a code does not determine the score alone. None takes
             "observed" in the box and "mean" in the density's region.
         inducing: Inducing points of the surrogate, at least 1.
-        steps: Adam's steps for the surrogate's kernel, noise and inducing points in the first round, at least 0.
-        refit_steps: The same of a later round, which begins with the surrogate of the round before; at least 0.
+        steps: Adam's steps for the surrogate's kernel, noise and inducing points, at least 0.
         minibatch: Codes per step, at least 1.
-        lr: Adam's learning rate, positive; a fifth of it in later rounds.
+        lr: Adam's learning rate, positive.
         fantasies: Draws of the batch's unknown scores, at least 1.
         candidates: Random candidates per point, at least 2.
         restarts: How many of these are refined, at least 1.
@@ -74,7 +70,6 @@ class SearchConfig:
     incumbent: Literal["observed", "mean"] | None = None
     inducing: int = 500
     steps: int = 300
-    refit_steps: int = 30
     minibatch: int = 1000
     lr: float = 0.03
     fantasies: int = 16
@@ -88,7 +83,6 @@ class SearchConfig:
             check_int(name, getattr(self, name), minimum=1)
         check_int("candidates", self.candidates, minimum=2)
         check_int("steps", self.steps, minimum=0)
-        check_int("refit_steps", self.refit_steps, minimum=0)
         check_int("refinements", self.refinements, minimum=0)
         check_float("lr", self.lr, minimum=0, above=True)
         check_float("quantile", self.quantile, minimum=0, below=1)
@@ -145,8 +139,7 @@ def optimize(
     result = SearchResult(objective.label, config.region, minimize, worst, best, session.read())
     while len(result.rounds) < config.rounds:
         number = len(result.rounds)
-        steps = config.refit_steps if _known(result, config) else config.steps
-        with progress(f"round {number + 1} of {config.rounds}", steps + config.batch) as bar:
+        with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
             result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
         session.write(result)
         _tell(result, config.rounds)
@@ -177,10 +170,8 @@ def _round(
     values = torch.cat([scores.double(), torch.tensor(result.scores, dtype=torch.float64)])
     targets = -values if result.minimize else values
     source = generator(config.seed, FIT, number)
-    known = _known(result, config)
-    steps, lr = (config.refit_steps, _REFIT_LR * config.lr) if known else (config.steps, config.lr)
     surrogate = fit_surrogate(
-        seen, targets, config.inducing, steps, config.minibatch, lr, source, bar.advance, known, config.batch
+        seen, targets, config.inducing, config.steps, config.minibatch, config.lr, source, bar.advance
     )
     lap("fit")
 
@@ -218,13 +209,7 @@ def _round(
         outcomes[index] = "skipped" if value is None else "valid"
         told[index] = result.worst if value is None else value
     lap("score")
-    return Round(points.double(), strings, told, outcomes, scored.message, seconds, surrogate.state())
-
-
-def _known(result: SearchResult, config: SearchConfig) -> dict[str, Tensor] | None:
-    """Return what the surrogate begins with: that of the round before, if it had all the inducing points it should."""
-    state = result.rounds[-1].surrogate if result.rounds else {}
-    return state if state and len(state[INDUCING]) == config.inducing else None
+    return Round(points.double(), strings, told, outcomes, scored.message, seconds)
 
 
 def _tell(result: SearchResult, rounds: int) -> None:

@@ -25,9 +25,7 @@ JSON, TENSORS = "search.json", "search.safetensors"
 
 
 class Session:
-    """The folder of a search: `search.json`, all that is not a tensor, and `search.safetensors`.
-
-    The tensors are codes and scores of all rounds, and of each round, from 0, what the next surrogate begins with.
+    """The folder of a search: `search.json`, all that is not a tensor, and `search.safetensors`, codes and scores.
 
     Args:
         folder: Where; made when the first round is written.
@@ -93,11 +91,6 @@ class Session:
             {
                 "codes": torch.cat([batch.codes for batch in rounds]),
                 "scores": torch.tensor(result.scores, dtype=torch.float64),
-                **{
-                    f"{number}.{name}": tensor
-                    for number, batch in enumerate(rounds)
-                    for name, tensor in batch.surrogate.items()
-                },
             },
         )
         record = {
@@ -166,14 +159,9 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
         batch = record["asked"]["batch"]
         codes, scores = (torch.split(values[name][: batch * len(rounds)], batch) for name in ("codes", "scores"))
         # the tensors are written first: they may be a round ahead, never behind
-        states: list[dict[str, Tensor]] = [{} for _ in rounds]
-        for name, tensor in values.items():
-            number, _, part = name.partition(".")
-            if part and int(number) < len(rounds):
-                states[int(number)][part] = tensor
         found = [
-            Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"], state)
-            for z, s, r, state in zip(codes, scores, rounds, states, strict=True)
+            Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
+            for z, s, r in zip(codes, scores, rounds, strict=True)
         ]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{tensors} does not belong to {path.name}; restore both") from None

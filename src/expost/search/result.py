@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,6 @@ class Round:
         outcomes: Which of the two it was, and why.
         message: The first thing that went wrong in the objective, one line, or None.
         seconds: Wall-clock seconds to fit, choose, decode and score.
-        surrogate: What the next round's surrogate begins with; nothing to begin afresh.
     """
 
     codes: Tensor
@@ -36,7 +35,6 @@ class Round:
     outcomes: list[Outcome]
     message: str | None
     seconds: dict[str, float]
-    surrogate: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def valid(self) -> float:

@@ -5,16 +5,12 @@ The model is BoTorch's `SingleTaskVariationalGP`: M inducing points Z, q(u) Gaus
 Gaussian likelihood has its optimum in closed form (Titsias 2009, eq. 10), takes it before and after, one pass over the
 data each, and keeps up in between by natural gradients (Salimbeni, Eleftheriadis & Hensman 2018). Were it left to Adam
 as well, it would lag behind a moving kernel, and the noise would grow to make up for that.
-
-A later round's surrogate begins with the kernel of the round before. Of its inducing points and the codes found since
-those are taken that leave the least variance (Burt, Rasmussen & van der Wilk 2020, greedy), so that what was found has
-inducing points of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
@@ -29,7 +25,6 @@ from expost.seeding import isolated
 
 _NATURAL_LR = 0.1  # of the natural gradient; 1 would be the minibatch's optimum
 _CHUNK = 8192  # codes at a time in passes over all of them: 33 MB of float64 at 500 inducing points
-INDUCING = "inducing_points"
 _UNIFORM = 12**0.5  # the unit cube's sides have standard deviation 1/sqrt(12): BoTorch's priors expect that scale
 
 
@@ -60,11 +55,6 @@ class Surrogate:
     shrinkage: Tensor
     center: float
     spread: float
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what a later fit may begin with: inducing points as codes (M, d), and the kernel's parameters."""
-        inducing = self.to_codes(self.model.model.variational_strategy.inducing_points)
-        return {INDUCING: inducing, **{name: parameter.clone() for name, parameter in _kernel_parameters(self.model)}}
 
     def to_unit(self, codes: Tensor) -> Tensor:
         """Bring codes (N, d) to the scale of the model, float64."""
@@ -110,8 +100,6 @@ def fit_surrogate(
     lr: float,
     generator: torch.Generator,
     tick: Callable[[], None] = lambda: None,
-    begin: Mapping[str, Tensor] | None = None,
-    added: int = 0,
 ) -> Surrogate:
     """Fit the sparse variational Gaussian process. Float64; PyTorch's global random state is left alone.
 
@@ -119,14 +107,12 @@ def fit_surrogate(
         codes: Shape (N, d), finite.
         targets: Shape (N,), finite, not all equal; larger is better.
         inducing: Number M of inducing points; at most as many as there are different codes are used. They start as
-            k-means centers of a random subset, unless `begin` is given.
+            k-means centers of a random subset.
         steps: Steps of Adam on the evidence lower bound; 0 leaves kernel and inducing points as they start.
         minibatch: Codes per step.
-        lr: Adam's learning rate at first; it falls to 0 along half a cosine.
+        lr: Adam's learning rate.
         generator: Source of randomness, on the CPU.
         tick: Called after every step, for a progress bar.
-        begin: `Surrogate.state` of a fit to the codes but the last `added`; none to begin afresh.
-        added: How many codes at the end are new since then.
 
     Returns:
         The fitted process, on the device of `codes`.
@@ -143,11 +129,8 @@ def fit_surrogate(
     y = (targets - center) / spread
 
     with isolated():  # BoTorch's constructors may draw; nothing of it is kept, and nobody else's draws may change
-        if begin is None:
-            model = _model(parts, _inducing_points(x, inducing, generator))
-        else:
-            pool = torch.cat([(begin[INDUCING].to(x) - shift) / scale, x[len(x) - added :]])
-            model = _begun(parts, begin, pool, inducing)
+        start = _inducing_points(x, inducing, generator)
+        model = _model(parts, start)
         bound = parts.VariationalELBO(model.likelihood, model.model, num_data=len(x))
         model.model.variational_strategy.variational_params_initialized.fill_(1)
         _set_optimal(model, x, y)
@@ -155,7 +138,6 @@ def fit_surrogate(
         natural = parts.NGD(model.model.variational_parameters(), num_data=len(x), lr=_NATURAL_LR)
         others = [*model.model.hyperparameters(), *model.likelihood.parameters()]
         adam = torch.optim.Adam(others, lr=lr)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(steps, 1))
         for _ in range(steps):
             index = torch.randint(len(x), (min(minibatch, len(x)),), generator=generator).to(x.device)
             loss = -bound(model.model(x[index]), y[index])
@@ -164,7 +146,6 @@ def fit_surrogate(
             loss.backward()
             natural.step()
             adam.step()
-            decay.step()
             tick()
         model.eval().requires_grad_(False)
         factor, mean, covariance = _set_optimal(model, x, y)
@@ -176,7 +157,6 @@ def _libraries() -> SimpleNamespace:
     """Import what is imported only here: it takes a second, and a search alone needs it."""
     try:
         botorch_models, gpytorch = import_module("botorch.models"), import_module("gpytorch")
-        allocators = import_module("botorch.models.utils.inducing_point_allocators")
     except ImportError:
         raise UsageError("search needs BoTorch; install it with: pip install 'expost[molecules]'") from None
     return SimpleNamespace(
@@ -188,7 +168,6 @@ def _libraries() -> SimpleNamespace:
         GaussianLikelihood=gpytorch.likelihoods.GaussianLikelihood,
         GreaterThan=gpytorch.constraints.GreaterThan,
         LogNormalPrior=gpytorch.priors.LogNormalPrior,
-        GreedyVarianceReduction=allocators.GreedyVarianceReduction,
     )
 
 
@@ -215,24 +194,6 @@ def _model(parts: SimpleNamespace, inducing: Tensor) -> Any:
         variational_distribution=q,
         inducing_points=inducing,
     ).to(inducing)
-
-
-def _kernel_parameters(model: Any) -> list[tuple[str, Tensor]]:
-    """Return the parameters of kernel, mean and noise, before their constraints, by name."""
-    return [(name, each.data) for name, each in model.named_parameters() if "variational" not in name]
-
-
-def _begun(parts: SimpleNamespace, begin: Mapping[str, Tensor], pool: Tensor, inducing: int) -> Any:
-    """Build the model with the kernel of another and the best inducing points of a pool (P, d)."""
-    model = _model(parts, pool)
-    for name, parameter in _kernel_parameters(model):
-        parameter.copy_(begin[name])
-    kernel = model.model.covar_module.requires_grad_(False)
-    chosen = parts.GreedyVarianceReduction().allocate_inducing_points(pool, kernel, inducing, torch.Size([]))
-    model = _model(parts, chosen)
-    for name, parameter in _kernel_parameters(model):
-        parameter.copy_(begin[name])
-    return model
 
 
 def _inducing_points(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
