@@ -298,6 +298,9 @@ def test_names_of_columns_travel(curve):
     assert estimator.feature_names_in_.tolist() == ["a", "b", "c"]
     codes = estimator.set_output(transform="pandas").transform(table)
     assert codes.columns.tolist() == ["regularizedautoencoder0", "regularizedautoencoder1"]
+    table.loc[3, "b"] = np.nan
+    with pytest.raises(ValueError, match="the first in row 3, column 'b'"):
+        estimator.transform(table)
 
 
 def test_single_precision_stays_single_precision(curve):

@@ -29,7 +29,7 @@ from expost.report.codes import Codes, code_map, contours
 from expost.report.command import render
 from expost.report.pictures import stack, tiles
 from expost.report.plane import Plane, Surface, shadow, surface
-from expost.report.scoring import direction, protocol_cards, ranking
+from expost.report.scoring import direction, protocol_cards, ranking, score_blocks
 from expost.report.strings import edit_distances
 from expost.report.structures import draw_expression, draw_molecule
 from expost.report.subject import Subject
@@ -649,6 +649,13 @@ def scored(name, of, value, card=CARD):
 def table(section, index=0):
     blocks = [block for block in section.blocks if block.kind == "table"]
     return [[cell.text for cell in row] for row in blocks[index].rows], blocks[index]
+
+
+def test_a_kernel_distance_below_0_is_explained_where_there_is_one(tmp_path):
+    note = score_blocks([scored("kid", "gmm", -0.1), scored("mse", "gmm", 1.0)], tmp_path)[0].note
+    assert "may fall below that" in note
+    for name, value in (("kernel-distance", 0.001), ("copying", -2.0)):
+        assert "below" not in score_blocks([scored(name, "gmm", value)], tmp_path)[0].note
 
 
 def test_runs_are_ranked_best_first_with_shared_places():

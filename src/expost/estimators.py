@@ -268,10 +268,12 @@ class RegularizedAutoencoder(
         bad = ~np.isfinite(rows)
         if bad.any():
             row, column = map(int, np.argwhere(bad)[0])
+            names = getattr(self, "feature_names_in_", None)
+            which = column if names is None else f"'{names[column]}'"
             value = "infinity (inf)" if np.isinf(rows[bad]).any() else "NaN"
             raise DataError(
                 f"X has {int(bad.sum())} values that are missing or not finite ({value}), the first in row {row}, "
-                f"column {column}; fill or drop them, e.g. make_pipeline(SimpleImputer(), RegularizedAutoencoder())"
+                f"column {which}; fill or drop them, e.g. make_pipeline(SimpleImputer(), RegularizedAutoencoder())"
             )
         return rows
 

@@ -16,6 +16,8 @@ from expost.store import read_json
 
 #: What a run's own density is called where runs are compared: the paper's column N, whichever density it is.
 OWN = "own density"
+#: Scores by an unbiased estimate of a quantity that is at least 0.
+KERNEL_DISTANCES = frozenset({"kid", "kid-768", "kernel-distance"})
 
 
 def read_scores(folder: Path) -> list[Score]:
@@ -78,9 +80,10 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
             (name_cell(name), *(shown(row[subject]) if subject in row else Cell("") for subject in subjects))
             for name, row in in_rows(table)
         ]
-        blocks.append(
-            Table("Scores of what the run makes", ("score", *subjects), tuple(rows), "↑ more is better, ↓ less.")
-        )
+        note = "↑ more is better, ↓ less."
+        if any(score.name in KERNEL_DISTANCES and score.value < 0 for score in table):
+            note += " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
+        blocks.append(Table("Scores of what the run makes", ("score", *subjects), tuple(rows), note))
     of_codes = [score for score in scores if score.of == "codes"]
     if of_codes:
         rows = [(name_cell(score.name), shown(score)) for score in of_codes]
