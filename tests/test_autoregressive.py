@@ -153,6 +153,17 @@ def test_the_loss_is_the_negative_log_likelihood_of_the_walk():
     torch.testing.assert_close(model.loss(rows).terms["reconstruction"], -log_likelihood.mean())
 
 
+@pytest.mark.parametrize("given", ["packed", "one-hot"])
+def test_a_decoder_reads_symbols_as_indices_of_an_embedding_however_they_are_packed(given):
+    codec = GrammarCodec(SUMS, length=12)
+    model, rows, read = model_of(codec), codec.encode(["x+1*2", "3"]).indices, []
+    model.decoder.register_forward_pre_hook(lambda decoder, inputs: read.append(inputs[1]))
+    assert rows.dtype == torch.uint8
+    model.loss(rows if given == "packed" else torch.nn.functional.one_hot(rows.long(), codec.size).float())
+    assert [each.dtype for each in read] == [torch.int64]
+    assert torch.equal(read[0], rows.long())
+
+
 # --- codecs walk
 
 

@@ -299,8 +299,11 @@ def test_names_of_columns_travel(curve):
     codes = estimator.set_output(transform="pandas").transform(table)
     assert codes.columns.tolist() == ["regularizedautoencoder0", "regularizedautoencoder1"]
     table.loc[3, "b"] = np.nan
-    with pytest.raises(ValueError, match="the first in row 3, column 'b'"):
+    with pytest.raises(ValueError, match="the first in row 3, column 'b'; fill"):
         estimator.transform(table)
+    odd = table.rename(columns={"b": "price\n(EUR)"})
+    with pytest.raises(ValueError, match=r"column 'price\\n\(EUR\)'; fill"):  # one line
+        quick(latent_dim=2).fit(odd)
 
 
 def test_single_precision_stays_single_precision(curve):

@@ -656,6 +656,8 @@ def test_a_kernel_distance_below_0_is_explained_where_there_is_one(tmp_path):
     assert "may fall below that" in note
     for name, value in (("kernel-distance", 0.001), ("copying", -2.0)):
         assert "below" not in score_blocks([scored(name, "gmm", value)], tmp_path)[0].note
+    _, ranked = table(ranking({"a": [scored("kid", "gmm", -0.1)], "b": [scored("kid", "gmm", 0.1)]}, {}))
+    assert "may fall below that" in ranked.note
 
 
 def test_runs_are_ranked_best_first_with_shared_places():

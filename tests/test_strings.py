@@ -22,7 +22,7 @@ from expost.metrics.molecules import parse_molecule
 from expost.protocol import Protocol, chosen_examples
 from expost.run import Run
 from expost.store import read_json
-from expost.string_evaluation import evaluate_strings, remark_on_alike
+from expost.string_evaluation import ALIKE, evaluate_strings, remark_on_alike
 from expost.string_generator import StringGenerator
 from expost.types import to_unit
 
@@ -330,10 +330,25 @@ def test_how_many_samples_are_molecules_and_how_many_differ_is_said(tmp_path, ca
     assert "are molecules" not in capsys.readouterr().err
 
 
+def test_invalid_samples_that_differ_are_not_said_to_be_alike(tmp_path, capsys):
+    pytest.importorskip("rdkit", reason="the molecules extra is not installed")
+    run = expost.train("character-vae", "drugs", tmp_path / "run", width=8, epochs=1, limit=200, tensorboard=False)
+    scores = expost.evaluate(run, samples=60, measures=("properties",))
+    valid = next(each.value for each in scores if (each.name, each.of) == ("validity-greedy", "standard-normal"))
+    strings = run.string_generator()
+    different = set(strings.decode(strings.codes(60, "standard-normal", 0))) - {None}
+    assert valid < ALIKE <= len(different) / 60
+    assert "samples of standard-normal" not in capsys.readouterr().err
+
+
 def test_where_few_strings_differ_that_is_said(capsys):
     remark_on_alike(["a", "a", None, None], "samples")
     assert "samples: 1 different strings among 4; train longer, or on more strings" in capsys.readouterr().err
     remark_on_alike([None, None], "samples")  # what did not end is no string
     assert "samples: 0 different strings among 2" in capsys.readouterr().err
+    remark_on_alike(["a"] * 7 + ["b", "c", None], "samples")  # 3 of 10
+    assert capsys.readouterr().err == ""
+    remark_on_alike(["a"] * 8 + ["b", None], "samples")
+    assert "samples: 2 different strings among 10" in capsys.readouterr().err
     remark_on_alike(["a", "b", None, None], "samples")
     assert capsys.readouterr().err == ""

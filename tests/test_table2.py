@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.experiments import reproduce, table2
 from expost.experiments.published import TABLE2
 from expost.experiments.table2 import TABLE
@@ -90,6 +90,13 @@ def test_the_table_is_there_from_the_first_repetition_and_never_shrinks(table, t
     assert "2 searches a row" in (out / "table.md").read_text()
     stop_after = 4
     assert go_on() == {2}  # the finished ones were read again, and the table of both stands
+    shutil.rmtree(out / "searches")
+    stop_after = 3
+    assert go_on() == {1}  # what is gone is no longer in the table
+    (out / "table.json").write_text("[]")
+    with pytest.raises(DataError, match="table.json is no table, or damaged; move it away"):
+        go_on()
+    assert not done
 
 
 def test_published_rows_are_rows_of_the_table():

@@ -123,7 +123,7 @@ class Autoencoder(nn.Module):
     def _decoder(self, x: Tensor) -> nn.Module:
         """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
         if isinstance(self.decoder, AutoregressiveDecoder):
-            return TeacherForced(self.decoder, x if x.dim() == 2 else x.argmax(-1))
+            return TeacherForced(self.decoder, x.long() if x.dim() == 2 else x.argmax(-1))
         return self.decoder
 
     def forward(self, x: Tensor) -> Tensor:

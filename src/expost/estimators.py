@@ -269,7 +269,7 @@ class RegularizedAutoencoder(
         if bad.any():
             row, column = map(int, np.argwhere(bad)[0])
             names = getattr(self, "feature_names_in_", None)
-            which = column if names is None else f"'{names[column]}'"
+            which = column if names is None else repr(str(names[column]))
             value = "infinity (inf)" if np.isinf(rows[bad]).any() else "NaN"
             raise DataError(
                 f"X has {int(bad.sum())} values that are missing or not finite ({value}), the first in row {row}, "

@@ -116,7 +116,7 @@ def _of_density(
     z = strings.codes(card.count, name, card.seed)
     samples = strings.decode(z)
     forms = canonicalize(samples, domain.canonical)
-    remark_on_alike(forms, f"samples of {name}")
+    remark_on_alike(samples, f"samples of {name}")
     training = _strings(strings, data.train.x)
     known = {"training": hash_tensors({"x": data.train.x})}
     values = {
@@ -145,7 +145,7 @@ def _of_density(
 
 
 def remark_on_alike(strings: Strings, what: str) -> None:
-    """Say where few strings are different; None is no string."""
+    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
     different = len(set(strings) - {None})
     if different < ALIKE * len(strings):
         say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")

@@ -75,13 +75,13 @@ def sample(
         suffixes = (*TEXT_SUFFIXES, *PICTURE_SUFFIXES) if opened.config.data.domain == "molecules" else TEXT_SUFFIXES
         path = check_output(Path(out or "samples.txt"), suffixes)
         drawn = opened.string_generator(device).sample(n, density, seed, temperature, label, code_temperature)
+        remark_on_alike(drawn, "samples")
         if path.suffix.lower() in PICTURE_SUFFIXES:
             _draw(drawn, path)
             return path
         lost = write_strings(drawn, path)
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
-        remark_on_alike(drawn, "samples")
         # the molecules extra is not needed to write strings
         if opened.config.data.domain == "molecules" and importlib.util.find_spec("rdkit") is not None:
             _molecules(drawn)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from expost import __version__
 from expost.commands import optimize
 from expost.config import to_json
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.experiments.cells import refuse_another, train_or_go_on
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table2_report import as_csv, markdown
@@ -166,13 +166,17 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
     names = tuple(dict.fromkeys(models)) or tuple(TABLE)
     rows = [Job(out, name, domain, size) for name in names]
     jobs = list({job.run: job for job in rows}.values())
-    searches = [Job(out, name, domain, size, seed) for seed in range(size.repetitions) for name in names]
+    repetitions = [[replace(row, repetition=seed) for row in rows] for seed in range(size.repetitions)]
+    searches = [job for repetition in repetitions for job in repetition]
     for job in jobs:
         refuse_another(TABLE[job.name].model, DATA[domain], job.run, job.options)
     started = time.perf_counter()
     command = f"expost reproduce table2 --domain {domain} --scale {scale}"
     if models:
         command += f" --models {' '.join(repr(name) for name in models)}"
+    # gone on with, what is done is read first: a table of all of it is not to shrink meanwhile
+    standing = sum(all(_finished(job.search, size.rounds) for job in repetition) for repetition in repetitions)
+    hardware = _hardware_before(out / "table.json")
     found: dict[Job, SearchResult] = {}
     with open_engine(where or Where(), out) as engine:
         for trained in engine.run(learn, jobs, engine.devices(len(jobs)), lambda job: job.log):
@@ -180,41 +184,44 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
         for done in engine.run(seek, searches, engine.devices(len(searches)), lambda job: job.log):
             say(f"{done.task.name}, search {done.task.repetition}: done, after {time.perf_counter() - started:.0f} s")
             found[done.task] = done.result
-            if all(job in found for job in searches if job.repetition == done.task.repetition):
-                _write(out, {"name": scale, **to_json(size)}, command, rows, found)
+            whole = [repetition for repetition in repetitions if all(job in found for job in repetition)]
+            if done.task in (job for repetition in whole for job in repetition) and len(whole) >= standing:
+                record = _record(rows, whole, found, hardware)
+                record |= {"command": command, "scale": {"name": scale, **to_json(size)}}
+                write_json(out / "table.json", record)
+                write_text(out / "table.md", markdown(record))
+                write_text(out / "table.csv", as_csv(record))
     return given
 
 
-def _write(
-    out: Path, scale: Mapping[str, Any], command: str, rows: Sequence[Job], found: Mapping[Job, SearchResult]
-) -> None:
-    """Write the table of those repetitions in which every row has been searched, unless it is there with more."""
-    whole = range(rows[0].size.repetitions)
-    seeds = [seed for seed in whole if all(replace(row, repetition=seed) in found for row in rows)]
-    before = read_json(out / "table.json") if (out / "table.json").exists() else {}
-    if before.get("command") == command and before.get("searches", 0) > len(seeds):
-        return  # gone on with: the searches that are done come first
-    searches = {row: {job: found[job] for job in (replace(row, repetition=seed) for seed in seeds)} for row in rows}
+def _hardware_before(path: Path) -> str | None:
+    """Return the hardware that an earlier table names."""
+    before = read_json(path) if path.exists() else {}
+    if not isinstance(before, dict):
+        raise DataError(f"{path} is no table, or damaged; move it away")
+    return before.get("hardware")
+
+
+def _record(
+    rows: Sequence[Job], repetitions: Sequence[Sequence[Job]], found: Mapping[Job, SearchResult], before: str | None
+) -> dict[str, Any]:
+    """Return the table of whole repetitions, in each of which every row has been searched."""
     runs = {row.run: row for row in rows}.values()
-    parts = [noted_hardware(job.hardware) for job in (*runs, *(job for each in searches.values() for job in each))]
-    results = {row.name: _row(row, searches[row]) for row in rows}
-    record = {
+    parts = [noted_hardware(job.hardware) for job in (*runs, *(job for each in repetitions for job in each))]
+    columns = zip(rows, zip(*repetitions, strict=True), strict=True)
+    results = {row.name: _row(row, {job: found[job] for job in searches}) for row, searches in columns}
+    return {
         "format": 1,
         "version": __version__,
-        "command": command,
-        "hardware": summary(parts, before.get("hardware")),
+        "hardware": summary(parts, before),
         "seconds": round(
             sum(training_seconds(job.run) for job in runs) + sum(row["search seconds"] for row in results.values())
         ),
         "domain": rows[0].domain,
         "data": DATA[rows[0].domain],
-        "scale": scale,
-        "searches": len(seeds),
+        "searches": len(repetitions),
         "rows": results,
     }
-    write_json(out / "table.json", record)
-    write_text(out / "table.md", markdown(record))
-    write_text(out / "table.csv", as_csv(record))
 
 
 def learn(job: Job, device: str) -> None:

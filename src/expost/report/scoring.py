@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -80,15 +80,20 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
             (name_cell(name), *(shown(row[subject]) if subject in row else Cell("") for subject in subjects))
             for name, row in in_rows(table)
         ]
-        note = "↑ more is better, ↓ less."
-        if any(score.name in KERNEL_DISTANCES and score.value < 0 for score in table):
-            note += " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
+        note = f"↑ more is better, ↓ less.{_below_0(table)}"
         blocks.append(Table("Scores of what the run makes", ("score", *subjects), tuple(rows), note))
     of_codes = [score for score in scores if score.of == "codes"]
     if of_codes:
         rows = [(name_cell(score.name), shown(score)) for score in of_codes]
         blocks.append(Table("Scores of the codes", ("score", "codes"), tuple(rows)))
     return [*blocks, protocol_cards(scores)]
+
+
+def _below_0(scores: Iterable[Score]) -> str:
+    """Return what a reader should know where a kernel distance is negative, or nothing."""
+    if not any(score.name in KERNEL_DISTANCES and score.value < 0 for score in scores):
+        return ""
+    return " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
 
 
 def protocol_cards(scores: Sequence[Score]) -> Cards:
@@ -188,6 +193,7 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
         head = ("run", *(f"{each.subject}, {each.name}" for each in columns))
         caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
         note = "Places are given only where protocols agree."
+        note += _below_0(score for each in columns for score in each.scores.values())
         if any(each.subject == OWN for each in columns):
             note += " The own density is what a model's samples come from in its paper, without an ex-post fit."
         blocks.append(Table(caption, head, rows, note))
