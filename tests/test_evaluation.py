@@ -111,9 +111,11 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path):
     assert len(ranking) == 2
     assert ranking[0][1].value <= ranking[1][1].value
     third = expost.train("ae", "digits", tmp_path / "third", epochs=1, width=8, tensorboard=False)
-    with pytest.raises(UsageError, match="third has no frechet-pixels of gmm"):
+    with pytest.raises(UsageError, match="third has no frechet-pixels of gmm; run expost evaluate .*third first"):
         rank((run.folder, third.folder), score="frechet-pixels")
     expost.evaluate(third, measures=("frechet",), samples=100)
+    with pytest.raises(UsageError, match="no fcd of gmm; choose another --score, or evaluate it with other measures"):
+        rank((run.folder, third.folder), score="fcd")
     with pytest.raises(UsageError, match="their protocols differ in count"):
         rank((run.folder, third.folder), score="frechet-pixels")
     assert len(rank((run.folder, third.folder), score="frechet-pixels", ignoring=("count",))) == 2

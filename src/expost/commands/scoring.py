@@ -153,7 +153,10 @@ def rank(
         mine = [each for each in scores if each.of == of and each.name == score]
         if not mine:
             have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
-            raise UsageError(f"{label} has no {score} of {of}; run expost evaluate {label} first (it has: {have})")
+            remedy = f"run expost evaluate {label} first"
+            if any(each.of == of for each in scores):  # then the same once more would not help
+                remedy = "choose another --score, or evaluate it with other measures"
+            raise UsageError(f"{label} has no {score} of {of}; {remedy} (it has: {have})")
         found[label] = mine[-1]
     return rank_scores(found, ignoring)
 
