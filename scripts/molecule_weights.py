@@ -15,11 +15,10 @@ import tyro
 from validity import share
 
 import expost
+from expost.data.encoding import LENGTHS
 from expost.grammar.grammars import GRAMMARS
 
 RIGHT, LEFT = "right", "left"
-#: The longest derivation, as the library takes it for molecules with a grammar of its own.
-LENGTH = 277
 #: beta, lambda, and where the lists of the SMILES grammar recurse.
 TRIALS = ((0.1, 1e-4, RIGHT), (1.0, 1e-4, RIGHT), (0.01, 1e-5, RIGHT), (0.1, 1e-4, LEFT))
 
@@ -65,7 +64,7 @@ def main(data: str = "zinc250k", limit: int = 50_000, samples: int = 200, out: P
             grammar = "smiles" if direction == RIGHT else str(out / "left.txt")
             run = expost.train(
                 "grae", data, folder, epochs=1, limit=limit, beta=beta, regularizer_weight=weight, grammar=grammar,
-                length=LENGTH,
+                length=LENGTHS["molecules"],  # which is taken where no grammar is named
             )  # fmt: skip
         examples, strings = run.data(), run.string_generator()
         held_out = examples.validation.x[:samples]
