@@ -11,9 +11,11 @@ from expost.errors import DataError, UsageError
 from expost.experiments import reproduce, table2
 from expost.experiments.published import TABLE2
 from expost.experiments.table2 import TABLE
+from expost.parallel import LocalEngine
 from expost.registry import Registry
-from expost.search import aggregate_corrected, aggregate_original
+from expost.search import aggregate_corrected, aggregate_original, read_search
 from expost.search.result import Round, SearchResult
+from expost.store import write_json
 
 ROWS = ("grae", "grae, our decoder", "grae, ours")
 
@@ -98,6 +100,34 @@ def test_the_table_is_there_from_the_first_repetition_and_never_shrinks(table, t
     with pytest.raises(DataError, match="table.json is no table, or damaged; move it away"):
         go_on()
     assert not done
+
+
+def test_repetitions_may_be_done_in_any_order(table, tmp_path, monkeypatch):
+    """As with several workers, where a later repetition may be whole before an earlier one."""
+    out = tmp_path / "table"
+    shutil.copytree(table, out)
+    first = json.loads((table / "table.json").read_text())
+    twice = {**table2.SCALES["smoke"], "expressions": replace(table2.SCALES["smoke"]["expressions"], repetitions=2)}
+    monkeypatch.setattr(table2, "SCALES", Registry("scale", {"smoke": twice}))
+    tables = []
+
+    def kept(path, record):
+        write_json(path, record)
+        tables.append(json.loads(path.read_text())["rows"])
+
+    class Backwards(LocalEngine):
+        def run(self, function, tasks, devices, logs=None):
+            return super().run(function, tasks[::-1], devices, logs)
+
+    monkeypatch.setattr(table2, "write_json", kept)
+    monkeypatch.setattr(table2, "open_engine", Backwards)
+    reproduce("table2", scale="smoke", models=ROWS, out=out, workers=1)
+    second, both = tables
+    for name in ROWS:
+        (summary,) = second[name]["repetitions"]
+        assert summary == read_search(out / "searches" / f"{name.replace(', ', '-')}-1").summary()
+        assert both[name]["repetitions"] == [*first["rows"][name]["repetitions"], summary]
+        assert len({row["rounds"][0]["average"] for row in both[name]["repetitions"]}) == 2
 
 
 def test_published_rows_are_rows_of_the_table():
