@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from sklearn.neighbors import KernelDensity as SklearnKernelDensity
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from expost.densities import BayesianGaussianMixture, Gaussian, KernelDensity, SecondStageVAE, StandardNormal
+from expost.densities import (
+    BayesianGaussianMixture,
+    Gaussian,
+    GaussianMixture,
+    KernelDensity,
+    Reduced,
+    SecondStageVAE,
+    StandardNormal,
+)
 from expost.densities.base import draw_index
 from expost.densities.linalg import stable_cholesky
 from expost.errors import DataError
@@ -159,6 +168,29 @@ def test_cross_validation_may_score_a_part_of_the_codes() -> None:
     every = KernelDensity(bandwidth="cross-validated").fit(z).statistics["bandwidth"]
     part = KernelDensity(bandwidth="cross-validated", cv_queries=100).fit(z).statistics["bandwidth"]
     assert part == pytest.approx(every, rel=0.5)
+
+
+def test_a_code_left_out_is_told_as_by_a_density_that_has_not_seen_it() -> None:
+    z = make_codes(n=60).double()
+    z = torch.cat([z, z[:1]])  # one code twice: the other stays
+    density = KernelDensity(bandwidth=0.7, kernel="isotropic").fit(z)
+    without = [
+        KernelDensity(bandwidth=0.7, kernel="isotropic").fit(torch.cat([z[:i], z[i + 1 :]])).log_prob(z[i : i + 1])
+        for i in range(len(z))
+    ]
+    torch.testing.assert_close(density.log_prob_left_out(z), torch.cat(without), rtol=1e-9, atol=1e-9)
+    assert (density.log_prob_left_out(z) < density.log_prob(z)).all()
+
+    options: dict[str, Any] = {"bandwidth": 0.7, "kernel": "isotropic"}
+    reduced = Reduced(rank=2, base="kde", base_options=options).fit(z)
+    t = (z.double() - reduced.tensors["mean"]) / reduced.tensors["scale"]
+    u = t @ reduced.tensors["basis"]
+    base = KernelDensity(**options).fit(u)
+    gap = base.log_prob(u) - base.log_prob_left_out(u)
+    torch.testing.assert_close(reduced.log_prob(z) - reduced.log_prob_left_out(z), gap, rtol=1e-6, atol=1e-8)
+
+    mixture = GaussianMixture(components=2).fit(z)
+    assert torch.equal(mixture.log_prob_left_out(z), mixture.log_prob(z))
 
 
 def test_kde_samples_are_training_codes_plus_noise() -> None:

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor
 
 pytest.importorskip("botorch", reason="search needs BoTorch: pip install 'expost[molecules]'")
 
-from expost.densities import make_density
+from expost.densities import TractableDensity, make_density
 from expost.errors import DataError, UsageError
 from expost.search import (
     Found,
@@ -236,6 +236,27 @@ def test_a_region_gives_points_inside_it_that_beat_random_ones(problem: Problem,
         acquisition.add(point)
         chosen.append(fitted.to_codes(point))
     assert region.contains(torch.stack(chosen).float()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gaussian", {}),
+        ("gmm", {"components": 4}),
+        ("kde", {"bandwidth": "cross-validated"}),
+        ("kde", {"bandwidth": 0.1}),
+        ("reduced", {"base": "kde", "rank": 4}),
+    ],
+)
+def test_a_region_holds_its_share_of_codes_that_its_density_has_not_seen(name: str, options: dict[str, Any]) -> None:
+    z = torch.randn(3000, 6, generator=seeded()) @ torch.randn(6, 6, generator=seeded(1))
+    density = make_density(name, **options).fit(z[:1500])
+    assert isinstance(density, TractableDensity)
+    scores = z[:1500, 0].double()
+    region = DensityRegion(density, z[:1500], z[:1500], scores, 0.2, 200, 4, 5, seeded(2))
+    assert float(region.contains(z[1500:]).double().mean()) == pytest.approx(0.8, abs=0.04)
+    draws = density.sample(1000, generator=seeded(3))
+    assert float(region.contains(draws).double().mean()) > 0.5
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

@@ -92,15 +92,23 @@ class KernelDensity(TractableDensity):
         return fit["mean"] + (centers[rows] + fit["bandwidth"] * noise) @ fit["cholesky"].T
 
     def _log_prob(self, z: Tensor) -> Tensor:
+        return self._mean_of_kernels(z, without_nearest=False)
+
+    def _log_prob_left_out(self, z: Tensor) -> Tensor:
+        return self._mean_of_kernels(z, without_nearest=True)  # a training code is the nearest to itself
+
+    def _mean_of_kernels(self, z: Tensor, without_nearest: bool) -> Tensor:
         fit = self.tensors
         queries = whiten(z, fit["mean"], fit["cholesky"])
         n, d = fit["centers"].shape
-        sums = [
-            torch.logsumexp(-0.5 / fit["bandwidth"] ** 2 * squared_distances(chunk, fit["centers"]), 1)
-            for chunk in torch.split(queries, rows_per_chunk(n, z.device))
-        ]
+        sums = []
+        for chunk in torch.split(queries, rows_per_chunk(n, z.device)):
+            squared = squared_distances(chunk, fit["centers"])
+            if without_nearest:
+                squared.scatter_(1, squared.argmin(1, keepdim=True), math.inf)
+            sums.append(torch.logsumexp(-0.5 / fit["bandwidth"] ** 2 * squared, 1))
         log_volume = fit["cholesky"].diagonal().log().sum() + d * (fit["bandwidth"].log() + 0.5 * LOG_2PI)
-        return torch.cat(sums) - log_volume - math.log(n)
+        return torch.cat(sums) - log_volume - math.log(n - without_nearest)
 
     def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
         return {"mean": (d,), "cholesky": (d, d), "centers": (n, d), "bandwidth": ()}

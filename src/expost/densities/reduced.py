@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -82,13 +82,19 @@ class Reduced(TractableDensity):
         return fit["mean"] + fit["scale"] * (noise + (u - noise @ fit["basis"]) @ fit["basis"].T)
 
     def _log_prob(self, z: Tensor) -> Tensor:
+        return self._joint(z, self._fitted_base().log_prob)
+
+    def _log_prob_left_out(self, z: Tensor) -> Tensor:
+        return self._joint(z, self._fitted_base().log_prob_left_out)
+
+    def _joint(self, z: Tensor, log_base: Callable[[Tensor], Tensor]) -> Tensor:
         fit = self.tensors
         t = (z - fit["mean"]) / fit["scale"]
         u = t @ fit["basis"]
         left_out = t.shape[1] - u.shape[1]
         squared = (t - u @ fit["basis"].T).square().sum(1) if left_out else torch.zeros_like(t[:, 0])
         log_rest = -0.5 * (left_out * (LOG_2PI + fit["residual"].log()) + squared / fit["residual"])
-        return self._fitted_base().log_prob(u) + log_rest - fit["scale"].log().sum()
+        return log_base(u) + log_rest - fit["scale"].log().sum()
 
     def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
         r = self._reduced_dim(n, d)

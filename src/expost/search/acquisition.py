@@ -174,6 +174,9 @@ def _lbfgs(function: Callable[[Tensor], Tensor], starts: Tensor, low: Tensor, hi
 class DensityRegion(Region):
     """Where the fitted density has mass: {z : log q(z) >= t}, t a quantile of log q over the training codes.
 
+    The quantile is of what q says of each code as if it had not been fitted on it (`log_prob_left_out`): by what a
+    kernel density says of its own codes, nothing but these would lie inside.
+
     A decoder has learned nothing about codes far from those it was trained on, and almost all of a box in many
     dimensions is far from them. Candidates are draws of q, and points between the best codes and draws of q; the best
     candidates climb by steps along the gradient and at random, of which those are kept that stay inside and improve.
@@ -181,7 +184,7 @@ class DensityRegion(Region):
     The region is as good as the density: a mixture that covers two clusters by one component has its mass between them.
 
     Args:
-        density: Fitted on the codes; must be evaluable.
+        density: Fitted on the codes, or on more of their kind; must be evaluable.
         codes: Training codes, shape (N, d).
         seen: Codes with known scores, shape (K, d): the training codes and what was found since.
         targets: Scores of `seen`, larger is better, shape (K,).
@@ -211,7 +214,7 @@ class DensityRegion(Region):
         generator: torch.Generator,
     ) -> None:
         subset = codes[torch.randperm(len(codes), generator=generator)[: self._SUBSET].to(codes.device)]
-        log_q = density.log_prob(subset)
+        log_q = density.log_prob_left_out(subset)
         if not bool(log_q.isfinite().all()):
             raise DataError(
                 f"density '{density.name}' gives some training codes no finite log q; fit it on these codes"
