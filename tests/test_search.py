@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -745,7 +746,15 @@ def test_the_table_holds_each_string_once_best_first_whatever_is_in_it() -> None
     assert rows[3] == "| 4 | 5 | ``a`b`` | 1 |"
     assert len(rows) == 4
     assert "87.5% valid, 1 without a score" in table
-    assert "Best training score 1.25" in table
+    assert "5 different strings. Best score begun with 1.25" in table
+    looked = replace(result, known=frozenset({"C|C", "q"}))
+    assert (result.new, looked.new, looked.improved) == (None, 3, True)
+    assert [found.new for found in looked.best(2)] == [True, False]
+    assert "5 different strings, 3 of them not in the training set" in markdown(looked)
+    assert "| 1 | 1 | `w` | 2 | yes |" in markdown(looked)
+    assert "| 2 | 2 | `C\\|C` | 1 | no |" in markdown(looked)
+    assert not replace(result, start=1.0).improved
+    assert replace(result, minimize=False, start=4.9).improved
 
 
 # --- the built-in objectives and their pictures ----------------------------------------------------------------------
@@ -764,6 +773,10 @@ def test_the_expression_objective_is_the_capped_error_by_numpy() -> None:
 
 def test_the_molecular_objectives_are_the_metrics() -> None:
     from expost.metrics.molecule_properties import PenalizedLogP
+
+    assert make_objective("plogp").score(["CCCC", "C1CC2CC1CC2"]).values == (
+        PenalizedLogP.zinc250k()(["CCCC", "C1CC2CC1CC2"]).tolist()
+    )
 
     fitted = PenalizedLogP.fit(["CCO", "c1ccccc1", "CC(=O)N", "C1CCCCCCC1"])
     objective = make_objective("plogp", **vars(fitted))

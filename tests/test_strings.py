@@ -21,6 +21,7 @@ from expost.metrics.expressions import parse_expression
 from expost.metrics.molecules import parse_molecule
 from expost.protocol import Protocol, chosen_examples
 from expost.run import Run
+from expost.search import read_search
 from expost.store import read_json
 from expost.string_evaluation import ALIKE, evaluate_strings, remark_on_alike
 from expost.string_generator import StringGenerator
@@ -123,6 +124,19 @@ def test_a_search_goes_on_where_it_was(run, tmp_path, capsys):
     table = (tmp_path / "search" / "table.md").read_text()
     best = whole.best(1)[0]
     assert best.string in table.replace("\\*", "*")
+    training = set(run.string_generator("cpu").codec.decode(run.data().train.x))
+    assert whole.known == training.intersection(whole.strings)
+    assert read_search(tmp_path / "search").known == whole.known
+    record = json.loads((tmp_path / "search" / "search.json").read_text())
+    del record["known"]
+    (tmp_path / "search" / "search.json").write_text(json.dumps(record))
+    assert read_search(tmp_path / "search").new is None
+    assert optimize(run, rounds=2, **options).known == whole.known  # looked up, though no round was left to do
+    assert read_search(tmp_path / "search").known == whole.known
+    (tmp_path / "search" / "search.json").write_text(json.dumps(record | {"known": [1]}))
+    with pytest.raises(DataError, match="is no record of a search, or damaged"):
+        read_search(tmp_path / "search")
+    (tmp_path / "search" / "search.json").write_text(json.dumps(record))
     assert (tmp_path / "search" / "best.png").stat().st_size > 5_000
     with pytest.raises(UsageError, match="seed|batch"):
         optimize(run, rounds=2, **options | {"batch": 6})

@@ -11,6 +11,7 @@ from expost.errors import DataError, UsageError
 from expost.experiments import reproduce, table2
 from expost.experiments.published import TABLE2
 from expost.experiments.table2 import TABLE
+from expost.experiments.table2_report import as_csv, markdown
 from expost.parallel import LocalEngine
 from expost.registry import Registry
 from expost.search import aggregate_corrected, aggregate_original, read_search
@@ -35,9 +36,28 @@ def test_rows_have_both_aggregations_beside_the_papers(table):
         # leaving out the worst points can only flatter
         assert row["original"]["score"]["mean"] <= row["corrected"]["score"]["mean"]
         assert row["repetitions"][0]["points"] == 10
+        strings = [text for found in row["repetitions"] for text in [found["different"], found["new"]]]
+        assert [row["different"], row["new"]] == strings
+        assert 0 <= row["new"] <= row["different"] <= 10
+        assert row["starts"] == [row["repetitions"][0]["training"]["best"]]
     text = (table / "table.md").read_text()
     assert "[3.22 ± 0.03]" in next(line for line in text.splitlines() if line.startswith("| grae |"))
     assert "[" not in next(line for line in text.splitlines() if line.startswith("| grae, ours |"))
+
+
+def test_a_row_tells_what_was_begun_with_and_what_is_new(table):
+    record = json.loads((table / "table.json").read_text())
+    row = record["rows"]["grae"]
+    row |= {"starts": [0.5, 0.25], "improved": 1, "different": 9.5, "new": 2.0}
+    row["best"] = {"string": "x", "score": 0.125, "new": True}
+    cells = [cell.strip() for cell in markdown(record).splitlines()[-3].split("|")[1:-1]]
+    assert cells[-5:] == ["9.5", "2", "0.125: `x`, new", "0.25 to 0.5", "1 of 2"]
+    row |= {"starts": [0.5], "improved": 0, "new": None}
+    row["best"]["new"] = False
+    cells = [cell.strip() for cell in markdown(record).splitlines()[-3].split("|")[1:-1]]
+    assert cells[-4:] == ["-", "0.125: `x`, a training string", "0.5", "0 of 1"]
+    line = as_csv(record).splitlines()[1]
+    assert "9.5,,0.125,x,False,0.5,0.5,0," in line
 
 
 def test_rows_of_one_model_and_preset_share_a_run(table):
@@ -128,6 +148,10 @@ def test_repetitions_may_be_done_in_any_order(table, tmp_path, monkeypatch):
         assert summary == read_search(out / "searches" / f"{name.replace(', ', '-')}-1").summary()
         assert both[name]["repetitions"] == [*first["rows"][name]["repetitions"], summary]
         assert len({row["rounds"][0]["average"] for row in both[name]["repetitions"]}) == 2
+        starts = [row["training"]["best"] for row in both[name]["repetitions"]]
+        bests = [row["best"]["score"] for row in both[name]["repetitions"]]
+        assert both[name]["starts"] == starts
+        assert both[name]["improved"] == sum(best < start for best, start in zip(bests, starts, strict=True))
 
 
 def test_published_rows_are_rows_of_the_table():

@@ -125,7 +125,7 @@ def _of_density(
         "unique-valid": Measured(unique_valid(forms), {}),
         "uniqueness": Measured(uniqueness(forms), {}),
         "novelty": Measured(
-            novelty(forms, {form for form in _forms(training, forms, domain) if form is not None}), known
+            novelty(forms, {form for form in training_forms(training, forms, domain) if form is not None}), known
         ),
     }
     if PROPERTIES in measures:
@@ -151,7 +151,7 @@ def remark_on_alike(strings: Strings, what: str) -> None:
         say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
 
 
-def _forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
+def training_forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
     """Return the standard forms of training strings; of molecules only those that can be among the wanted.
 
     RDKit brings 2,000 molecules a second to standard form. What has the standard form of a sample has the same heavy

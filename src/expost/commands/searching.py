@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from expost.commands.arguments import Options, Output, RunLike, open_run, parse_options, prior_options
 from expost.domains import DOMAINS
 from expost.errors import DataError, UsageError
-from expost.metrics.molecule_properties import PenalizedLogP
+from expost.metrics.strings import canonicalize
 from expost.progress import say
 from expost.run import Run
 from expost.search import (
@@ -26,6 +26,7 @@ from expost.search import (
 from expost.search import optimize as search
 from expost.seeding import PAIRS, generator
 from expost.store import write_text
+from expost.string_evaluation import training_forms
 
 #: The part of the training set that a search begins with, as the paper has it.
 BEGUN_WITH = 0.9
@@ -54,8 +55,9 @@ def optimize(
 
     Args:
         run: A run of strings.
-        objective: expression (distance from a target formula), plogp, qed, or MODULE:FUNCTION, a function of your own
-            of a list of strings, found in the working directory; unless given, expression or plogp.
+        objective: expression (distance from a target formula), plogp (its terms normalized on ZINC 250k, unless options
+            say otherwise), qed, or MODULE:FUNCTION, a function of your own of a list of strings, found in the working
+            directory; unless given, expression or plogp.
         region: density, where the fitted density has mass; or box, the smallest that holds all training codes, as in
             the paper.
         density: The density that bounds the region; fitted if it is not.
@@ -86,7 +88,7 @@ def optimize(
     chosen = torch.randperm(count, generator=generator(seed, PAIRS, 1))
     chosen = chosen[: min(count if codes is None else codes, max(2, int(BEGUN_WITH * count)))]
     texts = [text or "" for text in strings.codec.decode(data.train.x[chosen])]
-    goal = _objective(wanted, parse_options(options), texts)
+    goal = make_objective(wanted, **parse_options(options))
     config = SearchConfig(
         rounds=rounds,
         batch=batch,
@@ -104,24 +106,23 @@ def optimize(
     def decode(points: Tensor, k: int, source: torch.Generator) -> list[str | None]:
         return strings.best_of(points, k, domain.valid, source=source)[0]
 
+    def known(found: Sequence[str]) -> set[str]:
+        forms = canonicalize(found, domain.canonical)
+        there = set(training_forms(strings.codec.decode(data.train.x), forms, domain))
+        return {string for string, form in zip(found, forms, strict=True) if form is not None and form in there}
+
     folder = Path(out) if out is not None else _folder(opened, wanted, region, seed)
-    result = search(z, scores, decode, goal, config, bound, folder)
+    result = search(z, scores, decode, goal, config, bound, folder, known)
     write_text(folder / "table.md", markdown(result))
     best = result.best(1)
-    if best and (best[0].score >= result.start if result.minimize else best[0].score <= result.start):
-        say(f"the best found, {best[0].score:.4g}, is no better than the best training string, {result.start:.4g}")
+    if best and not result.improved:
+        say(f"the best found, {best[0].score:.4g}, is no better than the best it began with, {result.start:.4g}")
     if best:
         draw(result, goal, folder / "best.png")
         say(f"table and picture: {folder / 'table.md'}, {folder / 'best.png'}")
     else:
         say(f"nothing valid was found, so there is no picture; the table: {folder / 'table.md'}")
     return result
-
-
-def _objective(name: str, options: dict[str, Any], training: list[str]) -> Objective:
-    if name == "plogp":  # normalised by the training set, unless the numbers are given
-        options = asdict(PenalizedLogP.fit(training)) | options
-    return make_objective(name, **options)
 
 
 def _begin(codes: Tensor, texts: list[str], objective: Objective) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,6 @@ from expost.errors import DataError, UsageError
 from expost.experiments.cells import refuse_another, train_or_go_on
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table2_report import as_csv, markdown
-from expost.metrics.molecule_properties import PenalizedLogP
 from expost.parallel import Where, open_engine
 from expost.progress import say
 from expost.registry import Registry
@@ -238,7 +237,6 @@ def _finished(search: Path, rounds: int) -> bool:
 def seek(job: Job, device: str) -> SearchResult:
     """Search once, or go on."""
     row, size = TABLE[job.name], job.size
-    constants = PenalizedLogP.zinc250k() if job.domain == "molecules" else None
     if not _finished(job.search, size.rounds):
         note_hardware(job.hardware, device)
     return optimize(
@@ -250,7 +248,6 @@ def seek(job: Job, device: str) -> SearchResult:
         inducing=size.inducing,
         codes=size.codes,
         out=job.search,
-        options=asdict(constants) if constants else {},  # type: ignore[arg-type]
         seed=job.repetition or 0,
         device=device,
     )
@@ -259,14 +256,17 @@ def seek(job: Job, device: str) -> SearchResult:
 def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
     searches, results = list(found), list(found.values())
     best = [found for result in results for found in result.best(1)]
-    best.sort(key=lambda found: found.score if results[0].minimize else -found.score)
+    best.sort(key=lambda found: results[0].sign * found.score)
     # the published scripts cut off in different ways; see aggregate_original
     original = aggregate_original(results, "last" if job.domain == "expressions" else "own")
     return {
         "model": asdict(TABLE[job.name]),
         "corrected": asdict(aggregate_corrected(results)),
         "original": asdict(original),
-        "start": results[0].start,
+        "different": _mean([len(result.strings) for result in results]),
+        "new": _mean([result.new for result in results]),
+        "starts": [result.start for result in results],
+        "improved": sum(result.improved for result in results),
         "best": asdict(best[0]) if best else None,
         "training seconds": training_seconds(job.run),
         "search seconds": round(sum(sum(each.seconds.values()) for result in results for each in result.rounds), 1),
@@ -276,3 +276,8 @@ def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
         },
         "repetitions": [result.summary() for result in results],
     }
+
+
+def _mean(counts: Sequence[int | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) / len(known) if len(known) == len(counts) else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expost.experiments.cells import comma_separated
 from expost.experiments.published import TABLE2
 
+_COLUMNS = (
+    *("row", "region", "valid", "score, corrected", "score, original"),
+    *("different", "new", "best found", "begun with", "better"),
+)
 _DIRECTION = {"expressions": "lower", "molecules": "higher"}
 
 
@@ -30,16 +34,22 @@ def markdown(record: Mapping[str, Any]) -> str:
         "*Original*: as the published scripts do it, without the points at the worst score, and with the standard "
         "error that they print. In brackets the paper's.",
         "",
-        "| row | region | valid | score, corrected | score, original | best found | best of training |",
-        "|---|---|---|---|---|---|---|",
+        "*Different*: strings among the points of a search, and *new*: those of them that are not in the training set; "
+        "means over searches. *Begun with*: the best score among the codes that each search began with, if these "
+        "differ from the least to the greatest; *better*: searches that found a better one. In the box, improvement is "
+        "counted from the best score observed; in the density's region, from the best that the surrogate expects at an "
+        "observed code.",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     for name, row in record["rows"].items():
         valid, score = expected.get(name, (None, None))
         corrected, original = row["corrected"], row["original"]
-        best = "-" if row["best"] is None else f"{row['best']['score']:.3g}: `{row['best']['string']}`"
         lines.append(
             f"| {name} | {row['model']['region']} | {_cell(corrected['valid'], valid)} | {_cell(corrected['score'])} | "
-            f"{_cell(original['score'], score)} | {best} | {row['start']:.3g} |"
+            f"{_cell(original['score'], score)} | {_count(row['different'])} | {_count(row['new'])} | "
+            f"{_best(row['best'])} | {_range(row['starts'])} | {row['improved']} of {len(row['starts'])} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -48,13 +58,16 @@ def as_csv(record: Mapping[str, Any]) -> str:
     """Return the table as CSV: a line a row, both aggregations with their standard errors."""
     lines = []
     for name, row in record["rows"].items():
-        best = row["best"] or {"score": None, "string": None}
+        best = row["best"] or {"score": None, "string": None, "new": None}
         line: dict[str, Any] = {"row": name, **row["model"]}
         for way in ("corrected", "original"):
             for what, estimate in row[way].items():
                 if isinstance(estimate, Mapping):
                     line |= {f"{what}, {way}": estimate["mean"], f"{what}, {way}, error": estimate["error"]}
-        line |= {"best found": best["score"], "best string": best["string"], "best of training": row["start"]}
+        line |= {"different": row["different"], "new": row["new"]}
+        line |= {"best found": best["score"], "best string": best["string"], "best is new": best["new"]}
+        line |= {"begun with, lowest": min(row["starts"]), "begun with, highest": max(row["starts"])}
+        line |= {"better searches": row["improved"]}
         line |= {key: row[key] for key in ("training seconds", "search seconds")}
         line |= {f"{what} on": "; ".join(names) for what, names in row.get("hardware", {}).items()}
         lines.append(line)
@@ -65,6 +78,22 @@ def _searches(count: int, wanted: int) -> str:
     if count < wanted:
         return f"{count} of {wanted} searches"
     return "One search" if count == 1 else f"{count} searches"
+
+
+def _best(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    kind = {True: ", new", False: ", a training string", None: ""}[found["new"]]
+    return f"{found['score']:.3g}: `{found['string']}`{kind}"
+
+
+def _count(mean: float | None) -> str:
+    return "-" if mean is None else f"{mean:.3g}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _cell(estimate: Mapping[str, float | None], paper: tuple[float, float] | None = None) -> str:

@@ -10,6 +10,7 @@ from expost.errors import DataError
 from expost.report.blocks import Block, Cell, Heading, Note, Picture, Pictures, Table
 from expost.report.pictures import data_uri
 from expost.search import SearchResult, read_search
+from expost.search.report import different
 
 #: Strings that are listed of each search.
 LISTED = 10
@@ -39,18 +40,24 @@ def _search(folder: Path, result: SearchResult) -> list[Block]:
         return [Heading(folder.name, text + "No round is finished yet.")]
     text += (
         f"{len(result.scores)} points in {len(result.rounds)} rounds, {result.valid:.1%} valid, {result.skipped} "
-        f"without a score; average {result.average():.4g}, invalid ones at {result.worst:.4g}."
+        f"without a score; average {result.average():.4g}, invalid ones at {result.worst:.4g}. {different(result)}."
     )
     found = result.best(LISTED)
     rows = [
-        (Cell(item.string, "", "code"), Cell(f"{item.score:.5g}", "", "number"), Cell(str(item.round), "", "number"))
+        (
+            Cell(item.string, "", "code"),
+            Cell(f"{item.score:.5g}", "", "number"),
+            Cell(str(item.round), "", "number"),
+            *([] if item.new is None else [Cell("yes" if item.new else "no")]),
+        )
         for item in found
     ]
     listed = Table(
         f"The best {len(rows)} of {folder.name}",
-        ("string", "score", "round"),
+        ("string", "score", "round", *([] if result.known is None else ["new"])),
         tuple(rows),
-        f"The best training score is {result.start:.5g}; what is listed may be a training string.",
+        f"The best score that the search began with is {result.start:.5g}; "
+        f"what is {'listed may be' if result.known is None else 'not new is'} a training string.",
     )
     return [Heading(folder.name, text), *_picture(folder / "best.png"), *([listed] if rows else []), _progress(result)]
 

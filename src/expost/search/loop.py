@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +104,7 @@ def optimize(
     config: SearchConfig,
     density: Density | None,
     folder: Path,
+    known: Callable[[Sequence[str]], Collection[str]] | None = None,
 ) -> SearchResult:
     """Search the latent space for strings of good score.
 
@@ -122,6 +123,7 @@ def optimize(
         config: How to search.
         density: The density fitted on the codes; needed for region "density", else unused.
         folder: Where the search is kept.
+        known: Tells which of some different strings are training strings, so that the result can say what is new.
 
     Returns:
         All rounds.
@@ -136,11 +138,16 @@ def optimize(
     minimize = objective.minimize if config.minimize is None else config.minimize
     best, worst = (float(scores.min()), float(scores.max()))[:: 1 if minimize else -1]
     session = Session(folder, config, objective.label, minimize, codes, scores, tractable)
-    result = SearchResult(objective.label, config.region, minimize, worst, best, session.read())
+    result = SearchResult(objective.label, config.region, minimize, worst, best, *session.read())
+    if known is not None and result.known is None and result.rounds:  # begun without
+        result = replace(result, known=frozenset(known(result.strings)))
+        session.write(result)
     while len(result.rounds) < config.rounds:
         number = len(result.rounds)
         with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
             result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
+        if known is not None:
+            result = replace(result, known=frozenset(known(result.strings)))
         session.write(result)
         _tell(result, config.rounds)
     return result

@@ -23,6 +23,8 @@ from expost.search.functions import FunctionObjective
 from expost.search.objective import Objective
 from expost.search.result import Found
 
+_ZINC = PenalizedLogP.zinc250k()
+
 
 class Expression(Objective):
     """Distance of an arithmetic expression of x to a target, log(1 + MSE) with capped errors; lower is better.
@@ -73,9 +75,11 @@ class Molecules(Objective):
 
 
 class PenalizedLogPObjective(Molecules):
-    """Penalized logP, normalized over a training set; see `expost.metrics.molecule_properties.PenalizedLogP`.
+    """Penalized logP, each term normalized; see `expost.metrics.molecule_properties.PenalizedLogP`.
 
-    Its options are the fields of that record: `make_objective("plogp", **asdict(PenalizedLogP.fit(training)))`.
+    Unless given, the statistics are those of ZINC 250k, as in `evaluate`: scores of different searches, models and data
+    sets are then on one scale. Its options are the fields of that record, so one's own training set normalizes by
+    `make_objective("plogp", **asdict(PenalizedLogP.fit(training)))`.
 
     Args:
         logp_mean: Mean of logP.
@@ -88,19 +92,23 @@ class PenalizedLogPObjective(Molecules):
 
     Raises:
         UsageError: for a number that is not finite, a standard deviation that is not positive, or a missing RDKit.
+
+    Example:
+        >>> [round(value, 3) for value in make_objective("plogp").score(["CCO", "C1CCCCCCC1"]).values]
+        [-0.258, -3.897]
     """
 
     name = "plogp"
 
     def __init__(
         self,
-        logp_mean: float,
-        logp_std: float,
-        sa_mean: float,
-        sa_std: float,
-        ring_mean: float,
-        ring_std: float,
-        rings: Rings = "smallest",
+        logp_mean: float = _ZINC.logp_mean,
+        logp_std: float = _ZINC.logp_std,
+        sa_mean: float = _ZINC.sa_mean,
+        sa_std: float = _ZINC.sa_std,
+        ring_mean: float = _ZINC.ring_mean,
+        ring_std: float = _ZINC.ring_std,
+        rings: Rings = _ZINC.rings,
     ) -> None:
         self.function = PenalizedLogP(logp_mean, logp_std, sa_mean, sa_std, ring_mean, ring_std, rings)
         self.function(["C"])  # what is missing is told now, and not of every molecule

@@ -57,18 +57,18 @@ class Session:
             "density": None if density is None else f"{density!r} {_digest(density.tensors)}",
         }
 
-    def read(self) -> list[Round]:
-        """Return the finished rounds; none if there is no search yet.
+    def read(self) -> tuple[list[Round], frozenset[str] | None]:
+        """Return the finished rounds, none if there is no search yet, and which of their strings are known.
 
         Raises:
             UsageError: if the search was asked for something else; the message names the first thing that differs.
             DataError: if the files are damaged or of a newer format.
         """
         if not self.json.exists():
-            return []
+            return [], None
         record = _record(self.json)
         self._compare(record["asked"], len(record["rounds"]))
-        return _rounds(record, self.json, self.tensors)
+        return _rounds(record, self.json, self.tensors), _known(record, self.json)
 
     def _compare(self, asked: dict[str, Any], finished: int) -> None:
         for name, now in self.asked.items():
@@ -97,6 +97,7 @@ class Session:
             "format": FORMAT,
             "asked": self.asked,
             "summary": result.summary(),
+            "known": None if result.known is None else sorted(result.known),
             "rounds": [
                 {
                     "strings": batch.strings,
@@ -129,7 +130,7 @@ def read_search(folder: Path) -> SearchResult:
         described = str(asked["objective"]), str(asked["region"]), bool(asked["minimize"])
     except (KeyError, TypeError, ValueError):
         raise _damaged(path) from None
-    return SearchResult(*described, *ends, _rounds(record, path, Path(folder) / TENSORS))
+    return SearchResult(*described, *ends, _rounds(record, path, Path(folder) / TENSORS), _known(record, path))
 
 
 def _damaged(path: Path) -> DataError:
@@ -168,6 +169,15 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
     if any(len({len(r.codes), len(r.scores), len(r.strings), len(r.outcomes), batch}) > 1 for r in found):
         raise DataError(f"{tensors} and {path.name} hold rounds of other sizes; restore both")
     return found
+
+
+def _known(record: dict[str, Any], path: Path) -> frozenset[str] | None:
+    known = record.get("known")
+    if known is None:
+        return None
+    if not isinstance(known, list) or not all(isinstance(string, str) for string in known):
+        raise _damaged(path)
+    return frozenset(known)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

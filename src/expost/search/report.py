@@ -19,19 +19,31 @@ def markdown(result: SearchResult, count: int = 10) -> str:
         result: A search.
         count: Rows at most.
     """
-    direction = "lower" if result.minimize else "higher"
+    direction, looked = "lower" if result.minimize else "higher", result.known is not None
     lines = [f"Objective {_cell(result.objective)} ({direction} is better), region {result.region}."]
     if result.rounds:
         lines.append(
             f"{len(result.scores)} points in {len(result.rounds)} rounds: {result.valid:.1%} valid, "
             f"{result.skipped} without a score, average {result.average():.4g} (invalid at {result.worst:.4g}). "
-            f"Best training score {result.start:.4g}."
+            f"{different(result)}. Best score begun with {result.start:.4g}."
         )
     found = result.best(count)
     if not found:
         return "\n".join([*lines, "", "No valid string with a score was found.", ""])
-    rows = [f"| {i} | {item.score:.5g} | {_cell(item.string)} | {item.round} |" for i, item in enumerate(found, 1)]
-    return "\n".join([*lines, "", "| rank | score | string | round |", "|---:|---:|---|---:|", *rows, ""])
+    rows = [
+        f"| {i} | {item.score:.5g} | {_cell(item.string)} | {item.round} |"
+        + looked * f" {'yes' if item.new else 'no'} |"
+        for i, item in enumerate(found, 1)
+    ]
+    head = ["| rank | score | string | round |" + looked * " new |", "|---:|---:|---|---:|" + looked * "---|"]
+    return "\n".join([*lines, "", *head, *rows, ""])
+
+
+def different(result: SearchResult) -> str:
+    """Return how many different strings were found, and how many of them are new, without a full stop."""
+    count = len(result.strings)
+    text = f"{count} different string{'' if count == 1 else 's'}"
+    return text if result.new is None else f"{text}, {result.new} of them not in the training set"
 
 
 def _cell(text: str) -> str:

@@ -49,11 +49,19 @@ class Round:
 
 @dataclass(frozen=True)
 class Found:
-    """A string, its score, and the round (from 1) in which it was first found."""
+    """A string, its score, and the round (from 1) in which it was first found.
+
+    Attributes:
+        string: What was decoded.
+        score: Its score.
+        round: From 1.
+        new: Whether it is no training string; None where nobody looked.
+    """
 
     string: str
     score: float
     round: int
+    new: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,9 @@ class SearchResult:
         region: "box" or "density".
         minimize: Whether lower scores are better.
         worst: Worst training score, which stands for the invalid and the skipped.
-        start: Best training score.
+        start: Best score among the training strings that the search began with.
         rounds: The rounds, in order.
+        known: Those of the strings found that are training strings, begun with or not; None where nobody looked.
     """
 
     objective: str
@@ -75,6 +84,27 @@ class SearchResult:
     worst: float
     start: float
     rounds: list[Round]
+    known: frozenset[str] | None = None
+
+    @property
+    def strings(self) -> list[str]:
+        """The different strings found, scored or not, in the order in which they were."""
+        return list(dict.fromkeys(string for batch in self.rounds for string in batch.strings if string is not None))
+
+    @property
+    def new(self) -> int | None:
+        """How many of `strings` are no training strings; None where nobody looked."""
+        return None if self.known is None else sum(string not in self.known for string in self.strings)
+
+    @property
+    def improved(self) -> bool:
+        """Whether a string was found that is better than all that the search began with."""
+        return any(self.sign * found.score < self.sign * self.start for found in self.best(1))
+
+    @property
+    def sign(self) -> float:
+        """1 where lower scores are better, -1 where higher are: times this, scores are minimized."""
+        return 1.0 if self.minimize else -1.0
 
     @property
     def scores(self) -> list[float]:
@@ -98,8 +128,9 @@ class SearchResult:
         for number, batch in enumerate(self.rounds, 1):
             for string, score, outcome in zip(batch.strings, batch.scores, batch.outcomes, strict=True):
                 if string is not None and outcome == "valid":
-                    first.setdefault(string, Found(string, score, number))
-        return sorted(first.values(), key=lambda found: found.score if self.minimize else -found.score)[:count]
+                    new = None if self.known is None else string not in self.known
+                    first.setdefault(string, Found(string, score, number, new))
+        return sorted(first.values(), key=lambda found: self.sign * found.score)[:count]
 
     def best_so_far(self) -> list[float | None]:
         """Return the best score found up to each round, training scores apart; None as long as there is none."""
@@ -136,6 +167,8 @@ class SearchResult:
             "points": len(self.scores),
             "valid": self.valid if self.rounds else None,
             "skipped": self.skipped,
+            "different": len(self.strings),
+            "new": self.new,
             "average": self.average() if self.rounds else None,
             "average_without_worst": self.average(original=True) if self.rounds else None,
             "best": asdict(best[0]) if best else None,
@@ -237,18 +270,14 @@ def aggregate_original(runs: Sequence[SearchResult], cutoff: Literal["own", "las
     return _aggregate(runs, averages, error)
 
 
-def _sign(run: SearchResult) -> float:
-    return 1.0 if run.minimize else -1.0  # the published code minimizes
-
-
 def _published_cutoff(run: SearchResult) -> float:
-    return max(0.0, max(_sign(run) * score for score in run.scores))
+    return max(0.0, max(run.sign * score for score in run.scores))
 
 
 def _published_average(run: SearchResult, cutoff: float) -> float:
-    scores = _sign(run) * np.array(run.scores)
+    scores = run.sign * np.array(run.scores)
     kept = scores[scores < cutoff]
-    return _sign(run) * float(np.mean(kept if len(kept) else scores))
+    return run.sign * float(np.mean(kept if len(kept) else scores))
 
 
 def _check(runs: Sequence[SearchResult]) -> None:
