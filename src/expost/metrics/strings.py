@@ -27,7 +27,8 @@ class Validity:
         sampled: Fraction of all N k sampled decodes that are valid; its expectation does not depend on k.
         best_of_k: Fraction of codes with at least one valid decode among k samples; it grows with k. This is what
             Kusner et al. 2017 (k = 500 for molecules, 25 for expressions) and after them Ghosh et al. 2020, Table 2,
-            call "valid".
+            call "valid". (The former's code also drops expressions of the character model that fail at the integer
+            x = 0, such as '1/x'; here these are valid.)
         n: Number N of codes.
         k: Number of samples a code.
     """

@@ -2,7 +2,8 @@
 
 A batch is chosen greedily. Each next point maximizes the expected improvement of f given the points chosen before it,
 whose values are not known yet and are drawn from the surrogate ("fantasies"), averaged over the draws (Snoek,
-Larochelle & Adams 2012, sec. 3.2; the batched greedy rule of Kusner et al. 2017).
+Larochelle & Adams 2012, sec. 3.2; the batched greedy rule of Kusner et al. 2017, whose code puts the posterior mean in
+place of the draws).
 """
 
 from __future__ import annotations

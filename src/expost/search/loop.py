@@ -47,9 +47,10 @@ class SearchConfig:
         quantile: Region "density": share of training codes, those of lowest log q, that are left outside; in [0, 1).
         seed: Seeds everything.
         minimize: Whether lower scores are better; None takes the objective's own direction.
-        incumbent: What is to be improved on: the best "observed" score, as the paper does, or the best posterior
-            "mean" at the observed codes, the steadier one where a code does not determine the score alone. None takes
-            "observed" in the box and "mean" in the density's region.
+        incumbent: What is to be improved on: the best "observed" score, or the best posterior "mean" at the observed
+            codes, the steadier one where a code does not determine the score alone. None takes "observed" in the box
+            and "mean" in the density's region. (The code of Kusner et al. 2017 takes the optimum of the posterior mean
+            over the whole box: what the surrogate promises somewhere, and not what anything has been seen to reach.)
         inducing: Inducing points of the surrogate, at least 1.
         steps: Adam's steps for the surrogate's kernel, noise and inducing points, at least 0.
         minibatch: Codes per step, at least 1.
