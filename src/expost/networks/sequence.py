@@ -8,11 +8,11 @@
 | transformer | 2 residual blocks of self-attention | 2 such blocks over a position's share of the code |
 
 The first two are the networks of the Grammar VAE (Kusner, Paige & Hernandez-Lobato 2017, section 4) as Ghosh et al.
-2020 describe them, at width 100 and 501; docs/differences.md says where the code of the former is otherwise. No decoder here feeds its outputs back (those of `autoregressive` do), so that all
-of them are one function from a code to logits. In the last two each position reads its own linear map of the code, from
-the first step of training on: at equal parameters they learn to reconstruct in a fraction of the steps, and all
-positions are computed side by side. Attention compares all pairs of positions, which costs more than convolutions the
-longer the strings are.
+2020 describe them, at width 100 and 501; docs/differences.md says where the code of the former is otherwise. No decoder
+here feeds its outputs back (those of `autoregressive` do), so that all of them are one function from a code to logits.
+In the last two each position reads its own linear map of the code, from the first step of training on: at equal
+parameters they learn to reconstruct in a fraction of the steps, and all positions are computed side by side. Attention
+compares all pairs of positions, which costs more than convolutions the longer the strings are.
 """
 
 from __future__ import annotations
