@@ -158,7 +158,7 @@ def test_run_folders_do_not_depend_on_where_they_are(digits_run, tmp_path, capsy
         (["fit", "RUN", "--density", "gaussian", "--components", "3"], "no option 'components'"),
         (["sample", "RUN", "--density", "kde"], "density 'kde' is not fitted (fitted: gmm"),
         (["sample", "RUN", "-n", "0"], "n is 0"),
-        (["sample", "RUN", "--out", "samples.pdf"], "cannot write samples as 'samples.pdf'"),
+        (["sample", "RUN", "--out", "samples.pdf"], "cannot write this as 'samples.pdf'"),
         (["interpolate", "RUN", "--out", "i.png", "--method", "cubic"], "unknown interpolation 'cubic'"),
         (["interpolate", "RUN", "--out", "i.png", "--steps", "1"], "steps is 1"),
         (["evaluate", "RUN", "--features", "resnet"], "unknown features 'resnet'"),

@@ -98,6 +98,14 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "stopped; what was saved before is kept\n"
 
+    def search(run: str, rounds: int = 5):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "optimize", (search, print))
+    with pytest.raises(SystemExit):
+        cli.main(["optimize", "--run", "a run"])
+    assert capsys.readouterr().err == "stopped; the same command goes on: expost optimize --run 'a run'\n"
+
 
 class Terminal(Console):
     """A console that takes a file for a terminal."""

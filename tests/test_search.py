@@ -443,6 +443,10 @@ def test_a_hostile_objective_costs_its_own_strings_only(capsys: pytest.CaptureFi
     assert scored.skipped == 8
     assert scored.message == "'0.0': ZeroDivisionError: division by zero"
     assert Numeral().score([]).values == []
+    nan = (
+        "'x*y': the score is nan, not a finite number; expression scores expressions of x, 1, 2, 3, + * / ( ) sin( exp("
+    )
+    assert make_objective("expression").score(["x*y"]).message == nan
 
     class Loud(Numeral):
         def _values(self, strings: list[str]) -> list[object]:

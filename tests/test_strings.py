@@ -1,5 +1,6 @@
 """Runs of strings, from the command line: the same commands as for images, with a codec in between."""
 
+import contextlib
 import gzip
 import json
 import re
@@ -14,7 +15,7 @@ from expost.cli import main
 from expost.commands import optimize
 from expost.data.drugs import DRUGS
 from expost.data.encoding import encode_strings, suit_codec
-from expost.data.strings import Strings
+from expost.data.strings import Strings, read_strings
 from expost.errors import DataError, UsageError
 from expost.generator import Generator
 from expost.metrics.expressions import parse_expression
@@ -109,7 +110,7 @@ def test_commands_write_lines(run, tmp_path):
     assert [first for first, _ in pairs] == run.string_generator("cpu").codec.decode(run.data().test.x[:10])
     rows = [r.split("\t") for r in expost.interpolate(run, tmp_path / "i.txt", n=3, steps=5).read_text().splitlines()]
     assert [len(row) for row in rows] == [5, 5, 5]
-    with pytest.raises(UsageError, match=r"cannot write samples as 's\.png'"):
+    with pytest.raises(UsageError, match=r"cannot write this as 's\.png'"):
         expost.sample(run, out=tmp_path / "s.png")
 
 
@@ -273,6 +274,33 @@ def test_what_does_not_go_together(words, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_left_out_is_told_by_its_reason_with_the_length_that_keeps_it(tmp_path, capsys):
+    good = [f"{a}{op}{b}" for a in "x123" for op in "+*/" for b in "x123"]
+    long = ["+".join("x" * terms) for terms in range(9, 13)]  # 18 to 24 productions
+    path = tmp_path / "mine.txt"
+    path.write_text("\n".join([*good, *long, "formula", "x**2"]) + "\n")
+    with contextlib.suppress(SystemExit):
+        main(["train", "grae", "--data", str(path), "--out", str(tmp_path / "run"), "--dry-run"])
+    note = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("data: "))
+    sizes = sum(
+        int(number) for number in re.findall(r"(\d+) (?:train|validation|test)[,;]", note.partition("left out")[0])
+    )
+    assert sizes == len(good)
+    assert re.search(r"takes more than 15 productions: 4, e.g. 'x.*': it needs \d+ \(--length 24 keeps them\)", note)
+    assert "does not parse: 2, e.g. '" in note
+    assert sum(int(number) for number in re.findall(r"(\d+) of \d+ (?:train|validation|test)", note)) == 6
+    assert "most of them" not in note
+    strings = read_strings(str(path))
+    kept = encode_strings(strings, suit_codec(strings, length=24))
+    assert sum(map(len, (kept.train, kept.validation, kept.test))) == len(good) + len(long)
+    with pytest.raises(UsageError, match=r"mine.txt holds strings; read them with expost\.data\.strings\.read_strings"):
+        expost.load_data(str(path))
+    path.write_text("\n".join([*good, *(f"y{n}" for n in range(200))]) + "\n")
+    strings = read_strings(str(path))
+    coded = encode_strings(strings, suit_codec(strings, grammar="expressions"))
+    assert "strings, which is most of them: does not parse: 200" in coded.note
+
+
 def test_words_of_another_language(tmp_path):
     (tmp_path / "w.txt").write_text("\n".join(f"word number {n}" for n in range(50)))
     with pytest.raises(UsageError, match="no grammar is known"):
@@ -307,7 +335,7 @@ def test_samples_of_molecules_can_be_drawn(tmp_path, capsys):
     (tmp_path / "chains.smi").write_text("\n".join(chains) + "\n")
     run = expost.train("grae", tmp_path / "chains.smi", tmp_path / "run", epochs=20, width=16, length=80, batch_size=20)
     note = capsys.readouterr().err
-    assert re.search(r"train strings left out, e.g. '~\d': does not parse at position 0", note)
+    assert re.search(r"left out \d+ of \d+ train.* strings: does not parse: \d+, e.g. '~\d' at position 0", note)
     expost.fit(run, "gaussian")
     expost.sample(run, 12, tmp_path / "drawn.png", "gaussian")
     with Image.open(tmp_path / "drawn.png") as picture:

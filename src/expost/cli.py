@@ -30,6 +30,7 @@ from expost.doctor import doctor, tables
 from expost.errors import DataError, UsageError
 from expost.experiments import reproduce, sweep
 from expost.export import Exported, export
+from expost.progress import say
 from expost.report import report
 from expost.run import Run
 from expost.scores import Score
@@ -153,6 +154,9 @@ def _print_table(folder: Path) -> None:
 
 def _print_run(run: Run) -> None:
     if run.dry:
+        found = run.data()
+        parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
+        say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
         _print_json(to_json(run.config))
     else:
         print(run.folder)
@@ -314,7 +318,7 @@ def _document(doc: str, examples: Sequence[str]) -> str:
 
 
 def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
-    if "engine" in options:  # a grid of runs, each of which goes on by itself
+    if {"engine", "rounds"} & options.keys():  # a grid of runs, or a search: each goes on by itself
         return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
     if "browser" in options:
         return "stopped"

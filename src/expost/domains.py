@@ -95,11 +95,12 @@ def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str,
     valid = [sample for sample in samples if sample is not None]
     if min(len(valid), len(reference)) <= CHEMNET_DIM and not allow_few:
         say(
-            f"fcd is left out: {len(valid)} valid samples, {len(reference)} test molecules, and it needs over "
-            f"{CHEMNET_DIM}; give more samples, or allow few"
+            f"fcd is left out: {len(valid)} valid samples and {len(reference)} test molecules, and it needs over "
+            f"{CHEMNET_DIM} of each; --allow-few takes fewer"
         )
         return {}
     if min(len(valid), len(reference)) < 2:
+        say(f"fcd is left out: {len(valid)} valid samples and {len(reference)} test molecules; it needs 2 of each")
         return {}
     # it falls with the number of molecules: of equally many samples those with fewer valid ones are not flattered
     settings = {**_VALID, "test molecules": len(reference)}

@@ -23,7 +23,7 @@ def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".n
     """Refuse an output that could not be written, before the work is done."""
     if path.suffix.lower() not in suffixes:
         listed = ", ".join(suffix or "a folder" for suffix in suffixes)
-        raise UsageError(f"cannot write samples as '{path.name}'; give one of: {listed}")
+        raise UsageError(f"cannot write this as '{path.name}'; give one of: {listed}")
     if path.suffix and path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
     if not path.suffix and path.is_dir() and any(path.iterdir()):

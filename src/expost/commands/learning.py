@@ -207,8 +207,8 @@ def _codec(
                 raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")
         if own is not None:
             raise UsageError(
-                f"model '{model}' is for strings, data set '{data}' has none (of a table, a column named "
-                "smiles or string is read); give strings, or train rae-l2 or vae"
+                f"model '{model}' is for strings, data set '{data}' has none; name the column of strings in a table "
+                "smiles or string, give a file of strings, or train rae-l2 or vae on numbers or images"
             )
         return None
     if own is not None and codec not in (None, own):

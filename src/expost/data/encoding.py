@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,7 @@ from expost.data.alphabets import alphabet_of
 from expost.data.strings import Strings
 from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
-from expost.grammar.codec import CODECS, encode_cached
+from expost.grammar.codec import CODECS, Rejection, encode_cached
 from expost.grammar.grammars import load_grammar
 from expost.registry import Part, construct
 from expost.types import Data, Split
@@ -68,7 +70,7 @@ def encode_strings(strings: Strings, codec: Part) -> Data:
         DataError: if a part is left with nothing.
     """
     coder = construct(CODECS, codec)
-    splits, remarks = [], []
+    splits, rejected = [], {}
     for name in ("train", "validation", "test"):
         given = getattr(strings, name)
         many = len(given) >= _WORTH_KEEPING
@@ -77,9 +79,25 @@ def encode_strings(strings: Strings, codec: Part) -> Data:
             reason = f"; the first: {encoded.rejected[0]}" if encoded.rejected else ""
             raise DataError(f"none of the {len(given)} {name} strings of '{strings.name}' can be encoded{reason}")
         if encoded.rejected:
-            example = str(encoded.rejected[0]).partition(", ")[2]  # without its place in this part, which is no line's
-            remarks.append(f"{len(encoded.rejected):,} of {len(given):,} {name} strings left out, e.g. {example}")
+            rejected[f"{len(encoded.rejected):,} of {len(given):,} {name}"] = encoded.rejected
         splits.append(Split(encoded.indices))
-    note = "; ".join(filter(None, [strings.note, *remarks]))
+    kept = sum(len(split) for split in splits)
+    note = "; ".join(filter(None, [strings.note, _left_out(rejected, kept)]))
     train, validation, test = splits
     return Data(strings.name, train, validation, test, note=note, codec=coder, domain=strings.domain)
+
+
+def _left_out(rejected: Mapping[str, Sequence[Rejection]], kept: int) -> str:
+    """Return how many strings of each part were left out, why, and what keeps those that are only too long."""
+    faults = [fault for part in rejected.values() for fault in part]
+    if not faults:
+        return ""
+    reasons = Counter(fault.reason for fault in faults)
+    texts = []
+    for reason, count in reasons.most_common():
+        same = [fault for fault in faults if fault.reason == reason]
+        text = f"{reason}: {count:,}, e.g. {same[0].example()}"
+        needed = max((fault.needed or 0 for fault in same), default=0)
+        texts.append(text + (f" (--length {needed} keeps them)" if all(fault.needed for fault in same) else ""))
+    most = ", which is most of them" if len(faults) > kept else ""
+    return f"left out {', '.join(rejected)} strings{most}: {'; '.join(texts)}"

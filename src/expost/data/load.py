@@ -17,8 +17,10 @@ from expost.data.files import read_path
 from expost.data.images import UnreadableImages
 from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
+from expost.data.named_strings import STRING_DATASETS
 from expost.data.prepared import Preparation, describe
 from expost.data.splits import Plan, plan_official, plan_split, subset
+from expost.data.string_files import holds_strings
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
 
@@ -69,6 +71,8 @@ def load_data(
     asked = Preprocess(crop=crop, size=size, channels=channels)
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
+    if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
+        raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
     return load_path(name_or_path, asked, limit=limit, seed=seed)
 
 

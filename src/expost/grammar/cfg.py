@@ -158,7 +158,7 @@ def _check_symbols(lines: Mapping[Production, int], name: str) -> None:
     defined = {production.left for production in productions}
     ends = productive(productions)
     reached = reachable(productions, productions[0].left)
-    remedy = "or read the grammar with prune=True to drop what no string can use"
+    remedy = "or remove it (in Python prune=True drops what no string can use)"
     for production, line in lines.items():
         for symbol in production.right:
             if not symbol.terminal and symbol.name not in defined:
@@ -176,5 +176,5 @@ def _check_symbols(lines: Mapping[Production, int], name: str) -> None:
         if production.left not in reached:
             raise DataError(
                 f"{name}, line {line}: '{production.left}' is never reached from the start symbol "
-                f"'{productions[0].left}'; use it, remove it, {remedy}"
+                f"'{productions[0].left}'; use it, {remedy}"
             )

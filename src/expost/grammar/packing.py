@@ -44,9 +44,14 @@ class Rejection:
 
     def fault(self) -> str:
         """Return the line without the string's index."""
-        line = f"{_clip(self.text)!r}: {self.reason}"
-        if self.needed is not None:
-            line += f": it needs {self.needed}"
+        return f"{_clip(self.text)!r}: {self.reason}{self._where()}"
+
+    def example(self) -> str:
+        """Return the string and where it fails, without the reason, for a list of those with the same."""
+        return f"{_clip(self.text)!r}{self._where()}"
+
+    def _where(self) -> str:
+        line = "" if self.needed is None else f": it needs {self.needed}"
         if self.position is None:
             return line
         line += f" at position {self.position}"

@@ -39,8 +39,9 @@ def _search(folder: Path, result: SearchResult) -> list[Block]:
     if not result.rounds:
         return [Heading(folder.name, text + "No round is finished yet.")]
     text += (
-        f"{len(result.scores)} points in {len(result.rounds)} rounds, {result.valid:.1%} valid, {result.skipped} "
-        f"without a score; average {result.average():.4g}, invalid ones at {result.worst:.4g}. {different(result)}."
+        f"{len(result.scores)} points in {len(result.rounds)} round{'' if len(result.rounds) == 1 else 's'}, "
+        f"{result.valid:.1%} valid, {result.skipped} without a score; average {result.average():.4g}, invalid and "
+        f"unscored ones at {result.worst:.4g}. {different(result)}."
     )
     found = result.best(LISTED)
     rows = [

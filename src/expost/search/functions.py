@@ -109,7 +109,7 @@ def _find(spec: str) -> Callable[..., Any]:
             names = [n for n, v in vars(owner).items() if callable(v) and not n.startswith("_")]
             raise UsageError(f"module {module_name} has no function '{path}'; it has: {', '.join(names) or 'none'}")
     if not callable(found):
-        raise UsageError(f"{spec} is a {type(found).__name__}, not a function")
+        raise UsageError(f"{spec} is of type {type(found).__name__}, no function; name a function")
     return found
 
 

@@ -38,6 +38,8 @@ class Objective(ABC):
     """A score of strings. A built-in one is a class with a `name` and options, and one line in `OBJECTIVES`."""
 
     name: ClassVar[str]
+    #: What strings must be to have a score, for messages; empty where nothing is known of that.
+    scores: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -78,6 +80,7 @@ class Objective(ABC):
         if message is None and None in scores:
             index = scores.index(None)
             message = f"{strings[index]!r}: the score is {short(values[index])}, not a finite number"
+            message += f"; {self.name} scores {self.scores}" if self.scores else ""
         return Scored(scores, message)
 
     def _attempt(self, strings: list[str]) -> tuple[list[object] | None, str | None]:

@@ -39,6 +39,7 @@ class Expression(Objective):
     """
 
     name = "expression"
+    scores = "expressions of x, 1, 2, 3, + * / ( ) sin( exp("
 
     def __init__(self, target: str = "1/3+x+sin(x*x)") -> None:
         self.function = ExpressionScore(target)
@@ -63,6 +64,8 @@ class Expression(Objective):
 
 class Molecules(Objective):
     """A score of molecules, given as SMILES; higher is better."""
+
+    scores = "molecules, as SMILES"
 
     @property
     def minimize(self) -> bool:

@@ -80,7 +80,7 @@ class Session:
             else:
                 detail = f"{name}={then}, not {now}"
             raise UsageError(
-                f"{self.json.parent} holds a search with {detail}; repeat its settings or choose another folder"
+                f"{self.json.parent} holds a search with {detail}; repeat its settings or choose another --out"
             )
 
     def write(self, result: SearchResult) -> None:

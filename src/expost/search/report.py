@@ -23,8 +23,9 @@ def markdown(result: SearchResult, count: int = 10) -> str:
     lines = [f"Objective {_cell(result.objective)} ({direction} is better), region {result.region}."]
     if result.rounds:
         lines.append(
-            f"{len(result.scores)} points in {len(result.rounds)} rounds: {result.valid:.1%} valid, "
-            f"{result.skipped} without a score, average {result.average():.4g} (invalid at {result.worst:.4g}). "
+            f"{len(result.scores)} points in {len(result.rounds)} round{'' if len(result.rounds) == 1 else 's'}: "
+            f"{result.valid:.1%} valid, {result.skipped} without a score, average {result.average():.4g} "
+            f"(invalid and unscored ones at {result.worst:.4g}). "
             f"{different(result)}. Best score begun with {result.start:.4g}."
         )
     found = result.best(count)
