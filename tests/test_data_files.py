@@ -508,7 +508,7 @@ def test_csv_parts(tmp_path):
         ("a,b\n1,2\n3,\n5,6\n", "1 in column .b. .the first in row 1"),
         ("a,b\n1,2\n3,nan\n5,6\n", "1 in column .b. .the first in row 1"),
         ("a;b\n1;2\n", "has neither images nor numbers, only a;b"),
-        ("name\nx\ny\n", "has neither images nor numbers, only name"),
+        ("name,town\nx,a\ny,b\n", "has neither images nor numbers, only name, town"),
         ("a\n1\n", "1 example to divide"),
         ("a\n1\ninf\n3\n", "inf in row 1"),
     ],

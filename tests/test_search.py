@@ -558,7 +558,7 @@ def test_a_function_of_ones_own_takes_a_list_or_a_string(
     ("spec", "pattern"),
     [
         ("own_scores:nothing", "no function 'nothing'; it has: .*listed"),
-        ("own_scores:number", "is a int, not a function"),
+        ("own_scores:number", "is of type int, no function; name a function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("broken:f", "importing module broken .* failed: SyntaxError"),
         ("needy:f", "needs not_installed_anywhere"),
@@ -772,7 +772,7 @@ def test_the_expression_objective_is_the_capped_error_by_numpy() -> None:
     scored = objective.score(["sin(x)", "x * x", "x+"])
     assert scored.values[0] == pytest.approx(expected, rel=1e-12)
     assert scored.values[1:] == [0.0, None]
-    assert scored.message == "'x+': the score is nan, not a finite number"
+    assert scored.message.startswith("'x+': the score is nan, not a finite number; expression scores expressions of x")
 
 
 def test_the_molecular_objectives_are_the_metrics() -> None:

@@ -295,6 +295,9 @@ def test_what_is_left_out_is_told_by_its_reason_with_the_length_that_keeps_it(tm
     assert sum(map(len, (kept.train, kept.validation, kept.test))) == len(good) + len(long)
     with pytest.raises(UsageError, match=r"mine.txt holds strings; read them with expost\.data\.strings\.read_strings"):
         expost.load_data(str(path))
+    (tmp_path / "one.csv").write_text("name\nx\ny\n")
+    with pytest.raises(UsageError, match=r"one.csv holds strings"):
+        expost.load_data(tmp_path / "one.csv")
     path.write_text("\n".join([*good, *(f"y{n}" for n in range(200))]) + "\n")
     strings = read_strings(str(path))
     coded = encode_strings(strings, suit_codec(strings, grammar="expressions"))
