@@ -31,6 +31,7 @@ from expost.search import (
     make_objective,
     markdown,
     optimize,
+    read_search,
 )
 from expost.search.acquisition import BatchImprovement, Box, DensityRegion, log_improvement
 from expost.search.drawing import text
@@ -271,7 +272,12 @@ def test_a_region_comes_near_the_optimum_and_beats_random_search(
         return [str(value) for value in problem.f(z).tolist()]  # whatever the code
 
     config = SearchConfig(rounds=2, batch=15, inducing=60, steps=30, candidates=200, refinements=15, region=region)
-    result = optimize(problem.codes, problem.scores, decode, Numeral(), config, problem.density, tmp_path)
+    begun = [problem.codes, problem.scores, decode, Numeral()]
+    first = optimize(*begun, replace(config, rounds=1), problem.density, tmp_path, known=lambda strings: strings[:3])
+    assert first.known == set(first.strings[:3])
+    assert read_search(tmp_path).known == first.known
+    result = optimize(*begun, config, problem.density, tmp_path)
+    assert (result.known, read_search(tmp_path).known) == (None, None)  # nobody looked at the second round's
     low, high = problem.codes.amin(0), problem.codes.amax(0)
     draws = problem.density.sample(30, generator=seeded(5))
     uniform = low + torch.rand(30, D, generator=seeded(5)) * (high - low)

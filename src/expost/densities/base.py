@@ -315,8 +315,8 @@ class TractableDensity(Density):
 
         What a density says of its own training codes flatters them: a kernel density has one kernel on each, which in
         many dimensions outweighs all others. This says what it would of codes of the same kind that it has not seen.
-        Only where a single code decides much does it differ from `log_prob`; for a Gaussian or a mixture of a few it is
-        the same.
+        Only a kernel density, also within `reduced`, answers otherwise than `log_prob`: without the code's own kernel,
+        at the same bandwidth and covariance. Of all others one code among many decides next to nothing.
 
         Args:
             z: Training codes, any number of them, shape (N, d), any floating dtype, finite.

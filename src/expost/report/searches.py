@@ -10,7 +10,7 @@ from expost.errors import DataError
 from expost.report.blocks import Block, Cell, Heading, Note, Picture, Pictures, Table
 from expost.report.pictures import data_uri
 from expost.search import SearchResult, read_search
-from expost.search.report import different
+from expost.search.report import overview
 
 #: Strings that are listed of each search.
 LISTED = 10
@@ -38,11 +38,7 @@ def _search(folder: Path, result: SearchResult) -> list[Block]:
     text = f"Objective {result.objective}; {direction} is better. "
     if not result.rounds:
         return [Heading(folder.name, text + "No round is finished yet.")]
-    text += (
-        f"{len(result.scores)} points in {len(result.rounds)} round{'' if len(result.rounds) == 1 else 's'}, "
-        f"{result.valid:.1%} valid, {result.skipped} without a score; average {result.average():.4g}, invalid and "
-        f"unscored ones at {result.worst:.4g}. {different(result)}."
-    )
+    text += overview(result)
     found = result.best(LISTED)
     rows = [
         (

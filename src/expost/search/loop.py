@@ -140,17 +140,16 @@ def optimize(
     best, worst = (float(scores.min()), float(scores.max()))[:: 1 if minimize else -1]
     session = Session(folder, config, objective.label, minimize, codes, scores, tractable)
     result = SearchResult(objective.label, config.region, minimize, worst, best, *session.read())
-    if known is not None and result.known is None and result.rounds:  # begun without
-        result = replace(result, known=frozenset(known(result.strings)))
-        session.write(result)
     while len(result.rounds) < config.rounds:
         number = len(result.rounds)
         with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
             result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
-        if known is not None:
-            result = replace(result, known=frozenset(known(result.strings)))
+        result = replace(result, known=None)  # what was looked up is of the rounds before
         session.write(result)
         _tell(result, config.rounds)
+    if known is not None and result.known is None:
+        result = replace(result, known=frozenset(known(result.strings)))
+        session.write(result)
     return result
 
 

@@ -39,7 +39,7 @@ class Objective(ABC):
 
     name: ClassVar[str]
     #: What strings must be to have a score, for messages; empty where nothing is known of that.
-    scores: ClassVar[str] = ""
+    takes: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class Objective(ABC):
         if message is None and None in scores:
             index = scores.index(None)
             message = f"{strings[index]!r}: the score is {short(values[index])}, not a finite number"
-            message += f"; {self.name} scores {self.scores}" if self.scores else ""
+            message += f"; {self.name} scores {self.takes}" if self.takes else ""
         return Scored(scores, message)
 
     def _attempt(self, strings: list[str]) -> tuple[list[object] | None, str | None]:

@@ -39,7 +39,7 @@ class Expression(Objective):
     """
 
     name = "expression"
-    scores = "expressions of x, 1, 2, 3, + * / ( ) sin( exp("
+    takes = "expressions of x, 1, 2, 3, + * / ( ) sin( exp("
 
     def __init__(self, target: str = "1/3+x+sin(x*x)") -> None:
         self.function = ExpressionScore(target)
@@ -65,7 +65,7 @@ class Expression(Objective):
 class Molecules(Objective):
     """A score of molecules, given as SMILES; higher is better."""
 
-    scores = "molecules, as SMILES"
+    takes = "molecules, as SMILES"
 
     @property
     def minimize(self) -> bool:

@@ -22,12 +22,7 @@ def markdown(result: SearchResult, count: int = 10) -> str:
     direction, looked = "lower" if result.minimize else "higher", result.known is not None
     lines = [f"Objective {_cell(result.objective)} ({direction} is better), region {result.region}."]
     if result.rounds:
-        lines.append(
-            f"{len(result.scores)} points in {len(result.rounds)} round{'' if len(result.rounds) == 1 else 's'}: "
-            f"{result.valid:.1%} valid, {result.skipped} without a score, average {result.average():.4g} "
-            f"(invalid and unscored ones at {result.worst:.4g}). "
-            f"{different(result)}. Best score begun with {result.start:.4g}."
-        )
+        lines.append(f"{overview(result)} Best score begun with {result.start:.4g}.")
     found = result.best(count)
     if not found:
         return "\n".join([*lines, "", "No valid string with a score was found.", ""])
@@ -40,11 +35,18 @@ def markdown(result: SearchResult, count: int = 10) -> str:
     return "\n".join([*lines, "", *head, *rows, ""])
 
 
-def different(result: SearchResult) -> str:
-    """Return how many different strings were found, and how many of them are new, without a full stop."""
-    count = len(result.strings)
-    text = f"{count} different string{'' if count == 1 else 's'}"
-    return text if result.new is None else f"{text}, {result.new} of them not in the training set"
+def overview(result: SearchResult) -> str:
+    """Return two sentences on a search with a finished round: its points, and how many strings differ or are new."""
+    new = "" if result.new is None else f", {result.new} of them not in the training set"
+    return (
+        f"{len(result.scores)} points in {_counted(len(result.rounds), 'round')}, {result.valid:.1%} valid, "
+        f"{result.skipped} without a score; average {result.average():.4g}, invalid and unscored ones at "
+        f"{result.worst:.4g}. {_counted(len(result.strings), 'different string')}{new}."
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _cell(text: str) -> str:

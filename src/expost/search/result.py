@@ -88,7 +88,7 @@ class SearchResult:
 
     @property
     def strings(self) -> list[str]:
-        """The different strings found, scored or not, in the order in which they were."""
+        """The different strings found, as spelled, scored or not, in the order in which they were."""
         return list(dict.fromkeys(string for batch in self.rounds for string in batch.strings if string is not None))
 
     @property
