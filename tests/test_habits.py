@@ -126,7 +126,7 @@ def test_a_bar_appears_when_work_takes_long_and_one_at_a_time(monkeypatch, capsy
         with progress("inner", 2) as nested:
             time.sleep(0.01)
             nested.advance()
-            assert not nested.progress.live.is_started
+            assert not nested.visible
         time.sleep(0.2)
     shown = capsys.readouterr().err
     assert "outer" in shown
@@ -135,4 +135,31 @@ def test_a_bar_appears_when_work_takes_long_and_one_at_a_time(monkeypatch, capsy
     with progress("after", 1) as bar:  # the place on stderr is free again
         time.sleep(0.01)
         bar.advance()
-        assert bar.progress.live.is_started
+        assert bar.visible
+
+
+def test_where_there_is_no_terminal_a_line_every_so_often_says_how_far_and_how_long(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with progress("training", 1000, done=200) as bar:
+        for _ in range(25):
+            now[0] += 1
+            bar.advance(4, "total 3.5")
+            with progress("inner", 2) as nested:  # the place on stderr is taken
+                nested.advance()
+        assert not bar.visible
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["training: 240 of 1,000, 3.17 min left, total 3.5", "training: 280 of 1,000, 3 min left, total 3.5"]
+
+
+def test_lines_said_meanwhile_count_and_quick_work_says_nothing(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with progress("reading", 10) as bar:
+        assert bar.left() == ""
+        for step in range(10):
+            now[0] += 2
+            bar.advance()
+            if step == 3:
+                bar.say(f"halfway, {bar.left()}")
+    assert capsys.readouterr().err.splitlines() == ["halfway, 12 s left", "reading: 9 of 10, 2 s left"]

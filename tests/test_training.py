@@ -135,7 +135,7 @@ def test_a_bf16_run_resumes_exactly(tmp_path):
     whole.train(data)
     first, _ = start(tmp_path / "parts", "rae-l2", epochs=1, precision="bf16")
     first.train(data)
-    first.with_epochs(2).train(data)
+    first.with_training(epochs=2).train(data)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
@@ -251,7 +251,7 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(DataError, match="truncated"):
-        run.with_epochs(2).train(data)
+        run.with_training(epochs=2).train(data)
 
 
 def test_tensorboard_files_hold_the_losses(tmp_path):
@@ -335,7 +335,7 @@ def test_one_training_has_a_folder_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "_step", stepping)
     run.train(data)
     assert "is being trained by another process; wait for it, or stop it" in refusals[0]
-    run.with_epochs(run.config.training.epochs + 1).train(data)  # afterwards it is free
+    run.with_training(epochs=run.config.training.epochs + 1).train(data)  # afterwards it is free
 
 
 def test_fitting_one_density_keeps_what_another_process_has_fitted_meanwhile(tmp_path, monkeypatch):

@@ -235,9 +235,9 @@ def test_small_networks_of_long_strings_read_their_own_output():
     assert (short[0].network, short[0].beta, short[0].regularizer_weight) == ("convnext-1d", 1e-2, 1e-5)
     assert (long[0].network, long[0].beta, long[0].regularizer_weight) == ("gru-autoregressive", 0.1, 1e-4)
     assert (short[1].batch_size, short[1].precision) == (250, "float32")
-    assert (long[1].batch_size, long[1].precision) == (100, "bf16")
+    assert (long[1].batch_size, long[1].precision) == (100, "auto")
     bound = configure("gvae", (277, 141), "small")  # under the bound such a decoder would do without the code
-    assert (bound[0].network, bound[0].beta, bound[1].precision) == ("convnext-1d", 1, "bf16")
+    assert (bound[0].network, bound[0].beta, bound[1].precision) == ("convnext-1d", 1, "auto")
     paper = configure("grae", (277, 141), "paper")
     assert (paper[0].network, paper[0].width, paper[1].batch_size) == ("gru-molecules", 501, 500)
     assert build(long[0]).autoregressive

@@ -157,6 +157,7 @@ def _print_run(run: Run) -> None:
         found = run.data()
         parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
         say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
+        say(run.note)
         _print_json(to_json(run.config))
     else:
         print(run.folder)

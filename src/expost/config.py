@@ -15,7 +15,10 @@ from expost.registry import Part
 #: Version of the run folder's layout; raised when an older expost could not read it.
 FORMAT = 1
 
-Precision = Literal["float32", "bf16"]
+#: What networks compute in.
+Arithmetic = Literal["float32", "bf16"]
+#: What may be asked for: auto is bf16 where the device has instructions for it, else float32.
+Precision = Literal["auto", "float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class TrainingConfig:
         lr: Adam's initial learning rate, positive.
         seed: Seeds weights, order and noise, at least 0.
         device: auto (cuda, else mps, else cpu) or a torch device.
-        precision: float32, or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses.
+        precision: float32; or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses; or auto:
+            bf16 where the device has instructions for it. A run's `config.json` has what auto came to.
         patience: After so many epochs without a better validation loss the learning rate is cut, at least 1.
         factor: What it is multiplied by.
         clip: Gradients of a larger norm, over all weights together, are scaled down to it; None leaves them.

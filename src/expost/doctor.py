@@ -152,8 +152,15 @@ def _devices() -> list[dict[str, Any]]:
         rows.append({"device": f"cuda:{index}", "what": f"{device.name}, {device.total_memory / 2**30:.0f} GiB"})
     if torch.backends.mps.is_available():
         rows.append({"device": "mps", "what": "Apple GPU"})
-    what = f"{cores()} cores, {torch.get_num_threads()} threads in torch"
-    return [*rows, {"device": "cpu", "what": what}]
+    rows.append({"device": "cpu", "what": f"{cores()} cores, {torch.get_num_threads()} threads in torch"})
+    return [row | _precision(torch.device(row["device"])) for row in rows]
+
+
+def _precision(device: torch.device) -> dict[str, str]:
+    from expost.precision import choose
+
+    chosen = choose("auto", device)
+    return {"precision": chosen.arithmetic, "because": chosen.reason}
 
 
 def _weights() -> list[dict[str, Any]]:

@@ -267,7 +267,7 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
         # A part of a batch costs a part of the time, and its expectation is the whole's but for batch norm, which then
         # takes the statistics of the part. `benchmarks/train_step.py` has the times.
         model = replace(model, regularizer=Part("gradient-penalty", {"fraction": 0.25}))
-    return model, replace(training, epochs=25, lr=1e-3, precision="bf16" if convolutional else "float32")
+    return model, replace(training, epochs=25, lr=1e-3, precision="auto" if convolutional else "float32")
 
 
 #: Presets: functions of a model's name and the shape of one example.
@@ -295,7 +295,7 @@ def configure(
         training_overrides: Fields of `TrainingConfig`; None values are ignored.
         options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.
         own_networks: Whether encoder and decoder are a person's own: then what a preset sets for its own convolutions
-            (bf16, and which kernels are decayed) gives way to the defaults.
+            (precision, and which kernels are decayed) gives way to the defaults.
 
     Raises:
         UsageError: for unknown names, and values out of range.

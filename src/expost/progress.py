@@ -1,7 +1,7 @@
-"""Progress on stderr: a bar with time left on a terminal, plain lines elsewhere. Results alone go to stdout.
+"""Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere, both with time left.
 
-A bar appears when its work has taken a second, and one at a time: work within work that has a bar shows none. Of
-several processes that work together, only the first shows anything.
+Results alone go to stdout. A bar appears when its work has taken a second, and one at a time: work within work that has
+a bar shows none. Of several processes that work together, only the first shows anything.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,34 +19,72 @@ from expost import distributed
 
 #: Seconds before a bar appears.
 PATIENCE = 1.0
+#: Seconds between lines where there is no terminal.
+BETWEEN_LINES = 10.0
 #: Held by the work whose bar is on stderr, of which there is one.
 _SHOWN = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bar:
-    """A progress bar under way."""
+    """Work under way, and how far it is.
 
-    progress: Progress
-    task: TaskID
-    begun: float
+    Attributes:
+        title: What goes on.
+        total: Number of steps.
+        done: Steps done.
+        first: Steps done when the work began.
+        lines: Whether lines are printed in place of a bar.
+        begun: When the work began, in seconds of the monotonic clock.
+    """
+
+    title: str
+    total: int
+    done: int
+    first: int
+    lines: bool
+    _progress: Progress
+    _task: TaskID
+    begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Count the time to the first line from now."""
+        self._said = self.begun
 
     def advance(self, steps: int = 1, text: str = "") -> None:
-        """Move on by `steps`, and show `text` behind the bar if there is any."""
-        self.progress.advance(self.task, steps)
-        if not self.progress.live.is_started and time.monotonic() - self.begun > PATIENCE:
-            self.progress.start()
+        """Move on by `steps`, and show `text` behind the bar, or in the line, if there is any."""
+        self.done += steps
+        self._progress.advance(self._task, steps)
+        now = time.monotonic()
+        if self.lines and now - self._said >= BETWEEN_LINES:
+            parts = (f"{self.title}: {self.done:,} of {self.total:,}", self.left(), text)
+            self.say(", ".join(part for part in parts if part))
+        if not self._progress.live.is_started and now - self.begun > PATIENCE:
+            self._progress.start()
         if text:
-            self.progress.update(self.task, text=text)
+            self._progress.update(self._task, text=text)
+
+    @property
+    def visible(self) -> bool:
+        """Whether there is a bar on the terminal."""
+        return bool(self._progress.live.is_started)
+
+    def left(self) -> str:
+        """Return in words how much time is left, by the pace so far; empty before the first step."""
+        steps = self.done - self.first
+        if steps < 1:
+            return ""
+        return f"{duration((self.total - self.done) * (time.monotonic() - self.begun) / steps)} left"
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._said = time.monotonic()
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """Show a bar on stderr while the block runs; none where stderr is no terminal.
+    """Show a bar on stderr while the block runs; where stderr is no terminal, a line every ten seconds.
 
     Args:
         title: What goes on.
@@ -64,11 +102,24 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
     free = _SHOWN.acquire(blocking=False)
     shown = Progress(*columns, console=console, disable=not (free and console.is_terminal), transient=True)
     try:
-        yield Bar(shown, shown.add_task(title, total=total, completed=done, text=""), time.monotonic())
+        task = shown.add_task(title, total=total, completed=done, text="")
+        yield Bar(title, total, done, done, free and not console.is_terminal, shown, task)
     finally:
         shown.stop()
         if free:
             _SHOWN.release()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    Example:
+        >>> duration(7.2), duration(150), duration(7500)
+        ('7 s', '2.5 min', '2.08 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ from expost.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.bootstrap import LEAST_RESAMPLES
 from expost.metrics.measures import MEASURES, Context
+from expost.precision import bf16_warning, choose
 from expost.progress import say
 from expost.seeding import PAIRS, generator
 from expost.training import pick_device
@@ -125,6 +126,8 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
     features = FEATURES[resolve_features(name, data)].load(pick_device(device))
     channels, height, width = data.shape
     features.check((channels, height, width))
+    if features.protocol()["precision"] == "bfloat16" and not choose("auto", features.device).hardware:
+        say(f"features in bf16: {bf16_warning(features.device)}; {features.name} in float32 is another protocol")
     return features
 
 

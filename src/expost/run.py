@@ -12,10 +12,13 @@ metrics.json              scores
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import PIL
 import torch
@@ -84,12 +87,14 @@ class Run:
         config: What was asked for.
         networks: A person's own encoder and decoder, where the run uses them.
         dry: Whether it was only resolved and checked, by a dry run.
+        note: What a dry run has to say of it.
     """
 
     folder: Path
     config: RunConfig
     networks: Networks | None = None
     dry: bool = False
+    note: str = ""
 
     @classmethod
     def open(cls, folder: str | Path, networks: Networks | None = None) -> Run:
@@ -130,9 +135,22 @@ class Run:
         """Write the configuration to the folder."""
         write_json(self.folder / "config.json", to_json(self.config))
 
-    def with_epochs(self, epochs: int) -> Run:
-        """Return the run with another number of epochs."""
-        return replace(self, config=replace(self.config, training=replace(self.config.training, epochs=epochs)))
+    def with_training(self, **changes: Any) -> Run:
+        """Return the run with other settings of training."""
+        return replace(self, config=replace(self.config, training=replace(self.config.training, **changes)))
+
+    def precision(self) -> str:
+        """Return in words what the run was trained in, for example "bf16, from epoch 7 float32"."""
+        path = self.folder / "metrics.jsonl"
+        parts: list[str] = []
+        last = None
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is told of where it matters
+                record = json.loads(line)
+                if record["precision"] != last:
+                    last = record["precision"]
+                    parts.append(f"from epoch {int(record['epoch'])} {last}" if parts else str(last))
+        return ", ".join(parts) or self.config.training.precision
 
     def data(self) -> Data:
         """Load the run's data.

@@ -24,8 +24,9 @@ from expost.checkpoint import Position, load_checkpoint, load_weights, save_chec
 from expost.config import TrainingConfig
 from expost.data_parallel import Noise, split
 from expost.errors import DataError, UsageError
+from expost.precision import choose
 from expost.process import freed_memory_kept
-from expost.progress import Bar, progress
+from expost.progress import Bar, duration, progress
 from expost.records import Records, alone, records
 from expost.replicas import replicated
 from expost.seeding import NOISE, ORDER, VALIDATION, generator, isolated, stream_seed
@@ -110,6 +111,7 @@ class Training:
     def _begin(self) -> None:
         count = len(self.data.train)
         self.device = pick_device(self.config.device)
+        self.arithmetic = choose(self.config.precision, self.device).arithmetic
         self.batch_size = min(self.config.batch_size, count)
         self._check()
         place(self.model, self.device, self.data.is_image)
@@ -191,7 +193,7 @@ class Training:
         return loss
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
@@ -262,11 +264,16 @@ class Training:
         if best:
             position.best = validation["total"]
             write_tensors(self.folder / "model.safetensors", self.model.state_dict(), {"epoch": position.epoch})
-        record = {"epoch": position.epoch, "step": position.steps, "lr": lr, "seconds": round(position.seconds, 3)}
+        record = {
+            "epoch": position.epoch, "step": position.steps, "lr": lr, "seconds": round(position.seconds, 3),
+            "precision": self.arithmetic,
+        }  # fmt: skip
         written.add(record, best, train, validation)
         self._save({})
         losses = f"train {train['total']:.4g}, validation {validation['total']:.4g}{' (best)' if best else ''}"
-        bar.say(f"epoch {position.epoch}/{self.config.epochs}: {losses}, lr {lr:.2g}, {position.seconds:.0f} s")
+        left = f", {bar.left()}" if position.epoch < self.config.epochs else ""
+        took = duration(position.seconds)
+        bar.say(f"epoch {position.epoch}/{self.config.epochs}: {losses}, lr {lr:.2g}, {took}{left}")
 
     def _stop_non_finite(self, values: Mapping[str, float]) -> None:
         bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not _finite(value))

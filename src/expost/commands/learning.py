@@ -25,7 +25,7 @@ from expost.commands.arguments import (
     parse_options,
     prior_options,
 )
-from expost.config import DataConfig, Precision, RunConfig, to_json
+from expost.config import DataConfig, Precision, RunConfig, TrainingConfig, to_json
 from expost.data import DATASETS
 from expost.data.encoding import CodecName, suit_codec
 from expost.data.named_strings import STRING_DATASETS
@@ -33,6 +33,7 @@ from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
 from expost.metrics.molecule_properties import properties
+from expost.precision import Choice, bf16_warning, choose
 from expost.presets import PRESETS, configure
 from expost.progress import say
 from expost.registry import Part, construct
@@ -102,7 +103,7 @@ def train(
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
         seed: Seeds weights (of built-in networks), order and noise.
         device: auto, cpu, cuda or mps.
-        precision: float32 or bf16.
+        precision: float32, bf16, or auto: bf16 where the device has instructions for it, else float32.
         size: Side to which images are brought.
         limit: Use at most this many examples of each split.
         codec: How strings become rows of symbols: grammar (productions) or characters; the model decides unless given.
@@ -111,7 +112,8 @@ def train(
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
         checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after every epoch.
         tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
-        resume: Go on with the run in `out`; its saved configuration rules, and only --epochs may grow.
+        resume: Go on with the run in `out`; its saved configuration rules. --epochs may grow, --device and --precision
+            may change.
         dry_run: Resolve and check the configuration, print it, and stop.
         networks: Own encoder and decoder modules (Python only).
 
@@ -153,13 +155,17 @@ def train(
     )
     if examples.codec is not None and preset in (None, "small") and batch_size is None:
         training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
+    chosen = choose(training.precision, pick_device(training.device))
+    said = _precision_note(training, chosen)
+    training = replace(training, precision=chosen.arithmetic)
     run = Run(Path(out), RunConfig(config, training, data_config, preset or "small", __version__, own), networks)
     run.fresh_model()  # what cannot work is refused before anything is written
-    pick_device(training.device)
     if dry_run:
-        return replace(run, dry=True)
+        return replace(run, dry=True, note=said or f"precision: {chosen}")
     run.start()
     distributed.remember(_begun(out))
+    if said:
+        say(said)
     if examples.note:
         say(f"data: {examples.note}")
     _remark_on_scales(examples)
@@ -216,9 +222,39 @@ def _codec(
     return suit_codec(read_strings(data_name(data), limit), codec or own or "grammar", grammar, length)
 
 
+def _precision_note(training: TrainingConfig, chosen: Choice) -> str:
+    """Return what to say of the arithmetic of a training; nothing where it was asked for and is in hardware."""
+    if training.precision == "auto":
+        return f"precision: {chosen}"
+    if chosen.arithmetic == "bf16" and not chosen.hardware:
+        slow = bf16_warning(pick_device(training.device))
+        return f"precision: bf16, as asked for; {slow}; --precision auto is faster"
+    return ""
+
+
+def _resumed_precision(run: Run, asked: Precision | None) -> tuple[Run, str]:
+    """Return a run with the arithmetic to go on in, and what to say of it.
+
+    A run goes on as it was trained, except where it was trained in bf16 and this device has no instructions for it.
+    """
+    training = run.config.training
+    device = pick_device(training.device)
+    chosen = choose(asked or training.precision, device)
+    if asked is None and not chosen.hardware:
+        chosen = choose("auto", device)
+    if chosen.arithmetic == training.precision:
+        return run, _precision_note(replace(training, precision=asked or training.precision), chosen)
+    return (
+        run.with_training(precision=chosen.arithmetic),
+        f"precision: {run.folder} was trained in {run.precision()} and goes on in {chosen}; the weights and the "
+        "optimizer's state are float32 in both",
+    )
+
+
 def _resume(run: Run, asked: dict[str, Any], slots: Mapping[str, Any], dry_run: bool) -> Run:
+    epochs, device = asked.pop("training.epochs"), asked.pop("training.device")
+    precision = asked.pop("training.precision")
     saved = to_json(run.config)
-    epochs = asked.pop("training.epochs")
     for key, value in asked.items():
         part, _, name = key.partition(".")
         old = saved[part][name] if name else saved[part]
@@ -228,9 +264,12 @@ def _resume(run: Run, asked: dict[str, Any], slots: Mapping[str, Any], dry_run: 
         _refuse_change(run, key, saved["model"].get(slot, {}).get("options", {}).get(option), value)
     if epochs is not None and epochs < run.config.training.epochs:
         _refuse_change(run, "training.epochs", run.config.training.epochs, epochs)
-    run = run.with_epochs(epochs or run.config.training.epochs)
+    run = run.with_training(epochs=epochs or run.config.training.epochs, device=device or run.config.training.device)
+    run, said = _resumed_precision(run, precision)
     if dry_run:
-        return replace(run, dry=True)
+        return replace(run, dry=True, note=said or f"precision: {run.config.training.precision}, as it was trained")
+    if said:
+        say(said)
     examples = run.data()
     run.save_config()
     run.train(examples)

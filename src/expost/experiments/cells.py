@@ -6,8 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ _PLAIN = (type(None), bool, int, float, str)
 _INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds")
 
 
-def what_decides(run: Run) -> dict[str, Any]:
-    """Return what decides a run's weights."""
+def what_decides(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return what decides a run's weights, leaving out some settings of its training."""
     config = to_json(run.config)
-    training = {key: value for key, value in config["training"].items() if key not in _INDIFFERENT}
+    left_out = {*_INDIFFERENT, *leaving_out}
+    training = {key: value for key, value in config["training"].items() if key not in left_out}
     return {"model": config["model"], "training": training, "data": config["data"]}
 
 
@@ -39,7 +40,9 @@ def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, An
     """
     if (folder / "config.json").exists():
         planned = train(model, data, folder, dry_run=True, **options)
-        if what_decides(Run.open(folder)) != what_decides(planned):
+        # unless asked for, the precision is what the machine that began the run had
+        free = () if "precision" in options else ("precision",)
+        if what_decides(Run.open(folder), free) != what_decides(planned, free):
             raise UsageError(f"{folder} holds a run with other settings than these; choose another --out")
 
 
@@ -61,9 +64,7 @@ def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, An
     if _finished(run):
         return run
     note_hardware(hardware, device)
-    if run.config.training.device != device:
-        replace(run, config=replace(run.config, training=replace(run.config.training, device=device))).save_config()
-    return train(model, data, folder, resume=True)
+    return train(model, data, folder, resume=True, device=device)
 
 
 def _finished(run: Run) -> bool:

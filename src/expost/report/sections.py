@@ -8,6 +8,7 @@ from pathlib import Path
 
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
+from expost.progress import duration
 from expost.registry import Part
 from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
 from expost.report.codes import code_map
@@ -51,7 +52,7 @@ def run_page(source: Source) -> tuple[RunPage, list[Score]]:
     run, config = source.run, source.run.config
     history, damage = _history(run.folder)
     epochs = len(history.epochs)
-    sections = [Section("choices", "Choices", tuple(_choices(config)))]
+    sections = [Section("choices", "Choices", tuple(_choices(config, run.precision())))]
     sections.append(
         Section("training", "Training", tuple(damage or loss_curves(history)), _training_lead(config, history))
     )
@@ -92,22 +93,10 @@ def _training_lead(config: RunConfig, history: History) -> str:
         return ""
     seconds = history.epochs[-1]["seconds"]
     best = f", epoch {history.best} is kept" if history.best is not None else ""
-    return f"{len(history.epochs)} of {config.training.epochs} epochs in {_duration(seconds)}{best}."
+    return f"{len(history.epochs)} of {config.training.epochs} epochs in {duration(seconds)}{best}."
 
 
-def _duration(seconds: float) -> str:
-    """Return a time in words.
-
-    Example:
-        >>> _duration(7.2), _duration(150), _duration(7500)
-        ('7 s', '2.5 min', '2.08 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
-
-
-def _choices(config: RunConfig) -> list[Block]:
+def _choices(config: RunConfig, precision: str) -> list[Block]:
     """Return the row of choices, and the objective that they come to."""
     model, training = config.model, config.training
     slots = [
@@ -120,7 +109,7 @@ def _choices(config: RunConfig) -> list[Block]:
         Fact(
             "training",
             f"Adam, {training.lr:.4g}",
-            f"batches of {training.batch_size}, {training.precision}, seed {training.seed}",
+            f"batches of {training.batch_size}, {precision}, seed {training.seed}",
         ),
         Fact("data", Path(config.data.name).name or config.data.name, _data_words(config.data, model)),
     ]

@@ -17,6 +17,7 @@ from expost.densities import Density
 from expost.errors import UsageError
 from expost.generator import Generator
 from expost.registry import Part
+from expost.run import Run
 from expost.scores import Score, in_rows
 from expost.sharing.layout import public_name
 from expost.zoo import ZOO
@@ -61,25 +62,26 @@ class Shown:
 
 
 def model_card(
-    config: RunConfig, generator: Generator, scores: Sequence[Score], shown: Shown, options: CardOptions, source: str
+    run: Run, generator: Generator, scores: Sequence[Score], shown: Shown, options: CardOptions, source: str
 ) -> str:
     """Return the card's text, Markdown with a YAML header.
 
     Args:
-        config: The run's configuration.
+        run: The run, its configuration as it is published.
         generator: Its model, with the densities that are published.
         scores: The scores of its weights.
         shown: Pictures and samples.
         options: A person's decisions.
         source: What `expost.from_pretrained` is to be given.
     """
+    config = run.config
     sections = [
         _header(config, options),
         _title(config),
         _shown(shown),
         _loading(config, generator, source),
         _scores(scores),
-        _model(config, generator),
+        _model(config, run.precision(), generator),
         _densities(generator.densities),
         _data(config),
     ]
@@ -166,7 +168,7 @@ def _value(score: Score) -> str:
     return f"{score.value:.4g}{spread}{interval}"
 
 
-def _model(config: RunConfig, generator: Generator) -> str:
+def _model(config: RunConfig, precision: str, generator: Generator) -> str:
     model, training = config.model, config.training
     assert generator.module is not None
     parameters = sum(parameter.numel() for parameter in generator.module.parameters())
@@ -180,7 +182,7 @@ def _model(config: RunConfig, generator: Generator) -> str:
         ("reconstruction", model.reconstruction.name),
         ("training", f"at most {training.epochs} epochs in batches of {training.batch_size}, Adam, lr {training.lr:g}"),
         ("seed", training.seed),
-        ("precision", training.precision),
+        ("precision", precision),
         ("preset", config.preset),
         ("expost", config.version),
     ]

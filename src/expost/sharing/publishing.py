@@ -178,7 +178,7 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         bar.advance()
         if scores:
             write_json(folder / SCORES, {"format": 1, "scores": [to_json(score) for score in scores]})
-        write_text(folder / CARD, model_card(shared, generator, scores, shown, options, source))
+        write_text(folder / CARD, model_card(replace(run, config=shared), generator, scores, shown, options, source))
         write_json(folder / CONFIG, to_json(shared))  # last: with it the folder is a run
         bar.advance()
 
