@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -35,7 +35,6 @@ class Bar:
         done: Steps done.
         first: Steps done when the work began.
         lines: Whether lines are printed in place of a bar.
-        begun: When the work began, in seconds of the monotonic clock.
     """
 
     title: str
@@ -45,11 +44,10 @@ class Bar:
     lines: bool
     _progress: Progress
     _task: TaskID
-    begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        """Count the time to the first line from now."""
-        self._said = self.begun
+        """Begin to count the time."""
+        self._begun = self._said = time.monotonic()
 
     def advance(self, steps: int = 1, text: str = "") -> None:
         """Move on by `steps`, and show `text` behind the bar, or in the line, if there is any."""
@@ -59,7 +57,7 @@ class Bar:
         if self.lines and now - self._said >= BETWEEN_LINES:
             parts = (f"{self.title}: {self.done:,} of {self.total:,}", self.left(), text)
             self.say(", ".join(part for part in parts if part))
-        if not self._progress.live.is_started and now - self.begun > PATIENCE:
+        if not self._progress.live.is_started and now - self._begun > PATIENCE:
             self._progress.start()
         if text:
             self._progress.update(self._task, text=text)
@@ -74,7 +72,7 @@ class Bar:
         steps = self.done - self.first
         if steps < 1:
             return ""
-        return f"{duration((self.total - self.done) * (time.monotonic() - self.begun) / steps)} left"
+        return f"{duration((self.total - self.done) * (time.monotonic() - self._begun) / steps)} left"
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
