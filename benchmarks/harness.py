@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -47,6 +48,11 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{cores()} cores of {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def instructions() -> str:
+    """Return the vector instructions that torch's and oneDNN's kernels are allowed."""
+    return f"{os.environ.get('ONEDNN_MAX_CPU_ISA') or torch.backends.cpu.get_cpu_capability()} kernels"
 
 
 def compete(contests: list[Contest], repeats: int, as_json: bool) -> dict[str, float]:

@@ -1,4 +1,8 @@
-"""Pythae's models around expost's networks: same modules, same initial weights, same data."""
+"""Pythae's models around the same networks, made of torch's own layers: same initial weights, same data.
+
+A person who trains with Pythae writes such layers, and has torch's default layout; `channels_last` gives the peer's
+decoder the layout that ours takes, which is not always the faster one for it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from expost.autoencoder import Autoencoder, build
+from expost.networks.layers import SameConv2d, SameConvTranspose2d
 from expost.presets import configure
 
 MNIST = (1, 32, 32)
@@ -21,7 +26,56 @@ def ours(model: str, width: int, **options: Any) -> Autoencoder:
     return build(configure(model, MNIST, "paper", {"width": width}, options=options)[0])
 
 
-def theirs(model: str, width: int) -> nn.Module:
+class Crop(nn.Module):
+    """Cut or fill up an image at its lower and right edges, as TensorFlow's "same" padding does."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Bring (B, C, H, W) to (B, C, side, side)."""
+        missing = self.side - x.shape[2]
+        return nn.functional.pad(x, (0, missing, 0, missing))
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """Replace our layers in a network by torch's own, with the same weights."""
+    for name, layer in list(network.named_children()):
+        made: nn.Module | None = None
+        if isinstance(layer, SameConv2d):
+            made = nn.Conv2d(layer.in_channels, layer.out_channels, 4, 2, 1)
+        elif isinstance(layer, SameConvTranspose2d):
+            made = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 4, layer.stride, 1)
+        elif isinstance(layer, nn.BatchNorm2d):
+            made = nn.BatchNorm2d(layer.num_features, eps=layer.eps)
+        elif isinstance(layer, nn.ReLU):
+            made = nn.ReLU()
+        if made is None:
+            plain(layer)
+        else:
+            made.load_state_dict(layer.state_dict())
+            setattr(network, name, made)
+    return network
+
+
+class PlainDecoder(nn.Module):
+    """Our decoder's layers, in torch's default layout or in channels-last."""
+
+    def __init__(self, decoder: nn.Module, channels_last: bool) -> None:
+        super().__init__()
+        self.first, self.layers = decoder.first, plain(decoder.layers)
+        self.crop, self.channels_last = Crop(MNIST[1]), channels_last
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map codes to images."""
+        first = self.first(z)
+        if self.channels_last:
+            first = first.contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self.crop(self.layers(first)))
+
+
+def theirs(model: str, width: int, channels_last: bool = False) -> nn.Module:
     """Return Pythae's model of the same name."""
     warnings.filterwarnings("ignore")
     from pythae import models
@@ -29,11 +83,12 @@ def theirs(model: str, width: int) -> nn.Module:
     from pythae.models.nn import BaseDecoder, BaseEncoder
 
     made = copy.deepcopy(ours(model, width))
+    encoder, decoder = plain(made.encoder), PlainDecoder(made.decoder, channels_last)
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.latent = made.encoder, made.latent
+            self.network, self.latent = encoder, made.latent
 
         def forward(self, x: Tensor) -> ModelOutput:
             code = self.latent(self.network(x).flatten(1), False)
@@ -42,7 +97,7 @@ def theirs(model: str, width: int) -> nn.Module:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network = made.decoder
+            self.network = decoder
 
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.network(z))

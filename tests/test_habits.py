@@ -149,7 +149,10 @@ def test_where_there_is_no_terminal_a_line_every_so_often_says_how_far_and_how_l
                 nested.advance()
         assert not bar.visible
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["training: 240 of 1,000, 3.17 min left, total 3.5", "training: 280 of 1,000, 3 min left, total 3.5"]
+    assert lines == [
+        "training: 240 of 1,000, 3.17 min left, total 3.5",
+        "training: 280 of 1,000, 3 min left, total 3.5",
+    ]
 
 
 def test_lines_said_meanwhile_count_and_quick_work_says_nothing(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The slots: one contract over each registry, identities, and closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from scipy.spatial.distance import cdist
 from torch import nn
 from torch.nn import functional
 
+from expost.autoencoder import build
 from expost.errors import UsageError
 from expost.latents import LATENTS, ConstantVariance, Deterministic, Gaussian, VectorQuantized
 from expost.penalties import PENALTIES, HalfNorm, KullbackLeibler, MaximumMeanDiscrepancy, VectorQuantization, mmd
+from expost.presets import configure
 from expost.reconstruction import RECONSTRUCTIONS, Bernoulli, SquaredError
 from expost.registry import Part, construct
 from expost.regularizers import REGULARIZERS, GradientPenalty, SpectralNorm, Tikhonov
@@ -323,6 +326,37 @@ def test_the_gradient_of_the_penalty_equals_finite_differences(estimator, batch_
         below = value().item()
     assert gradient[0, 0].item() == pytest.approx((above - below) / (2 * step), rel=1e-5)
     assert gradient.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("model", ["rae-gp convolutional", "rae-gp", "vae with it"])
+def test_a_penalty_read_off_the_reconstructions_output_trains_the_same_networks(model):
+    """One pass of the decoder for both gives the gradients of two, of the decoder and of the encoder."""
+    name, *kind = model.split()
+    shape = (1, 28, 28) if "convolutional" in kind else (12,)
+    config = configure(name, shape, "small", {"width": 4, "latent_dim": 3}, options=None)[0]
+    config = replace(config, regularizer=Part("gradient-penalty"), regularizer_weight=0.3)
+    torch.manual_seed(0)
+    network = build(config)
+    x = torch.rand(7, *shape)
+    assert network.regularizer.wants_output
+
+    def trained(shared):
+        network.zero_grad()
+        network.regularizer.wants_output = shared
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        torch.manual_seed(5)  # the same noise and signs
+        loss = network.train().loss(x)
+        loss.total.backward()
+        after = {key: value.clone() for key, value in network.state_dict().items()}
+        network.load_state_dict(before)
+        parts = [network.encoder, network.latent, network.decoder]  # biases before batch norm have none but rounding
+        gradients = [torch.cat([each.grad.flatten() for each in part.parameters()]) for part in parts]
+        return [torch.stack([loss.total, *loss.terms.values()]).detach(), *gradients, *after.values()]
+
+    for one, two in zip(trained(True), trained(False), strict=True):
+        assert (one - two).norm() <= 1e-5 * two.norm()
+    assert trained(True)[1].norm() > 0
+    assert not network.eval().loss(x, regularize=False).terms["regularizer"]
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,13 @@ from torch.nn import functional
 
 from expost.config import ModelConfig
 from expost.data_parallel import normal_like
+from expost.distributed import world
 from expost.errors import UsageError
 from expost.grammar.stepwise import Stepwise
 from expost.latents import LATENTS, Latent
 from expost.networks import NETWORKS
 from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
+from expost.networks.convolution import inputs_only
 from expost.penalties import PENALTIES, Penalty
 from expost.reconstruction import RECONSTRUCTIONS, Reconstruction
 from expost.registry import construct
@@ -143,18 +146,33 @@ class Autoencoder(nn.Module):
         if self.input_noise and self.training:
             noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
         code = self.code(noisy, noise=True)
-        output = decoder(code.z)
+        # a term without weight is not computed: the gradient penalty would cost as much as the rest
+        regularized = bool(self.regularizer_weight) and regularize
+        # of several processes each has a share of its own, which the gradient below does not know
+        shared = regularized and self.regularizer.wants_output and torch.is_grad_enabled() and world() == 1
+        # the regularizer trains the decoder alone: where it reads the output, codes are cut off from the encoder
+        decoded = replace(code, z=code.z.detach().requires_grad_()) if shared else code
+        output = decoder(decoded.z)
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = self.reconstruction(x, output.float())
             penalty = self.penalty(code)
-        # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularizer = (
-            self.regularizer.penalty(decoder, code)
-            if self.regularizer_weight and regularize
+            self.regularizer.penalty(decoder, decoded, output if shared else None)
+            if regularized
             else reconstruction.new_zeros(())
         )
         total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
+        if shared:
+            total = total + _gradient_of(reconstruction, decoded.z, code.z)
         return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:
+    """Return a zero whose gradient by `z` is that of `term` by the leaf that stands for it."""
+    with inputs_only():
+        (gradient,) = torch.autograd.grad(term, leaf, retain_graph=True)
+    along = (gradient * z).sum()
+    return along - along.detach()
 
 
 def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = None) -> Autoencoder:

@@ -25,20 +25,34 @@ from expost.batch_norm import written_out
 from expost.data_parallel import coins_like, head
 from expost.distributed import world
 from expost.errors import UsageError
+from expost.networks.convolution import inputs_only
 from expost.registry import Registry
 from expost.types import LatentCode
 
 
 class Regularizer(ABC):
-    """A reparametrisation of the networks, a term on the decoder, or nothing."""
+    """A reparametrisation of the networks, a term on the decoder, or nothing.
+
+    Attributes:
+        wants_output: Whether `penalty` is to be given the output that the reconstruction is made from, rather than run
+            the decoder once more.
+    """
+
+    wants_output: bool = False
 
     @abstractmethod
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
         """Reparametrise the networks, once, when the model is built."""
 
     @abstractmethod
-    def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
-        """Return the scalar term; the caller weighs it by lambda."""
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return the scalar term; the caller weighs it by lambda.
+
+        Args:
+            decoder: The decoder.
+            code: The codes.
+            output: Where it is wanted, the decoder's output for `code.z`, which then is a leaf of its graph.
+        """
 
 
 class NoRegularizer(Regularizer):
@@ -47,7 +61,7 @@ class NoRegularizer(Regularizer):
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
         """Leave the networks as they are."""
 
-    def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return zero."""
         return code.z.new_zeros(())
 
@@ -88,7 +102,7 @@ class Tikhonov(Regularizer):
         if not any(True for _ in self._weights(decoder)):
             raise UsageError(f"tikhonov scope '{self.scope}' names no weight of this decoder; use 'kernels' or 'all'")
 
-    def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return the sum of squares of the weights in the scope."""
         # the norm's gradient is one product; that of squares and their sum are three passes over the weights
         return torch.stack([torch.linalg.vector_norm(weight) for weight in self._weights(decoder)]).square().sum()
@@ -119,8 +133,11 @@ def _untracked(decoder: nn.Module) -> Iterator[None]:
 
 def _twice_differentiable(decoder: nn.Module) -> AbstractContextManager[None]:
     """Let recurrent layers do without cuDNN, whose kernels cannot be differentiated twice."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in decoder.modules())
-    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    return torch.backends.cudnn.flags(enabled=False) if _is_recurrent(decoder) else nullcontext()
+
+
+def _is_recurrent(decoder: nn.Module) -> bool:
+    return any(isinstance(module, nn.RNNBase) for module in decoder.modules())
 
 
 class GradientPenalty(Regularizer):
@@ -165,10 +182,14 @@ class GradientPenalty(Regularizer):
         self.fraction = fraction
 
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        """Leave the networks as they are."""
+        """Leave the networks as they are, and see whether their own pass will do for the estimate."""
+        self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not _is_recurrent(decoder)
 
-    def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return the squared Frobenius norm, or its estimate, averaged over the batch."""
+        if output is not None:
+            with torch.enable_grad(), head(code.z, 1.0) as (_, count):
+                return self._product(output, code.z) / count
         with (
             torch.enable_grad(),
             _untracked(decoder),
@@ -180,8 +201,12 @@ class GradientPenalty(Regularizer):
     @staticmethod
     def _reverse(decoder: nn.Module, z: Tensor) -> Tensor:
         z.requires_grad_()
-        output = decoder(z)
-        (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
+        return GradientPenalty._product(decoder(z), z)
+
+    @staticmethod
+    def _product(output: Tensor, z: Tensor) -> Tensor:
+        with inputs_only():
+            (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
         return product.square().sum()
 
     @staticmethod
@@ -249,7 +274,7 @@ class SpectralNorm(Regularizer):
         for layer in layers:
             spectral_norm(layer, n_power_iterations=self.iterations)
 
-    def penalty(self, decoder: nn.Module, code: LatentCode) -> Tensor:
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return zero."""
         return code.z.new_zeros(())
 

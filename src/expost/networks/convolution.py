@@ -1,4 +1,4 @@
-"""Strided convolutions whose weights' gradient is a matrix product a tap: faster for large layers in bf16 on a CPU.
+"""Convolutions for training on a CPU: fast derivatives of both orders, equal to torch's up to rounding.
 
 With s the small map, b the big one (padded) and w the kernel, convolution, its transpose and the weights' gradient are
 the derivatives by s, b and w of one form,
@@ -6,21 +6,33 @@ the derivatives by s, b and w of one form,
     T(s, w, b) = sum over n p q, i j, u v of  s[n, p, i, j] w[p, q, u, v] b[n, q, stride i + u, stride j + v]
 
 so that the derivatives of each of the three are the two others, to any order. Here each is a function whose backward
-pass calls the others. oneDNN's own weight gradient runs at a third to two thirds of the rate of a bf16 matrix product
-for the paper's layers (at a twentieth for 2x2 maps); `benchmarks/train_step.py --profile` shows it.
+pass calls the others, and is computed by whatever is fastest (`benchmarks/train_step.py --profile` shows it):
+
+- Torch takes the second derivative by the kernel for a convolution over the batch, three times slower than the first
+  derivative that it is.
+- With few channels in the big map (the last layer of a decoder) dT/db is a matrix product, whose columns are then
+  added up where they overlap.
+- oneDNN's gradient of the weights runs at a third to two thirds of the rate of a bf16 matrix product for the paper's
+  layers (at a twentieth for 2x2 maps), so that in bf16 large ones are a matrix product a tap.
+- Who wants the derivative by the input alone, as the gradient penalty does first, says so by `inputs_only`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-#: Below that many pairs of channels torch's own gradient is as fast or faster (measured at batch 100).
+#: In bf16, below that many pairs of channels torch's own gradient is as fast or faster (measured at batch 100).
 FEWEST_PAIRS = 2**17
+#: Up to so many channels of the big map, with stride 1, a matrix product is faster than oneDNN's kernel.
+FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -33,21 +45,39 @@ class Geometry:
     width: int
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Return whether this is a large layer, trained on a CPU under autocast to bf16."""
+class _Wanted:
+    """Whether backward passes compute the derivatives by weights and biases."""
+
+    weights = True
+
+
+@contextmanager
+def inputs_only() -> Iterator[None]:
+    """Leave derivatives by weights and biases out of the backward passes in the block, which returns None for them."""
+    _Wanted.weights = False
+    try:
+        yield
+    finally:
+        _Wanted.weights = True
+
+
+def trains(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a layer is being trained on a CPU, in reverse mode."""
     return (
         x.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and torch.is_grad_enabled()
         and weight.requires_grad
-        and weight.shape[0] * weight.shape[1] >= FEWEST_PAIRS
+        and forward_ad._current_level < 0
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
 
 
-def to_bf16(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return them in the precision that autocast would choose."""
-    return x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16()
+    if not torch.is_autocast_enabled("cpu"):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype("cpu")
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -102,8 +132,8 @@ class _Convolve(torch.autograd.Function):
         (small,), (big, weight) = gradients, ctx.saved_tensors
         return (
             _call(_Spread, small, weight, None, ctx.at) if ctx.needs_input_grad[0] else None,
-            _call(_Correlate, small, big, weight.shape[2], ctx.at) if ctx.needs_input_grad[1] else None,
-            small.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
+            _call(_Correlate, small, big, weight.shape[2], ctx.at) if _wanted(ctx, 1) else None,
+            small.sum((0, 2, 3)) if _wanted(ctx, 2) else None,
             None,
         )
 
@@ -115,6 +145,8 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:
         ctx.save_for_backward(small, weight)
         ctx.at = at
+        if at.stride == 1 and weight.shape[1] <= FEW_CHANNELS and small.dtype != torch.bfloat16:
+            return _spread_few(small, weight, bias, at)
         kernel, sides = weight.shape[2], (at.height, at.width)
         reached = [(side - 1) * at.stride + kernel - 2 * at.padding for side in small.shape[2:]]
         missing = [side - there for side, there in zip(sides, reached, strict=True)]
@@ -125,8 +157,8 @@ class _Spread(torch.autograd.Function):
         (big,), (small, weight) = gradients, ctx.saved_tensors
         return (
             _call(_Convolve, big, weight, None, ctx.at) if ctx.needs_input_grad[0] else None,
-            _call(_Correlate, small, big, weight.shape[2], ctx.at) if ctx.needs_input_grad[1] else None,
-            big.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
+            _call(_Correlate, small, big, weight.shape[2], ctx.at) if _wanted(ctx, 1) else None,
+            big.sum((0, 2, 3)) if _wanted(ctx, 2) else None,
             None,
         )
 
@@ -138,6 +170,8 @@ class _Correlate(torch.autograd.Function):
     def forward(ctx: Any, small: Tensor, big: Tensor, kernel: int, at: Geometry) -> Tensor:
         ctx.save_for_backward(small, big)
         ctx.at = at
+        if small.dtype != torch.bfloat16 or small.shape[1] * big.shape[1] < FEWEST_PAIRS:
+            return _correlate(small, big, kernel, at)
         height, width = small.shape[2:]
         rows = small.permute(0, 2, 3, 1).reshape(-1, small.shape[1]).t()  # p x n i j
         padded = functional.pad(big.permute(0, 2, 3, 1), (0, 0, *[at.padding] * 4))
@@ -157,6 +191,30 @@ class _Correlate(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _wanted(ctx: Any, index: int) -> bool:
+    """Return whether the derivative by a weight or a bias is."""
+    return bool(ctx.needs_input_grad[index]) and _Wanted.weights
+
+
+def _spread_few(small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:
+    """Multiply every place of the small map with all taps, and add the products up where they fall on one another."""
+    batch, channels = small.shape[:2]
+    places = _last(small).permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    taps = (places @ weight.reshape(channels, -1)).transpose(1, 2)  # (B, C' k k, h w)
+    y = functional.fold(taps, (at.height, at.width), weight.shape[2], padding=at.padding)
+    return y if bias is None else y + bias.view(1, -1, 1, 1)
+
+
+def _correlate(small: Tensor, big: Tensor, kernel: int, at: Geometry) -> Tensor:
+    """Return the weights' gradient by torch's own kernel."""
+    like = small.new_empty(small.shape[1], big.shape[1], kernel, kernel).to(memory_format=torch.channels_last)
+    sizes = [at.stride] * 2, [at.padding] * 2, [1, 1]
+    found: Tensor = torch.ops.aten.convolution_backward(
+        _last(small), _last(big), like, None, *sizes, False, [0, 0], 1, [False, True, False]
+    )[1]
+    return found
 
 
 def _last(x: Tensor) -> Tensor:

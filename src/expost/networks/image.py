@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from expost.errors import UsageError
 from expost.networks.layers import SameConv2d, SameConvTranspose2d, glorot
+from expost.networks.normalization import BatchNorm2d
 
 #: Keras' default; torch's is 1e-5.
 BATCH_NORM_EPS = 1e-3
@@ -56,7 +57,7 @@ def map_side(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _block(layer: nn.Module, channels: int) -> list[nn.Module]:
-    return [layer, nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.ReLU()]
+    return [layer, BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.ReLU(inplace=True)]
 
 
 class ConvEncoder(nn.Module):

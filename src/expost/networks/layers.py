@@ -46,8 +46,8 @@ class SameConv2d(nn.Conv2d):
             x = functional.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
             total = [0, 0]
         padding = (total[0] // 2, total[1] // 2)
-        if padding[0] == padding[1] and convolution.pays(x, self.weight):
-            return convolution.conv2d(*convolution.to_bf16(x, self.weight, self.bias), stride, padding[0])
+        if padding[0] == padding[1] and self.training and convolution.trains(x, self.weight):
+            return convolution.conv2d(*convolution.autocast(x, self.weight, self.bias), stride, padding[0])
         return functional.conv2d(x, self.weight, self.bias, stride, padding)
 
 
@@ -70,9 +70,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         """Map (B, C, h, w) to (B, C', h * stride, w * stride); `output_size` is not used."""
         height, width = (side * self.stride[0] for side in x.shape[2:])
         crop = (self.kernel_size[0] - self.stride[0]) // 2
-        if convolution.pays(x, self.weight):
-            low = convolution.to_bf16(x, self.weight, self.bias)
-            y = convolution.conv_transpose2d(*low, self.stride[0], crop)
+        if self.training and convolution.trains(x, self.weight):
+            inputs = convolution.autocast(x, self.weight, self.bias)
+            y = convolution.conv_transpose2d(*inputs, self.stride[0], crop)
         else:
             y = functional.conv_transpose2d(x, self.weight, self.bias, self.stride, crop)
         return y[:, :, :height, :width]  # an odd kernel - stride leaves one row and column too many, at the end
