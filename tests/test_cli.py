@@ -381,7 +381,7 @@ def test_a_table_keeps_its_names(tmp_path, capsys):
 
 def test_help_into_a_closed_pipe(tmp_path):
     words = f"{sys.executable} -u -m expost train --help | head -1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, timeout=900)
     assert done.stdout.startswith("usage: expost train")
     assert done.stderr == ""
 

@@ -40,7 +40,7 @@ def launch(*words):
     )  # fmt: skip
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=900):
     """Wait for processes and return what they have printed; if they do not end, end them."""
     try:
         return process.communicate(timeout=timeout)
@@ -52,7 +52,7 @@ def finish(process, timeout=120):
 
 def worker(process, rank):
     """Return the process id of a rank, once it is there."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -67,7 +67,7 @@ def worker(process, rank):
 
 def wait_for_epochs(folder, count):
     """Wait until a run has finished so many epochs."""
-    path, deadline = folder / "metrics.jsonl", time.monotonic() + 60
+    path, deadline = folder / "metrics.jsonl", time.monotonic() + 600
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -113,7 +113,7 @@ def digits_page(digits):
 def ask(address, method, path, body=None, **headers):
     """Send a request just as it is written; return status, headers and body."""
     where = urlsplit(address)
-    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=300)
     try:
         connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
         if body is not None and "Transfer-Encoding" not in headers:
@@ -738,7 +738,7 @@ def test_the_command_serves_until_it_is_stopped(digits, tmp_path):
                 break
         found = re.search(r"explore digits at (http://127\.0\.0\.1:\d+/)", "".join(lines))
         assert found, lines
-        for _ in range(100):
+        for _ in range(1000):
             try:
                 assert ask(found[1], "GET", "/")[0] == 200
                 break
@@ -751,7 +751,7 @@ def test_the_command_serves_until_it_is_stopped(digits, tmp_path):
                 assert is_loopback(address) or probe.connect_ex((address, urlsplit(found[1]).port)) != 0
         assert list(tmp_path.glob("expost-explore-*"))
         process.send_signal(signal.SIGINT)
-        out, rest = process.communicate(timeout=30)
+        out, rest = process.communicate(timeout=300)
         assert process.returncode == 0, rest
         assert out == ""
         assert "Traceback" not in rest

@@ -611,7 +611,7 @@ def test_a_set_larger_than_memory_trains_fits_samples_and_is_scored():
         capture_output=True,
         text=True,
         env=environment,
-        timeout=280,
+        timeout=1100,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -659,7 +659,7 @@ def test_fitted_exponents_and_their_errors_are_those_of_scipy(monkeypatch):
 
 def test_growth_is_measured_fitted_and_drawn(tmp_path):
     command = [sys.executable, BENCHMARKS / "growth.py", "--quick", "--only", "Frechet distance", "--out", tmp_path]
-    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     series = json.loads((tmp_path / "growth.json").read_text())["series"]
     assert [each["axis"] for each in series] == ["images", "side"]

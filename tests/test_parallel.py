@@ -20,7 +20,7 @@ from expost.training import Interrupted
 PROGRAM = [sys.executable, "-m", "expost.cli"]
 
 
-def wait_for(what, seconds=150):
+def wait_for(what, seconds=600):
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
         if found := what():
@@ -79,8 +79,8 @@ def start_and_stop(words, runs, number):
         workers = children(process.pid)
         assert len(workers) == 2, process.communicate()[1]
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        out, err = process.communicate(timeout=60)
-        wait_for(lambda: not any(map(lives, workers)), seconds=20)
+        out, err = process.communicate(timeout=300)
+        wait_for(lambda: not any(map(lives, workers)), seconds=120)
     finally:
         process.kill()
     assert out == ""
@@ -97,11 +97,14 @@ def grown(run, before):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_ctrl_c_while_torch_is_imported_is_one_line():
-    process = subprocess.Popen([*PROGRAM, "zoo"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    maps = Path(f"/proc/{process.pid}/maps")
-    wait_for(lambda: process.poll() is not None or "libtorch" in maps.read_text())
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    for _ in range(20):  # on a busy machine the signal may come when all is done
+        process = subprocess.Popen([*PROGRAM, "doctor"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_for(lambda process=process, maps=maps: process.poll() is not None or "libtorch" in maps.read_text())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+        if process.returncode != 0:
+            break
     assert (process.returncode, out, err) == (130, "", "stopped\n")
 
 

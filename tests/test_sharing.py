@@ -338,7 +338,7 @@ def hub(tmp_path_factory):
         [sys.executable, script, tmp_path_factory.mktemp("hub")],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert process.returncode == 0, process.stderr[-3000:]

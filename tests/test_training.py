@@ -111,7 +111,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
         metrics = tmp_path / "killed" / "metrics.jsonl"
         done = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
         if kills < 3:  # wait until an epoch was finished, then a random while, then kill
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 600
             while process.poll() is None and time.monotonic() < deadline:
                 if metrics.exists() and len(metrics.read_bytes().splitlines()) > done:
                     time.sleep(0.15 * torch.rand((), generator=seed).item())
