@@ -402,7 +402,9 @@ def test_lines_as_long_as_allowed_are_read(tmp_path):
         assert everything(read_strings(write(tmp_path / "a.txt", ending.join(strings)))) == sorted(strings)
 
 
-@pytest.mark.parametrize("asked", ["", " ", None, 3, "expresions", "./nothing", Path("nothing"), "~nobody-has-this-name/x", "a\0b"])
+@pytest.mark.parametrize(
+    "asked", ["", " ", None, 3, "expresions", "./nothing", Path("nothing"), "~nobody-has-this-name/x", "a\0b"]
+)
 def test_what_is_neither_name_nor_path_is_a_usage_error(asked):
     with pytest.raises(UsageError) as caught:
         read_strings(asked)
