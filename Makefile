@@ -8,7 +8,7 @@ RUN := runs/demo
 
 demo: $(VENV)/.core
 	rm -rf $(RUN)
-	$(BIN)/expost train rae-l2 --data mnist-5k --out $(RUN)
+	$(BIN)/expost train rae-l2 --data mnist-5k --width 16 --epochs 20 --out $(RUN)
 	$(BIN)/expost fit $(RUN) --density gaussian
 	$(BIN)/expost fit $(RUN) --density gmm --components 10
 	$(BIN)/expost sample $(RUN) --density gaussian -n 100 --out $(RUN)/samples-gaussian.png
