@@ -8,12 +8,41 @@ run for its z. Ours is `Generator.encode`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from harness import Contest, compete, parser
 from peer import MNIST, ours, theirs
 
 from expost.generator import Generator
 from expost.training import place
+
+Route = Callable[[], torch.Tensor]
+
+
+def routes(images: int, width: int, device: torch.device) -> tuple[Route, Callable[[], Route]]:
+    """Return our route from images to codes, and what makes Pythae's (it needs Pythae)."""
+    x = torch.randint(0, 256, (images, *MNIST), dtype=torch.uint8)
+    model = ours("rae-l2", width)
+    place(model, device, image=True)
+    generator = Generator.of(model)
+
+    def make_theirs() -> Route:
+        peer = theirs("rae-l2", width).eval().to(device)
+        from pythae.data.preprocessors import DataProcessor
+        from pythae.trainers.base_trainer.base_trainer import collate_dataset_output
+        from torch.utils.data import DataLoader
+
+        def pythae() -> torch.Tensor:
+            processor = DataProcessor()
+            data = processor.to_dataset(processor.process_data(x.float() / 255).to(device))
+            loader = DataLoader(data, batch_size=100, shuffle=False, collate_fn=collate_dataset_output)
+            with torch.no_grad():
+                return torch.cat([peer(inputs).z for inputs in loader])
+
+        return pythae
+
+    return lambda: generator.encode(x), make_theirs
 
 
 def main() -> None:
@@ -22,27 +51,11 @@ def main() -> None:
     options.add_argument("--images", type=int, default=1000)
     options.add_argument("--width", type=int, default=128)
     arguments = options.parse_args()
-    device = torch.device(arguments.device)
-    x = torch.randint(0, 256, (arguments.images, *MNIST), dtype=torch.uint8)
-    model = ours("rae-l2", arguments.width)
-    place(model, device, image=True)
-    generator = Generator.of(model)
-    peer = theirs("rae-l2", arguments.width).eval().to(device)
-
-    def pythae() -> torch.Tensor:
-        from pythae.data.preprocessors import DataProcessor
-        from pythae.trainers.base_trainer.base_trainer import collate_dataset_output
-        from torch.utils.data import DataLoader
-
-        processor = DataProcessor()
-        data = processor.to_dataset(processor.process_data(x.float() / 255).to(device))
-        loader = DataLoader(data, batch_size=100, shuffle=False, collate_fn=collate_dataset_output)
-        with torch.no_grad():
-            return torch.cat([peer(inputs).z for inputs in loader])
-
-    gap = (pythae().cpu() - generator.encode(x)).abs().max()
+    encode, make_theirs = routes(arguments.images, arguments.width, torch.device(arguments.device))
+    pythae = make_theirs()
+    gap = (pythae().cpu() - encode()).abs().max()
     assert gap < 1e-3, f"the codes differ by {gap}"
-    contest = Contest("encode", lambda: generator.encode(x), pythae, "images", len(x))
+    contest = Contest("encode", encode, pythae, "images", arguments.images)
     compete([contest], arguments.repeats, arguments.json)
 
 
