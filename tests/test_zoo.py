@@ -1,20 +1,29 @@
 """The zoo and its presets: every row trains, identities hold, official weights convert exactly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from expost import zoo as zoo_module
 from expost.autoencoder import build
 from expost.config import ModelConfig, RunConfig, TrainingConfig, run_config_from_json, to_json
 from expost.densities import DENSITIES, make_density
 from expost.errors import DataError, UsageError
 from expost.presets import PAPER, PRESETS, configure
+from expost.registry import Part
 from expost.zoo import ZOO
 
 COMMAND_LINE = (
     "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
 )
+#: Models of which weights are published; the gradient penalty's is ours.
+PUBLISHED = [
+    name
+    for name, row in ZOO.items()
+    if row.made in PAPER["mnist"].weights and row.regularizer.name != "gradient-penalty" and not (row.beta or row.codec)
+]
 PAPER_SHAPES = {name: setting.shape for name, setting in PAPER.items()}
 
 
@@ -115,14 +124,14 @@ def official_total(family, official, x, output, code, theta, batch_mmd):
 
 
 @pytest.mark.parametrize("data", PAPER)
-@pytest.mark.parametrize("name", [name for name in PAPER["mnist"].weights if name != "rae-gp"])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_paper_weights_are_the_official_loss_up_to_one_constant(data, name):
     """Two batches: the ratio of our total to the official one is the same constant for both."""
     setting, row = PAPER[data], ZOO[name]
     config, _ = configure(name, setting.shape, "paper", {"width": 2})
     torch.manual_seed(0)
     model = build(config).eval()  # evaluation mode: loss and its parts see the same batch norm
-    official = setting.weights[name]
+    official = setting.weights[row.made]
     pixels, channels = math.prod(setting.shape), setting.shape[0]
     constant = {"rae": pixels, "vae": channels, "wae": 1 / official.s if official.s else pixels}[row.family]
     theta = sum(
@@ -242,3 +251,42 @@ def test_small_networks_of_long_strings_read_their_own_output():
     assert (paper[0].network, paper[0].width, paper[1].batch_size) == ("gru-molecules", 501, 500)
     assert build(long[0]).autoregressive
     assert not build(short[0]).autoregressive
+
+
+def test_the_papers_models_are_all_there():
+    assert {"ae", "ae-l2", "rae", "rae-l2", "rae-sn", "vae", "cv-vae", "wae-mmd", "two-stage-vae"} == set(PUBLISHED)
+    assert all(setting.weights.keys() == PAPER["mnist"].weights.keys() for setting in PAPER.values())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", [name for name, row in ZOO.items() if row.codec is None])
+def test_a_row_under_another_name_is_the_same_model(preset, name, monkeypatch):
+    """What a row is made of decides its weights, its schedule and its options, never its name."""
+    rows = dict(ZOO)
+    monkeypatch.setattr(zoo_module.ZOO, "_entries", rows | {"copy": rows[name]})
+    for shape in PAPER_SHAPES.values():
+        (model, training), (copied, same) = configure(name, shape, preset), configure("copy", shape, preset)
+        assert replace(copied, name=name) == model
+        assert same == training
+
+
+def test_a_row_of_which_nothing_is_published_names_the_weights_that_it_needs(monkeypatch):
+    mixed = replace(ZOO["wae-mmd"], regularizer=Part("tikhonov"))
+    monkeypatch.setattr(zoo_module.ZOO, "_entries", dict(ZOO) | {"mixed": mixed})
+    expected = (
+        r"no weights are published for model 'mixed' \(deterministic, mmd, tikhonov\); give --beta, the weight of mmd "
+        "and --regularizer-weight, that of tikhonov"
+    )
+    with pytest.raises(UsageError, match=expected):
+        configure("mixed", (1, 32, 32))
+    with pytest.raises(UsageError, match="give --regularizer-weight, that of tikhonov"):
+        configure("mixed", (1, 32, 32), "paper", {"beta": 2.0})
+    model, _ = configure("mixed", (1, 32, 32), "paper", {"beta": 2.0, "regularizer_weight": 0.5})
+    assert (model.beta, model.regularizer_weight) == (2.0, 0.5)
+
+
+def test_a_weight_that_a_model_has_no_term_for_is_refused_whatever_it_weighs():
+    assert configure("ae-l2", (1, 32, 32), "small", {"regularizer_weight": 0.0})[0].regularizer_weight == 0
+    for name in ("rae", "rae-sn", "vae"):
+        with pytest.raises(UsageError, match=f"model '{name}' has no regularizer term"):
+            configure(name, (1, 32, 32), "small", {"regularizer_weight": 0.5})

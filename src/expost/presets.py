@@ -26,7 +26,7 @@ from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
 from expost.registry import Part, Registry
 from expost.string_presets import strings
-from expost.zoo import ZOO
+from expost.zoo import ZOO, Made
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Official:
         k: Weight of the KL divergence (VAE family).
         m: Weight of the MMD (WAE).
         s: Scale of the summed squared error (WAE on CelebA); 0 where the error is a mean.
-        second_stage: Weight of the second stage's KL divergence (two-stage VAE).
+        epochs: Passes over the training set; None takes the data set's.
     """
 
     b: float = 0.0
@@ -47,7 +47,7 @@ class Official:
     k: float = 0.0
     m: float = 0.0
     s: float = 0.0
-    second_stage: float = 0.0
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,37 @@ class Setting:
         latent_dim: d.
         network: Entry of the network slot.
         epochs: Passes over the training set.
-        epochs_of: Where a model's number differs.
         lr: Initial learning rate of the RAE family.
         tikhonov: Which decoder weights the official code decays.
         gradient_penalty: lambda of the gradient penalty in paper form. Ours, since the official penalty is another
             quantity (see `GradientPenalty`): chosen on the validation split of mnist-5k (results/gradient_penalty.md).
         input_noise: Standard deviation of the WAE's input noise.
-        weights: The official weights by model.
+        second_stage: Weight of the KL divergence of a second stage (two-stage VAE).
+        weights: The official weights by what a row of the zoo is made of.
     """
 
     shape: tuple[int, int, int]
     latent_dim: int
     network: str
     epochs: int
-    epochs_of: Mapping[str, int]
     lr: float
     tikhonov: str
     gradient_penalty: float
     input_noise: float
-    weights: Mapping[str, Official]
+    second_stage: float
+    weights: Mapping[Made, Official]
 
+
+#: What the paper's rows are made of.
+AE: Made = ("deterministic", "none", "none")
+AE_L2: Made = ("deterministic", "none", "tikhonov")
+RAE: Made = ("deterministic", "half-norm", "none")
+RAE_L2: Made = ("deterministic", "half-norm", "tikhonov")
+RAE_GP: Made = ("deterministic", "half-norm", "gradient-penalty")
+RAE_SN: Made = ("deterministic", "half-norm", "spectral-norm")
+VAE: Made = ("gaussian", "kl", "none")
+CV_VAE: Made = ("constant-variance", "kl", "none")
+WAE: Made = ("deterministic", "mmd", "none")
 
 PAPER: Mapping[str, Setting] = {
     "mnist": Setting(
@@ -86,22 +97,21 @@ PAPER: Mapping[str, Setting] = {
         latent_dim=16,
         network="conv4",
         epochs=100,
-        epochs_of={},
         lr=5e-4,
         tikhonov="transposed-convolutions",
         gradient_penalty=1e-3,
         input_noise=0.0,
+        second_stage=1.5e-3,
         weights={
-            "ae": Official(),
-            "ae-l2": Official(l=1e-7),
-            "rae": Official(b=5e-4),
-            "rae-l2": Official(b=1e-4, l=1e-7),
-            "rae-gp": Official(b=1e-4),
-            "rae-sn": Official(b=9e-3),
-            "vae": Official(k=0.312),
-            "cv-vae": Official(k=0.039),
-            "wae-mmd": Official(m=3e-2),
-            "two-stage-vae": Official(k=0.312, second_stage=1.5e-3),
+            AE: Official(),
+            AE_L2: Official(l=1e-7),
+            RAE: Official(b=5e-4),
+            RAE_L2: Official(b=1e-4, l=1e-7),
+            RAE_GP: Official(b=1e-4),
+            RAE_SN: Official(b=9e-3),
+            VAE: Official(k=0.312),
+            CV_VAE: Official(k=0.039),
+            WAE: Official(m=3e-2),
         },
     ),
     "cifar10": Setting(
@@ -109,22 +119,21 @@ PAPER: Mapping[str, Setting] = {
         latent_dim=128,
         network="conv4",
         epochs=100,
-        epochs_of={"wae-mmd": 70, "cv-vae": 70, "rae-gp": 70},
         lr=5e-4,
         tikhonov="transposed-convolutions",
         gradient_penalty=1e-3,
         input_noise=0.0,
+        second_stage=1e-3,
         weights={
-            "ae": Official(),
-            "ae-l2": Official(l=1e-6),
-            "rae": Official(b=1e-2),
-            "rae-l2": Official(b=1e-3, l=1e-6),
-            "rae-gp": Official(b=9e-4),
-            "rae-sn": Official(b=3e-2),
-            "vae": Official(k=0.024),
-            "cv-vae": Official(k=9e-4),
-            "wae-mmd": Official(m=6e-3),
-            "two-stage-vae": Official(k=0.024, second_stage=1e-3),
+            AE: Official(),
+            AE_L2: Official(l=1e-6),
+            RAE: Official(b=1e-2),
+            RAE_L2: Official(b=1e-3, l=1e-6),
+            RAE_GP: Official(b=9e-4, epochs=70),
+            RAE_SN: Official(b=3e-2),
+            VAE: Official(k=0.024),
+            CV_VAE: Official(k=9e-4, epochs=70),
+            WAE: Official(m=6e-3, epochs=70),
         },
     ),
     "celeba": Setting(
@@ -132,22 +141,21 @@ PAPER: Mapping[str, Setting] = {
         latent_dim=64,
         network="conv5",
         epochs=70,
-        epochs_of={"ae-l2": 100},
         lr=1e-3,
         tikhonov="kernels",
         gradient_penalty=1e-3,
         input_noise=0.01,
+        second_stage=2e-3,
         weights={
-            "ae": Official(),
-            "ae-l2": Official(l=1e-6),
-            "rae": Official(b=1e-4),
-            "rae-l2": Official(b=1e-4, l=1e-7),
-            "rae-gp": Official(b=1e-4),
-            "rae-sn": Official(b=2.4e-3),
-            "vae": Official(k=0.09024),
-            "cv-vae": Official(k=0.01),
-            "wae-mmd": Official(m=100.0, s=0.05),
-            "two-stage-vae": Official(k=0.09024, second_stage=2e-3),
+            AE: Official(),
+            AE_L2: Official(l=1e-6, epochs=100),
+            RAE: Official(b=1e-4),
+            RAE_L2: Official(b=1e-4, l=1e-7),
+            RAE_GP: Official(b=1e-4),
+            RAE_SN: Official(b=2.4e-3),
+            VAE: Official(k=0.09024),
+            CV_VAE: Official(k=0.01),
+            WAE: Official(m=100.0, s=0.05),
         },
     ),
 }
@@ -191,20 +199,49 @@ def _nearest_setting(shape: Sequence[int]) -> Setting:
     return PAPER["celeba" if max(shape[1:]) > 48 else "cifar10"]
 
 
+def _official(name: str, setting: Setting, given: Mapping[str, Any]) -> Official:
+    """Return a model's official weights, by what it is made of.
+
+    Raises:
+        UsageError: if nothing is published of such a row, and a weight that it needs is not given either.
+    """
+    row = ZOO[name]
+    found = setting.weights.get(row.made)
+    if found is not None:
+        return found
+    missing = []
+    if row.penalty.name != "none" and row.beta is None and given.get("beta") is None:
+        missing.append(f"--beta, the weight of {row.penalty.name}")
+    if row.has_term and given.get("regularizer_weight") is None:
+        missing.append(f"--regularizer-weight, that of {row.regularizer.name}")
+    if missing:
+        raise UsageError(
+            f"no weights are published for model '{name}' ({', '.join(row.made)}); give {' and '.join(missing)}"
+        )
+    return Official()
+
+
 def _resolve(
-    name: str, shape: Sequence[int], setting: Setting, width: int, network: str, latent_dim: int, published: bool
+    name: str,
+    shape: Sequence[int],
+    setting: Setting,
+    width: int,
+    network: str,
+    latent_dim: int,
+    published: bool,
+    given: Mapping[str, Any],
 ) -> tuple[ModelConfig, TrainingConfig]:
     row = ZOO[name]
-    official = setting.weights.get(name, setting.weights["vae"])
+    official = _official(name, setting, given)
     beta, weight = paper_weights(official, row.family, shape, latent_dim)
     regularizer, prior = row.regularizer, row.prior
     if regularizer.name == "gradient-penalty":
         weight = setting.gradient_penalty
     if regularizer.name == "tikhonov" and network != "mlp":
         regularizer = Part(regularizer.name, {"scope": setting.tikhonov})
-    if prior is not None and official.second_stage and published:
+    if prior is not None and prior.name == "second-stage-vae" and published:
         # elsewhere the second stage learns this weight, which samples better
-        second = {"kl_weight": official.second_stage, "width": 1024, "lr": 1e-4, "patience": 3, "noise": False}
+        second = {"kl_weight": setting.second_stage, "width": 1024, "lr": 1e-4, "patience": 3, "noise": False}
         prior = Part(prior.name, second)
     model = ModelConfig(
         name=name,
@@ -222,33 +259,38 @@ def _resolve(
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
     )
     training = TrainingConfig(
-        epochs=setting.epochs_of.get(name, setting.epochs), lr=setting.lr if row.family == "rae" else _LR[row.family]
+        epochs=official.epochs or setting.epochs, lr=setting.lr if row.family == "rae" else _LR[row.family]
     )
     return model, training
 
 
-def paper(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
+def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
     """Return the paper's configuration for data shaped like MNIST, CIFAR-10 or CelebA as it prepares them, or strings.
 
+    Args:
+        name: Row of the zoo.
+        shape: Shape of one example.
+        given: Fields of `ModelConfig` that are given by hand; a weight among them need not be published.
+
     Raises:
-        UsageError: for another shape.
+        UsageError: for another shape, and for weights that are neither published nor given.
     """
     if len(shape) == 2:
         return strings(name, shape, published=True)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
-            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, published=True)
+            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, True, given)
     shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
     raise UsageError(
         f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
     )
 
 
-def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
+def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
     """Return a configuration for a 2-core machine: a quarter of the paper's width, 25 epochs, one learning rate.
 
     Strings get smaller networks; see `string_presets`. Images with sides of 28 to 128 get the convolutional pair of
-    the nearest paper data set, everything else the multilayer perceptron.
+    the nearest paper data set, everything else the multilayer perceptron. Arguments as of `paper`.
     """
     if len(shape) == 2:
         return strings(name, shape, published=False)
@@ -262,7 +304,7 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
     width, network = (32, setting.network) if convolutional else (256, "mlp")
-    model, training = _resolve(name, shape, setting, width, network, latent_dim, published=False)
+    model, training = _resolve(name, shape, setting, width, network, latent_dim, False, given)
     if convolutional and model.regularizer.name == "gradient-penalty":
         # A part of a batch costs a part of the time, and its expectation is the whole's but for batch norm, which then
         # takes the statistics of the part. `benchmarks/train_step.py` has the times.
@@ -270,8 +312,8 @@ def small(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]
     return model, replace(training, epochs=25, lr=1e-3, precision="auto" if convolutional else "float32")
 
 
-#: Presets: functions of a model's name and the shape of one example.
-PRESETS: Registry[Callable[[str, Sequence[int]], tuple[ModelConfig, TrainingConfig]]] = Registry(
+#: Presets: functions of a model's name, the shape of one example, and what is given by hand.
+PRESETS: Registry[Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]] = Registry(
     "preset", {"small": small, "paper": paper}
 )
 
@@ -306,11 +348,11 @@ def configure(
         (0.0128, 0.0001024, 0.0005)
     """
     row = ZOO[model]
-    config, training = PRESETS[preset](model, shape)
     changes = {key: value for key, value in (model_overrides or {}).items() if value is not None}
+    config, training = PRESETS[preset](model, shape, changes)
     if "beta" in changes and row.penalty.name == "none":
         raise UsageError(f"model '{model}' has no latent penalty for beta={changes['beta']:g} to weigh; use 'rae'")
-    if "regularizer_weight" in changes and not config.regularizer_weight:
+    if "regularizer_weight" in changes and not row.has_term:
         raise UsageError(f"model '{model}' has no regularizer term to weigh by {changes['regularizer_weight']:g}")
     if own_networks or (changes.get("network") == "mlp" and config.network != "mlp"):
         config = replace(config, regularizer=row.regularizer, width=256)

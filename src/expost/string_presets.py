@@ -93,7 +93,7 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
         width=setting.width if published else 64,
         latent_dim=setting.latent_dim,
         beta=beta if row.beta is None else row.beta,
-        regularizer_weight=weight if row.regularizer.name not in ("none", "spectral-norm") else 0.0,
+        regularizer_weight=weight if row.has_term else 0.0,
     )
     training = TrainingConfig(epochs=setting.epochs, batch_size=setting.batch_size, lr=setting.lr)
     if published:
