@@ -64,3 +64,15 @@ def test_second_derivatives_are_torchs_in_half_precision():
         found.append([each.float() for each in torch.autograd.grad(first.float().square().sum(), [x, layer.weight])])
     for a, b in zip(*found, strict=True):
         assert ((a - b).norm() / b.norm()).item() < 0.05
+
+
+def test_what_torch_refuses_is_refused_and_forward_mode_is_torchs():
+    ours, theirs = layers()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        ours(examples()[:1, :, :1, :1])
+    with pytest.raises(ValueError, match="expected 4D"):
+        ours(examples()[0, 0])
+    ours, theirs = layers(track_running_stats=False)
+    x = examples()
+    values = [torch.func.jvp(layer.train(), (x,), (x.cos(),)) for layer in (ours, theirs)]
+    torch.testing.assert_close(*values)

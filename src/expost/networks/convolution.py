@@ -19,6 +19,7 @@ pass calls the others, and is computed by whatever is fastest (`benchmarks/train
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,20 +46,23 @@ class Geometry:
     width: int
 
 
-class _Wanted:
-    """Whether backward passes compute the derivatives by weights and biases."""
+class _Wanted(threading.local):
+    """Whether backward passes of this thread compute the derivatives by weights and biases."""
 
     weights = True
+
+
+_WANTED = _Wanted()
 
 
 @contextmanager
 def inputs_only() -> Iterator[None]:
     """Leave derivatives by weights and biases out of the backward passes in the block, which returns None for them."""
-    _Wanted.weights = False
+    before, _WANTED.weights = _WANTED.weights, False
     try:
         yield
     finally:
-        _Wanted.weights = True
+        _WANTED.weights = before
 
 
 def trains(x: Tensor, weight: Tensor) -> bool:
@@ -195,7 +199,7 @@ class _Correlate(torch.autograd.Function):
 
 def _wanted(ctx: Any, index: int) -> bool:
     """Return whether the derivative by a weight or a bias is."""
-    return bool(ctx.needs_input_grad[index]) and _Wanted.weights
+    return bool(ctx.needs_input_grad[index]) and _WANTED.weights
 
 
 def _spread_few(small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:

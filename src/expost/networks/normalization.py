@@ -20,13 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expost.networks.convolution import trains
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with the second derivatives above where it is trained on a CPU; same weights and names."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        if not (self.training and x.device.type == "cpu" and torch.is_grad_enabled() and self.affine):
+        several = x.dim() == 4 and x.numel() > x.shape[1]  # torch refuses anything else, by a good message
+        if not (self.training and self.affine and several and trains(x, self.weight)):
             return super().forward(x)
         tracked = self.track_running_stats and self.running_mean is not None
         if tracked and self.num_batches_tracked is not None:
