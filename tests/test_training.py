@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import expost
+from expost import training as training_module
+from expost.checkpoint import save_checkpoint
 from expost.commands import train
 from expost.config import DataConfig, RunConfig
 from expost.errors import DataError, UsageError
@@ -380,3 +382,49 @@ print(kept, faults())
     kept, after = map(int, done.stdout.split())
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
         assert kept < 200 < after / 5
+
+
+def test_saving_that_takes_long_is_not_done_after_every_epoch(tmp_path, monkeypatch):
+    """Weights and checkpoint go together, the last epoch is always saved, and the records have all epochs."""
+    now = [0.0]
+    monkeypatch.setattr(training_module.time, "monotonic", lambda: now[0])
+    saves = []
+
+    def slow(path, model, optimizer, position):
+        save_checkpoint(path, model, optimizer, position)
+        now[0] += 0.5  # so that ten seconds have to pass
+        saves.append((position.epoch, read_tensors(path.parent / "model.safetensors")[1]["epoch"]))
+
+    def validate(self):
+        now[0] += 3.0
+        return validation(self)
+
+    validation = Training._validate
+    monkeypatch.setattr(training_module, "save_checkpoint", slow)
+    monkeypatch.setattr(Training, "_validate", validate)
+    run, data = start(tmp_path / "slow", epochs=10)
+    run.train(data)
+    lines = [json.loads(line) for line in (tmp_path / "slow" / "metrics.jsonl").read_text().splitlines()]
+    best = [max(line["epoch"] for line in lines[:epoch] if line["best"]) for epoch in range(1, 11)]
+    assert saves == [(epoch, best[epoch - 1]) for epoch in (1, 5, 9, 10)]
+    monkeypatch.undo()
+    run, _ = start(tmp_path / "quick", epochs=10)
+    run.train(data)
+    assert same(weights(tmp_path / "slow"), weights(tmp_path / "quick"))
+
+
+def test_the_best_weights_are_kept_when_the_loss_stops_being_finite_before_they_were_saved(tmp_path, monkeypatch):
+    validation, calls = Training._validate, []
+
+    def validate(self):
+        calls.append(1)
+        return validation(self) if len(calls) < 3 else {"total": float("nan")}
+
+    monkeypatch.setattr(Training, "_pays_to_save", lambda self: False)
+    monkeypatch.setattr(Training, "_validate", validate)
+    run, data = start(tmp_path / "run", epochs=5)
+    with pytest.raises(DataError, match="the best weights so far are in"):
+        run.train(data)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    record = read_tensors(tmp_path / "run" / "model.safetensors")[1]
+    assert record["epoch"] == max(line["epoch"] for line in lines if line["best"])

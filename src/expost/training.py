@@ -36,6 +36,8 @@ from expost.types import Data, Loss, to_unit
 
 #: On an accelerator, how many steps pass between looks at the loss (each waits for the device, and for the others).
 CHECK_EVERY = 50
+#: Saving that takes less seconds is done after every epoch; else when it has taken less than this share of the time.
+QUICK_SAVE, SHARE_OF_SAVING = 0.1, 0.05
 
 
 class Interrupted(Exception):
@@ -128,7 +130,8 @@ class Training:
         self.position = Position(lr=self.config.lr)
         if self.checkpoint_path.exists():
             self._restore()
-        self.saved = time.monotonic()
+        self.saved, self.save_took = time.monotonic(), 0.0
+        self.unsaved: tuple[dict[str, Tensor], int] | None = None
 
     def _go_on(self) -> None:
         count = len(self.data.train)
@@ -263,19 +266,30 @@ class Training:
         best = position.best is None or validation["total"] < position.best
         if best:
             position.best = validation["total"]
-            write_tensors(self.folder / "model.safetensors", self.model.state_dict(), {"epoch": position.epoch})
+            weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.unsaved = weights, position.epoch
         record = {
             "epoch": position.epoch, "step": position.steps, "lr": lr, "seconds": round(position.seconds, 3),
             "precision": self.arithmetic,
         }  # fmt: skip
         written.add(record, best, train, validation)
-        self._save({})
+        if position.epoch == self.config.epochs or self._pays_to_save():
+            self._save({})
         losses = f"train {train['total']:.4g}, validation {validation['total']:.4g}{' (best)' if best else ''}"
         left = f", {bar.left()}" if position.epoch < self.config.epochs else ""
         took = duration(position.seconds)
         bar.say(f"epoch {position.epoch}/{self.config.epochs}: {losses}, lr {lr:.2g}, {took}{left}")
 
+    def _pays_to_save(self) -> bool:
+        """Return whether saving is quick, or takes a small share of the time since it was done last.
+
+        On a GPU an epoch may take less time than to write weights and the optimizer's state.
+        """
+        since = time.monotonic() - self.saved
+        return self.save_took < QUICK_SAVE or since > self.save_took / SHARE_OF_SAVING
+
     def _stop_non_finite(self, values: Mapping[str, float]) -> None:
+        self._save_best()
         bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not _finite(value))
         kept = (
             f"the best weights so far are in {self.folder / 'model.safetensors'}"
@@ -287,7 +301,16 @@ class Training:
             f"{kept}; try a smaller --lr, or --precision float32"
         )
 
+    def _save_best(self) -> None:
+        """Write the best weights, if they are not on disk yet."""
+        if self.unsaved is not None:
+            weights, epoch = self.unsaved
+            write_tensors(self.folder / "model.safetensors", weights, {"epoch": epoch})
+            self.unsaved = None
+
     def _save(self, sums: dict[str, float]) -> None:
+        started = time.monotonic()
+        self._save_best()
         self.position.sums = sums
         self.position.plateau = {
             key: value
@@ -296,6 +319,7 @@ class Training:
         }
         save_checkpoint(self.checkpoint_path, self.model, self.optimizer, self.position)
         self.saved = time.monotonic()
+        self.save_took = self.saved - started
 
     def _restore(self) -> None:
         self.position = load_checkpoint(self.checkpoint_path, self.model, self.optimizer)

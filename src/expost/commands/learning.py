@@ -110,7 +110,8 @@ def train(
         grammar: Name or file of the grammar of the strings: smiles, expressions, or a text file of rules.
         length: Symbols a row at most; longer strings are left out, and counted.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
-        checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after every epoch.
+        checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after an epoch, unless
+            that would take more than a twentieth of the time.
         tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
         resume: Go on with the run in `out`; its saved configuration rules. --epochs may grow, --device and --precision
             may change.
