@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Interrupted, UsageError
 from expost.parallel import ENGINES, Where, open_engine, pick_workers, run_all
 from expost.parallel.local import _portable
-from expost.training import Interrupted
 
 PROGRAM = [sys.executable, "-m", "expost.cli"]
 
@@ -97,7 +96,7 @@ def grown(run, before):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_ctrl_c_while_torch_is_imported_is_one_line():
-    process = subprocess.Popen([*PROGRAM, "zoo"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*PROGRAM, "fit", "run"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{process.pid}/maps")
     wait_for(lambda: process.poll() is not None or "libtorch" in maps.read_text())
     process.send_signal(signal.SIGINT)

@@ -16,11 +16,11 @@ import torch
 import expost
 from expost.commands import train
 from expost.config import DataConfig, RunConfig
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Interrupted, UsageError
 from expost.presets import configure
 from expost.run import Run, load
 from expost.store import read_tensors, write_tensors
-from expost.training import Interrupted, Training
+from expost.training import Training
 
 DATA = DataConfig("digits")
 

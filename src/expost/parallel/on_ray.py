@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from expost import __version__
-from expost.errors import UsageError
+from expost.errors import Interrupted, UsageError
 from expost.parallel.base import GRACE, Done, Engine, Where, logged
 from expost.parallel.local import check_workers
 from expost.process import environment
 from expost.progress import say
-from expost.training import Interrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
