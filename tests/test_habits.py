@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -49,7 +50,7 @@ def imported(code, *names):
     """Run Python in a process of its own; return which of the modules it has imported."""
     code += f"\nimport sys; print(*[name for name in {names} if sys.modules.get(name) is not None], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stderr.split()
+    return done.stderr.splitlines()[-1].split()
 
 
 HEAVY = (
@@ -65,6 +66,30 @@ def test_what_needs_no_model_imports_nothing_heavy(words):
     )
     assert imported(f"import contextlib, io\nfrom expost import cli\n{call}", *HEAVY, "expost.cli") == ["expost.cli"]
     assert imported("import expost", *HEAVY, "tyro", "expost") == ["expost"]
+
+
+#: Of the extras, and what of the core the report alone needs.
+UNUSED = (
+    "datasets", "pyarrow", "matplotlib", "contourpy", "huggingface_hub", "tensorboard", "rdkit", "botorch", "onnx",
+    "gradio", "ray", "numba", "mlxtend",
+)  # fmt: skip
+
+
+def test_training_and_scoring_import_what_they_use(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=images)
+    run = tmp_path / "run"
+    train = ["train", "rae-l2", "--data", str(tmp_path / "images.npz"), "--out", str(run), "--epochs", "1"]
+    lines = [
+        "import sys; sys.modules['pandas'] = None",  # which scikit-learn imports where it is, and with it PyArrow
+        "from expost import cli",
+        f"cli.main({[*train, '--width', '2', '--precision', 'float32', '--no-tensorboard']})",
+        f"cli.main({['fit', str(run), '--density', 'gmm', '--components', '2']})",
+        f"cli.main({['sample', str(run), '-n', '4', '--out', str(tmp_path / 's.png')]})",
+    ]
+    assert imported("\n".join(lines), *UNUSED, "sklearn", "expost.training") == ["expost.training"]
+    lines[2:] = [f"cli.main({['evaluate', str(run), '--allow-few', '--json']})"]
+    assert imported("\n".join(lines), *UNUSED, "expost.evaluation") == ["expost.evaluation"]
 
 
 def test_an_option_of_another_command_is_said_to_be_that(capsys):

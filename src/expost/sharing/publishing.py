@@ -17,6 +17,7 @@ from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import to_json
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
+from expost.extras import require
 from expost.generator import Generator
 from expost.grammar.codec import CODECS
 from expost.pictures import grid, pairs, to_bytes
@@ -109,6 +110,7 @@ def push(
         raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
     options = CardOptions(license, show_data, densities)
     opened = open_run(run)
+    require("huggingface_hub", "hub", "publishing needs huggingface_hub")
     from expost.sharing.hub import check_name, upload  # huggingface_hub takes a while to import
 
     check_name(repository)
