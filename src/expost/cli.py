@@ -63,6 +63,10 @@ class Command:
     summary: str
 
 
+#: A flag that is on or off has one name, for what is not its default; one that may be left open has two.
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
 def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
     """Import a command: what runs, and what prints its result for a person."""
     module, _, function = COMMANDS[name].home.partition(":")
@@ -224,7 +228,8 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     read.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *shared.values()], return_annotation=None
     )
-    read.__annotations__ = hints | {"json": bool, "debug": bool, "return": None}
+    hints |= {"json": bool, "debug": bool, "return": None}
+    read.__annotations__ = {name: _Flag if hint is bool else hint for name, hint in hints.items()}
     read.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
     return read
 
@@ -346,7 +351,7 @@ def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
         prog="expost",
         description=DESCRIPTION,
         args=words,
-        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.DisallowNone,),
     )
     return made
 

@@ -41,7 +41,7 @@ from expost.autoencoder import Autoencoder
 from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import ModelConfig, to_json
 from expost.errors import DataError, UsageError
-from expost.extras import installed
+from expost.extras import installed, missing
 from expost.grammar.codec import CODECS, GrammarCodec
 from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.progress import progress, say
@@ -296,9 +296,9 @@ def _difference(path: Path, part: _Part, known: Mapping[str, Tensor]) -> float:
 
 
 def _require(*names: str) -> None:
-    missing = [name for name in names if not installed(name)]
-    if missing:
-        raise UsageError(f"export needs {' and '.join(missing)}; install it with: pip install 'expost[onnx]'")
+    absent = [name for name in names if not installed(name)]
+    if absent:
+        raise missing("onnx", f"export needs {' and '.join(absent)}")
 
 
 def _last_line(error: BaseException) -> str:

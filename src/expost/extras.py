@@ -28,9 +28,16 @@ def require(module: str, extra: str, need: str) -> Any:
     Raises:
         UsageError: if the package is not installed.
     """
+    package = module.partition(".")[0]
     try:
+        importlib.import_module(package)
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+        if (error.name or "").partition(".")[0] != package:
             raise  # it is there, and lacks something itself
-        raise UsageError(f"{need}; install it with: pip install 'expost[{extra}]'") from None
+        raise missing(extra, need) from None
+
+
+def missing(extra: str, need: str) -> UsageError:
+    """Return the error of an optional package that is not installed; the arguments are those of `require`."""
+    return UsageError(f"{need}; install it with: pip install 'expost[{extra}]'")
