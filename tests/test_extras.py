@@ -1,5 +1,6 @@
 """Optional packages that are not installed: one line that names the extra, and nothing half done."""
 
+import itertools
 import sys
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from packaging.requirements import Requirement
 
 import expost
 from expost.data.hub import Hub
@@ -114,3 +116,17 @@ def test_pictures_of_a_search_need_the_extra(hidden):
 def test_development_has_every_extra():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert extras["dev"][0] == f"expost[{','.join(name for name in extras if name not in ('dev', 'peers'))}]"
+
+
+def test_what_is_tested_is_pinned_and_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    asked = [each for each in map(Requirement, itertools.chain(*lists)) if each.name != "expost"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {each.name.lower() for each in asked} == set(pinned)
+    for each in asked:
+        assert each.specifier.contains(pinned[each.name.lower()]), each
+    installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line]
+    assert len(installs) >= 3
+    assert all("--constraint constraints.txt" in line for line in installs)

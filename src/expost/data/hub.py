@@ -1,4 +1,4 @@
-"""Where named sets come from: a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
+"""Where named sets come from: the package, a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Origin(ABC):
 
 @dataclass(frozen=True)
 class BuiltIn(Origin):
-    """A set that a dependency ships.
+    """A set that expost or a dependency ships.
 
     Attributes:
         reader: Reads it.
