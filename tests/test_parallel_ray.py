@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from expost.errors import UsageError
+from expost.errors import Interrupted, UsageError
 from expost.experiments import sweep
 from expost.experiments.sweep_run import Job, fill
 from expost.parallel import Where, on_ray, open_engine
 from expost.parallel.on_ray import passed_environment
 from expost.protocol import Protocol
-from expost.training import Interrupted
 
 if find_spec("ray") is None:
     pytest.skip("the ray extra is not installed", allow_module_level=True)

@@ -18,11 +18,11 @@ from expost import training as training_module
 from expost.checkpoint import save_checkpoint
 from expost.commands import train
 from expost.config import DataConfig, RunConfig
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Interrupted, UsageError
 from expost.presets import configure
 from expost.run import Run, load
 from expost.store import read_tensors, write_tensors
-from expost.training import Interrupted, Training
+from expost.training import Training
 
 DATA = DataConfig("digits")
 
@@ -298,6 +298,33 @@ def test_data_that_changed_are_refused(tmp_path):
     for attempt in (run.data, lambda: train("ae", tmp_path / "x.npy", tmp_path / "run", epochs=2, resume=True)):
         with pytest.raises(DataError, match="has changed since the run was started"):
             attempt()
+
+
+def test_images_that_another_pillow_resizes_otherwise_are_said_to_be_that(tmp_path, monkeypatch):
+    """Another version is faked, and what it does to the images: they are others."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 40, 40), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x=images)
+    monkeypatch.setattr("PIL.__version__", "10.3.0")
+    run = train("ae", tmp_path / "x.npz", tmp_path / "run", size=32, width=2, epochs=1, tensorboard=False)
+    assert run.config.data.resized_by == json.loads((run.folder / "config.json").read_text())["data"]["resized_by"]
+    assert run.config.data.resized_by == "10.3.0"
+    monkeypatch.setattr("PIL.__version__", "99.0.0")
+    assert len(run.data().test) == 6  # another version that gives the same images will do
+    np.savez(tmp_path / "x.npz", x=images ^ 1)
+    words = "Pillow 10.3.0 resized its images then, Pillow 99.0.0 does now.*; pip install pillow==10.3.0 to go on"
+    for attempt in (run.data, lambda: train("ae", tmp_path / "x.npz", run.folder, epochs=2, resume=True)):
+        with pytest.raises(DataError, match=words):
+            attempt()
+    monkeypatch.setattr("PIL.__version__", "10.3.0")
+    with pytest.raises(DataError, match="has changed since the run was started") as refused:
+        run.data()
+    assert "Pillow" not in str(refused.value)
+    config = json.loads((run.folder / "config.json").read_text())
+    del config["data"]["resized_by"]  # as runs had it before
+    (run.folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="has changed since the run was started") as refused:
+        Run.open(run.folder).data()
+    assert "Pillow" not in str(refused.value)
 
 
 def test_resume_refuses_another_preset_other_options_and_fewer_epochs(tmp_path):

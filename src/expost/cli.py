@@ -1,4 +1,7 @@
-"""The command line: the functions of `expost.commands`, their options typed and documented by their signatures."""
+"""The command line: the functions of `expost.commands`, their options typed and documented by their signatures.
+
+Only the command that is asked for is imported; the help of the whole needs none.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -18,41 +23,12 @@ from expost import startup  # first of all that is not the standard library, sin
 
 # isort: split
 import tyro
-from pydantic_core import to_json as json_bytes
-from rich.console import Console
-from rich.table import Table
 
-from expost import commands, distributed
-from expost.config import to_json
-from expost.data import data_catalog
-from expost.data.named_strings import STRING_DATASETS
-from expost.doctor import doctor, tables
-from expost.errors import DataError, UsageError
-from expost.experiments import reproduce, sweep
-from expost.export import Exported, export
-from expost.progress import say
-from expost.report import report
-from expost.run import Run
-from expost.scores import Score
-from expost.search import SearchResult
-from expost.search import markdown as search_table
-from expost.sharing import pull, push
-from expost.training import Interrupted
-from expost.zoo import ZOO
+from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
 
 DESCRIPTION = "Generative modelling with regularized autoencoders: train, fit a density ex post, sample, evaluate."
-
-
-def zoo() -> list[dict[str, Any]]:
-    """List the models: each is one row of choices."""
-    return [{"name": name, **to_json(row)} for name, row in ZOO.items()]
-
-
-def data() -> list[dict[str, Any]]:
-    """List the data sets that have names, and what can be read from disk."""
-    return [to_json(entry) for entry in data_catalog()]
 
 
 def completion(
@@ -72,128 +48,118 @@ def completion(
     return script.getvalue()
 
 
-def _print_zoo(rows: list[dict[str, Any]]) -> None:
-    columns = ("latent", "penalty", "regularizer", "prior")
-    table = Table(
-        "model", *(c if c != "prior" else "samples from" for c in columns), "summary", box=None, pad_edge=False
-    )
-    for row in rows:
-        table.add_row(row["name"], *(row[c]["name"] if row[c] else "-" for c in columns), row["summary"])
-    _console().print(table)
+@dataclass(frozen=True)
+class Command:
+    """A command, which is imported when it is asked for.
+
+    Attributes:
+        home: Its module, below `expost`, and its function.
+        shown: What of `expost.printing` prints its result for a person: the name behind `show_`.
+        summary: The first line of its docstring.
+    """
+
+    home: str
+    shown: str
+    summary: str
 
 
-def _print_data(rows: list[dict[str, Any]]) -> None:
-    table = Table("name", "shape", "train", "validation", "test", "source", "found", "what", box=None, pad_edge=False)
-    for row in rows:
-        counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
-        shape = "x".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, *counts, row["source"], row["found"] or "-", row["title"])
-    console = _console()
-    console.print(table)
-    console.print()
-    strings = Table("name", "what", "strings", box=None, pad_edge=False)
-    for name, entry in STRING_DATASETS.items():
-        strings.add_row(name, entry.domain, entry.title)
-    console.print(strings)
-    console.print(
-        "\nAlso from disk, by their path: image folders; .npz, .npy, .csv, .tsv, parquet and IDX files; strings in "
-        ".smi, .txt and .csv files.",
-        highlight=False,
-    )
+#: A flag that is on or off has one name, for what is not its default; one that may be left open has two.
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
-def _print_scores(scores: list[Score]) -> None:
-    subjects = list(dict.fromkeys(score.of for score in scores))
-    table = Table("score", *subjects, box=None, pad_edge=False)
-    for name in dict.fromkeys(score.name for score in scores):
-        values = {score.of: _shown(score) for score in scores if score.name == name}
-        table.add_row(name, *(values.get(subject, "") for subject in subjects))
-    console = _console()
-    console.print(table)
-    card = scores[0].card
-    console.print(
-        f"{card.count:,} examples on {card.features} against {card.reference} ({card.reference_count:,}), "
-        f"seed {card.seed}",
-        highlight=False,
-    )
+def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """Import a command: what runs, and what prints its result for a person."""
+    module, _, function = COMMANDS[name].home.partition(":")
+    with startup.watched():
+        show = getattr(import_module("expost.printing"), f"show_{COMMANDS[name].shown}")
+        return getattr(import_module(f"expost.{module}"), function), show
 
 
-def _shown(score: Score) -> str:
-    spread = f" ± {score.error:.2g}" if score.error is not None else ""
-    interval = f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]" if score.interval is not None else ""
-    return f"{score.value:.4g}{spread}{interval}"
-
-
-def _print_ranking(ranking: list[tuple[str, Score]]) -> None:
-    first = ranking[0][1]
-    table = Table("", "run", f"{first.name} of {first.of}", box=None, pad_edge=False)
-    for place, (label, score) in enumerate(ranking, 1):
-        table.add_row(str(place), label, _shown(score))
-    _console().print(table)
-
-
-def _print_exported(files: list[Exported]) -> None:
-    for file in files:
-        checked = "not compared" if file.difference is None else f"within {file.difference:.1g} of torch"
-        print(f"{file.path} ({checked})\n  {file.input}\n  {file.output}")
-
-
-def _print_doctor(report: dict[str, Any]) -> None:
-    for each in tables(report):
-        _console().print(each)
-
-
-def _print_search(result: SearchResult) -> None:
-    print(search_table(result))
-
-
-def _print_table(folder: Path) -> None:
-    print((folder / "table.md").read_text(encoding="utf-8"))
-    print(folder)
-
-
-def _print_run(run: Run) -> None:
-    if run.dry:
-        found = run.data()
-        parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
-        say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
-        say(run.note)
-        _print_json(to_json(run.config))
-    else:
-        print(run.folder)
-
-
-def _print_json(value: Any) -> None:
-    print(json_bytes(value, indent=2, fallback=str).decode())
-
-
-def _console() -> Console:
-    # a table that is piped into a file keeps its columns
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-#: The commands: what runs, and what prints its result for a person.
-COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
-    "zoo": (zoo, _print_zoo),
-    "data": (data, _print_data),
-    "train": (commands.train, _print_run),
-    "fit": (commands.fit, print),
-    "sample": (commands.sample, print),
-    "reconstruct": (commands.reconstruct, print),
-    "interpolate": (commands.interpolate, print),
-    "evaluate": (commands.evaluate, _print_scores),
-    "rank": (commands.rank, _print_ranking),
-    "score": (commands.score, _print_scores),
-    "report": (report, print),
-    "explore": (commands.explore, lambda nothing: None),
-    "optimize": (commands.optimize, _print_search),
-    "reproduce": (reproduce, _print_table),
-    "sweep": (sweep, _print_table),
-    "push": (push, print),
-    "pull": (pull, _print_run),
-    "export": (export, _print_exported),
-    "doctor": (doctor, _print_doctor),
-    "completion": (completion, print),
+#: The commands, in the order of the help.
+COMMANDS: dict[str, Command] = {
+    "zoo": Command("commands.listing:zoo", "zoo", "List the models: each is one row of choices."),
+    "data": Command(
+        "commands.listing:data", "data", "List the data sets that have names, and what can be read from disk."
+    ),
+    "train": Command(
+        "commands.learning:train", "run", "Train a model of the zoo; the best weights on validation data are kept."
+    ),
+    "fit": Command(
+        "commands.learning:fit",
+        "path",
+        "Fit a density on the codes of the run's training set, and save it with the run.",
+    ),
+    "sample": Command("commands.showing:sample", "path", "Draw from a fitted density and decode."),
+    "reconstruct": Command(
+        "commands.showing:reconstruct",
+        "path",
+        "Show test examples and their reconstructions: images in rows, strings in two columns.",
+    ),
+    "interpolate": Command(
+        "commands.showing:interpolate",
+        "path",
+        "Show paths between the codes of random pairs of test examples, a row each.",
+    ),
+    "evaluate": Command(
+        "commands.scoring:evaluate",
+        "scores",
+        "Score reconstructions, samples, interpolations and codes against the test split, and save the scores.",
+    ),
+    "rank": Command(
+        "commands.scoring:rank",
+        "ranking",
+        "Order runs by a saved score, and refuse if they were not scored in the same way.",
+    ),
+    "score": Command(
+        "commands.scoring:score",
+        "scores",
+        "Score images that anything has made: a folder or array of pictures against a data set.",
+    ),
+    "report": Command(
+        "report.command:report",
+        "path",
+        "Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.",
+    ),
+    "explore": Command(
+        "commands.exploring:explore",
+        "nothing",
+        "Explore a run on a local web page: latent space, samples, reconstructions, paths, neighbours. Ctrl-C ends it.",
+    ),
+    "optimize": Command(
+        "commands.searching:optimize",
+        "search",
+        "Search the latent space of a run for strings that score well, by Bayesian optimisation.",
+    ),
+    "reproduce": Command(
+        "experiments:reproduce", "table", "Train and score the models of a table of the paper under one protocol."
+    ),
+    "sweep": Command(
+        "experiments.sweep:sweep",
+        "table",
+        "Train, fit and score a grid of runs, and rank its settings by a score on the validation split.",
+    ),
+    "push": Command(
+        "sharing.publishing:push",
+        "path",
+        "Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.",
+    ),
+    "pull": Command(
+        "sharing.loading:pull", "run", "Fetch a published run into a folder, where all commands take it as a run."
+    ),
+    "export": Command(
+        "export:export",
+        "exported",
+        "Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.",
+    ),
+    "doctor": Command(
+        "doctor:doctor",
+        "doctor",
+        "Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one "
+        "step.",
+    ),
+    "completion": Command(
+        "cli:completion", "path", "Print the script that makes a shell complete commands and options."
+    ),
 }
 
 #: Commands that several launched processes share; any other is run by the first of them alone.
@@ -246,59 +212,81 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _as_json(result: Any) -> Any:
-    if isinstance(result, Run):
-        return to_json(result.config) if result.dry else {"run": str(result.folder)}
-    if isinstance(result, SearchResult):
-        return result.summary()
-    if isinstance(result, Path):
-        return {"path": str(result)}
-    return [_as_json(each) for each in result] if isinstance(result, list) else result
+def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None]]:
+    """Wrap a command: it reads its options, with those that all commands share, and returns what runs and prints."""
+    function, show = load(name)
 
-
-def _command(name: str, words: Sequence[str]) -> Callable[..., None]:
-    """Wrap a command so that it prints its result, with the options that all commands share."""
-    function, show = COMMANDS[name]
-
-    @functools.wraps(function)
-    def run(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> None:
-        if name not in SHARED and distributed.launched():
-            if not distributed.is_first():
-                return
-            distributed.leave()
-        try:
-            result = function(*args, **options)
-            if not distributed.is_first():
-                return
-            (_print_json if json else show)(_as_json(result) if json else result)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _discard_output()
-        except (Interrupted, KeyboardInterrupt) as stop:
-            if distributed.is_first():
-                print(_stopped(stop, words, options), file=sys.stderr)
-            raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
-        except Exception as error:
-            if debug:
-                traceback.print_exc()
-            if distributed.is_first():
-                print(f"error: {_reason(error)}", file=sys.stderr)
-            elif not isinstance(error, UsageError | DataError | distributed.OtherProcessError):
-                print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
-            raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    def read(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> Callable[[], None]:
+        call = functools.partial(function, *args, **options)
+        return functools.partial(_run, name, call, show, words, options, json, debug)
 
     shared = {
         name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False) for name in ("json", "debug")
     }
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+    read.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *shared.values()], return_annotation=None
     )
-    run.__annotations__ = hints | {"json": bool, "debug": bool, "return": None}
-    run.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
-    del run.__wrapped__  # so that the signature and the text above are the ones that are read
-    return run
+    hints |= {"json": bool, "debug": bool, "return": None}
+    read.__annotations__ = {name: _Flag if hint is bool else hint for name, hint in hints.items()}
+    read.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
+    return read
+
+
+def _run(
+    name: str,
+    call: Callable[[], Any],
+    show: Callable[[Any], None],
+    words: Sequence[str],
+    options: dict[str, Any],
+    json: bool,
+    debug: bool,
+) -> None:
+    """Run a command, print its result, and turn what goes wrong into a line and an exit status."""
+    first, launched = True, False
+    if "RANK" in os.environ:  # else there is no need of torch to know
+        from expost import distributed
+
+        first, launched = distributed.is_first(), distributed.launched()
+        if launched and name not in SHARED:
+            if not first:
+                return
+            distributed.leave()
+    try:
+        result = call()
+        if not first:
+            return
+        if json:
+            from expost.printing import as_json, show_as_json
+
+            show_as_json(as_json(result))
+        else:
+            show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if first:
+            print(_stopped(stop, words, options), file=sys.stderr)
+        raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if first:
+            print(f"error: {_reason(error)}", file=sys.stderr)
+        elif not isinstance(error, UsageError | DataError | OtherProcessError):
+            print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+
+
+def _listed(name: str) -> Callable[[], None]:
+    """Stand in for a command that is not asked for: it has a name and a summary."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = COMMANDS[name].summary
+    return listed
 
 
 def _discard_output() -> None:
@@ -337,6 +325,37 @@ def _reason(error: BaseException) -> str:
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
 
 
+def _read(words: Sequence[str]) -> Callable[[], None]:
+    """Read the words; return what they ask for.
+
+    Raises:
+        SystemExit: after a help text, or with status 2 if the words are refused, which is said.
+    """
+    if any(word.startswith("--tyro-") for word in words):  # for the completion of all commands
+        return _parse(words, COMMANDS)
+    asked = [word for word in words[:1] if word in COMMANDS]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _parse(words, asked)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    # an option that is refused may be another command's, which is then said
+    return _parse(words, COMMANDS if any(word.startswith("-") for word in words) else asked)
+
+
+def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
+    """Read the words by the options of some commands; of the others only the names are known."""
+    made: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+        {name: _command(name, words) if name in loaded else _listed(name) for name in COMMANDS},
+        prog="expost",
+        description=DESCRIPTION,
+        args=words,
+        config=(tyro.conf.DisallowNone,),
+    )
+    return made
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -347,15 +366,8 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with status 2 for wrong usage, 1 for any other failure.
     """
     words = sys.argv[1:] if args is None else list(args)
-    subcommands = {name: _command(name, words) for name in COMMANDS}
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            subcommands,
-            prog="expost",
-            description=DESCRIPTION,
-            args=args,
-            config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
-        )
+        _read(words)()
     except KeyboardInterrupt:  # before the command has begun
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

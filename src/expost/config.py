@@ -131,6 +131,7 @@ class DataConfig:
             of the splits would put examples it was trained on among those it is scored on.
         columns: Names of a vector's entries, which samples get too; empty where there are none.
         domain: What strings are, for example "molecules"; empty for images and vectors.
+        resized_by: Version of Pillow that resized the images; empty if none were.
     """
 
     name: str
@@ -141,6 +142,7 @@ class DataConfig:
     fingerprint: str = ""
     columns: tuple[str, ...] = ()
     domain: str = ""
+    resized_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, OtherProcessError, UsageError
 
 #: How long a process waits for another, for example while the first one prepares the data.
 TIMEOUT = timedelta(hours=2)
 #: What a launcher sets.
 PLACE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-class OtherProcessError(RuntimeError):
-    """Another process failed, with an error that is not one of ours; it has told what it is."""
 
 
 class _Shared:

@@ -1,4 +1,4 @@
-"""The two kinds of failure a person meets: a wrong word, and anything else."""
+"""The two kinds of failure a person meets, a wrong word and anything else; and a stop that a person asked for."""
 
 from __future__ import annotations
 
@@ -9,3 +9,11 @@ class UsageError(ValueError):
 
 class DataError(ValueError):
     """What was read cannot be used: a corrupt image, a truncated file, a NaN (exit status 1 on the command line)."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, after saving a checkpoint."""
+
+
+class OtherProcessError(RuntimeError):
+    """Another process failed, with an error that is not one of ours; it has told what it is."""

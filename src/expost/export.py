@@ -22,7 +22,6 @@ files say what they are in their metadata, under names that begin with `expost.`
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import warnings
@@ -42,6 +41,7 @@ from expost.autoencoder import Autoencoder
 from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import ModelConfig, to_json
 from expost.errors import DataError, UsageError
+from expost.extras import installed, missing
 from expost.grammar.codec import CODECS, GrammarCodec
 from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.progress import progress, say
@@ -94,7 +94,7 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder")
     model = opened.model("cpu")
-    checked = _installed("onnxruntime")
+    checked = installed("onnxruntime")
     parts = _parts(model)
     others = {"decoder", "start", "step"} - {part.name for part in parts}
     for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
@@ -295,14 +295,10 @@ def _difference(path: Path, part: _Part, known: Mapping[str, Tensor]) -> float:
     return largest
 
 
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
-
-
 def _require(*names: str) -> None:
-    missing = [name for name in names if not _installed(name)]
-    if missing:
-        raise UsageError(f"export needs {' and '.join(missing)}; install it with: pip install 'expost[onnx]'")
+    absent = [name for name in names if not installed(name)]
+    if absent:
+        raise missing("onnx", f"export needs {' and '.join(absent)}")
 
 
 def _last_line(error: BaseException) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 from torch import Tensor
 
 from expost import pictures
@@ -46,9 +45,10 @@ def write_vectors(vectors: Tensor, path: Path, columns: Sequence[str] = ()) -> N
         write_examples(vectors, path)
         return
     names = list(columns) or [f"x{index}" for index in range(vectors.shape[1])]
-    arrays = [pa.array(column) for column in vectors.T.contiguous().numpy()]
-    with replacing(path) as temporary:
-        pyarrow.csv.write_csv(pa.Table.from_arrays(arrays, names), temporary)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(vectors.numpy().astype(np.str_).tolist())  # as few digits as tell the numbers apart
 
 
 def write_examples(examples: Tensor, path: Path) -> None:

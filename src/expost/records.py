@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from expost import distributed
 from expost.errors import DataError, UsageError
+from expost.extras import installed
+from expost.progress import say
 from expost.store import write_text
 
 
@@ -84,7 +86,9 @@ def records(folder: Path, tensorboard: bool, epoch: int) -> Iterator[Records]:
     with contextlib.ExitStack() as stack:
         board = None
         distributed.on_main(lambda: _cut(path, epoch))
-        if tensorboard and distributed.is_main():
+        if tensorboard and not installed("tensorboard"):  # a run that was begun on another machine
+            say("no event files are written, since TensorBoard is not installed: pip install 'expost[tensorboard]'")
+        elif tensorboard and distributed.is_main():
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed to sample
 
             board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)

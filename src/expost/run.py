@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
 from torch import nn
 
@@ -70,12 +69,21 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
         data = encode_strings(read_strings(config.name, config.limit, config.seed), config.codec)
     fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})
     if config.fingerprint not in ("", fingerprint):
+        then, now = config.resized_by, data.resized_by
+        if then and now and then != now:
+            raise DataError(
+                f"data set '{config.name}' differs from what the run was started on: Pillow {then} resized its images "
+                f"then, Pillow {now} does now, and versions resize differently; pip install pillow=={then} to go on, "
+                "or start a new run"
+            )
         raise DataError(
             f"data set '{config.name}' has changed since the run was started: its splits would mix what was trained on "
-            f"with what is scored; restore the data (or the version of Pillow that read images then: this is "
-            f"{PIL.__version__}, and versions resize differently), or start a new run"
+            "with what is scored; restore the data, or start a new run"
         )
-    return data, replace(config, fingerprint=fingerprint, columns=data.columns, domain=data.domain)
+    # a run keeps the version that it was started with, as long as another one gives the same images
+    resized_by = config.resized_by if config.fingerprint else data.resized_by
+    config = replace(config, fingerprint=fingerprint, resized_by=resized_by)
+    return data, replace(config, columns=data.columns, domain=data.domain)
 
 
 @dataclass(frozen=True)

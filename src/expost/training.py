@@ -23,7 +23,7 @@ from expost.batches import Batches
 from expost.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint
 from expost.config import TrainingConfig
 from expost.data_parallel import Noise, split
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Interrupted, UsageError
 from expost.precision import choose
 from expost.process import freed_memory_kept
 from expost.progress import Bar, duration, progress
@@ -38,10 +38,6 @@ from expost.types import Data, Loss, to_unit
 CHECK_EVERY = 50
 #: Saving that takes less seconds is done after every epoch; else when it has taken less than this share of the time.
 QUICK_SAVE, SHARE_OF_SAVING = 0.1, 0.05
-
-
-class Interrupted(Exception):
-    """Training was stopped by a signal, after saving a checkpoint."""
 
 
 def pick_device(name: str) -> torch.device:

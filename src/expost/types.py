@@ -86,6 +86,7 @@ class Data:
         domain: What strings are: "molecules", "expressions" or "text"; empty for images and vectors.
         classes: Names of the labels 0, 1, ... where the data name them; empty where labels are numbers.
         columns: Names of a vector's entries where the data name them; empty otherwise.
+        resized_by: Version of Pillow that resized the images, since versions do it differently; empty if none were.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Data:
     domain: str = ""
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    resized_by: str = ""
 
     def labels(self, split: Split) -> NDArray[Any] | None:
         """Return a split's labels as the data name them: int64, or strings, shape (N,); None if it has none."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from expost.commands.arguments import RunLike, open_run
 from expost.errors import UsageError
+from expost.extras import installed, missing
 
 
 def explore(
@@ -34,8 +33,8 @@ def explore(
     Raises:
         UsageError: if the extra for it is not installed, or an option is out of its range.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise UsageError("the page needs Gradio; install it with: pip install 'expost[explorer]'")
+    if not installed("gradio"):  # which takes seconds to import, after what can be refused at once
+        raise missing("explorer", "the page needs Gradio")
     if examples < 2:
         raise UsageError(f"examples is {examples}; give at least 2")
     if not 0 < max_upload <= 1_000:

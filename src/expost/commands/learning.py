@@ -32,6 +32,7 @@ from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
+from expost.extras import installed, require
 from expost.metrics.molecule_properties import properties
 from expost.precision import Choice, bf16_warning, choose
 from expost.presets import PRESETS, configure
@@ -77,7 +78,7 @@ def train(
     length: int | None = None,
     options: Options = (),
     checkpoint_seconds: float | None = None,
-    tensorboard: bool = True,
+    tensorboard: bool | None = None,
     resume: bool = False,
     dry_run: bool = False,
     networks: Networks = None,
@@ -112,7 +113,7 @@ def train(
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
         checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after an epoch, unless
             that would take more than a twentieth of the time.
-        tensorboard: TensorBoard files are written, unless --no-tensorboard is given.
+        tensorboard: Whether to write TensorBoard files; unless said, they are where TensorBoard is installed.
         resume: Go on with the run in `out`; its saved configuration rules. --epochs may grow, --device and --precision
             may change.
         dry_run: Resolve and check the configuration, print it, and stop.
@@ -130,6 +131,8 @@ def train(
         "regularizer_weight": regularizer_weight,
     }  # fmt: skip
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
+    if tensorboard:
+        require("tensorboard", "tensorboard", "writing event files needs TensorBoard")
     slots = parse_options(options)
     # started again by the launcher, which goes on with the run that it has begun itself, and with no other
     again = distributed.remembers(_begun(out)) and (Path(out) / "config.json").is_file()
@@ -147,7 +150,7 @@ def train(
         suited = _codec(model, data, codec, grammar, length, limit)
     wanted = DataConfig(data_name(data), size, limit, codec=suited)
     examples, data_config = load(wanted)
-    training_options["tensorboard"] = tensorboard
+    training_options["tensorboard"] = installed("tensorboard") if tensorboard is None else tensorboard
     if examples.codec is not None:
         slots.setdefault("reconstruction.groups", examples.codec.groups().tolist())
     own = networks is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from expost.commands.arguments import (
     open_run,
 )
 from expost.errors import DataError, UsageError
+from expost.extras import installed
 from expost.interpolation import INTERPOLATIONS
 from expost.metrics.molecules import parse_molecule
 from expost.outputs import (
@@ -83,7 +83,7 @@ def sample(
         if lost:
             say(f"{lost} of {n} derivations did not end within the model's length, and are left out")
         # the molecules extra is not needed to write strings
-        if opened.config.data.domain == "molecules" and importlib.util.find_spec("rdkit") is not None:
+        if opened.config.data.domain == "molecules" and installed("rdkit"):
             _molecules(drawn)
         return path
     if len(opened.config.model.shape) == 1:

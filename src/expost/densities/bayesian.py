@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import BayesianGaussianMixture as VariationalMixture
 from torch import Tensor
 
 from expost.densities.base import Fit
@@ -54,6 +52,9 @@ class BayesianGaussianMixture(MixtureDensity):
 
     def _fit(self, z: Tensor) -> Fit:
         self._require_enough(z)
+        from sklearn.exceptions import ConvergenceWarning  # slow to import, and no other density needs it
+        from sklearn.mixture import BayesianGaussianMixture as VariationalMixture
+
         model = VariationalMixture(
             n_components=self.components,
             covariance_type=self.covariance,

@@ -21,7 +21,7 @@ from expost.store import read_json
 #: Defaults that are in JSON as they are.
 _PLAIN = (type(None), bool, int, float, str)
 #: Settings of training that leave the weights as they are.
-_INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds")
+_INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds", "resized_by")
 
 
 def what_decides(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
+from expost.extras import require
 from expost.metrics.frechet import Statistics, frechet_distance
 from expost.metrics.molecules import canonical_smiles
 from expost.metrics.strings import canonicalize
@@ -53,10 +54,7 @@ def chemnet_features(smiles: Sequence[str | None], batch_size: int = 128, device
     """
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}; give at least 1")
-    try:
-        from fcd.utils import get_one_hot
-    except ImportError:
-        raise UsageError("ChemNet needs the package fcd; install it with: pip install 'expost[molecules]'") from None
+    get_one_hot = require("fcd.utils", "molecules", "ChemNet needs the package fcd").get_one_hot
     forms = [form for form in canonicalize(smiles, canonical_smiles) if form is not None and len(form) < PADDED]
     # ChemNet always reads 350 characters, so batches need no sorting by length; equal molecules are computed once.
     distinct = list(dict.fromkeys(forms))

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from scipy.stats import rankdata
 from torch import Tensor
 
 from expost.densities.checks import check_int, check_seed
@@ -144,6 +143,8 @@ def mann_whitney_z(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """
     m, n = len(a), len(b)
     values = np.concatenate([a, b])
+    from scipy.stats import rankdata  # slow to import
+
     u = float(rankdata(values)[:m].sum()) - m * (m + 1) / 2
     ties = np.unique(values, return_counts=True)[1].astype(np.float64)
     total = m + n

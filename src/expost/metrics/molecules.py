@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import DataError, UsageError
+from expost.extras import require
 from expost.metrics.strings import canonicalize, novelty, uniqueness
 
 MAX_LENGTH = 500
@@ -31,10 +32,7 @@ def quiet_rdkit() -> Iterator[None]:
     Raises:
         UsageError: if RDKit is not installed.
     """
-    try:
-        from rdkit import rdBase
-    except ImportError:
-        raise UsageError("molecules need RDKit; install it with: pip install 'expost[molecules]'") from None
+    rdBase = require("rdkit.rdBase", "molecules", "molecules need RDKit")
     with rdBase.BlockLogs():
         yield
 

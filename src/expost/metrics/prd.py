@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from expost.densities.checks import check_int, check_seed
@@ -172,6 +171,8 @@ def _largest_f(precision: Tensor, recall: Tensor, beta: float) -> float:
 
 def _cluster(points: NDArray[np.float32], clusters: int, state: int) -> NDArray[np.int32]:
     """Return the cluster of every point, int32, shape (n,)."""
+    from sklearn.cluster import MiniBatchKMeans  # slow to import
+
     means = MiniBatchKMeans(n_clusters=clusters, n_init=3, random_state=state, compute_labels=False)
     labels: NDArray[np.int32] = means.fit(points).predict(points)
     return labels

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Generic, Self, TypeVar
 
-from expost.training import Interrupted
+from expost.errors import Interrupted
 
 T = TypeVar("T")
 R = TypeVar("R")

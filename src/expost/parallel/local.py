@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from expost.errors import UsageError
+from expost.errors import Interrupted, UsageError
 from expost.parallel.base import GRACE, Done, Engine, Where, logged
 from expost.process import cores
-from expost.training import Interrupted, pick_device
+from expost.training import pick_device
 
 T = TypeVar("T")
 R = TypeVar("R")

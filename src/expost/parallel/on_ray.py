@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from expost import __version__
-from expost.errors import UsageError
+from expost.errors import Interrupted, UsageError
+from expost.extras import require
 from expost.parallel.base import GRACE, Done, Engine, Where, logged
 from expost.parallel.local import check_workers
 from expost.process import environment
 from expost.progress import say
-from expost.training import Interrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,11 +57,7 @@ class RayEngine(Engine):
         share = where.gpu_share
         if share is not None and not (0 < share <= 1 or (share > 1 and share == int(share))):
             raise UsageError(f"gpu_share is {share}; give a part of a GPU, for example 0.5, or a number of GPUs")
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("engine 'ray' needs Ray; install it with: pip install 'expost[ray]'") from None
-        self._ray: Any = ray
+        self._ray: Any = require("ray", "ray", "engine 'ray' needs Ray")
         self._mine = False
         self._token = self.folder / f".expost-{uuid.uuid4().hex}"
         self._alive: dict[str, str] = {}

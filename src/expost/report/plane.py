@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from expost.densities import Density, Gaussian, MixtureDensity, StandardNormal
@@ -53,6 +52,8 @@ class Plane:
             raise DataError("the codes are not all finite numbers; train anew with a lower --lr")
         if len(z) < 2 or not (z.std(0) > 0).any():
             raise DataError("the codes of all examples are one and the same, so that there is no map of them to draw")
+        from sklearn.decomposition import PCA  # slow to import
+
         pca = PCA(2, random_state=0).fit(z)
         first, second = (float(share) for share in pca.explained_variance_ratio_)
         return cls(pca.mean_, pca.components_.T, (first, second))

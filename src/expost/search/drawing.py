@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from expost.extras import require
 from expost.metrics.expressions import ExpressionScore, evaluate
 from expost.metrics.molecules import parse_molecule, quiet_rdkit
 from expost.pictures import BACKGROUND, INK
@@ -26,6 +27,7 @@ def curves(score: ExpressionScore, found: Sequence[Found]) -> Image.Image:
         score: Its target and its points.
         found: At most four expressions, best first.
     """
+    require("matplotlib", "molecules", "the picture of a search needs Matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

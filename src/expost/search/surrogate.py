@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from expost.densities.kmeans import lloyd
-from expost.errors import UsageError
+from expost.extras import require
 from expost.seeding import isolated
 
 _NATURAL_LR = 0.1  # of the natural gradient; 1 would be the minibatch's optimum
@@ -155,10 +154,8 @@ def fit_surrogate(
 
 def _libraries() -> SimpleNamespace:
     """Import what is imported only here: it takes a second, and a search alone needs it."""
-    try:
-        botorch_models, gpytorch = import_module("botorch.models"), import_module("gpytorch")
-    except ImportError:
-        raise UsageError("search needs BoTorch; install it with: pip install 'expost[molecules]'") from None
+    need = "search needs BoTorch"
+    botorch_models, gpytorch = require("botorch.models", "molecules", need), require("gpytorch", "molecules", need)
     return SimpleNamespace(
         SingleTaskVariationalGP=botorch_models.SingleTaskVariationalGP,
         VariationalELBO=gpytorch.mlls.VariationalELBO,

@@ -15,6 +15,7 @@ from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.densities import Density
 from expost.errors import UsageError
+from expost.extras import require
 from expost.generator import Generator
 from expost.registry import Part
 from expost.run import Run
@@ -89,14 +90,13 @@ def model_card(
 
 
 def _header(config: RunConfig, options: CardOptions) -> str:
-    from huggingface_hub import ModelCardData
-
     rank = len(config.model.shape)
     tags = ["expost", "autoencoder", "regularized-autoencoder", "ex-post-density-estimation", config.model.name]
     kinds = {1: "tabular", 2: "strings", 3: "image-generation"}
     name = config.data.name
     repositories = [DATASETS[name].origin.repository] if name in DATASETS else []
-    data = ModelCardData(
+    hub = require("huggingface_hub", "hub", "a model card needs huggingface_hub")
+    data = hub.ModelCardData(
         library_name="expost",
         license=options.license,
         tags=[*tags, kinds[rank]],

@@ -11,6 +11,7 @@ import tyro
 
 from expost.commands.arguments import Output
 from expost.errors import UsageError
+from expost.extras import require
 from expost.generator import Generator
 from expost.run import Run
 from expost.sharing.layout import CARD, known_files, load, open_untrusted
@@ -84,6 +85,7 @@ def _locate(source: str | Path, revision: str | None, offline: bool) -> Path:
         return path
     if isinstance(source, Path) or path.is_absolute() or path.exists() or str(source).startswith((".", "~")):
         raise UsageError(f"{source} is no folder; give a run's folder, or a repository's name: user/name")
+    require("huggingface_hub", "hub", f"fetching '{source}' needs huggingface_hub")
     from expost.sharing.hub import download  # huggingface_hub takes a while to import, and a folder needs none of it
 
     return download(str(source), revision, offline)

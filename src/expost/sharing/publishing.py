@@ -17,6 +17,7 @@ from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import to_json
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
+from expost.extras import require
 from expost.generator import Generator
 from expost.grammar.codec import CODECS
 from expost.pictures import grid, pairs, to_bytes
@@ -70,6 +71,10 @@ def save_pretrained(
     return folder
 
 
+def _require_hub() -> None:
+    require("huggingface_hub", "hub", "publishing needs huggingface_hub")
+
+
 def _fresh(out: Path | str) -> Path:
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -109,6 +114,7 @@ def push(
         raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
     options = CardOptions(license, show_data, densities)
     opened = open_run(run)
+    _require_hub()
     from expost.sharing.hub import check_name, upload  # huggingface_hub takes a while to import
 
     check_name(repository)
@@ -153,6 +159,7 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         UsageError: as `check_publishable`, or if the folder is the run's own.
         DataError: if data are to be shown and are not here.
     """
+    _require_hub()  # for the card
     check_publishable(run, options)
     if folder.resolve() == run.folder.resolve():
         raise UsageError(f"{folder} is the run's own folder; choose another")

@@ -1,0 +1,20 @@
+"""Commands that list what there is: models, data sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expost.config import to_json
+from expost.zoo import ZOO
+
+
+def zoo() -> list[dict[str, Any]]:
+    """List the models: each is one row of choices."""
+    return [{"name": name, **to_json(row)} for name, row in ZOO.items()]
+
+
+def data() -> list[dict[str, Any]]:
+    """List the data sets that have names, and what can be read from disk."""
+    from expost.data import data_catalog
+
+    return [to_json(entry) for entry in data_catalog()]

@@ -1,0 +1,158 @@
+"""CSV and TSV files with numeric columns, read a few thousand rows at a time."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from expost.data.examples import Array, Indices, Part
+from expost.data.tables import Cells, Field, Piece, Rows, label_column, vectors
+from expost.errors import DataError
+
+_AT_ONCE = 8_192
+#: What stands for a value that is missing.
+_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
+_MISSING |= {"N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"}
+_BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+
+
+@dataclass(frozen=True)
+class _Numbers(Cells):
+    """A column of numbers; what is missing is NaN."""
+
+    numbers: Array
+
+    def missing(self) -> Indices:
+        return np.flatnonzero(np.isnan(self.numbers))
+
+    def matrix(self, name: str) -> Array:
+        return self.numbers.reshape(-1, 1)
+
+    def values(self) -> Array:
+        return self.numbers
+
+
+@dataclass(frozen=True)
+class _Texts(Cells):
+    """A column of text, in which an empty cell is a value like another."""
+
+    texts: Sequence[str]
+
+    def missing(self) -> Indices:
+        return np.zeros(0, np.int64)
+
+    def matrix(self, name: str) -> Array:
+        raise DataError(f"{name} holds text; leave it out")
+
+    def values(self) -> Array:
+        return np.array(self.texts, np.str_)
+
+
+@dataclass
+class _Column:
+    """A column in the making: numbers for as long as all its cells are; text is kept of the labels alone."""
+
+    name: str
+    is_label: bool
+    numeric: bool = True
+    numbers: list[Array] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, cells: Sequence[str]) -> None:
+        if self.is_label:
+            self.texts += cells
+        if self.numeric:
+            numbers = _numbers(cells)
+            self.numeric = numbers is not None
+            self.numbers = [] if numbers is None else [*self.numbers, numbers]
+
+    def cells(self) -> Cells:
+        return _Numbers(np.concatenate(self.numbers)) if self.numeric else _Texts(self.texts)
+
+
+def read_csv(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
+    """Read the files of one part; also return the columns that were of no use, and the names of a vector's entries.
+
+    Raises:
+        DataError: if a file is damaged or empty, the files have different columns, or there is nothing to use.
+    """
+    columns: list[_Column] = []
+    count = 0
+    for path in paths:
+        try:
+            names, pieces = _open(path)
+            if not columns:
+                label = label_column(names)
+                columns = [_Column(name, name == label) for name in names]
+            if names != [column.name for column in columns]:
+                raise DataError(f"{path} has other columns than {paths[0]}; give files of one kind")
+            for rows in pieces:
+                count += len(rows)
+                for column, texts in zip(columns, zip(*rows, strict=True), strict=True):
+                    column.add(texts)
+        except csv.Error as error:
+            raise DataError(f"cannot read {path}: {error}; restore it") from None
+    for column in columns:  # of nothing but gaps: no number
+        column.numeric = column.numeric and any(not np.isnan(each).all() for each in column.numbers)
+    cells = [column.cells() for column in columns]
+    found = dict(zip([column.name for column in columns], cells, strict=True))
+    fields = [Field(column.name, column.numeric) for column in columns]
+    table = Rows(fields, count, found.__getitem__, partial(iter, [Piece(count, cells)]))
+    return vectors(table, str(paths[0]))
+
+
+def _open(path: Path) -> tuple[list[str], Iterator[list[list[str]]]]:
+    """Return the names of a file's columns, and its rows; a first line of nothing but numbers is data, not a header."""
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise DataError(f"cannot read {path}: Empty CSV file; restore it")
+    headless = _numbers(first) is not None and "" not in first
+    names = [f"f{index}" for index in range(len(first))] if headless else first
+    return names, _pieces(lines, [first] if headless else [])
+
+
+def _pieces(lines: Iterator[list[str]], rows: list[list[str]]) -> Iterator[list[list[str]]]:
+    while rows or (rows := list(islice(lines, _AT_ONCE))):
+        yield rows
+        rows = []
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """Yield the rows of a file, as long as the first; blank lines are none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        width = 0
+        for row in reader:
+            if not row:
+                continue
+            width = width or len(row)
+            if len(row) != width:
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {len(row)} of {width} columns; complete or remove that row"
+                )
+            yield row
+
+
+def _numbers(cells: Sequence[str]) -> Array | None:
+    """Return cells as float64, missing ones as NaN; None if one holds something else."""
+    if any("_" in cell for cell in cells):  # which Python would take for a number
+        return None
+    try:
+        return np.array(cells, np.float64)
+    except ValueError:
+        pass
+    numbers = np.empty(len(cells))
+    for index, cell in enumerate(cells):
+        word = cell.strip()
+        try:
+            numbers[index] = np.nan if word in _MISSING else _BOOLEAN[word] if word in _BOOLEAN else float(word)
+        except ValueError:
+            return None
+    return numbers
