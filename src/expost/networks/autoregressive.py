@@ -164,7 +164,7 @@ class AutoregressiveGRU(AutoregressiveDecoder):
         symbols = symbols.long()
         # one padding ends a row, and what follows it is padding for certain: beyond the longest nothing is computed
         longest = symbols.shape[1]
-        if symbols.numel() and not symbols.is_meta:  # where there are only shapes, none is shorter
+        if symbols.numel() and symbols.device.type == "cpu":  # elsewhere the longest would have to be waited for
             longest = min(longest, int((symbols != pad).sum(1).max()) + 1)
         true = symbols[:, :longest]
         before = torch.cat([torch.full_like(true[:, :1], pad + 1), true[:, :-1]], 1)
