@@ -1,4 +1,4 @@
-"""What a training step asks of a device: it never waits for it, and launches as much for a large batch as for a small."""
+"""What a training step asks of a device: it never waits, and launches as much for a large batch as for a small one."""
 
 from collections import Counter
 from contextlib import nullcontext
