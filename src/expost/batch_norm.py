@@ -55,9 +55,10 @@ def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
         center = values.detach().mean(axes)  # a constant: what it is does not matter, except to rounding
         distance = values - center.view(shape)
         here = values.numel() // values.shape[1]
-        mine = torch.full((1,), here, dtype=torch.float64, device=x.device)
-        first, second = distance.sum(axes).double(), distance.square().sum(axes).double()
-        moved = center.double()
+        exact = torch.float32 if x.device.type == "mps" else torch.float64  # which MPS has not
+        mine = torch.full((1,), here, dtype=exact, device=x.device)
+        first, second = distance.sum(axes).to(exact), distance.square().sum(axes).to(exact)
+        moved = center.to(exact)
         sums = torch.cat([first + mine * moved, second + 2 * moved * first + mine * moved.square(), mine])
         joined = batch_total(sums)
         if joined is sums and here < 2:  # of several processes each has one or more
