@@ -54,15 +54,17 @@ def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
         shape = [1, -1, *[1] * (x.dim() - 2)]
         center = values.detach().mean(axes)  # a constant: what it is does not matter, except to rounding
         distance = values - center.view(shape)
-        mine = center.new_tensor([values.numel() / values.shape[1]]).double()
-        first, second = distance.sum(axes).double(), distance.square().sum(axes).double()
-        moved = center.double()
+        here = values.numel() // values.shape[1]
+        exact = torch.float32 if x.device.type == "mps" else torch.float64  # which MPS has not
+        mine = torch.full((1,), here, dtype=exact, device=x.device)
+        first, second = distance.sum(axes).to(exact), distance.square().sum(axes).to(exact)
+        moved = center.to(exact)
         sums = torch.cat([first + mine * moved, second + 2 * moved * first + mine * moved.square(), mine])
-        sums = batch_total(sums)
-        count = sums[-1].detach()
-        if count < 2:
+        joined = batch_total(sums)
+        if joined is sums and here < 2:  # of several processes each has one or more
             raise UsageError(f"batch norm got {x.shape[0]} example(s) with one value a channel; give at least 2")
-        first, second = (sums[:-1] / count).chunk(2)
+        count = joined[-1].detach()
+        first, second = (joined[:-1] / count).chunk(2)
         average, variance = first.to(values.dtype), (second - first.square()).clamp_min(0).to(values.dtype)
         _track(layer, average.detach(), variance.detach() * (count / (count - 1)).to(values.dtype))
         scale = torch.rsqrt(variance + layer.eps)

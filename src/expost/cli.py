@@ -320,6 +320,8 @@ def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any])
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which says much more, of its allocator
+        return f"{text.split('. ')[0]}; free memory on the GPU, or give --device cpu"
     if isinstance(error, OSError) and error.strerror:  # without the number that str() puts in front
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

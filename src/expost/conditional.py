@@ -17,7 +17,7 @@ from torch import Tensor
 
 from expost.densities import DENSITIES, Density, Gaussian, TractableDensity, make_density
 from expost.densities import files as density_files
-from expost.densities.base import draw_index
+from expost.densities.base import draw_index, precise_device
 from expost.densities.checks import check_choice, check_codes, check_compatible, check_int
 from expost.densities.files import Saved
 from expost.densities.linalg import LOG_2PI, stable_cholesky
@@ -319,14 +319,15 @@ def _pooled_covariance(groups: Sequence[Tensor], classes: Classes) -> Tensor:
             f"{n} codes in {len(groups)} classes are too few for a covariance in {d} dimensions; give at least "
             f"{len(groups) + d + 1} codes, or fewer classes"
         )
-    centered = torch.cat([group.double() - group.double().mean(0) for group in groups])
+    exact = [group.to(precise_device(group.device)).double() for group in groups]
+    centered = torch.cat([group - group.mean(0) for group in exact])
     return centered.T @ centered / spare
 
 
 def _shrunk(z: Tensor, pooled: Tensor) -> Density:
     """Return the Gaussian of a class with few codes (see `ConditionalDensity`)."""
     n, d = z.shape
-    codes = z.double()
+    codes = z.to(precise_device(z.device)).double()
     mean = codes.mean(0)
     centered = codes - mean
     covariance = (centered.T @ centered + (d + 1) * pooled) / (n + d + 1)

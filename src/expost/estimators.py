@@ -33,6 +33,7 @@ from expost.errors import DataError, UsageError
 from expost.fitting import ExactFunctions, standardization, train
 from expost.latents import LATENTS
 from expost.likelihood import LatentVariableModel
+from expost.precision import full_float32
 from expost.presets import configure
 from expost.seeding import NOISE, VALIDATION, WEIGHTS, generator, isolated, stream_seed
 from expost.training import pick_device
@@ -156,7 +157,7 @@ class RegularizedAutoencoder(
         self.config_, training = self._configure(t.shape)
         order = torch.randperm(len(t), generator=generator(seed, VALIDATION))
         held_out, training_rows = order.tensor_split([max(1, round(self.validation_fraction * len(t)))])
-        with isolated():
+        with isolated(), full_float32():
             torch.manual_seed(stream_seed(seed, WEIGHTS))
             device = pick_device(training.device)
             self.autoencoder_ = build(self.config_).to(device)

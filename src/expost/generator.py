@@ -17,6 +17,7 @@ from expost.conditional import ConditionalDensity
 from expost.densities import Density, make_density
 from expost.errors import UsageError
 from expost.interpolation import INTERPOLATIONS
+from expost.precision import full_float32
 from expost.process import freed_memory_kept
 from expost.progress import progress
 from expost.types import to_unit
@@ -78,7 +79,7 @@ class Generator:
         result = torch.empty(0)
         batches, done = torch.split(mine, self.batch_size), 0
         kept = freed_memory_kept() if len(batches) > 1 else nullcontext()
-        with torch.inference_mode(), kept, progress(title, len(batches)) as bar:
+        with torch.inference_mode(), full_float32(), kept, progress(title, len(batches)) as bar:
             for batch in batches:
                 part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
                 if not done:  # one place for all results: to join them at the end would take twice the memory

@@ -191,11 +191,11 @@ class VectorQuantized(Latent):
     def _tend(self, vectors: Tensor, candidates: Tensor) -> None:
         size = len(self.codebook)
         chosen = candidates[choices_for_all(len(candidates), size, vectors.device)]
-        if not self.started:
-            self.codebook.copy_(chosen)
-            self.started.fill_(True)
-        counts = batch_total(torch.bincount(self.nearest(vectors), minlength=size))
-        self.unused.add_(1).masked_fill_(counts > 0, 0)
+        # no branch on what the device holds: it would have to be waited for
+        self.codebook.copy_(torch.where(self.started, self.codebook, chosen))
+        self.started.fill_(True)
+        used = batch_total(torch.zeros_like(self.unused).index_fill_(0, self.nearest(vectors), 1))
+        self.unused.add_(1).masked_fill_(used > 0, 0)
         stale = self.unused >= self.patience
         self.codebook.copy_(torch.where(stale[:, None], chosen, self.codebook))
         self.unused.masked_fill_(stale, 0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,22 @@ def choose(asked: Precision, device: torch.device) -> Choice:
         },
     )
     return choices[asked]()
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Let float32 be float32 in the block: no TF32, which torch's convolutions and recurrent layers take on a GPU.
+
+    TF32 rounds factors to 10 bits, which moves a score's third digit. Autocast to bfloat16 is not touched.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _bf16_hardware(device: torch.device) -> tuple[bool, str]:

@@ -96,9 +96,11 @@ class MaskedCategorical(Reconstruction):
         count = len(x)
         if self._competes is not None:
             self._competes = self._competes.to(output.device)
-            # a symbol without a rival costs nothing, and of a grammar's rows more than half is padding
-            contested = (self._competes.sum(1) > 1)[true]
-            output, true = output[contested], true[contested]
+            # a symbol without a rival costs nothing, and of a grammar's rows more than half is padding; elsewhere than
+            # on a CPU their number would have to be waited for
+            if output.device.type == "cpu":
+                contested = (self._competes.sum(1) > 1)[true]
+                output, true = output[contested], true[contested]
             # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
             competing = output.masked_fill(~self._competes[true], -math.inf)
         else:

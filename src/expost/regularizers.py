@@ -231,6 +231,8 @@ def _signs(like: Tensor) -> Tensor:
 
 
 def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
+    if z.is_cuda and _is_recurrent(decoder):
+        return _jvp_in_reverse(decoder, z, direction)
     # autocast does not cast tangents, so forward mode runs in float32
     with torch.autocast(z.device.type, enabled=False), written_out(decoder), forward_ad.dual_level():
         dual = forward_ad.make_dual(z, direction.contiguous())  # type: ignore[no-untyped-call]
@@ -240,6 +242,17 @@ def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
             "the decoder's output does not depend on its input; the gradient penalty has nothing to act on"
         )
     return tangent
+
+
+def _jvp_in_reverse(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
+    """Return J u as the derivative of J^T v by v, along u: recurrent layers have no forward mode on a GPU."""
+    leaf = z.detach().requires_grad_()
+    with torch.autocast(z.device.type, enabled=False):
+        output = decoder(leaf)
+    v = torch.zeros_like(output, requires_grad=True)
+    (pulled,) = torch.autograd.grad(output, leaf, v, create_graph=True)
+    (pushed,) = torch.autograd.grad(pulled, v, direction, create_graph=True)
+    return pushed
 
 
 class SpectralNorm(Regularizer):

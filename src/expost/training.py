@@ -24,7 +24,7 @@ from expost.checkpoint import Position, load_checkpoint, load_weights, save_chec
 from expost.config import TrainingConfig
 from expost.data_parallel import Noise, split
 from expost.errors import DataError, Interrupted, UsageError
-from expost.precision import choose
+from expost.precision import choose, full_float32
 from expost.process import freed_memory_kept
 from expost.progress import Bar, duration, progress
 from expost.records import Records, alone, records
@@ -97,13 +97,21 @@ class Training:
 
         Raises:
             UsageError: if there are fewer than two training examples, none for validation, more processes than
-                examples in a batch, or another training of this folder under way.
+                examples in a batch, too little memory on a GPU, or another training of this folder under way.
             DataError: when the loss stops being finite; the best weights so far are kept.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is saved first.
         """
-        with alone(self.folder), freed_memory_kept():
+        with alone(self.folder), freed_memory_kept(), full_float32():
             self._begin()
-            self._go_on()
+            try:
+                self._go_on()
+            except torch.OutOfMemoryError as error:
+                self._save_best()
+                reason = str(error).split(". ")[0]
+                raise UsageError(
+                    f"{self.device} has too little memory for batches of {self.batch_size} ({reason}); lower "
+                    "--batch-size or --width, or give --device cpu"
+                ) from None
         return self.position
 
     def _begin(self) -> None:
@@ -200,12 +208,15 @@ class Training:
         self.model.eval()
         noise = Noise(stream_seed(self.config.seed, VALIDATION), self.device)
         x = self.data.validation.x
-        sums: dict[str, float] = {}
+        found: list[tuple[Loss, float]] = []
         for batch in x.tensor_split(max(1, len(x) // self.batch_size)):  # nearly equal parts, none of one example
             with split(len(batch), noise) as part, self._autocast():
                 loss = self.model.loss(to_unit(batch[part.rows].to(self.device)), regularize=False).times(part.share)
+            found.append((loss, len(batch) / len(x)))
+        sums: dict[str, float] = {}
+        for loss, share in found:  # looked at when all are under way: each look waits for the device
             for name, value in [("total", loss.total), *loss.terms.items()]:
-                sums[name] = sums.get(name, 0.0) + value.item() * len(batch) / len(x)
+                sums[name] = sums.get(name, 0.0) + value.item() * share
         (values,) = distributed.total(torch.tensor(list(sums.values()), dtype=torch.float64))
         return dict(zip(sums, values.tolist(), strict=True))
 

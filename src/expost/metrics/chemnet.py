@@ -21,6 +21,7 @@ from expost.extras import require
 from expost.metrics.frechet import Statistics, frechet_distance
 from expost.metrics.molecules import canonical_smiles
 from expost.metrics.strings import canonicalize
+from expost.precision import full_float32
 from expost.progress import progress
 
 DIM = 512
@@ -60,7 +61,7 @@ def chemnet_features(smiles: Sequence[str | None], batch_size: int = 128, device
     distinct = list(dict.fromkeys(forms))
     network = _chemnet().to(device)
     rows = []
-    with torch.inference_mode(), progress("ChemNet", len(distinct)) as bar:
+    with torch.inference_mode(), full_float32(), progress("ChemNet", len(distinct)) as bar:
         for start in range(0, len(distinct), batch_size):
             coded = np.stack([get_one_hot(form, pad_len=PADDED) for form in distinct[start : start + batch_size]])
             batch = torch.from_numpy(coded / coded.shape[2]).float()  # fcd divides by the size of the alphabet too

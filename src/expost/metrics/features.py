@@ -14,6 +14,7 @@ from torch.nn import functional
 from expost import distributed
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import RunningStatistics, Statistics
+from expost.precision import full_float32
 from expost.progress import progress
 
 HASHED_AT_ONCE = 2**25
@@ -111,7 +112,7 @@ class Features(ABC):
             self.check((channels, height, width))
             for part in block.detach().split(size):
                 if len(part):
-                    with torch.inference_mode():
+                    with torch.inference_mode(), full_float32():
                         features = self.extract(quantize(part).to(self.device))
                     yield features.clone()  # made outside, it is an ordinary tensor that autograd may save
 
@@ -213,7 +214,7 @@ class StandardizedValues:
         rows = max(1, _STANDARDIZED_AT_ONCE // max(1, x.shape[1]))
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
-            result[part] = ((x[part].double() - self._mean) / self._scale).float()
+            result[part] = ((x[part].to(self._mean) - self._mean) / self._scale).float()
         return result
 
 
@@ -222,7 +223,7 @@ def _mean_and_std(x: Tensor, elements: int = _STANDARDIZED_AT_ONCE) -> tuple[Ten
     parts = x.split(max(1, elements // max(1, x.shape[1])))  # type: ignore[no-untyped-call]
     if len(parts) <= 1:
         return x.double().mean(0), x.double().std(0)
-    mean = sum((part.double().sum(0) for part in parts), torch.zeros(x.shape[1]).double()) / len(x)
+    mean = sum((part.double().sum(0) for part in parts), x.new_zeros(x.shape[1]).double()) / len(x)
     squares = sum(((part.double() - mean).square().sum(0) for part in parts), torch.zeros_like(mean))
     return mean, (squares / (len(x) - 1)).sqrt()
 

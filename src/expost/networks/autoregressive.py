@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from expost.errors import UsageError
 from expost.grammar.stepwise import Stepwise, Walk
 from expost.networks.layers import glorot
-from expost.networks.sequence import check_sequence_shape
+from expost.networks.sequence import GRU, check_sequence_shape
 
 #: Standard deviation of fresh embeddings.
 _SPREAD = 0.3
@@ -153,7 +153,7 @@ class AutoregressiveGRU(AutoregressiveDecoder):
             nn.init.normal_(embedding.weight, std=_SPREAD)
         self.read = nn.Linear(latent_dim, 2 * width)
         self.start = nn.Linear(latent_dim, 4 * width)
-        self.gru = nn.GRU(2 * width, 4 * width, batch_first=True)
+        self.gru = GRU(2 * width, 4 * width, batch_first=True)
         for gate in dict(self.gru.named_parameters())["weight_hh_l0"].detach().chunk(3):  # a view of each gate's matrix
             nn.init.orthogonal_(gate)
         self.write = glorot(nn.Linear(4 * width, symbols))
@@ -164,7 +164,7 @@ class AutoregressiveGRU(AutoregressiveDecoder):
         symbols = symbols.long()
         # one padding ends a row, and what follows it is padding for certain: beyond the longest nothing is computed
         longest = symbols.shape[1]
-        if symbols.numel() and not symbols.is_meta:  # where there are only shapes, none is shorter
+        if symbols.numel() and symbols.device.type == "cpu":  # elsewhere the longest would have to be waited for
             longest = min(longest, int((symbols != pad).sum(1).max()) + 1)
         true = symbols[:, :longest]
         before = torch.cat([torch.full_like(true[:, :1], pad + 1), true[:, :-1]], 1)

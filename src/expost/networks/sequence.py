@@ -104,6 +104,20 @@ class SequenceConvEncoder(nn.Module):
         return self.layers(x.transpose(1, 2))
 
 
+class GRU(nn.GRU):
+    """`torch.nn.GRU`, on a GPU always in float32: autocast to bfloat16 has cuDNN compute in float16.
+
+    Small gradients vanish in float16, and the float32 layer is what the fallback without cuDNN has, too.
+    """
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Map a sequence, batch first, and a first state to the states and the last of them."""
+        if input.device.type != "cuda":
+            return super().forward(input, hx)
+        with torch.autocast("cuda", enabled=False):
+            return super().forward(input.float(), None if hx is None else hx.float())
+
+
 class RecurrentDecoder(nn.Module):
     """z -> Linear d, ReLU -> repeated L times -> 3 x GRU -> Linear V: logits.
 
@@ -121,7 +135,7 @@ class RecurrentDecoder(nn.Module):
         super().__init__()
         self.length, symbols = check_sequence_shape(shape)
         self.read = nn.Sequential(glorot(nn.Linear(latent_dim, latent_dim)), nn.ReLU())
-        self.gru = nn.GRU(latent_dim, width, num_layers=3, batch_first=True)
+        self.gru = GRU(latent_dim, width, num_layers=3, batch_first=True)
         for name, parameter in self.gru.named_parameters():
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)

@@ -253,7 +253,9 @@ class DensityRegion(Region):
             gain = torch.where(inside, gain, -math.inf).reshape(2, -1)
             gain, which = gain.max(0)
             better = gain > values
-            x = torch.where(better[:, None], moved.reshape(2, *x.shape)[which, torch.arange(len(x))], x)
+            x = torch.where(
+                better[:, None], moved.reshape(2, *x.shape)[which, torch.arange(len(x), device=x.device)], x
+            )
             values = torch.where(better, gain, values)
             size = torch.where(better[:, None], 1.5 * size, 0.5 * size)
         return x[values.argmax()]
