@@ -13,6 +13,7 @@ from torch.nn import functional
 from expost.autoencoder import build
 from expost.errors import UsageError
 from expost.latents import LATENTS, ConstantVariance, Deterministic, Gaussian, VectorQuantized
+from expost.networks.layers import SameConv2d, SameConvTranspose2d
 from expost.penalties import PENALTIES, HalfNorm, KullbackLeibler, MaximumMeanDiscrepancy, VectorQuantization, mmd
 from expost.presets import configure
 from expost.reconstruction import RECONSTRUCTIONS, Bernoulli, SquaredError
@@ -371,6 +372,23 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
     kernel = decoder[2].weight.transpose(0, 1).flatten(1)  # output channels by everything else
     assert torch.linalg.matrix_norm(kernel, 2).item() == pytest.approx(1, abs=1e-3)
     assert not nn.utils.parametrize.is_parametrized(encoder)
+
+
+@pytest.mark.parametrize("kind", [SameConv2d, SameConvTranspose2d])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_step_makes_as_many_power_iterations_as_it_says(kind, iterations):
+    layer = kind(4, 3, 4, 2)
+    decoder = nn.Sequential(layer)
+    SpectralNorm(iterations=iterations).prepare(nn.Linear(2, 2), decoder)
+    norm = layer.parametrizations.weight[0]
+    expected = [norm._u.clone(), norm._v.clone()]
+    matrix = norm._reshape_weight_to_matrix(layer.parametrizations.weight.original.detach())
+    for _ in range(iterations):
+        expected[0] = functional.normalize(matrix @ expected[1], dim=0)
+        expected[1] = functional.normalize(matrix.t() @ expected[0], dim=0)
+    decoder.train()(torch.randn(2, 4, 6, 6)).sum().backward()
+    for vector, wanted in zip((norm._u, norm._v), expected, strict=True):
+        torch.testing.assert_close(vector, wanted)
 
 
 def test_spectral_norm_of_both_reaches_the_encoder():

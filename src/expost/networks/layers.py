@@ -46,9 +46,10 @@ class SameConv2d(nn.Conv2d):
             x = functional.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
             total = [0, 0]
         padding = (total[0] // 2, total[1] // 2)
-        if padding[0] == padding[1] and self.training and convolution.trains(x, self.weight):
-            return convolution.conv2d(*convolution.autocast(x, self.weight, self.bias), stride, padding[0])
-        return functional.conv2d(x, self.weight, self.bias, stride, padding)
+        weight = self.weight  # read once: under spectral norm reading it is a power iteration
+        if padding[0] == padding[1] and self.training and convolution.trains(x, weight):
+            return convolution.conv2d(*convolution.autocast(x, weight, self.bias), stride, padding[0])
+        return functional.conv2d(x, weight, self.bias, stride, padding)
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
@@ -70,9 +71,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         """Map (B, C, h, w) to (B, C', h * stride, w * stride); `output_size` is not used."""
         height, width = (side * self.stride[0] for side in x.shape[2:])
         crop = (self.kernel_size[0] - self.stride[0]) // 2
-        if self.training and convolution.trains(x, self.weight):
-            inputs = convolution.autocast(x, self.weight, self.bias)
-            y = convolution.conv_transpose2d(*inputs, self.stride[0], crop)
+        weight = self.weight  # read once: under spectral norm reading it is a power iteration
+        if self.training and convolution.trains(x, weight):
+            y = convolution.conv_transpose2d(*convolution.autocast(x, weight, self.bias), self.stride[0], crop)
         else:
-            y = functional.conv_transpose2d(x, self.weight, self.bias, self.stride, crop)
+            y = functional.conv_transpose2d(x, weight, self.bias, self.stride, crop)
         return y[:, :, :height, :width]  # an odd kernel - stride leaves one row and column too many, at the end
