@@ -39,7 +39,7 @@ def test_versions_are_those_that_are_installed(report):
     versions = {name: row["version"] for name, row in rows(report, "versions", "package").items()}
     assert versions["expost"] == expost.__version__
     assert versions["python"].startswith(sys.version.split()[0])
-    for name in ("torch", "numpy", "safetensors", "huggingface-hub", "tyro"):
+    for name in ("torch", "numpy", "safetensors", "pillow", "tyro"):
         assert versions[name] == importlib.metadata.version(name)
 
 

@@ -25,7 +25,7 @@ from expost.data import prepared as prepared_module
 from expost.data.examples import POOL, Found, Part
 from expost.data.hub import Origin
 from expost.data.mapped import DEFAULT_LIMIT, is_mapped, memory_limit, open_file, prepared_folder, scratch
-from expost.data.tables import image_part
+from expost.data.parquet import image_part
 from expost.errors import DataError, UsageError
 from expost.metrics import StandardizedValues, hash_tensors
 from expost.metrics import features as features_module

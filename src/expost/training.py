@@ -279,8 +279,11 @@ class Training:
             "epoch": position.epoch, "step": position.steps, "lr": lr, "seconds": round(position.seconds, 3),
             "precision": self.arithmetic,
         }  # fmt: skip
+        saving = position.epoch == self.config.epochs or self._pays_to_save()
+        if saving:
+            self._save_best()
         written.add(record, best, train, validation)
-        if position.epoch == self.config.epochs or self._pays_to_save():
+        if saving:
             self._save({})
         losses = f"train {train['total']:.4g}, validation {validation['total']:.4g}{' (best)' if best else ''}"
         left = f", {bar.left()}" if position.epoch < self.config.epochs else ""

@@ -28,8 +28,10 @@ def what_decides(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:
     """Return what decides a run's weights, leaving out some settings of its training."""
     config = to_json(run.config)
     left_out = {*_INDIFFERENT, *leaving_out}
-    training = {key: value for key, value in config["training"].items() if key not in left_out}
-    return {"model": config["model"], "training": training, "data": config["data"]}
+    training, data = (
+        {key: value for key, value in config[part].items() if key not in left_out} for part in ("training", "data")
+    )
+    return {"model": config["model"], "training": training, "data": data}
 
 
 def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, Any]) -> None:
