@@ -116,7 +116,15 @@ def work(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, o
         resource.setrlimit(resource.RLIMIT_DATA, (int(arguments.limit * 1e9),) * 2)
     try:
         with watch.phase("import"):
+            import datasets  # noqa: F401 (what the phases import when they need it counts as library)
+            import pyarrow.parquet  # noqa: F401
+            import scipy.stats  # noqa: F401
+            import sklearn.cluster
+            import sklearn.decomposition  # noqa: F401
+
             import expost
+            import expost.commands.learning
+            import expost.commands.scoring
             import expost.run
             from expost.errors import DataError
         with watch.phase("load, and train"):
