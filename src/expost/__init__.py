@@ -11,7 +11,9 @@ Train an autoencoder with a smooth decoder, estimate the density of its codes af
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from expost.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -24,31 +26,6 @@ if TYPE_CHECKING:
     from expost.presets import configure
     from expost.run import Run
     from expost.sharing import from_pretrained, pull, push, save_pretrained
-
-_HOMES = {
-    "Autoencoder": "autoencoder",
-    "build": "autoencoder",
-    "evaluate": "commands",
-    "explore": "commands",
-    "fit": "commands",
-    "interpolate": "commands",
-    "optimize": "commands",
-    "rank": "commands",
-    "reconstruct": "commands",
-    "sample": "commands",
-    "score": "commands",
-    "train": "commands",
-    "load_data": "data",
-    "load_density": "densities",
-    "make_density": "densities",
-    "Generator": "generator",
-    "configure": "presets",
-    "Run": "run",
-    "from_pretrained": "sharing",
-    "pull": "sharing",
-    "push": "sharing",
-    "save_pretrained": "sharing",
-}
 
 __all__ = [
     "Autoencoder",
@@ -75,16 +52,20 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import expost` costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'expost' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(f"expost.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "autoencoder": ["Autoencoder", "build"],
+        "commands.exploring": ["explore"],
+        "commands.learning": ["fit", "train"],
+        "commands.scoring": ["evaluate", "rank", "score"],
+        "commands.searching": ["optimize"],
+        "commands.showing": ["interpolate", "reconstruct", "sample"],
+        "data": ["load_data"],
+        "densities": ["load_density", "make_density"],
+        "generator": ["Generator"],
+        "presets": ["configure"],
+        "run": ["Run"],
+        "sharing": ["from_pretrained", "pull", "push", "save_pretrained"],
+    },
+)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from expost.errors import DataError
 from expost.progress import progress
-from expost.store import replacing
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ def download(folder: Path, public: PublicFile, otherwise: str = "", timeout: flo
     Raises:
         DataError: if no URL gives the file; the message says why, and which file to put where by hand.
     """
+    from expost.store import replacing  # which imports torch, and listing the data sets needs none
+
     reasons = []
     for url in public.urls:
         try:

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import joblib
-
 
 def cores() -> int:
     """Return how many cores this process may use: as its affinity, its container and `LOKY_MAX_CPU_COUNT` allow."""
+    import joblib  # slow to import
+
     return int(joblib.cpu_count())
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from expost import distributed
-
 #: Seconds before a bar appears.
 PATIENCE = 1.0
 #: Seconds between lines where there is no terminal.
@@ -127,5 +125,7 @@ def say(text: str) -> None:
 
 def _console() -> Console:
     console = Console(stderr=True, force_jupyter=False)  # notebooks too get lines, in their order
+    from expost import distributed  # which imports torch, and listing the data sets needs none
+
     console.quiet = not distributed.is_main()
     return console

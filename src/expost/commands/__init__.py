@@ -5,7 +5,9 @@ Each takes a run folder (or an open `Run`), does one thing, and returns its resu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from expost.lazy import lazy
 
 if TYPE_CHECKING:
     from expost.commands.arguments import data_name, parse_options
@@ -15,24 +17,6 @@ if TYPE_CHECKING:
     from expost.commands.scoring import evaluate, rank, score, score_run
     from expost.commands.searching import optimize
     from expost.commands.showing import interpolate, reconstruct, sample
-
-_HOMES = {
-    "data": "listing",
-    "data_name": "arguments",
-    "evaluate": "scoring",
-    "explore": "exploring",
-    "fit": "learning",
-    "interpolate": "showing",
-    "optimize": "searching",
-    "parse_options": "arguments",
-    "rank": "scoring",
-    "reconstruct": "showing",
-    "sample": "showing",
-    "score": "scoring",
-    "score_run": "scoring",
-    "train": "learning",
-    "zoo": "listing",
-}
 
 __all__ = [
     "data",
@@ -52,16 +36,15 @@ __all__ = [
     "zoo",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a command when it is first used, since each needs modules that take long to import."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'expost.commands' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(f"expost.commands.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "arguments": ["data_name", "parse_options"],
+        "exploring": ["explore"],
+        "learning": ["fit", "train"],
+        "listing": ["data", "zoo"],
+        "scoring": ["evaluate", "rank", "score", "score_run"],
+        "searching": ["optimize"],
+        "showing": ["interpolate", "reconstruct", "sample"],
+    },
+)

@@ -3,10 +3,15 @@
 `load_data` loads; `DATASETS` and `data_catalog` say what has a name, `FORMATS` what is read from disk.
 """
 
-from expost.data.examples import Preprocess
-from expost.data.files import FORMATS, Format
-from expost.data.load import load_data, load_examples, load_named, load_part, load_path
-from expost.data.named import DATASETS, CatalogEntry, NamedData, data_catalog
+from typing import TYPE_CHECKING
+
+from expost.lazy import lazy
+
+if TYPE_CHECKING:
+    from expost.data.examples import Preprocess
+    from expost.data.files import FORMATS, Format
+    from expost.data.load import load_data, load_examples, load_named, load_part, load_path
+    from expost.data.named import DATASETS, CatalogEntry, NamedData, data_catalog
 
 __all__ = [
     "DATASETS",
@@ -22,3 +27,13 @@ __all__ = [
     "load_part",
     "load_path",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "examples": ["Preprocess"],
+        "files": ["FORMATS", "Format"],
+        "load": ["load_data", "load_examples", "load_named", "load_part", "load_path"],
+        "named": ["DATASETS", "CatalogEntry", "NamedData", "data_catalog"],
+    },
+)

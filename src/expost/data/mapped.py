@@ -13,15 +13,16 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from expost.data.examples import Array, Indices, in_memory
 from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIABLE = "EXPOST_MEMORY"
 """The environment variable that says how large a data set may be to be kept in memory: bytes, or 512M, 1.5G."""
@@ -138,6 +139,8 @@ def gather(rows: Array, indices: Indices) -> Array:
 
 def as_tensor(array: Array) -> Tensor:
     """Return a tensor that shares an array's memory; one of a read-only mapping must not be written to."""
+    import torch  # here, since listing the data sets needs none of it
+
     if array.flags.writeable:
         return torch.from_numpy(array)
     if not is_mapped(array):

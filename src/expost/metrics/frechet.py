@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -242,6 +241,8 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 def _trace_root(a: Statistics, b: Statistics) -> float:
     """Return tr (S_a S_b)^{1/2}."""
+    from scipy.linalg import blas  # slow to import
+
     scale_a, scale_b = float(a.cov.trace()), float(b.cov.trace())
     if scale_a == 0.0 or scale_b == 0.0:
         return 0.0
@@ -270,6 +271,8 @@ def _factor(cov: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
     Raises:
         DataError: if cov is not positive semi-definite.
     """
+    from scipy.linalg import lapack
+
     packed, pivots, rank, _ = lapack.dpstrf(cov.T, lower=1)  # symmetric; transposed, it is stored the way LAPACK wants
     lower: Matrix = np.triu(packed.T[:rank]).T
     order = pivots.astype(np.intp) - 1

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.special import gammaincc
 from torch import Tensor
 
 from expost.densities import Density, TractableDensity
@@ -190,6 +189,8 @@ def mardia(codes: Tensor) -> Mardia:
     kurtosis = float(white.square().sum(dim=1).square().mean())
     correction = (r + 1) * (n + 1) * (n + 3) / (n * ((n + 1) * (r + 1) - 6))
     freedom = r * (r + 1) * (r + 2) / 6
+    from scipy.special import gammaincc  # slow to import
+
     expected = r * (r + 2) * (n - 1) / (n + 1)
     return Mardia(
         rank=r,

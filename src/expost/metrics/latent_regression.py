@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from expost.densities.kmeans import lloyd
@@ -266,6 +265,8 @@ def _optimize(x: Tensor, y: Tensor, start: Tensor, steps: int, fixed: bool) -> t
     limits += [(-math.inf, math.inf)] * (0 if fixed else start.numel())
     with torch.enable_grad():
         if steps > 0:
+            from scipy.optimize import minimize  # slow to import
+
             found = minimize(
                 negative, theta.numpy(), jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": steps}
             )

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from torch import Tensor
 
 from expost.densities.checks import check_int, check_seed
@@ -121,6 +120,8 @@ def copying_test(
         raise DataError(
             f"none of {cells} cells has {minimum} held-out examples and {minimum} samples; give more or use fewer cells"
         )
+    from scipy.special import ndtr  # slow to import
+
     weights = np.array(shares) / sum(shares)
     c_t, error = float(weights @ np.array(scores)), float(np.sqrt(weights @ weights))
     return CopyingTest(c_t, error, float(ndtr(c_t / error)), len(shares))

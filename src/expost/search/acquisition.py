@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from expost.densities import TractableDensity
@@ -168,6 +167,8 @@ def _lbfgs(function: Callable[[Tensor], Tensor], starts: Tensor, low: Tensor, hi
 
     bounds = np.tile(torch.stack([low, high], 1).cpu().numpy(), (len(starts), 1))
     start = starts.cpu().numpy().ravel()
+    from scipy.optimize import minimize  # slow to import
+
     found = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations})
     return torch.minimum(torch.maximum(torch.from_numpy(found.x).reshape(starts.shape).to(starts), low), high)
 
