@@ -12,6 +12,7 @@ from sklearn.mixture import BayesianGaussianMixture as SklearnBayesian
 from sklearn.neighbors import KernelDensity as SklearnKernelDensity
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from expost.densities import (
     BayesianGaussianMixture,
@@ -341,6 +342,33 @@ def test_gamma_is_fixed_by_the_weight_or_learned_and_is_the_noise_of_the_samples
     expected = noisy.statistics["gamma"] * z.std(0, correction=0)
     torch.testing.assert_close(difference.std(0), expected, rtol=0.03, atol=0)
     torch.testing.assert_close(difference.mean(0) / expected, torch.zeros(4), rtol=0, atol=0.04)
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies from one device to another."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("batch_size", [5, 40])
+def test_second_stage_brings_an_epoch_to_the_device_at_once(batch_size: int) -> None:
+    density = SecondStageVAE(batch_size=batch_size)
+    with Copies() as copies:
+        batches = list(density._batches(torch.zeros(40, 2, device="meta"), seeded()))
+    assert len(batches) == 40 // batch_size
+    assert copies.count == 2  # rows and noise
+
+
+def test_second_stage_draws_the_noise_of_a_batch_after_that_of_the_one_before() -> None:
+    t, source = torch.arange(14.0).view(7, 2), seeded()
+    order = torch.randperm(7, generator=source)
+    for (batch, noise), rows in zip(SecondStageVAE(batch_size=3)._batches(t, seeded()), order.split(3), strict=True):
+        assert torch.equal(batch, t[rows])
+        assert torch.equal(noise, torch.randn(batch.shape, generator=source))
 
 
 def test_second_stage_keeps_the_best_epoch_and_halves_the_rate() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from expost.densities import Gaussian, GaussianMixture, MixtureStart
 from expost.densities.covariances import COVARIANCES
@@ -343,6 +344,34 @@ def test_one_m_step_by_hand() -> None:
     assert after.means.flatten().tolist() == pytest.approx([-2, 4])
     assert after.scale.square().flatten().tolist() == pytest.approx([1.5, 4.5])
     assert not empty.any()
+
+
+class NoChoice(TorchDispatchMode):
+    """Refuses what picks rows by their values, for which a GPU would have to be waited for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert function._schema.name.removeprefix("aten::") not in ("index", "index_put_", "nonzero", "masked_select")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_an_m_step_leaves_an_empty_component_as_it_is_and_the_others_as_without_it(covariance: str) -> None:
+    structure = COVARIANCES[covariance]
+    x = torch.randn(30, 2, generator=seeded(), dtype=torch.float64)
+    labels = torch.arange(30) % 2 * 2  # none for the component in the middle
+    scale = structure.initial_scale(torch.tensor([[2.0, 0.5], [0.5, 1.0]]).double(), 3)
+    before = Components(torch.full((3,), 1 / 3).double(), torch.randn(3, 2, generator=seeded(1)).double(), scale)
+    moments = collect(x, before, structure, labels)
+    with NoChoice():
+        after, empty = maximize(before, moments, structure, regularization=0.0)
+    assert empty.tolist() == [False, True, False]
+    assert torch.equal(after.means[1], before.means[1])
+    assert torch.equal(after.scale[1], before.scale[1])
+    pair = Components(before.weights[::2], before.means[::2], before.scale[::2])
+    alone, _ = maximize(pair, collect(x, pair, structure, labels // 2), structure, regularization=0.0)
+    torch.testing.assert_close(after.means[::2], alone.means)
+    torch.testing.assert_close(after.scale[::2], alone.scale)
+    torch.testing.assert_close(after.weights, torch.tensor([0.5, 0.0, 0.5]).double())
 
 
 # ------------------------------------------------------------------------------------------ k-means

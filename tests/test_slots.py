@@ -9,6 +9,8 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from expost.autoencoder import build
 from expost.errors import UsageError
@@ -156,6 +158,28 @@ def test_mmd_equals_a_direct_evaluation():
     ]  # fmt: skip
     expected = sum(within) - 2 * np.mean([kernel(u, v) for u in a for v in b])
     assert mmd(torch.tensor(a), torch.tensor(b), scales).item() == pytest.approx(expected, rel=1e-10)
+
+
+class Counting(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_mmd_takes_as_many_operations_for_many_kernel_scales_as_for_one_and_copies_nothing_after_the_first_time():
+    a = torch.randn(6, 3).requires_grad_()
+    counts = []
+    for scales in ((0.5,), (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)):
+        with torch.inference_mode():  # what is kept from here serves in training
+            mmd(a, a, scales)
+        with Counting() as counting:
+            mmd(a, torch.zeros(6, 3), scales).backward()
+        counts.append(counting.count)
+    assert counts[0] == counts[1]
 
 
 def test_mmd_of_a_sample_with_itself():
@@ -389,6 +413,23 @@ def test_a_step_makes_as_many_power_iterations_as_it_says(kind, iterations):
     decoder.train()(torch.randn(2, 4, 6, 6)).sum().backward()
     for vector, wanted in zip((norm._u, norm._v), expected, strict=True):
         torch.testing.assert_close(vector, wanted)
+
+
+def test_spectral_norm_is_computed_outside_of_autocast(monkeypatch):
+    """On a GPU autocast takes matrix-vector products in bfloat16, and the largest singular value with them."""
+    seen, forward = [], _SpectralNorm.forward
+
+    def watched(self, weight):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, weight)
+
+    monkeypatch.setattr(_SpectralNorm, "forward", watched)
+    decoder = nn.Linear(3, 4)
+    SpectralNorm().prepare(nn.Identity(), decoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert decoder(torch.randn(2, 3)).dtype == torch.bfloat16
+    assert seen
+    assert not any(seen)
 
 
 def test_spectral_norm_of_both_reaches_the_encoder():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 import expost
 from expost import training as training_module
@@ -20,6 +21,7 @@ from expost.commands import train
 from expost.config import DataConfig, RunConfig
 from expost.errors import DataError, Interrupted, UsageError
 from expost.presets import configure
+from expost.replicas import Gradients
 from expost.run import Run, load
 from expost.store import read_tensors, write_tensors
 from expost.training import Training
@@ -139,6 +141,20 @@ def test_a_bf16_run_resumes_exactly(tmp_path):
     first.train(data)
     first.with_training(epochs=2).train(data)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_step_takes_the_power_iterations_that_were_asked_for(tmp_path, monkeypatch):
+    """A layer looks its weight up several times, and each time it would be normalised anew."""
+    run, data = start(tmp_path / "run", "rae-sn", width=2, config=DataConfig("mnist-5k", limit=300), batch_size=20)
+    training = Training(run.fresh_model(), data, run.config.training, run.folder)
+    training._begin()
+    training.gradients, calls = Gradients([]), []
+    monkeypatch.setattr(_SpectralNorm, "_power_method", lambda self, weight, count: calls.append((id(self), count)))
+    training.model.train()
+    training._step(torch.arange(len(data.train)))
+    normalised = [module for module in training.model.modules() if isinstance(module, _SpectralNorm)]
+    assert sorted(calls) == sorted((id(module), 1) for module in normalised)
+    assert len(normalised) > 3
 
 
 def test_the_best_weights_on_validation_data_are_kept(tmp_path):

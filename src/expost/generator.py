@@ -240,7 +240,7 @@ class Generator:
         Returns:
             float32 examples on the CPU, shape (N, ...), or (N, T, ...) for T positions.
         """
-        positions = torch.as_tensor(t, dtype=torch.float32)
+        positions = torch.as_tensor(t, dtype=torch.float32, device="cpu")  # where codes are
         points = self.path(a, b, positions, method)
         decoded = self.decode(points.flatten(0, 1))
         decoded = decoded.view(*points.shape[:2], *decoded.shape[1:])

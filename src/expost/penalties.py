@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,19 +94,24 @@ def mmd(a: Tensor, b: Tensor, scales: Sequence[float], unbiased: bool = True) ->
     if unbiased and min(len(a), len(b)) < 2:
         raise UsageError(f"mmd needs at least 2 points on each side, got {len(a)} and {len(b)}; use a larger batch")
 
-    def kernel(u: Tensor, v: Tensor) -> Tensor:
-        distance = (u.square().sum(1)[:, None] + v.square().sum(1)[None] - 2 * u @ v.t()).clamp_min(0)
-        total = torch.zeros_like(distance)
-        for scale in scales:
-            constant = 2.0 * u.shape[1] * scale
-            total = total + constant / (constant + distance)
-        return total
+    points, n = torch.cat([a, b]), len(a)
+    squares = points.square().sum(1)
+    distance = (squares[:, None] + squares - 2 * points @ points.t()).clamp_min(0)
+    constants = _constants(tuple(scales), a.shape[1], a.dtype, a.device)
+    kernel = (constants / (constants + distance)).sum(0)
 
-    def within(sample: Tensor) -> Tensor:
-        values, n = kernel(sample, sample), len(sample)
-        return (values.sum() - values.diagonal().sum()) / (n * (n - 1)) if unbiased else values.mean()
+    def within(values: Tensor) -> Tensor:
+        m = len(values)
+        return (values.sum() - values.diagonal().sum()) / (m * (m - 1)) if unbiased else values.mean()
 
-    return within(a) + within(b) - 2 * kernel(a, b).mean()
+    return within(kernel[:n, :n]) + within(kernel[n:, n:]) - 2 * kernel[:n, n:].mean()
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _constants(scales: tuple[float, ...], dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 2 d s for every scale, shape (S, 1, 1); kept, since copying them to a GPU waits for it."""
+    return torch.tensor([2.0 * dim * scale for scale in scales], dtype=dtype, device=device)[:, None, None]
 
 
 class MaximumMeanDiscrepancy(Penalty):

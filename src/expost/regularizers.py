@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from expost.batch_norm import written_out
 from expost.data_parallel import coins_like, head
@@ -285,11 +286,22 @@ class SpectralNorm(Regularizer):
         if not layers:
             raise UsageError("spectral norm found no linear or convolution layer; choose another regularizer")
         for layer in layers:
-            spectral_norm(layer, n_power_iterations=self.iterations)
+            axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0  # that of the outputs
+            parametrize.register_parametrization(layer, "weight", _Unmixed(layer.weight, self.iterations, axis))
 
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return zero."""
         return code.z.new_zeros(())
+
+
+class _Unmixed(_SpectralNorm):
+    """Torch's spectral norm in the precision of the weights; autocast on a GPU would take its products in bfloat16."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if weight.is_meta:  # where there are only shapes, there is no autocast either
+            return super().forward(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
 
 
 #: The regularizer slot. A new one is a class above and a line here.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from expost import distributed
 from expost.autoencoder import Autoencoder
@@ -188,7 +189,7 @@ class Training:
             batch, then = order[start : start + size], order[start + size : start + 2 * size]
             x = self.batches.take(batch[part.rows], then[part.rows])
             self.optimizer.zero_grad()
-            with self._autocast():
+            with self._autocast(), parametrize.cached():  # a layer asks for its weight several times
                 loss = self.model.loss(x).times(part.share)
             loss.total.backward()  # type: ignore[no-untyped-call]
             self.gradients.finish()

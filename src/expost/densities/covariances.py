@@ -72,6 +72,10 @@ class Covariance(ABC):
         """Return the shift of the means L_k a_k, (K, d), and the new scales, from a_k, (K, d), and A_k."""
 
     @abstractmethod
+    def neutral(self, second: Tensor) -> Tensor:
+        """Return the second moment of white noise, of the shape of one component's; `second` has that of K."""
+
+    @abstractmethod
     def color(self, noise: Tensor, scale: Tensor) -> Tensor:
         """Turn standard normal rows, (n, d), into N(0, S) with the scale of one component."""
 
@@ -136,6 +140,10 @@ class FullCovariance(Covariance):
         covariances.diagonal(dim1=-2, dim2=-1).add_(regularization)
         return shift, stable_cholesky(covariances, "a component")
 
+    def neutral(self, second: Tensor) -> Tensor:
+        """Return the identity."""
+        return torch.eye(second.shape[-1], dtype=second.dtype, device=second.device)
+
     def color(self, noise: Tensor, scale: Tensor) -> Tensor:
         """Multiply by L^T."""
         return noise @ scale.T
@@ -184,6 +192,10 @@ class DiagonalCovariance(Covariance):
     def update(self, scale: Tensor, first: Tensor, second: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
         """Map the moments back; rounding below zero is clamped before the ridge is added."""
         return scale * first, self.scale_from(scale.square() * (second - first.square()).clamp(min=0) + regularization)
+
+    def neutral(self, second: Tensor) -> Tensor:
+        """Return ones."""
+        return torch.ones_like(second[0])
 
     def color(self, noise: Tensor, scale: Tensor) -> Tensor:
         """Multiply by the standard deviations."""

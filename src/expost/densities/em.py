@@ -185,14 +185,15 @@ def maximize(
     """
     empty = moments.counts < _EMPTY
     counts = torch.where(empty, 1.0, moments.counts)
-    first = moments.first / counts[:, None]
-    second = moments.second / counts.view(-1, *[1] * (moments.second.dim() - 1))
-    kept = ~empty
-    shift, scale = covariance.update(components.scale[kept], first[kept], second[kept], regularization)
-    means, scales = components.means.clone(), components.scale.clone()
-    means[kept] += shift
-    scales[kept] = scale
-    return Components(moments.counts / moments.counts.sum(), means, scales), empty
+    matrices = (-1, *[1] * (moments.second.dim() - 1))
+    # an empty component is updated with the moments that change nothing: to pick the others would wait for a GPU
+    first = torch.where(empty[:, None], 0.0, moments.first / counts[:, None])
+    second = torch.where(
+        empty.view(matrices), covariance.neutral(moments.second), moments.second / counts.view(matrices)
+    )
+    shift, scale = covariance.update(components.scale, first, second, regularization)
+    scale = torch.where(empty.view(matrices), components.scale, scale)
+    return Components(moments.counts / moments.counts.sum(), components.means + shift, scale), empty
 
 
 def reseed(x: Tensor, components: Components, empty: Tensor, worst: Tensor, fresh: Components) -> Components:

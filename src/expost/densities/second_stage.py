@@ -118,14 +118,14 @@ class SecondStageVAE(Density):
         held_out, training = t[order[:n_held_out]], t[order[n_held_out:]]
         held_out_noise = torch.randn(held_out.shape, generator=generator).to(t.device)
         trained = [tensor.requires_grad_() for name, tensor in weights.items() if self._is_trained(name)]
-        optimizer = torch.optim.Adam(trained, lr=self.lr)
+        optimizer = torch.optim.Adam(trained, lr=self.lr, fused=True if t.is_cuda else None)
         best, best_epoch, waited = math.inf, 0, 0
         kept: dict[str, Tensor] = {}
         with progress("training the second stage", self.epochs) as bar:
             for epoch in range(1, self.epochs + 1):
                 bar.advance()
-                for batch in self._batches(training, generator):
-                    loss = self._loss(batch, torch.randn(batch.shape, generator=generator).to(t.device), weights)
+                for batch, noise in self._batches(training, generator):
+                    loss = self._loss(batch, noise, weights)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
@@ -148,10 +148,12 @@ class SecondStageVAE(Density):
             "lr": optimizer.param_groups[0]["lr"],
         }
 
-    def _batches(self, t: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield one epoch's batches in random order."""
-        for rows in torch.split(torch.randperm(t.shape[0], generator=generator), self.batch_size):
-            yield t[rows.to(t.device)]
+    def _batches(self, t: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch's batches in random order, each with its noise; all of it is copied to the device at once."""
+        order = torch.randperm(t.shape[0], generator=generator)
+        sizes = [len(rows) for rows in torch.split(order, self.batch_size)]
+        noise = torch.cat([torch.randn(size, t.shape[1], generator=generator) for size in sizes]).to(t.device)
+        yield from zip(torch.split(t[order.to(t.device)], sizes), torch.split(noise, sizes), strict=True)
 
     def _loss(self, t: Tensor, noise: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Return the mean negative ELBO in nats of standardized codes, with u = mu + sigma noise."""

@@ -70,7 +70,7 @@ class Codec(ABC):
         Args:
             logits: Floating point, shape (N, L', V), or computed step by step from the symbols before; no NaN.
             temperature: 0 takes the most likely symbols; otherwise they are drawn from softmax(logits / temperature).
-            generator: Source of the draws, on the device of `logits`; None is torch's global one.
+            generator: Source of the draws, on any device; None is torch's global one.
 
         Returns:
             Symbols, shape (N, L'), in the type of `Encoded.indices`, on the device of `logits`.
@@ -275,7 +275,9 @@ class CharacterCodec(Codec):
         # within finite bounds differences stay numbers, whatever infinities the logits hold
         scores = logits.float().clamp(-3e38, 3e38)
         if temperature > 0:  # the Gumbel-max trick; without the largest score nothing overflows at low temperatures
-            noise = torch.empty_like(scores).exponential_(generator=generator).clamp_(min=1e-38).log_()
+            source = scores.device if generator is None else generator.device
+            noise = torch.empty_like(scores, device=source).exponential_(generator=generator).to(scores.device)
+            noise = noise.clamp_(min=1e-38).log_()
             scores = (scores - scores.amax(-1, keepdim=True)) / max(temperature, 1e-30) - noise
         return scores.argmax(-1)
 

@@ -62,7 +62,7 @@ def generate_indices(
         pad: V - 1, the symbol that follows when the stack is empty.
         temperature: 0 takes the most likely production (the first of equals); otherwise productions are drawn, by the
             Gumbel-max trick, and a higher temperature makes them more alike. At least 0.
-        generator: Source of the draws, on the device of `logits`; None is torch's global one.
+        generator: Source of the draws, on any device; None is torch's global one.
         complete: Whether every derivation must finish within L steps.
 
     Returns:
@@ -122,7 +122,8 @@ def generate_indices(
             scores = scores.masked_fill((needed < 0) | (needed > slack.unsqueeze(1)), -math.inf)
         if temperature > 0:
             # the smallest number keeps the noise finite: a barred score would turn into a NaN
-            uniform = torch.rand(scores.shape, generator=generator, device=device).clamp_(min=2**-25)
+            source = device if generator is None else generator.device
+            uniform = torch.rand(scores.shape, generator=generator, device=source).to(device).clamp_(min=2**-25)
             noise = uniform.log_().neg_().clamp_(min=2**-25).log_().neg_()
             # without the largest score nothing overflows, however low the temperature
             scores = (scores - scores.amax(1, keepdim=True)) / max(temperature, 1e-30) + noise
@@ -215,7 +216,7 @@ def most_frequent(
         codec: Turns logits into symbols and symbols into strings; an unfinished derivation, None, is not valid.
         valid: Whether a string counts, for example whether RDKit parses it.
         temperature: Of the draws, positive.
-        generator: Source of the draws, on the device of `logits`; None is torch's global one.
+        generator: Source of the draws, on any device; None is torch's global one.
         chunk: Sequences drawn at a time, at least 1: bounds the memory, whatever N and k are.
 
     Raises:

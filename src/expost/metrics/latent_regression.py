@@ -92,7 +92,7 @@ class GaussianProcess:
 
     def predict(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of y, noise included, at codes (N, d): float64, shape (N,), in the values' unit."""
-        x = (codes.to(torch.float64) - self.shift) / self.scale
+        x = (codes.to(self.shift) - self.shift) / self.scale
         parts = [self._moments(chunk) for chunk in torch.split(x, _CHUNK)]
         mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.center + self.spread * mean, self.spread**2 * variance
