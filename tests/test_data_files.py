@@ -522,6 +522,23 @@ def test_csv_reads_as_arrow_reads_it(tmp_path):
     assert torch.equal(ours.train.y, other.train.y)
 
 
+def test_csv_labels_of_many_digits_stay_apart(tmp_path):
+    lines = [f"{i},{2**60 + i % 3}" for i in range(30)]  # float64 would have them equal
+    (tmp_path / "a.csv").write_text("\n".join(["a,label", *lines]))
+    data = load_data(tmp_path / "a.csv")
+    assert torch.equal(data.train.y, 2**60 + data.train.x[:, 0].long() % 3)
+
+
+@pytest.mark.parametrize("change", [3, 9_000])  # within the rows that are read at once, and after them
+def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
+    lines = [f"{i},{'true' if i < change else i},{('true', 'false')[i % 2]}" for i in range(9_100)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,mixed,answer", *lines]))
+    data = load_data(tmp_path / "a.csv")
+    assert data.columns == ("a", "answer")
+    assert "ignored 1 column without numbers (mixed)" in data.note
+    assert torch.equal(data.train.x[:, 1], 1 - data.train.x[:, 0] % 2)
+
+
 def test_csv_files_of_different_columns(tmp_path):
     (tmp_path / "train-0.csv").write_text("a,b\n1,2\n3,4\n")
     (tmp_path / "train-1.csv").write_text("a,c\n1,2\n3,4\n")

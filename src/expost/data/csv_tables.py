@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -20,6 +21,7 @@ _AT_ONCE = 8_192
 _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
 _MISSING |= {"N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"}
 _BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+_EXACT = 2.0**53  # up to it float64 holds every whole number
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Column:
     name: str
     is_label: bool
     numeric: bool = True
+    words: bool | None = None  # whether its numbers are written true and false; None while all are missing
     numbers: list[Array] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
@@ -68,12 +71,20 @@ class _Column:
         if self.is_label:
             self.texts += cells
         if self.numeric:
-            numbers = _numbers(cells)
-            self.numeric = numbers is not None
-            self.numbers = [] if numbers is None else [*self.numbers, numbers]
+            words, numbers = _numbers(cells)
+            known = self.words if np.isnan(numbers).all() else words
+            self.numeric = len(numbers) == len(cells) and self.words in (None, known)
+            self.words = known
+            self.numbers = [*self.numbers, numbers] if self.numeric else []
 
     def cells(self) -> Cells:
-        return _Numbers(np.concatenate(self.numbers)) if self.numeric else _Texts(self.texts)
+        if not self.numeric:
+            return _Texts(self.texts)
+        numbers = np.concatenate(self.numbers)
+        if self.is_label and (np.abs(numbers) > _EXACT).any():  # neighbours would become one class
+            with contextlib.suppress(ValueError, OverflowError):
+                numbers = np.array(self.texts, np.int64)
+        return _Numbers(numbers)
 
 
 def read_csv(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
@@ -113,7 +124,8 @@ def _open(path: Path) -> tuple[list[str], Iterator[list[list[str]]]]:
     first = next(lines, None)
     if first is None:
         raise DataError(f"cannot read {path}: Empty CSV file; restore it")
-    headless = _numbers(first) is not None and "" not in first
+    words, numbers = _numbers(first)
+    headless = len(numbers) > 0 and not words and "" not in first
     names = [f"f{index}" for index in range(len(first))] if headless else first
     return names, _pieces(lines, [first] if headless else [])
 
@@ -140,19 +152,22 @@ def _lines(path: Path) -> Iterator[list[str]]:
             yield row
 
 
-def _numbers(cells: Sequence[str]) -> Array | None:
-    """Return cells as float64, missing ones as NaN; None if one holds something else."""
-    if any("_" in cell for cell in cells):  # which Python would take for a number
-        return None
-    try:
-        return np.array(cells, np.float64)
-    except ValueError:
-        pass
-    numbers = np.empty(len(cells))
-    for index, cell in enumerate(cells):
-        word = cell.strip()
-        try:
-            numbers[index] = np.nan if word in _MISSING else _BOOLEAN[word] if word in _BOOLEAN else float(word)
-        except ValueError:
-            return None
-    return numbers
+def _numbers(cells: Sequence[str]) -> tuple[bool, Array]:
+    """Return whether cells are the words true and false, and what they stand for as float64, a missing one as NaN.
+
+    Returns:
+        As many numbers as cells, or none if one holds something else.
+    """
+    if not any("_" in cell for cell in cells):  # which Python would take for a part of a number
+        for words in (False, True):
+            with contextlib.suppress(ValueError, KeyError):
+                return words, _converted(cells, _BOOLEAN.__getitem__ if words else float)
+    return False, np.zeros(0)
+
+
+def _converted(cells: Sequence[str], convert: Callable[[str], float]) -> Array:
+    if convert is float:
+        with contextlib.suppress(ValueError):
+            return np.array(cells, np.float64)  # 3 times as fast
+    words = (cell.strip() for cell in cells)
+    return np.array([np.nan if word in _MISSING else convert(word) for word in words], np.float64)
