@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -176,3 +177,10 @@ def test_the_two_aggregations_differ_where_points_are_invalid():
     assert aggregate_corrected(runs).score.mean == pytest.approx(14 / 3)
     assert aggregate_original(runs).score.mean == pytest.approx(2)
     assert aggregate_corrected(runs).valid.mean == pytest.approx(2 / 3)
+
+
+def test_without_botorch_nothing_is_trained_before_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botorch", None)
+    with pytest.raises(UsageError, match=r"search needs BoTorch; install it with: pip install 'expost\[molecules\]'"):
+        reproduce("table2", domain="expressions", scale="smoke", out=tmp_path / "table")
+    assert not list((tmp_path / "table").glob("runs/*"))

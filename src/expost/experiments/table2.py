@@ -24,6 +24,7 @@ from expost.parallel import Where, open_engine
 from expost.progress import say
 from expost.registry import Registry
 from expost.search import SearchResult, aggregate_corrected, aggregate_original
+from expost.search.surrogate import libraries
 from expost.store import read_json, write_json, write_text
 
 Domain = Literal["expressions", "molecules"]
@@ -175,6 +176,8 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
         command += f" --models {' '.join(repr(name) for name in models)}"
     # gone on with, what is done is read first: a table of all of it is not to shrink meanwhile
     standing = sum(all(_finished(job.search, size.rounds) for job in repetition) for repetition in repetitions)
+    if standing < len(repetitions):
+        libraries()  # what the searches lack is said before anything is trained
     hardware = _hardware_before(out / "table.json")
     found: dict[Job, SearchResult] = {}
     with open_engine(where or Where(), out) as engine:

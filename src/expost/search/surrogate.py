@@ -119,7 +119,7 @@ def fit_surrogate(
     Raises:
         UsageError: if BoTorch is not installed.
     """
-    parts = _libraries()
+    parts = libraries()
     codes, targets = codes.double(), targets.double()
     shift, scale = codes.mean(0), codes.std(0) * _UNIFORM
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # an unused dimension stays at 0
@@ -152,8 +152,12 @@ def fit_surrogate(
     return Surrogate(model, shift, scale, factor, mean, identity - covariance, float(center), float(spread))
 
 
-def _libraries() -> SimpleNamespace:
-    """Import what is imported only here: it takes a second, and a search alone needs it."""
+def libraries() -> SimpleNamespace:
+    """Import what is imported only here: it takes a second, and a search alone needs it.
+
+    Raises:
+        UsageError: if BoTorch is not installed.
+    """
     need = "search needs BoTorch"
     botorch_models, gpytorch = require("botorch.models", "molecules", need), require("gpytorch", "molecules", need)
     return SimpleNamespace(
