@@ -10,8 +10,8 @@ pass calls the others, and is computed by whatever is fastest (`benchmarks/train
 
 - Torch takes the second derivative by the kernel for a convolution over the batch, three times slower than the first
   derivative that it is.
-- With few channels in the big map (the last layer of a decoder) dT/db is a matrix product, whose columns are then
-  added up where they overlap.
+- With few channels in the big map and stride 1 (the last layer of a decoder) dT/db is a matrix product, whose columns
+  are then added up where they overlap.
 - oneDNN's gradient of the weights runs at a third to two thirds of the rate of a bf16 matrix product for the paper's
   layers (at a twentieth for 2x2 maps), so that in bf16 large ones are a matrix product a tap.
 - Who wants the derivative by the input alone, as the gradient penalty does first, says so by `inputs_only`.
@@ -32,8 +32,6 @@ from torch.nn import functional
 
 #: In bf16, below that many pairs of channels torch's own gradient is as fast or faster (measured at batch 100).
 FEWEST_PAIRS = 2**17
-#: Up to so many channels of the big map, with stride 1, a matrix product is faster than oneDNN's kernel.
-FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,8 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:
         ctx.save_for_backward(small, weight)
         ctx.at = at
-        if at.stride == 1 and weight.shape[1] <= FEW_CHANNELS and small.dtype != torch.bfloat16:
+        # with more products a place than the small map has channels, oneDNN's kernel takes less time and memory
+        if at.stride == 1 and weight[0].numel() <= weight.shape[0] and small.dtype != torch.bfloat16:
             return _spread_few(small, weight, bias, at)
         kernel, sides = weight.shape[2], (at.height, at.width)
         reached = [(side - 1) * at.stride + kernel - 2 * at.padding for side in small.shape[2:]]
