@@ -25,7 +25,7 @@ from expost.protocol import Protocol
 if find_spec("ray") is None:
     pytest.skip("the ray extra is not installed", allow_module_level=True)
 
-EPOCHS = 20
+EPOCHS = 100
 GRID = {"models": ("ae", "rae-l2"), "data": "digits", "options": (f"epochs={EPOCHS}", "width=32"), "seeds": 2}
 
 
@@ -163,12 +163,22 @@ def test_paths_in_the_environment_are_passed_in_full(tmp_path, monkeypatch):
     assert "PATH" not in found
 
 
-def amid(log, raylet):
-    """Whether the task of a log trains in a process of a node."""
-    text = log.read_text()
-    found = re.findall(r"begun on .*, process (\d+)", text)
-    parent = Path(f"/proc/{found[-1]}/stat").read_text().rpartition(")")[2].split()[1] if found else None
-    return parent == str(raylet) and "epoch 3/" in text
+def halt(log, raylet):
+    """Halt the process of a task that is amid its training on a node; return its number, or None if it is not."""
+    found = re.findall(r"begun on .*, process (\d+)", log.read_text())
+    if not found or "epoch 3/" not in log.read_text():
+        return None
+    process = int(found[-1])
+    try:
+        if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1] != str(raylet):
+            return None
+        os.kill(process, signal.SIGSTOP)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if f"epoch {EPOCHS - 1}/" not in log.read_text():  # the last epoch is saved before its line is written
+        return process
+    os.kill(process, signal.SIGCONT)
+    return None
 
 
 def test_a_sweep_outlives_a_node_and_finds_what_one_machine_finds(cluster, tmp_path, one_thread, capsys):
@@ -177,17 +187,22 @@ def test_a_sweep_outlives_a_node_and_finds_what_one_machine_finds(cluster, tmp_p
     finished = {}
 
     def kill():
-        """Take the spare node away when a run is done, and another is amid its training there."""
+        """Take the spare node away when a run is done, and another is amid its training there.
+
+        What runs on a node outlives Ray's process by up to a second, in which a training may end: it is halted before.
+        """
         raylet = cluster.spare.all_processes["raylet"][0].process.pid
-        begun = time.monotonic()
-        while time.monotonic() - begun < 300:
+        begun, halted = time.monotonic(), None
+        while halted is None and time.monotonic() - begun < 300:
             time.sleep(0.02)
             done = {path.stem for path in there.glob("results/[!.]*.json")}
-            if done and any(amid(path, raylet) for path in there.glob("logs/*_*.log") if path.stem not in done):
-                for folder in (there / "runs" / name for name in done):
-                    finished.update({path: path.stat().st_mtime_ns for path in folder.iterdir()})
-                break
+            running = (path for path in there.glob("logs/*_*.log") if done and path.stem not in done)
+            halted = next(filter(None, (halt(path, raylet) for path in running)), None)
+        for folder in (there / "runs" / name for name in done):
+            finished.update({path: path.stat().st_mtime_ns for path in folder.iterdir()})
         cluster.remove_node(cluster.spare, allow_graceful=False)
+        if halted is not None:
+            os.kill(halted, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -210,8 +225,8 @@ def test_a_sweep_outlives_a_node_and_finds_what_one_machine_finds(cluster, tmp_p
         assert logs[name].count(f"epoch {EPOCHS}/{EPOCHS}") == 1
     one, two = (json.loads((folder / "table.json").read_text())["rows"] for folder in (here, there))
     for mine, theirs in zip(one, two, strict=True):
-        assert [mine[key] for key in ("model", "validation", "test", "loss")] == [
-            theirs[key] for key in ("model", "validation", "test", "loss")
-        ]
+        assert mine["model"] == theirs["model"]
+        for key in ("validation", "test", "loss"):  # LAPACK rounds differently with another number of threads
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-9, abs=1e-12)
     assert finished
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # what was done was not done again
