@@ -1,9 +1,10 @@
 """What runs on a GPU, against the CPU: every body runs on both, and is skipped for the GPU where there is none."""
 
+import copy
 import json
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from expost import batches
 from expost.autoencoder import build
 from expost.batches import Batches
 from expost.conditional import ConditionalDensity
+from expost.cuda_graph import FIRST_CALLS, recordable
 from expost.densities import load_density
 from expost.errors import UsageError
 from expost.estimators import RegularizedAutoencoder
@@ -28,6 +30,9 @@ from expost.metrics.kernel import kernel_distance
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
+from expost.networks import convolution
+from expost.networks.layers import SameConv2d, SameConvTranspose2d
+from expost.networks.normalization import BatchNorm2d
 from expost.networks.sequence import RecurrentDecoder
 from expost.precision import full_float32
 from expost.presets import configure
@@ -35,7 +40,7 @@ from expost.regularizers import GradientPenalty, _jvp, _jvp_in_reverse
 from expost.store import read_tensors
 from expost.training import Interrupted, Training, place
 from expost.types import LatentCode
-from test_steps import IMAGES, STRINGS, SUMS, Ready, images, strings, training
+from step_cases import IMAGES, STRINGS, SUMS, Ready, images, strings, training
 
 every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
@@ -48,6 +53,19 @@ def made_up(count=32):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return images(count)
+
+
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Draw noise on the CPU whatever the device, which no recording could."""
+    monkeypatch.setattr("expost.training.recordable", lambda model, device: False)
+    for name in ("randn", "randint"):
+        drawn = getattr(torch, name)
+
+        def draw(*given, device=None, drawn=drawn, **options):
+            return drawn(*given, **options).to(device)
+
+        monkeypatch.setattr(torch, name, draw)
 
 
 def trained(data, name, device, folder, precision="float32", epochs=2, options=None, **model):
@@ -64,22 +82,22 @@ def trained(data, name, device, folder, precision="float32", epochs=2, options=N
 
 @every_device
 @pytest.mark.parametrize("name", IMAGES)
-def test_models_of_images_learn_as_on_the_cpu(name, device, tmp_path):
+def test_models_of_images_learn_as_on_the_cpu(name, device, tmp_path, same_noise):
     data = made_up()
     expected = trained(data, name, "cpu", tmp_path / "cpu", width=4, latent_dim=4)
-    for precision, tolerance in (("float32", 0.02), ("bf16", 0.1)):  # noise is drawn where the model is
+    for precision, tolerance in (("float32", 0.005), ("bf16", 0.1)):
         found = trained(data, name, device, tmp_path / precision, precision, width=4, latent_dim=4)
         assert found == pytest.approx(expected, rel=tolerance)
 
 
 @every_device
 @pytest.mark.parametrize(("name", "network"), STRINGS)
-def test_models_of_strings_learn_as_on_the_cpu(name, network, device, tmp_path):
+def test_models_of_strings_learn_as_on_the_cpu(name, network, device, tmp_path, same_noise):
     codec = CharacterCodec("x123+*", 30) if name == "character-vae" else GrammarCodec(SUMS, 30)
     data, groups = strings(32, codec), {"reconstruction.groups": codec.groups().tolist()}
     sizes = {"network": network, "width": 16, "latent_dim": 5}
     expected = trained(data, name, "cpu", tmp_path / "cpu", options=groups, **sizes)
-    for precision, tolerance in (("float32", 0.05), ("bf16", 0.1)):
+    for precision, tolerance in (("float32", 0.005), ("bf16", 0.1)):
         found = trained(data, name, device, tmp_path / precision, precision, options=groups, **sizes)
         assert found == pytest.approx(expected, rel=tolerance)
 
@@ -88,7 +106,7 @@ def test_models_of_strings_learn_as_on_the_cpu(name, network, device, tmp_path):
 @pytest.mark.parametrize("name", ["rae-l2", "vae", "vq-vae"])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(name, device, tmp_path, monkeypatch):
     data = made_up()
-    trained(data, name, device, tmp_path / "whole", epochs=3, width=4, latent_dim=4)
+    expected = trained(data, name, device, tmp_path / "whole", epochs=3, width=4, latent_dim=4)
     step = Training._step
 
     def stopping(self, order):
@@ -101,13 +119,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(name, device, tmp_path,
         patch.setattr(Training, "_step", stopping)
         with pytest.raises(Interrupted):
             trained(data, name, device, tmp_path / "stopped", epochs=3, width=4, latent_dim=4)
-    trained(data, name, device, tmp_path / "stopped", epochs=3, width=4, latent_dim=4)
-    whole, stopped = (read_tensors(tmp_path / each / "model.safetensors")[0] for each in ("whole", "stopped"))
-    for key, value in whole.items():
-        if device == "cpu":
+    found = trained(data, name, device, tmp_path / "stopped", epochs=3, width=4, latent_dim=4)
+    # a GPU adds up in another order each time, and of a bias before batch norm Adam takes the rounding for a gradient
+    assert found == (expected if device == "cpu" else pytest.approx(expected, rel=5e-3))
+    if device == "cpu":
+        whole, stopped = (read_tensors(tmp_path / each / "model.safetensors")[0] for each in ("whole", "stopped"))
+        for key, value in whole.items():
             assert torch.equal(value, stopped[key])
-        else:
-            torch.testing.assert_close(stopped[key], value, rtol=1e-2, atol=1e-3)
 
 
 @contextmanager
@@ -128,10 +146,91 @@ def test_a_step_never_waits(name, precision, device, tmp_path):
     made = training(made_up(8), name, device, 4, tmp_path, precision, width=4)
     order = torch.arange(8, device=made.batches.home)
     made._step(order)  # what is placed once
-    made.position.step, made.batches = 0, Ready(made.batches.take(order[:4]))
-    with never_waiting(device):
-        loss = made._step(order)
+    made.batches = Ready(made.batches.take(order[:4]))
+    for step in range(1, 7):
+        with never_waiting(device) if step != FIRST_CALLS else nullcontext():  # then it is recorded, once
+            loss = made._step(order)
     assert loss.total.isfinite()
+    assert (device == "cuda") == (made.recorded is not None and made.recorded._graph is not None)
+
+
+CASES = [*((name, {}) for name in IMAGES), ("rae-gp", {"regularizer.fraction": 0.5})]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_recorded_steps_are_the_ordinary_ones(name, options, tmp_path, monkeypatch):
+    both = []
+    for recorded in (True, False):
+        with monkeypatch.context() as patch:
+            if not recorded:
+                patch.setattr("expost.training.recordable", lambda model, device: False)
+            made = training(made_up(40), name, "cuda", 4, tmp_path / str(recorded), options=options, width=4)
+            assert (made.recorded is not None) == recorded
+            order = torch.arange(40, device=made.batches.home)
+            both.append([made._step(order).total.item() for _ in range(10)])
+    assert both[0] == pytest.approx(both[1], rel=1e-3)
+    assert len(set(both[0][FIRST_CALLS:])) == 10 - FIRST_CALLS  # noise and examples are new each time
+
+
+@pytest.mark.cuda
+def test_steps_that_cannot_be_recorded_are_taken_one_by_one(tmp_path, monkeypatch):
+    made = training(made_up(40), "vae", "cuda", 4, tmp_path, width=4)
+    whole = made.model.loss
+    monkeypatch.setattr(made.model, "loss", lambda x: (x.sum().item(), whole(x))[1])
+    order = torch.arange(40, device=made.batches.home)
+    with pytest.warns(UserWarning, match="steps are launched kernel by kernel, since they cannot be recorded"):
+        losses = [made._step(order).total.item() for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+def test_only_layers_that_are_known_are_recorded():
+    class Own(nn.Linear):
+        pass
+
+    cuda = torch.device("cuda")
+    for name in IMAGES:
+        model = build(configure(name, (1, 32, 32), "paper", {"width": 2})[0])
+        assert recordable(model, cuda)
+        assert not recordable(model, torch.device("cpu"))
+    handle = model.encoder.register_forward_hook(lambda *given: None)
+    assert not recordable(model, cuda)
+    handle.remove()
+    assert recordable(model, cuda)
+    model.extra = Own(2, 2)
+    assert not recordable(model, cuda)
+
+
+@every_device
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_second_derivatives_of_layers_are_those_of_torch(precision, device):
+    torch.manual_seed(0)
+    sizes = [(1, 32, 4, 2), (32, 64, 4, 2)]
+    layers = [nn.Sequential(SameConv2d(*each), BatchNorm2d(each[1]), nn.ReLU()) for each in sizes]
+    layers += [nn.Sequential(SameConvTranspose2d(64, 32, 4, 2), BatchNorm2d(32), nn.ReLU())]
+    fast = nn.Sequential(*layers, SameConvTranspose2d(32, 1, 4, 1))
+    slow = copy.deepcopy(fast).double()
+    place(fast, torch.device(device), image=True)
+    for each in slow.modules():
+        if isinstance(each, BatchNorm2d):
+            each.__class__ = nn.BatchNorm2d
+    found = []
+    with pytest.MonkeyPatch.context() as patch, full_float32():
+        for network, where in ((fast, device), (slow, "cpu")):
+            if network is slow:
+                patch.setattr(convolution, "trains", lambda x, weight: False)
+            x = torch.randn(16, 1, 16, 16, generator=seeded()).to(where, next(network.parameters()).dtype)
+            x.requires_grad_()
+            half = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16" and network is fast)
+            with half, convolution.differentiated_twice():
+                y = network(x)
+            direction = torch.randn(y.shape, generator=seeded(1)).to(where, y.dtype)
+            (gradient,) = torch.autograd.grad(y, x, direction, create_graph=True)
+            gradient.float().square().sum().backward()
+            weights = [each.grad.cpu().double() for each in network.parameters() if each.grad is not None]
+            found.append(torch.cat([each.flatten() for each in [gradient.detach().cpu().double(), *weights]]))
+    difference = (found[0] - found[1]).norm() / found[1].norm()
+    assert difference < (1e-4 if precision == "float32" else 0.1)
 
 
 @every_device

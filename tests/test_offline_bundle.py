@@ -387,6 +387,16 @@ def test_what_tests_import_is_found(tmp_path: Path) -> None:
     assert imports(path) == {"os", "nltk", "hypothesis", "scikit-image"}
 
 
+def test_tests_are_carried_with_what_they_import_of_one_another() -> None:
+    from offline_bundle import imports, marked_tests
+
+    carried = {path.stem.replace("_", "-") for path in marked_tests()}
+    there = {path.stem.replace("_", "-") for path in Path(__file__).parent.glob("*.py")}
+    assert "test-cuda" in carried
+    for path in marked_tests():
+        assert imports(path) & there <= carried
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import offline_bundle
 

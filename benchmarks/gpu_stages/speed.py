@@ -57,27 +57,29 @@ def units(bench: Bench) -> Iterator[Unit]:
         bench.figure("matrix product", bench.peaks[kind] / 1e12, "TFLOP/s", arithmetic=kind)
     small, large = (4, 8) if bench.tiny else (100, 1000)
     first = bench.kinds[0]
-    yield from _all_steps(bench, small)
+    yield from _all_steps(bench, small, first)
+    if bench.cuda:
+        for row in ("rae-l2", "rae-gp"):
+            yield Unit(f"kernel by kernel {row}, batch {small}", partial(_one_by_one, row=row, batch=small), 5.0)
+            yield Unit(f"cudnn.benchmark {row}, batch {small}", partial(_searched, row=row, batch=small), 5.0)
+    yield from _all_steps(bench, large, first)
     yield _timed(
         bench, f"profile, batch {small}", partial(_profile, batch=small, kind=first), "rae-gp", first, small, 8
     )
     yield Unit("mixture", _mixture, 2.0 if bench.tiny else 25.0)
     yield Unit("mixture, array API", _mixture_array_api, 2.0 if bench.tiny else 10.0 if bench.cuda else 40.0)
-    if bench.cuda:
-        for row in ("rae-l2", "rae-gp"):
-            yield Unit(f"CUDA graph {row}, batch {small}", partial(_graph, row=row, batch=small), 10.0)
-    yield from _all_steps(bench, large)
+    for batch in (small, large):
+        for kind in bench.kinds[1:]:
+            yield from _all_steps(bench, batch, kind)
     yield Unit("frechet", _frechet, 2.0 if bench.tiny else 20.0)
     yield Unit("encode", _encode, 2 * guessed_step(bench, "rae-l2", FLOAT32, _encoded(bench)) + 5.0)
     if bench.cuda:
-        yield Unit(f"cudnn.benchmark rae-l2, batch {small}", partial(_searched, row="rae-l2", batch=small), 10.0)
         yield Unit(f"torch.compile rae-l2, batch {small}", partial(_compiled, row="rae-l2", batch=small), 60.0)
 
 
-def _all_steps(bench: Bench, batch: int) -> Iterator[Unit]:
-    for kind in bench.kinds:
-        for row in ROWS:
-            yield _steps(bench, row, kind, batch)
+def _all_steps(bench: Bench, batch: int, kind: str) -> Iterator[Unit]:
+    for row in ROWS:
+        yield _steps(bench, row, kind, batch)
 
 
 def _timed(bench: Bench, name: str, work: Callable[[Bench], Any], row: str, kind: str, batch: int, steps: int) -> Unit:
@@ -143,20 +145,11 @@ def _profile(bench: Bench, batch: int, kind: str) -> None:
     (bench.out / "profile.txt").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
 
 
-def _graph(bench: Bench, row: str, batch: int) -> None:
-    """Replay a step as one CUDA graph: what it would take without launches."""
-    kind, x = bench.kinds[0], images(batch, bench.device)
-    step = our_step(row, width(bench), x, kind, capturable=True)
-    side = torch.cuda.Stream(bench.device)
-    side.wait_stream(torch.cuda.current_stream(bench.device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream(bench.device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    _instead(bench, "step as a CUDA graph", seconds_of(graph.replay, bench.device), row, kind, batch)
+def _one_by_one(bench: Bench, row: str, batch: int) -> None:
+    """Take steps that are not recorded as a CUDA graph."""
+    kind = bench.kinds[0]
+    step = our_step(row, width(bench), images(batch, bench.device), kind, recorded=False)
+    _instead(bench, "step launched kernel by kernel", seconds_of(step, bench.device), row, kind, batch)
 
 
 def _compiled(bench: Bench, row: str, batch: int) -> None:

@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from expost.autoencoder import Autoencoder
+from expost.cuda_graph import Recorded, recordable
 from expost.training import place
+from expost.types import Loss
 from gpu_stages.bench import BF16, TF32
 
 #: Rows of the speed stage: what they are called, the row of the zoo, options.
@@ -45,21 +47,31 @@ def images(batch: int, device: torch.device) -> torch.Tensor:
 
 
 def our_step(
-    row: str, width: int, x: torch.Tensor, kind: str, capturable: bool = False, compiled: bool = False
+    row: str, width: int, x: torch.Tensor, kind: str, recorded: bool = True, compiled: bool = False
 ) -> Callable[[], None]:
-    """Return what takes one step of ours on a batch: forward, backward, fused Adam."""
+    """Return what takes one step of ours on a batch, as `Training` does: forward, backward, fused Adam."""
     model, options = ROWS[row]
     network = ours(model, width, **options).train()
     place(network, x.device, image=True)
     loss_of = torch.compile(network.loss) if compiled else network.loss
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True, capturable=capturable)
+    weights = list(network.parameters())
+    optimizer = torch.optim.Adam(weights, lr=1e-4, fused=True)
+    recorded = recorded and not compiled and recordable(network, x.device)
+
+    def passes(batch: torch.Tensor) -> Loss:
+        # a graph must not keep casts of the weights beyond the step in which they were made
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=kind == BF16, cache_enabled=not recorded):
+            loss = loss_of(batch)
+        loss.total.backward()
+        return loss.detach()
+
+    if recorded:
+        passes = Recorded(passes, weights)
 
     def step() -> None:
-        optimizer.zero_grad()
-        # a graph must not keep casts of the weights beyond the step in which they were made
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=kind == BF16, cache_enabled=not capturable):
-            loss = loss_of(x).total
-        loss.backward()
+        if not recorded:
+            optimizer.zero_grad()
+        passes(x)
         optimizer.step()
 
     return step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from expost.grammar.stepwise import Stepwise
 from expost.latents import LATENTS, Latent
 from expost.networks import NETWORKS
 from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
-from expost.networks.convolution import inputs_only
+from expost.networks.convolution import differentiated_twice
 from expost.penalties import PENALTIES, Penalty
 from expost.reconstruction import RECONSTRUCTIONS, Reconstruction
 from expost.registry import construct
@@ -152,7 +153,8 @@ class Autoencoder(nn.Module):
         shared = regularized and self.regularizer.wants_output and torch.is_grad_enabled() and world() == 1
         # the regularizer trains the decoder alone: where it reads the output, codes are cut off from the encoder
         decoded = replace(code, z=code.z.detach().requires_grad_()) if shared else code
-        output = decoder(decoded.z)
+        with differentiated_twice() if shared else nullcontext():
+            output = decoder(decoded.z)
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = self.reconstruction(x, output.float())
             penalty = self.penalty(code)
@@ -169,8 +171,7 @@ class Autoencoder(nn.Module):
 
 def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:
     """Return a zero whose gradient by `z` is that of `term` by the leaf that stands for it."""
-    with inputs_only():
-        (gradient,) = torch.autograd.grad(term, leaf, retain_graph=True)
+    (gradient,) = torch.autograd.grad(term, leaf, retain_graph=True)
     along = (gradient * z).sum()
     return along - along.detach()
 

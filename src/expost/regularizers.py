@@ -26,7 +26,7 @@ from expost.batch_norm import written_out
 from expost.data_parallel import coins_like, head
 from expost.distributed import world
 from expost.errors import UsageError
-from expost.networks.convolution import inputs_only
+from expost.networks.convolution import differentiated_twice
 from expost.registry import Registry
 from expost.types import LatentCode
 
@@ -202,12 +202,13 @@ class GradientPenalty(Regularizer):
     @staticmethod
     def _reverse(decoder: nn.Module, z: Tensor) -> Tensor:
         z.requires_grad_()
-        return GradientPenalty._product(decoder(z), z)
+        with differentiated_twice():
+            output = decoder(z)
+        return GradientPenalty._product(output, z)
 
     @staticmethod
     def _product(output: Tensor, z: Tensor) -> Tensor:
-        with inputs_only():
-            (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
+        (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
         return product.square().sum()
 
     @staticmethod

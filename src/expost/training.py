@@ -23,6 +23,7 @@ from expost.autoencoder import Autoencoder
 from expost.batches import Batches
 from expost.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint
 from expost.config import TrainingConfig
+from expost.cuda_graph import Recorded, recordable
 from expost.data_parallel import Noise, split
 from expost.errors import DataError, Interrupted, UsageError
 from expost.precision import choose, full_float32
@@ -134,6 +135,8 @@ class Training:
             threshold=0.0,
         )
         self.batches = Batches(self.data.train.x, self.device)
+        weights = list(self.model.parameters())
+        self.recorded = Recorded(self._passes, weights) if recordable(self.model, self.device) else None
         self.position = Position(lr=self.config.lr)
         if self.checkpoint_path.exists():
             self._restore()
@@ -159,7 +162,7 @@ class Training:
                 while self.position.step < steps_per_epoch:
                     loss = self._step(order)
                     for name, value in [("total", loss.total), *loss.terms.items()]:
-                        sums[name] = sums.get(name, 0) + value.detach()
+                        sums[name] = sums.get(name, 0) + value
                     halt = stopped.is_set() and distributed.world() == 1
                     if self.device.type == "cpu" or self.position.steps % CHECK_EVERY == 0 or halt:
                         started = self._look(sums, stopped, started, bar)
@@ -190,10 +193,11 @@ class Training:
         with split(size, noise) as part:
             batch, then = order[start : start + size], order[start + size : start + 2 * size]
             x = self.batches.take(batch[part.rows], then[part.rows])
-            self.optimizer.zero_grad()
-            with self._autocast(), parametrize.cached():  # a layer asks for its weight several times
-                loss = self.model.loss(x).times(part.share)
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            if self.recorded is None:
+                self.optimizer.zero_grad()
+                loss = self._passes(x, part.share)
+            else:
+                loss = self.recorded(x)
             self.gradients.finish()
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -202,8 +206,17 @@ class Training:
         self.position.steps += 1
         return loss
 
+    def _passes(self, x: Tensor, share: float = 1.0) -> Loss:
+        """Return the loss of a batch, or of a share of one, and leave its gradients in the parameters."""
+        with self._autocast(), parametrize.cached():  # a layer asks for its weight several times
+            loss = self.model.loss(x).times(share)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
+        # casts of the weights that a graph has recorded must not outlive the step
+        cached = self.recorded is None
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16", cache_enabled=cached)
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:

@@ -52,6 +52,10 @@ class Loss:
             return self
         return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
 
+    def detach(self) -> Loss:
+        """Return the values alone, which keep nothing of the graph of derivatives."""
+        return Loss(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
+
 
 @dataclass(frozen=True)
 class Split:

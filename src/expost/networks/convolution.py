@@ -1,4 +1,4 @@
-"""Convolutions for training on a CPU: fast derivatives of both orders, equal to torch's up to rounding.
+"""Convolutions for training: fast derivatives of both orders, equal to torch's up to rounding.
 
 With s the small map, b the big one (padded) and w the kernel, convolution, its transpose and the weights' gradient are
 the derivatives by s, b and w of one form,
@@ -8,13 +8,14 @@ the derivatives by s, b and w of one form,
 so that the derivatives of each of the three are the two others, to any order. Here each is a function whose backward
 pass calls the others, and is computed by whatever is fastest (`benchmarks/train_step.py --profile` shows it):
 
-- Torch takes the second derivative by the kernel for a convolution over the batch, three times slower than the first
-  derivative that it is.
-- With few channels in the big map and stride 1 (the last layer of a decoder) dT/db is a matrix product, whose columns
-  are then added up where they overlap.
-- oneDNN's gradient of the weights runs at a third to two thirds of the rate of a bf16 matrix product for the paper's
-  layers (at a twentieth for 2x2 maps), so that in bf16 large ones are a matrix product a tap.
-- Who wants the derivative by the input alone, as the gradient penalty does first, says so by `inputs_only`.
+- Torch takes the second derivative by the kernel for a convolution over the batch, on a CPU three times slower than the
+  first derivative that it is, on a GPU ten times.
+- On a CPU with few channels in the big map and stride 1 (the last layer of a decoder) dT/db is a matrix product, whose
+  columns are then added up where they overlap.
+- On a CPU oneDNN's gradient of the weights runs at a third to two thirds of the rate of a bf16 matrix product for the
+  paper's layers (at a twentieth for 2x2 maps), so that in bf16 large ones are a matrix product a tap.
+- Of the derivatives only those are computed that the pass under way asks for: the gradient penalty first wants those by
+  the input alone.
 """
 
 from __future__ import annotations
@@ -45,28 +46,31 @@ class Geometry:
 
 
 class _Wanted(threading.local):
-    """Whether backward passes of this thread compute the derivatives by weights and biases."""
+    """Whether what this thread computes is going to be differentiated twice."""
 
-    weights = True
+    twice = False
 
 
 _WANTED = _Wanted()
 
 
 @contextmanager
-def inputs_only() -> Iterator[None]:
-    """Leave derivatives by weights and biases out of the backward passes in the block, which returns None for them."""
-    before, _WANTED.weights = _WANTED.weights, False
+def differentiated_twice() -> Iterator[None]:
+    """Say that what layers give in the block is going to be differentiated twice."""
+    before, _WANTED.twice = _WANTED.twice, True
     try:
         yield
     finally:
-        _WANTED.weights = before
+        _WANTED.twice = before
 
 
 def trains(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a layer is being trained on a CPU, in reverse mode."""
+    """Return whether a layer is being trained, in reverse mode, so that its derivatives here are the faster ones.
+
+    On a GPU torch's own first derivatives are as fast, and take Python less time to launch.
+    """
     return (
-        x.device.type == "cpu"
+        (x.device.type == "cpu" or (x.device.type == "cuda" and _WANTED.twice))
         and torch.is_grad_enabled()
         and weight.requires_grad
         and forward_ad._current_level < 0
@@ -76,9 +80,10 @@ def trains(x: Tensor, weight: Tensor) -> bool:
 
 def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return them in the precision that autocast would choose."""
-    if not torch.is_autocast_enabled("cpu"):
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
         return x, weight, bias
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(kind)
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
@@ -133,7 +138,7 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (small,), (big, weight) = gradients, ctx.saved_tensors
         return (
-            _call(_Spread, small, weight, None, ctx.at) if ctx.needs_input_grad[0] else None,
+            _call(_Spread, small, weight, None, ctx.at) if _wanted(ctx, 0) else None,
             _call(_Correlate, small, big, weight.shape[2], ctx.at) if _wanted(ctx, 1) else None,
             small.sum((0, 2, 3)) if _wanted(ctx, 2) else None,
             None,
@@ -148,7 +153,8 @@ class _Spread(torch.autograd.Function):
         ctx.save_for_backward(small, weight)
         ctx.at = at
         # with more products a place than the small map has channels, oneDNN's kernel takes less time and memory
-        if at.stride == 1 and weight[0].numel() <= weight.shape[0] and small.dtype != torch.bfloat16:
+        few = at.stride == 1 and weight[0].numel() <= weight.shape[0]
+        if few and small.device.type == "cpu" and small.dtype != torch.bfloat16:
             return _spread_few(small, weight, bias, at)
         kernel, sides = weight.shape[2], (at.height, at.width)
         reached = [(side - 1) * at.stride + kernel - 2 * at.padding for side in small.shape[2:]]
@@ -159,7 +165,7 @@ class _Spread(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (big,), (small, weight) = gradients, ctx.saved_tensors
         return (
-            _call(_Convolve, big, weight, None, ctx.at) if ctx.needs_input_grad[0] else None,
+            _call(_Convolve, big, weight, None, ctx.at) if _wanted(ctx, 0) else None,
             _call(_Correlate, small, big, weight.shape[2], ctx.at) if _wanted(ctx, 1) else None,
             big.sum((0, 2, 3)) if _wanted(ctx, 2) else None,
             None,
@@ -173,7 +179,8 @@ class _Correlate(torch.autograd.Function):
     def forward(ctx: Any, small: Tensor, big: Tensor, kernel: int, at: Geometry) -> Tensor:
         ctx.save_for_backward(small, big)
         ctx.at = at
-        if small.dtype != torch.bfloat16 or small.shape[1] * big.shape[1] < FEWEST_PAIRS:
+        large = small.shape[1] * big.shape[1] >= FEWEST_PAIRS
+        if small.device.type != "cpu" or small.dtype != torch.bfloat16 or not large:
             return _correlate(small, big, kernel, at)
         height, width = small.shape[2:]
         rows = small.permute(0, 2, 3, 1).reshape(-1, small.shape[1]).t()  # p x n i j
@@ -189,16 +196,24 @@ class _Correlate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (small, big) = gradients, ctx.saved_tensors
         return (
-            _call(_Convolve, big, weight, None, ctx.at) if ctx.needs_input_grad[0] else None,
-            _call(_Spread, small, weight, None, ctx.at) if ctx.needs_input_grad[1] else None,
+            _call(_Convolve, big, weight, None, ctx.at) if _wanted(ctx, 0) else None,
+            _call(_Spread, small, weight, None, ctx.at) if _wanted(ctx, 1) else None,
             None,
             None,
         )
 
 
 def _wanted(ctx: Any, index: int) -> bool:
-    """Return whether the derivative by a weight or a bias is."""
-    return bool(ctx.needs_input_grad[index]) and _WANTED.weights
+    """Return whether the backward pass under way asks for the derivative by an input.
+
+    Torch's own functions ask the same of the engine; `needs_input_grad` only says whether any pass could.
+    """
+    if not ctx.needs_input_grad[index]:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(ctx.next_functions[index][0]))
+    except (AttributeError, RuntimeError):  # it does not answer for a leaf that the pass is to stop at
+        return True
 
 
 def _spread_few(small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:

@@ -24,7 +24,7 @@ from expost.networks.convolution import trains
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` with the second derivatives above where it is trained on a CPU; same weights and names."""
+    """`torch.nn.BatchNorm2d` with the second derivatives above; same weights and names."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""

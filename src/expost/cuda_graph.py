@@ -1,0 +1,104 @@
+"""Many small kernels launched at once: a training step's passes as a CUDA graph.
+
+At batch 100 a GPU is done with a layer before Python has launched the next. What a step launches is the same every
+time, so it is recorded once and launched as a whole. Random numbers are those of the ordinary step: a graph reads
+torch's seed when it is launched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from expost import distributed
+from expost.types import Loss
+
+#: Calls before the one that is recorded: libraries set themselves up in them.
+FIRST_CALLS = 3
+#: Whose layers do nothing in Python that depends on more than shapes.
+KNOWN = frozenset({"torch", "expost"})
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def recordable(model: nn.Module, device: torch.device) -> bool:
+    """Return whether what a model does may be recorded: on one GPU, by layers of torch and of this library alone.
+
+    A layer of anybody else's may decide in Python what to do, which a graph would not do again.
+    """
+    own = all(
+        type(each).__module__.partition(".")[0] in KNOWN and not any(getattr(each, name) for name in _HOOKS)
+        for each in model.modules()
+    )
+    return device.type == "cuda" and distributed.world() == 1 and own
+
+
+class Recorded:
+    """A forward and a backward pass, recorded and launched as one from the fourth call on.
+
+    Gradients are written, not added to what is there. They and the loss are overwritten by the next call.
+
+    Args:
+        passes: Takes a batch, always of one shape, returns its loss without a graph of derivatives, and leaves
+            gradients in the parameters.
+        parameters: Of the model.
+    """
+
+    def __init__(self, passes: Callable[[Tensor], Loss], parameters: Sequence[nn.Parameter]) -> None:
+        self._passes = passes
+        self._parameters = parameters
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream: torch.cuda.Stream | None = None
+        self._x = torch.empty(0)
+        self._loss: Loss | None = None
+
+    def __call__(self, x: Tensor) -> Loss:
+        """Return the loss of a batch, and leave its gradients in the parameters."""
+        if self._calls == FIRST_CALLS:
+            self._record(x)
+        self._calls += 1
+        if self._graph is None or self._loss is None:
+            return self._aside(x)
+        self._x.copy_(x)
+        self._graph.replay()
+        return self._loss
+
+    def _aside(self, x: Tensor) -> Loss:
+        """Run the passes on a stream of their own, as what is recorded later has to."""
+        self._stream = self._stream or torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream(x.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            loss = self._run(x)
+        here.wait_stream(self._stream)
+        return loss
+
+    def _run(self, x: Tensor) -> Loss:
+        for parameter in self._parameters:
+            parameter.grad = None
+        return self._passes(x)
+
+    def _record(self, x: Tensor) -> None:
+        """Record the passes, which does not run them, if it can be done."""
+        self._x = x.clone()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._loss = self._run(self._x)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _end(x.device)
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"steps are launched kernel by kernel, since they cannot be recorded: {reason}", stacklevel=2)
+            return
+        self._graph = graph
+
+
+def _end(device: torch.device) -> None:
+    """Give torch's generator a state of its own again: where recording has failed it takes itself to be recorded."""
+    generator = torch.cuda.default_generators[device.index or 0]
+    generator.graphsafe_set_state(generator.clone_state())
