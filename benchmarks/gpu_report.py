@@ -61,7 +61,7 @@ def main(path: Path) -> None:
     figures = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     print(f"# {figures[0]['card']}, torch {figures[0]['torch']}\n")
     print(
-        f"By `python benchmarks/gpu_report.py {path}`; the figures are of `benchmarks/gpu.py` (see docs/howto/gpu.md).\n"
+        f"By `python benchmarks/gpu_report.py {path}`, of what `benchmarks/gpu.py` has measured (docs/howto/gpu.md).\n"
     )
     for stage in dict.fromkeys(each["stage"] for each in figures):
         print(f"## {stage}\n")

@@ -175,11 +175,40 @@ def test_wrong_words_exit_with_2_and_say_what_exists(words, message, digits_run,
     assert not list(tmp_path.iterdir())
 
 
+TRAIN = ["train", "rae-l2", "--data", "digits", "--out", "x"]
+
+
 @pytest.mark.parametrize(
-    "words", [[], ["trane"], ["train"], ["train", "rae", "--data"], ["sample", "RUN", "-n", "many"]]
+    ("words", "said"),
+    [
+        (["trane"], "unknown command 'trane'; did you mean train? expost --help lists them"),
+        (["x1y2"], "unknown command 'x1y2'; expost --help lists them"),
+        (["--jsn"], "a command is missing; expost --help lists them"),
+        (["train"], "train needs MODEL, --data NAME|PATH, --out PATH; expost train --help says more"),
+        (["train", "rae", "--data"], "--data needs a value; expost train --help says more"),
+        (["train", "rae", "--epoch", "3"], "train needs --data NAME|PATH, --out PATH; unknown: --epoch 3; expost"),
+        (["sample", "RUN", "--out", "x", "-n", "many"], "-n/--n is many; give a whole number; expost sample"),
+        ([*TRAIN, "--lr", "fast"], "--lr is fast; give a number; expost train --help says more"),
+        ([*TRAIN, "--precision", "half"], "--precision is 'half'; choose of "),
+        ([*TRAIN, "--epoch", "3"], "train has no option --epoch 3 (did you mean --epochs?); expost train --help"),
+        ([*TRAIN, "--components", "3"], "has no option --components 3 (did you mean --components of expost fit?)"),
+        ([*TRAIN, "more"], "train has no use for more; expost train --help says more"),
+    ],
 )
-def test_words_the_parser_refuses_exit_with_2(words, capsys):
-    run_cli(*words, capsys=capsys, status=2)
+def test_words_that_are_refused_are_one_line_and_exit_with_2(words, said, capsys):
+    printed = run_cli(*words, capsys=capsys, status=2).err
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert said in printed
+    assert "None" not in printed
+
+
+def test_no_words_are_answered_with_the_help(capsys):
+    assert "optimisation" in run_cli(capsys=capsys, status=2).err
+
+
+def test_the_version_is_said(capsys):
+    assert run_cli("--version", capsys=capsys).out == f"expost {expost.__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,7 @@ def test_words_of_another_language(tmp_path):
 
 def test_images_have_no_strings(tmp_path):
     run = expost.train("ae", "digits", tmp_path / "run", epochs=1, width=8, tensorboard=False)
-    with pytest.raises(UsageError, match="no run of strings"):
+    with pytest.raises(UsageError, match="holds a model of images or vectors, and this is for strings"):
         optimize(run)
     with pytest.raises(UsageError, match="temperature"):
         expost.sample(run, temperature=1.0)

@@ -25,6 +25,7 @@ from expost import startup  # first of all that is not the standard library, sin
 import tyro
 
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
+from expost.usage import refused
 
 startup.done()
 
@@ -336,14 +337,21 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
     if any(word.startswith("--tyro-") for word in words):  # for the completion of all commands
         return _parse(words, COMMANDS)
     asked = [word for word in words[:1] if word in COMMANDS]
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return _parse(words, asked)
-    except SystemExit as end:
-        if not end.code:
-            raise
     # an option that is refused may be another command's, which is then said
-    return _parse(words, COMMANDS if any(word.startswith("-") for word in words) else asked)
+    loaded: list[Collection[str]] = [asked]
+    if asked and any(word.startswith("-") for word in words):
+        loaded.append(COMMANDS)
+    said = io.StringIO()
+    for each in loaded:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return _parse(words, each)
+        except SystemExit as end:
+            if not end.code:
+                raise
+    print(f"error: {refused(said.getvalue(), words, COMMANDS)}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
@@ -368,8 +376,18 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with status 2 for wrong usage, 1 for any other failure.
     """
     words = sys.argv[1:] if args is None else list(args)
+    if words in (["--version"], ["-V"]):
+        from expost import __version__
+
+        print(f"expost {__version__}")
+        return
     try:
-        _read(words)()
+        if words:
+            _read(words)()
+        else:
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+                _read(["--help"])()
+            raise SystemExit(2)
     except KeyboardInterrupt:  # before the command has begun
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -226,7 +226,7 @@ class Run:
             UsageError: if the run is not of strings.
         """
         if self.config.data.codec is None:
-            raise UsageError(f"{self.folder} is no run of strings; use generator()")
+            raise UsageError(f"{self.folder} holds a model of images or vectors, and this is for strings")
         return StringGenerator(self.generator(device), construct(CODECS, self.config.data.codec))
 
     def save_density(self, name: str, density: Density | ConditionalDensity) -> Path:

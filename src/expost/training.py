@@ -64,6 +64,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # some twenty kinds
+            reason = "torch knows no such device"
         there = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         there += ["mps"] if torch.backends.mps.is_available() else []
         raise UsageError(f"device '{name}' cannot be used here ({reason}); use {' or '.join(there)}") from None
