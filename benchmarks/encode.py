@@ -14,8 +14,8 @@ import torch
 from harness import Contest, compete, parser
 from peer import MNIST, ours, theirs
 
-from expost.generator import Generator
-from expost.training import place
+from expost.generators.generator import Generator
+from expost.training.trainer import place
 
 Route = Callable[[], torch.Tensor]
 

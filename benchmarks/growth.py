@@ -125,8 +125,8 @@ def model_of(sizes: Sizes):
     """Return a convolutional RAE-L2 of a fixed small width, and how it is trained."""
     import torch
 
-    from expost.autoencoder import build
-    from expost.presets import configure
+    from expost.models.autoencoder import build
+    from expost.models.presets import configure
 
     config, training = configure(
         "rae-l2", (1, sizes.side, sizes.side), "small", {"latent_dim": sizes.latent, "width": 8, "network": "conv4"},
@@ -155,7 +155,7 @@ def codes_of(sizes: Sizes, n: int):
 
 def training(sizes: Sizes) -> Callable[[int], object]:
     """One epoch, with a checkpoint at its end."""
-    from expost.training import Training
+    from expost.training.trainer import Training
     from expost.types import Data, Split
 
     model, config = model_of(sizes)
@@ -171,7 +171,7 @@ def training(sizes: Sizes) -> Callable[[int], object]:
 
 def encoding(sizes: Sizes) -> Callable[[int], object]:
     """All codes."""
-    from expost.generator import Generator
+    from expost.generators.generator import Generator
 
     generator, x = Generator.of(model_of(sizes)[0]), images_of(sizes, sizes.images)
     return lambda n: generator.encode(x[:n])
@@ -187,7 +187,7 @@ def fitting(sizes: Sizes) -> Callable[[int], object]:
 
 def sampling(sizes: Sizes) -> Callable[[int], object]:
     """Codes from a mixture, decoded."""
-    from expost.generator import Generator
+    from expost.generators.generator import Generator
 
     generator = Generator.of(model_of(sizes)[0])
     generator.fit("gmm", codes=codes_of(sizes, 100 * sizes.components), components=sizes.components, max_iter=3)

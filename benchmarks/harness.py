@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from expost.process import cores
+from expost.utils.process import cores
 
 
 @dataclass(frozen=True)

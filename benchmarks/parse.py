@@ -25,7 +25,7 @@ from expost.grammar.cfg import Grammar
 from expost.grammar.codec import GrammarCodec
 from expost.grammar.grammars import load_grammar
 from expost.grammar.parser import Parser
-from expost.process import cores
+from expost.utils.process import cores
 
 
 @dataclass(frozen=True)

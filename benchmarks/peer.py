@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expost.autoencoder import Autoencoder, build
+from expost.models.autoencoder import Autoencoder, build
+from expost.models.presets import configure
 from expost.networks.layers import SameConv2d, SameConvTranspose2d
-from expost.presets import configure
 
 MNIST = (1, 32, 32)
 

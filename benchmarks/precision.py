@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import hardware
 
 import expost
-from expost.store import write_json
+from expost.utils.store import write_json
 
 
 def curve(model: str, precision: str, seed: int, epochs: int, width: int, folder: Path) -> list[float]:

@@ -11,8 +11,8 @@ from harness import Contest, compete, parser
 from peer import ours, theirs
 from sklearn.mixture import GaussianMixture as Sklearn
 
-from expost.generator import Generator
-from expost.training import place
+from expost.generators.generator import Generator
+from expost.training.trainer import place
 
 
 def main() -> None:

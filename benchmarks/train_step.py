@@ -21,9 +21,9 @@ from peer import MNIST, ours, theirs
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from expost.precision import choose
-from expost.process import freed_memory_kept
-from expost.training import place
+from expost.training.trainer import place
+from expost.utils.precision import choose
+from expost.utils.process import freed_memory_kept
 
 
 def our_steps(model: str, width: int, x: torch.Tensor, steps: int, device: torch.device, bf16: bool, **options: object):

@@ -26,10 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import expost
 from expost import distributed
-from expost.data_parallel import Noise, split
 from expost.densities import GaussianMixture
-from expost.generator import Generator
-from expost.replicas import replicated
+from expost.distributed.gradients import replicated
+from expost.distributed.shards import Noise, split
+from expost.generators.generator import Generator
 
 #: Assumptions of the model. Dense bf16 matrix products of an H200 reach 790 TFLOP/s; convolutions of these sizes are
 #: taken to reach a fifth of it. Links: what an all-reduce gets of NVLink within a machine of 8 GPUs, and of one network

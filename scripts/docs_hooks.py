@@ -22,45 +22,39 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "commands": (
         "Commands",
         "What the command line has, as Python functions: `expost.train`, `expost.fit`, ...",
-        ("commands", "run", "report", "explorer", "experiments"),
+        ("commands", "run", "experiments"),
     ),
-    "generator": (
+    "generators": (
         "Generators",
         "Encode, decode, fit, sample; for strings, tables and other people's models too.",
-        ("generator", "string_generator", "estimators", "foreign", "interpolation", "pictures", "outputs"),
+        ("generators", "estimators", "examples"),
     ),
-    "model": (
+    "models": (
         "Models",
         "The autoencoder, its slots, the zoo and the presets.",
-        (
-            "autoencoder", "zoo", "presets", "string_presets", "config", "latents", "penalties", "regularizers",
-            "reconstruction", "types", "networks",
-        ),
+        ("models", "config", "types", "networks"),
     ),
     "densities": (
         "Densities",
         "What is fitted on codes, and the likelihood of examples that follows from it.",
-        ("densities", "conditional", "labels", "likelihood"),
+        ("densities",),
     ),
     "scores": (
         "Scores",
         "Features, measures, and the cards that say how a score was computed.",
-        ("scores", "evaluation", "string_evaluation", "metrics", "domains"),
+        ("evaluation", "metrics"),
     ),
     "data": ("Data", "Images, tables and strings: by name, and from disk.", ("data",)),
     "grammar": ("Grammars", "Context-free grammars, parsing, masked decoding.", ("grammar",)),
     "search": ("Search", "Bayesian optimization in latent space.", ("search",)),
-    "sharing": ("Sharing", "The Hub, ONNX, and what an installation has.", ("sharing", "export", "doctor")),
+    "sharing": ("Sharing", "The Hub, model cards, ONNX; the page about runs.", ("sharing", "report", "explorer")),
     "training": (
         "Training",
         "Training, checkpoints, batches, several processes.",
-        (
-            "training", "checkpoint", "fitting", "batches", "batch_norm", "distributed", "data_parallel", "parallel",
-            "replicas",
-        ),
+        ("training", "distributed"),
     ),
-    "base": ("Everything else", "The command line, files, errors, registries.", ("errors", "registry", "store", "cli")),
-}  # fmt: skip
+    "base": ("Everything else", "The command line, files, errors, registries.", ("errors", "registry", "utils", "cli")),
+}
 INTRODUCTION = """# API reference
 
 Every module, from its docstrings. What most people need is on the first two pages.

@@ -19,10 +19,10 @@ from scipy.stats import chi
 from torch import Tensor
 
 import expost
-from expost import pictures
-from expost.generator import Generator
-from expost.scores import Score
-from expost.store import replacing, write_text
+from expost.evaluation.scores import Score
+from expost.examples import pictures
+from expost.generators.generator import Generator
+from expost.utils.store import replacing, write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

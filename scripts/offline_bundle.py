@@ -153,7 +153,7 @@ def _code(path: Path) -> Path:
 
 def marked_tests() -> list[Path]:
     """Return the files with tests that need a GPU, and what they share."""
-    files = sorted((ROOT / "tests").glob("*.py"))
+    files = sorted((ROOT / "tests").rglob("*.py"))
     marked = [each for each in files if each.name.startswith("test_") and "mark.cuda" in each.read_text("utf-8")]
     return [*marked, *(each for each in files if marked and not each.name.startswith("test_"))]
 

@@ -24,16 +24,16 @@ import torch
 import tyro
 from torch import nn
 
-from expost.autoencoder import build
 from expost.config import to_json
-from expost.evaluation import score_examples
+from expost.evaluation.evaluate import score_examples
+from expost.evaluation.protocol import Protocol, chosen_examples, pick_space
 from expost.experiments.table1_report import as_csv, markdown
 from expost.metrics import mse
-from expost.protocol import Protocol, chosen_examples, pick_space
+from expost.models.autoencoder import build
 from expost.run import Run
-from expost.seeding import PAIRS, WEIGHTS, generator, isolated, stream_seed
-from expost.store import read_json, write_json, write_text
 from expost.types import to_unit
+from expost.utils.seeding import PAIRS, WEIGHTS, generator, isolated, stream_seed
+from expost.utils.store import read_json, write_json, write_text
 
 MEASURES = ("frechet", "kid", "prd", "neighbours")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from expost.pictures import grid, pairs, panel, save_picture, to_bytes
+from expost.examples.pictures import grid, pairs, panel, save_picture, to_bytes
 from expost.run import Run
 
 

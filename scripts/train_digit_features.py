@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from expost.data import load_data
 from expost.metrics.digits import WEIGHTS, DigitNetwork
-from expost.store import write_tensors
 from expost.types import Data, Split, to_unit
+from expost.utils.store import write_tensors
 
 SEED, EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 0, 100, 64, 3e-3, 1e-2
 DEGREES, SCALE, SHEAR, SHIFT = 12.0, 0.12, 0.15, 2.0

@@ -13,9 +13,9 @@ import numpy as np
 import tyro
 
 import expost
-from expost.evaluation import evaluate_generator
+from expost.evaluation.evaluate import evaluate_generator
+from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.experiments.hardware import training_seconds
-from expost.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 
 SUBJECTS = (RECONSTRUCTION, "gaussian", "gmm", INTERPOLATION)
 

@@ -14,9 +14,9 @@ import torch
 import tyro
 
 from expost.commands.arguments import parse_options
+from expost.evaluation.strings import letters
 from expost.metrics.molecules import canonical_smiles, parse_molecule
 from expost.run import Run
-from expost.string_evaluation import letters
 
 DENSITIES = ("standard-normal", "gaussian", "gmm components=10", "kde", "kde bandwidth=cross-validated")
 

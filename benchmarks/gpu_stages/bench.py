@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from expost.precision import choose
+from expost.utils.precision import choose
 from gpu_stages.ledger import DONE, FAILED, LEFT_OUT, Ledger
 
 #: Arithmetic: bf16 networks under autocast; float32 throughout; float32 whose products may be TF32.

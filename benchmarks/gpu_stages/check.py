@@ -17,7 +17,7 @@ from peer import ours
 
 from expost.data import load_data
 from expost.metrics import FEATURES
-from expost.training import place
+from expost.training.trainer import place
 from expost.types import to_unit
 from gpu_stages.bench import BF16, FLOAT32, Bench, LeaveOut, Stage, Unit
 from gpu_stages.steps import arithmetic
@@ -86,7 +86,7 @@ def _features(bench: Bench) -> None:
 
 def _tests(bench: Bench) -> None:
     """Run the tests that need a GPU, in a process of their own."""
-    files = sorted(path for path in TESTS.glob("test_*.py") if MARK in path.read_text(encoding="utf-8"))
+    files = sorted(path for path in TESTS.rglob("test_*.py") if MARK in path.read_text(encoding="utf-8"))
     if not files:
         raise LeaveOut(f"no test in {TESTS} is marked cuda")
     if importlib.util.find_spec("pytest") is None:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from expost import pictures
-from expost.autoencoder import build
 from expost.commands import score_run
 from expost.data import DATASETS, load_data
+from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol
+from expost.examples import pictures
 from expost.metrics import FEATURES
-from expost.presets import configure
-from expost.protocol import INTERPOLATION, RECONSTRUCTION, Protocol
+from expost.models.autoencoder import build
+from expost.models.presets import configure
+from expost.models.zoo import ZOO
 from expost.run import Run
-from expost.zoo import ZOO
 from gpu_stages.bench import Bench, LeaveOut, Stage, Unit
 from gpu_stages.speed import GUESSED_SHARE
 from gpu_stages.steps import operations

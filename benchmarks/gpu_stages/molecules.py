@@ -10,7 +10,7 @@ from functools import partial
 from expost.commands import score_run
 from expost.data.drugs import DRUGS
 from expost.data.named_strings import STRING_DATASETS
-from expost.protocol import RECONSTRUCTION, Protocol
+from expost.evaluation.protocol import RECONSTRUCTION, Protocol
 from expost.run import Run
 from gpu_stages.bench import Bench, LeaveOut, Stage, Unit
 from gpu_stages.trained import progress, train_until

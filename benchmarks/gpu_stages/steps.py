@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from expost.autoencoder import Autoencoder
-from expost.cuda_graph import Recorded, recordable
-from expost.training import place
+from expost.models.autoencoder import Autoencoder
+from expost.training.cuda_graph import Recorded, recordable
+from expost.training.trainer import place
 from expost.types import Loss
 from gpu_stages.bench import BF16, TF32
 

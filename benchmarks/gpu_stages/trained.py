@@ -16,7 +16,7 @@ from typing import Any
 
 import expost
 from expost.run import Run
-from expost.training import Interrupted
+from expost.training.trainer import Interrupted
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 
 from expost.errors import UsageError
-from expost.process import cores
-from expost.training import pick_device
+from expost.training.trainer import pick_device
+from expost.utils.process import cores
 from gpu_stages import STAGES
 from gpu_stages.bench import Bench, BrokenDevice, Stage, run_stage
 from gpu_stages.ledger import Ledger

@@ -13,29 +13,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expost.lazy import lazy
-
-__version__ = "0.1.0"
+from expost._version import __version__
+from expost.utils.lazy import lazy
 
 if TYPE_CHECKING:
-    from expost.autoencoder import Autoencoder, build
     from expost.commands import evaluate, explore, fit, interpolate, optimize, rank, reconstruct, sample, score, train
+    from expost.commands.publishing import pull, push
     from expost.data import load_data
     from expost.densities import load_density, make_density
-    from expost.generator import Generator
-    from expost.presets import configure
+    from expost.densities.conditional import ConditionalDensity
+    from expost.generators import foreign
+    from expost.generators.generator import Generator
+    from expost.models.autoencoder import Autoencoder, build
+    from expost.models.presets import configure
     from expost.run import Run
-    from expost.sharing import from_pretrained, pull, push, save_pretrained
+    from expost.sharing import from_pretrained, save_pretrained
 
 __all__ = [
     "Autoencoder",
+    "ConditionalDensity",
     "Generator",
     "Run",
+    "__version__",
     "build",
     "configure",
     "evaluate",
     "explore",
     "fit",
+    "foreign",
     "from_pretrained",
     "interpolate",
     "load_data",
@@ -55,7 +60,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "autoencoder": ["Autoencoder", "build"],
+        "models.autoencoder": ["Autoencoder", "build"],
         "commands.exploring": ["explore"],
         "commands.learning": ["fit", "train"],
         "commands.scoring": ["evaluate", "rank", "score"],
@@ -63,9 +68,12 @@ __getattr__, __dir__ = lazy(
         "commands.showing": ["interpolate", "reconstruct", "sample"],
         "data": ["load_data"],
         "densities": ["load_density", "make_density"],
-        "generator": ["Generator"],
-        "presets": ["configure"],
+        "densities.conditional": ["ConditionalDensity"],
+        "generators": ["foreign"],
+        "generators.generator": ["Generator"],
+        "models.presets": ["configure"],
         "run": ["Run"],
-        "sharing": ["from_pretrained", "pull", "push", "save_pretrained"],
+        "commands.publishing": ["pull", "push"],
+        "sharing": ["from_pretrained", "save_pretrained"],
     },
 )

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expost.errors import DataError, UsageError
 from expost.registry import Part
+from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; raised when an older expost could not read it.
 FORMAT = 1
-
-#: What networks compute in.
-Arithmetic = Literal["float32", "bf16"]
-#: What may be asked for: auto is bf16 where the device has instructions for it, else float32.
-Precision = Literal["auto", "float32", "bf16"]
 
 
 @dataclass(frozen=True)

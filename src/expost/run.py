@@ -24,25 +24,25 @@ import torch
 from torch import nn
 
 from expost import distributed
-from expost.autoencoder import Autoencoder, build
-from expost.checkpoint import load_weights
-from expost.conditional import ConditionalDensity
 from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
 from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, load_density
+from expost.densities.conditional import ConditionalDensity
 from expost.errors import DataError, UsageError
-from expost.generator import Generator
+from expost.generators.generator import Generator
+from expost.generators.strings import StringGenerator
 from expost.grammar.codec import CODECS
 from expost.metrics import hash_tensors
-from expost.progress import say
+from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
-from expost.seeding import WEIGHTS, isolated, stream_seed
-from expost.store import read_json, read_tensors, update_json, write_json
-from expost.string_generator import StringGenerator
-from expost.training import Training, pick_device, place
+from expost.training.checkpoint import load_weights
+from expost.training.trainer import Training, pick_device, place
 from expost.types import Data
+from expost.utils.progress import say
+from expost.utils.seeding import WEIGHTS, isolated, stream_seed
+from expost.utils.store import read_json, read_tensors, update_json, write_json
 
 Networks = tuple[nn.Module, nn.Module]
 
@@ -251,3 +251,8 @@ class Run:
         if not isinstance(record, dict):
             raise DataError(f"{path} is damaged; remove it, and fit the densities again")
         return record
+
+
+def open_run(run: Run | Path | str) -> Run:
+    """Return a run that is given open, or as its folder."""
+    return run if isinstance(run, Run) else Run.open(run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expost.lazy import lazy
+from expost.utils.lazy import lazy
 
 if TYPE_CHECKING:
     from expost.commands.arguments import data_name, parse_options

@@ -14,7 +14,9 @@ from torch import nn
 from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.errors import UsageError
-from expost.run import Run
+from expost.run import Run, open_run
+
+__all__ = ["open_run"]
 
 #: A run: its folder, or an open `Run`.
 RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="RUN")]
@@ -34,11 +36,6 @@ def data_name(data: str | Path) -> str:
         return data
     path = Path(os.path.expanduser(data))  # Path.expanduser fails for an unknown user
     return str(path.resolve()) if path.exists() else str(data)
-
-
-def open_run(run: Run | Path | str) -> Run:
-    """Return an open run."""
-    return run if isinstance(run, Run) else Run.open(run)
 
 
 def prior_options(run: Run, density: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from expost.commands.arguments import RunLike, open_run
 from expost.errors import UsageError
-from expost.extras import installed, missing
+from expost.utils.extras import installed, missing
 
 
 def explore(
@@ -40,6 +40,6 @@ def explore(
     if not 0 < max_upload <= 1_000:
         raise UsageError(f"max-upload is {max_upload:g}; give MB, above 0 and at most 1000")
     opened = open_run(run)
-    from expost.explorer.command import serve  # Gradio takes seconds to import
+    from expost.explorer.serving import serve  # Gradio takes seconds to import
 
     serve(opened, host, port, browser, examples, int(max_upload * 1e6), device)

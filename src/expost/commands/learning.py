@@ -13,7 +13,8 @@ import tyro
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from expost import __version__, distributed
+from expost import distributed
+from expost._version import __version__
 from expost.commands.arguments import (
     DataLike,
     Networks,
@@ -25,23 +26,24 @@ from expost.commands.arguments import (
     parse_options,
     prior_options,
 )
-from expost.config import DataConfig, Precision, RunConfig, TrainingConfig, to_json
+from expost.config import DataConfig, RunConfig, TrainingConfig, to_json
 from expost.data import DATASETS
 from expost.data.encoding import CodecName, suit_codec
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
-from expost.extras import installed, require
 from expost.metrics.molecule_properties import properties
-from expost.precision import Choice, bf16_warning, choose
-from expost.presets import PRESETS, configure
-from expost.progress import say
+from expost.models.presets import PRESETS, configure
+from expost.models.zoo import ZOO
 from expost.registry import Part, construct
 from expost.run import Run, load
-from expost.training import pick_device
+from expost.training.trainer import pick_device
 from expost.types import Data
-from expost.zoo import ZOO
+from expost.utils.arithmetic import Precision
+from expost.utils.extras import installed, require
+from expost.utils.precision import Choice, bf16_warning, choose
+from expost.utils.progress import say
 
 #: With standard deviations of columns further apart than this, a remark is made.
 UNEQUAL_SCALES = 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from expost.config import to_json
-from expost.zoo import ZOO
+from expost.models.zoo import ZOO
 
 
 def zoo() -> list[dict[str, Any]]:

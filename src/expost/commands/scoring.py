@@ -22,17 +22,17 @@ from expost.config import to_json
 from expost.data import DATASETS, load_data, load_examples, load_part
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation import evaluate_generator, score_examples
+from expost.evaluation.evaluate import evaluate_generator, score_examples
+from expost.evaluation.protocol import ALL_MEASURES, CODES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
+from expost.evaluation.scores import rank as rank_scores
+from expost.evaluation.strings import STRING_MEASURES, evaluate_strings
+from expost.generators.strings import StringGenerator
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
-from expost.protocol import ALL_MEASURES, CODES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.run import Run
-from expost.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
-from expost.scores import rank as rank_scores
-from expost.store import read_json, update_json
-from expost.string_evaluation import STRING_MEASURES, evaluate_strings
-from expost.string_generator import StringGenerator
-from expost.training import pick_device
+from expost.training.trainer import pick_device
+from expost.utils.store import read_json, update_json
 
 
 def evaluate(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from expost.commands.arguments import Options, Output, RunLike, open_run, parse_options, prior_options
-from expost.domains import DOMAINS
 from expost.errors import DataError, UsageError
+from expost.evaluation.strings import training_forms
+from expost.examples.domains import DOMAINS
 from expost.metrics.strings import canonicalize
-from expost.progress import say
 from expost.run import Run
 from expost.search import (
     Objective,
@@ -24,9 +24,9 @@ from expost.search import (
     markdown,
 )
 from expost.search import optimize as search
-from expost.seeding import PAIRS, generator
-from expost.store import write_text
-from expost.string_evaluation import training_forms
+from expost.utils.progress import say
+from expost.utils.seeding import PAIRS, generator
+from expost.utils.store import write_text
 
 #: The part of the training set that a search begins with, as the paper has it.
 BEGUN_WITH = 0.9

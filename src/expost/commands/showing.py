@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from expost import pictures
 from expost.commands.arguments import (
     Count,
     Output,
@@ -16,10 +15,9 @@ from expost.commands.arguments import (
     open_run,
 )
 from expost.errors import DataError, UsageError
-from expost.extras import installed
-from expost.interpolation import INTERPOLATIONS
-from expost.metrics.molecules import parse_molecule
-from expost.outputs import (
+from expost.evaluation.strings import remark_on_alike
+from expost.examples import pictures
+from expost.examples.outputs import (
     PICTURE_SUFFIXES,
     TEXT_SUFFIXES,
     VECTOR_SUFFIXES,
@@ -28,10 +26,12 @@ from expost.outputs import (
     write_strings,
     write_vectors,
 )
-from expost.progress import say
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.metrics.molecules import parse_molecule
 from expost.search.drawing import structures
-from expost.string_evaluation import remark_on_alike
 from expost.types import Split
+from expost.utils.extras import installed
+from expost.utils.progress import say
 
 #: Molecules in a picture.
 MOST_DRAWN = 64

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from expost.lazy import lazy
+from expost.utils.lazy import lazy
 
 if TYPE_CHECKING:
     from expost.data.examples import Preprocess

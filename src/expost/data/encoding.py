@@ -9,12 +9,12 @@ from typing import Literal
 
 from expost.data.alphabets import alphabet_of
 from expost.data.strings import Strings
-from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, Rejection, encode_cached
 from expost.grammar.grammars import load_grammar
 from expost.registry import Part, construct
 from expost.types import Data, Split
+from expost.utils.downloads import cache_folder
 
 CodecName = Literal["grammar", "characters"]
 

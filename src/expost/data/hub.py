@@ -14,7 +14,7 @@ from expost.data.examples import Found
 from expost.data.files import read_path
 from expost.data.splits import part_named
 from expost.errors import DataError
-from expost.extras import require
+from expost.utils.extras import require
 
 VARIABLE = "EXPOST_DATA"
 """The environment variable that names the folder of data sets: `$EXPOST_DATA/<name>/` holds the set `<name>`."""

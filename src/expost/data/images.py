@@ -17,8 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from expost.data.examples import Array, Examples, Indices, New, Preprocess, in_memory
 from expost.data.mapped import PIECE, as_they_lie, gather, pieces, row_bytes
 from expost.errors import DataError
-from expost.process import cores
-from expost.progress import progress
+from expost.utils.process import cores
+from expost.utils.progress import progress
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 """What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""

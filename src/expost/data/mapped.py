@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from expost.data.examples import Array, Indices, in_memory
-from expost.downloads import cache_folder
 from expost.errors import DataError, UsageError
+from expost.utils.downloads import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from expost.data.examples import POOL, Array, Found, Indices, Part
 from expost.data.mapped import scratch
 from expost.data.splits import part_named
 from expost.errors import DataError
-from expost.extras import require
+from expost.utils.extras import require
 
 LABEL_COLUMNS = ("label", "labels", "target", "class", "species", "y")
 _INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")

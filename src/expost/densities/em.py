@@ -25,7 +25,7 @@ from expost.densities.covariances import Covariance
 from expost.densities.kmeans import lloyd, plus_plus
 from expost.densities.linalg import LOG_2PI, ml_covariance
 from expost.errors import DataError
-from expost.progress import progress
+from expost.utils.progress import progress
 
 # Whitened residuals held at once. On a CPU 8 MB stays near the caches and is fastest; a GPU wants fewer, larger
 # launches.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import expost
 from expost.errors import DataError
-from expost.store import read_tensors, write_json, write_tensors
+from expost.utils.store import read_tensors, write_json, write_tensors
 
 FORMAT = "expost-density"
 VERSION = 1

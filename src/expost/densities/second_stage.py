@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from expost.densities.base import Density, Fit, draw_normal
 from expost.densities.checks import check_bool, check_float, check_int, check_seed
 from expost.errors import DataError, UsageError
-from expost.progress import progress
+from expost.utils.progress import progress
 
 # Where a learned gamma starts. From 1, the deviation of the standardized codes, codes without correlations never leave
 # the trivial solution, a decoder that ignores u.

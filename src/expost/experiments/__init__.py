@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import tyro
 
 from expost.errors import UsageError
+from expost.experiments.engines import Where
 from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
-from expost.parallel import Where
 
 __all__ = ["reproduce", "sweep"]
 

@@ -16,7 +16,7 @@ from expost.config import DataConfig, ModelConfig, TrainingConfig, to_json
 from expost.errors import UsageError
 from expost.experiments.hardware import note_hardware
 from expost.run import Run
-from expost.store import read_json
+from expost.utils.store import read_json
 
 #: Defaults that are in JSON as they are.
 _PLAIN = (type(None), bool, int, float, str)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from expost.process import cores
-from expost.store import read_json, write_json
+from expost.utils.process import cores
+from expost.utils.store import read_json, write_json
 
 
 def hardware(device: str) -> str:

@@ -13,12 +13,15 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from expost import __version__
+from expost._version import __version__
 from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
+from expost.evaluation.protocol import ALL_MEASURES, Protocol, resolve_features
+from expost.evaluation.strings import PROPERTIES, STRING_MEASURES
 from expost.experiments.cells import refuse_another
+from expost.experiments.engines import Where, open_engine
 from expost.experiments.hardware import summary
 from expost.experiments.sweep_report import (
     LOSS,
@@ -30,11 +33,8 @@ from expost.experiments.sweep_report import (
     ranked,
 )
 from expost.experiments.sweep_run import Job, as_options, fill
-from expost.parallel import Where, open_engine
-from expost.progress import say
-from expost.protocol import ALL_MEASURES, Protocol, resolve_features
-from expost.store import write_json, write_text
-from expost.string_evaluation import PROPERTIES, STRING_MEASURES
+from expost.utils.progress import say
+from expost.utils.store import write_json, write_text
 
 #: Options of `train` that are no settings of a grid.
 _NOT_SET = ("model", "data", "out", "seed", "device", "options", "tensorboard", "resume", "dry_run", "networks")

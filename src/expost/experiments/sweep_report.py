@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from expost.errors import UsageError
+from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
 from expost.experiments.cells import comma_separated
-from expost.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
 
 #: The training's own loss on the validation split, by its best epoch.
 LOSS = "loss"

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from expost import __version__
+from expost._version import __version__
 from expost.commands import score_run
 from expost.config import to_json
 from expost.errors import DataError
-from expost.evaluation import evaluate_generator
+from expost.evaluation.evaluate import evaluate_generator
+from expost.evaluation.protocol import RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.scores import Score
+from expost.evaluation.strings import evaluate_strings
 from expost.experiments.cells import density_hash, saved, train_or_go_on, what_decides
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
-from expost.protocol import RECONSTRUCTION, Protocol, pick_space
+from expost.generators.strings import StringGenerator
+from expost.models.zoo import ZOO
 from expost.run import Run
-from expost.scores import Score
-from expost.store import write_json
-from expost.string_evaluation import evaluate_strings
-from expost.string_generator import StringGenerator
-from expost.zoo import ZOO
+from expost.utils.store import write_json
 
 
 @dataclass(frozen=True)

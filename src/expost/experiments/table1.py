@@ -13,18 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expost import __version__, pictures
+from expost._version import __version__
 from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
-from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
-from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
-from expost.experiments.published import COLUMNS, ROWS
-from expost.experiments.table1_report import as_csv, figure, markdown
-from expost.metrics.reference import reference_features
-from expost.parallel import Where, open_engine
-from expost.progress import say
-from expost.protocol import (
+from expost.evaluation.protocol import (
     ALL_MEASURES,
     CODES,
     INTERPOLATION,
@@ -34,10 +27,18 @@ from expost.protocol import (
     pick_space,
     resolve_features,
 )
+from expost.examples import pictures
+from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
+from expost.experiments.engines import Where, open_engine
+from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
+from expost.experiments.published import COLUMNS, ROWS
+from expost.experiments.table1_report import as_csv, figure, markdown
+from expost.metrics.reference import reference_features
+from expost.models.zoo import ZOO
 from expost.registry import Registry
 from expost.run import Run, load
-from expost.store import read_json, write_json, write_text
-from expost.zoo import ZOO
+from expost.utils.progress import say
+from expost.utils.store import read_json, write_json, write_text
 
 
 @dataclass(frozen=True)

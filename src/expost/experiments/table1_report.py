@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from expost import pictures
 from expost.errors import UsageError
+from expost.examples import pictures
 from expost.experiments.cells import comma_separated
 from expost.experiments.published import COLUMNS, EXPECTED
 from expost.run import Run
-from expost.seeding import PAIRS, generator
 from expost.types import Split
+from expost.utils.seeding import PAIRS, generator
 
 #: Scores of samples that the second table shows, by the ending of their names.
 _OTHERS = ("f8", "f1/8", "precision", "recall", "density", "coverage")

@@ -13,19 +13,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from expost import __version__
+from expost._version import __version__
 from expost.commands import optimize
 from expost.config import to_json
 from expost.errors import DataError, UsageError
 from expost.experiments.cells import refuse_another, train_or_go_on
+from expost.experiments.engines import Where, open_engine
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table2_report import as_csv, markdown
-from expost.parallel import Where, open_engine
-from expost.progress import say
 from expost.registry import Registry
 from expost.search import SearchResult, aggregate_corrected, aggregate_original
 from expost.search.surrogate import libraries
-from expost.store import read_json, write_json, write_text
+from expost.utils.progress import say
+from expost.utils.store import read_json, write_json, write_text
 
 Domain = Literal["expressions", "molecules"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expost.conditional import ConditionalDensity
 from expost.densities import Density, TractableDensity
+from expost.densities.conditional import ConditionalDensity
 from expost.errors import UsageError
 from expost.explorer.images import Images
 from expost.explorer.keeping import Keeper
@@ -19,14 +19,14 @@ from expost.explorer.kinds import Compared, File, Kind, Neighbours, codes_file
 from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.vectors import Vectors
-from expost.generator import Generator
-from expost.interpolation import INTERPOLATIONS
-from expost.progress import say
+from expost.generators.generator import Generator
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
 from expost.run import Run
-from expost.seeding import PAIRS, SAMPLES, generator
-from expost.string_generator import StringGenerator
 from expost.types import Data
+from expost.utils.progress import say
+from expost.utils.seeding import PAIRS, SAMPLES, generator
 
 #: Bytes that are kept of uploads, and of results that can be saved.
 KEPT_UPLOADS, KEPT_RESULTS = 64_000_000, 256_000_000

@@ -15,10 +15,10 @@ from torch import Tensor
 from expost.data.examples import Preprocess
 from expost.data.images import decode
 from expost.errors import DataError
+from expost.examples.pictures import grid, to_bytes, to_pil
 from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
 from expost.explorer.markup import facts, join, number
-from expost.generator import Generator
-from expost.pictures import grid, to_bytes, to_pil
+from expost.generators.generator import Generator
 from expost.types import to_unit
 
 #: Pixels of an upload at most; files of a few megabytes can hold billions.

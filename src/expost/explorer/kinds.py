@@ -16,7 +16,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from expost.errors import UsageError
-from expost.generator import Generator
+from expost.generators.generator import Generator
 from expost.metrics.distances import Points
 
 Items = TypeVar("Items")

@@ -13,7 +13,7 @@ from expost.explorer import views
 from expost.explorer.explored import MOST_STEPS, Explored, whole
 from expost.explorer.handling import CALM, LIVE, asset, guarded, panel_of
 from expost.explorer.markup import inert
-from expost.interpolation import INTERPOLATIONS
+from expost.generators.interpolation import INTERPOLATIONS
 
 
 class Picker:

@@ -8,13 +8,13 @@ import numpy as np
 from markupsafe import Markup
 from torch import Tensor
 
-from expost.domains import DOMAINS
 from expost.errors import DataError
+from expost.examples.domains import DOMAINS
 from expost.explorer.kinds import File, Kind, Neighbours
 from expost.explorer.markup import facts, join, note, number
+from expost.generators.strings import StringGenerator
 from expost.report.strings import edit_distances
 from expost.report.structures import STRUCTURES, available
-from expost.string_generator import StringGenerator
 
 Strings = list[str | None]
 #: Letters of a string that is typed at most.

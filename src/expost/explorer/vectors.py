@@ -14,7 +14,7 @@ from torch import Tensor
 from expost.errors import DataError
 from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
 from expost.explorer.markup import facts, join, note, number
-from expost.generator import Generator
+from expost.generators.generator import Generator
 from expost.report import svg
 
 #: Entries that are written out in a table; more are drawn only.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from expost.errors import DataError
 from expost.grammar.packing import Rejection, as_strings
-from expost.store import read_tensors, write_tensors
+from expost.utils.store import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from expost.grammar.codec import Codec

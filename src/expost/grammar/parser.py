@@ -21,8 +21,8 @@ from expost.grammar.packing import (
     index_type,
 )
 from expost.grammar.tables import number_characters, tables_of
-from expost.process import cores
-from expost.progress import progress
+from expost.utils.process import cores
+from expost.utils.progress import progress
 
 CHUNK = 1024
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
-from expost.extras import require
 from expost.metrics.frechet import Statistics, frechet_distance
 from expost.metrics.molecules import canonical_smiles
 from expost.metrics.strings import canonicalize
-from expost.precision import full_float32
-from expost.progress import progress
+from expost.utils.extras import require
+from expost.utils.precision import full_float32
+from expost.utils.progress import progress
 
 DIM = 512
 """Number of features."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from expost.errors import DataError, UsageError
 from expost.metrics.features import QUANTIZATION, Features, hash_tensors
-from expost.store import read_tensors
+from expost.utils.store import read_tensors
 
 SIDE, DIM = 32, 64
 """Side of the classifier's input in pixels; number of its features."""

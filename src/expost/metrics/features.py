@@ -14,8 +14,8 @@ from torch.nn import functional
 from expost import distributed
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import RunningStatistics, Statistics
-from expost.precision import full_float32
-from expost.progress import progress
+from expost.utils.precision import full_float32
+from expost.utils.progress import progress
 
 HASHED_AT_ONCE = 2**25
 """Bytes: a data set may be larger than memory."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expost.downloads import verify
 from expost.errors import UsageError
 from expost.metrics.features import QUANTIZATION, Features, check_rgb_or_gray, hash_tensors
 from expost.metrics.weights import PUBLIC, find_or_download, fold, read_state
+from expost.utils.downloads import verify
 
 Precision = Literal["float32", "bfloat16"]
 Pool = Literal["average", "max", "max, stride 2"]

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import DataError, UsageError
-from expost.extras import require
 from expost.metrics.strings import canonicalize, novelty, uniqueness
+from expost.utils.extras import require
 
 MAX_LENGTH = 500
 """SMILES with more characters count as invalid. RDKit's time is cubic in a chain's length in places (0.3 s at 500

@@ -13,8 +13,8 @@ from expost.errors import DataError
 from expost.metrics.checks import check_features, check_same_dim
 from expost.metrics.distances import Points
 from expost.metrics.neighbours import Nearest
-from expost.progress import progress
 from expost.types import to_unit
+from expost.utils.progress import progress
 
 BLOCK_ELEMENTS = 2**23
 """Of a block of examples: 64 MiB as float64."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from expost import distributed
-from expost.downloads import cache_folder
 from expost.errors import DataError
 from expost.metrics.features import Space, hash_tensors
 from expost.metrics.inception import InceptionFeatures
-from expost.store import read_tensors, write_tensors
+from expost.utils.downloads import cache_folder
+from expost.utils.store import read_tensors, write_tensors
 
 
 def reference_key(space: Space, examples_hash: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from expost.errors import DataError, UsageError
-from expost.progress import progress
+from expost.utils.progress import progress
 
 Canonical = Callable[[str], str | None]
 """Brings a string to standard form; None for an invalid one."""

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from expost.downloads import PublicFile, cache_folder, download
 from expost.errors import DataError, UsageError
-from expost.store import read_tensors
+from expost.utils.downloads import PublicFile, cache_folder, download
+from expost.utils.store import read_tensors
 
 VARIABLE = "EXPOST_WEIGHTS"
 """The environment variable that names the weight file, or a folder that holds it."""

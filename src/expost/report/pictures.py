@@ -10,7 +10,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from expost.pictures import to_bytes, to_pil
+from expost.examples.pictures import to_bytes, to_pil
 from expost.report.blocks import Picture
 
 #: Tiles are not larger than this, whatever the images are.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expost.densities import Density, Gaussian, MixtureDensity, StandardNormal
 from expost.errors import DataError
-from expost.seeding import SAMPLES, generator
+from expost.utils.seeding import SAMPLES, generator
 
 Array = NDArray[np.float64]
 #: Samples of a density that cannot be projected exactly.

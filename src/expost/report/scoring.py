@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from expost.errors import DataError, UsageError
+from expost.evaluation.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, in_rows, rank, score_from_json
+from expost.evaluation.scores import Card as Protocol
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
-from expost.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, in_rows, rank, score_from_json
-from expost.scores import Card as Protocol
-from expost.store import read_json
+from expost.utils.store import read_json
 
 #: What a run's own density is called where runs are compared: the paper's column N, whichever density it is.
 OWN = "own density"

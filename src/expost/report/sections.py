@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
-from expost.progress import duration
+from expost.evaluation.scores import Score
 from expost.registry import Part
 from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
 from expost.report.codes import code_map
@@ -19,8 +19,8 @@ from expost.report.strings import STRINGS
 from expost.report.subject import Subject
 from expost.report.training import History, loss_curves
 from expost.run import Run
-from expost.scores import Score
 from expost.types import Data
+from expost.utils.progress import duration
 
 #: What data, a model or a file can fail by; anything else is a mistake of this program, and is not hidden.
 FAILURES = (ValueError, OSError, RuntimeError)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from expost.generators.interpolation import linear
+from expost.generators.strings import StringGenerator
 from expost.grammar.codec import Codec
-from expost.interpolation import linear
 from expost.report.blocks import Block, Cell, Drawing, Drawings, Heading, Note, Path, Paths, Table
 from expost.report.structures import STRUCTURES, Structure, available
 from expost.report.subject import Subject
-from expost.seeding import PAIRS, generator
-from expost.string_generator import StringGenerator
+from expost.utils.seeding import PAIRS, generator
 
 RECONSTRUCTED, SAMPLES, DRAWN, NEIGHBOURS, PATHS, STEPS = 12, 16, 12, 10, 6, 8
 #: Samples of which drawings are chosen.

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from expost.generator import Generator
+from expost.generators.generator import Generator
 from expost.metrics.pool import Pool
 from expost.report.codes import Codes
 from expost.run import Run
-from expost.seeding import PAIRS, SAMPLES, generator, stream_seed
 from expost.types import Data
+from expost.utils.seeding import PAIRS, SAMPLES, generator, stream_seed
 
 #: Training codes that are looked at.
 ENCODED = 4_000

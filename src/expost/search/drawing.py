@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from expost.extras import require
+from expost.examples.pictures import BACKGROUND, INK
 from expost.metrics.expressions import ExpressionScore, evaluate
 from expost.metrics.molecules import parse_molecule, quiet_rdkit
-from expost.pictures import BACKGROUND, INK
 from expost.search.result import Found
+from expost.utils.extras import require
 
 _COLORS = ("#1f77b4", "#d95f02", "#2a9d5c", "#8e44ad")
 

@@ -19,15 +19,15 @@ from torch import Tensor
 from expost.densities import Density, TractableDensity
 from expost.densities.checks import check_choice, check_codes, check_float, check_int, check_seed
 from expost.errors import DataError, UsageError
-from expost.progress import Bar, progress, say
 from expost.search.acquisition import BatchImprovement, Box, DensityRegion, Region
 from expost.search.objective import Objective
 from expost.search.records import Session
 from expost.search.result import Outcome, Round, SearchResult
 from expost.search.surrogate import fit_surrogate
-from expost.seeding import generator
+from expost.utils.progress import Bar, progress, say
+from expost.utils.seeding import generator
 
-#: Streams of the seed, beside those of `expost.seeding`.
+#: Streams of the seed, beside those of `expost.utils.seeding`.
 FIT, REGION, CHOICE, DECODING = range(100, 104)
 
 #: Gets codes (M, d), float32 on the CPU, the number k of decodes of each, and a generator; returns one string per code,

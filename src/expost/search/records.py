@@ -14,7 +14,7 @@ from torch import Tensor
 from expost.densities import TractableDensity
 from expost.errors import DataError, UsageError
 from expost.search.result import Round, SearchResult
-from expost.store import read_json, read_tensors, write_json, write_tensors
+from expost.utils.store import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from expost.search.loop import SearchConfig

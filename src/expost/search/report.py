@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from expost.errors import DataError
-from expost.outputs import PICTURE_SUFFIXES, check_output
-from expost.pictures import save_picture
+from expost.examples.outputs import PICTURE_SUFFIXES, check_output
+from expost.examples.pictures import save_picture
 from expost.search.objective import Objective
 from expost.search.result import SearchResult
 

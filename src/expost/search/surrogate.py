@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from expost.densities.kmeans import lloyd
-from expost.extras import require
-from expost.seeding import isolated
+from expost.utils.extras import require
+from expost.utils.seeding import isolated
 
 _NATURAL_LR = 0.1  # of the natural gradient; 1 would be the minibatch's optimum
 _CHUNK = 8192  # codes at a time in passes over all of them: 33 MB of float64 at 500 inducing points

@@ -12,7 +12,7 @@ Loading reads JSON and safetensors only: no code, no pickle. The sizes that a co
 the tensors that are there before anything of that size is made.
 """
 
-from expost.sharing.loading import from_pretrained, pull
-from expost.sharing.publishing import push, save_pretrained
+from expost.sharing.loading import from_pretrained
+from expost.sharing.publishing import save_pretrained
 
-__all__ = ["from_pretrained", "pull", "push", "save_pretrained"]
+__all__ = ["from_pretrained", "save_pretrained"]

@@ -15,13 +15,13 @@ from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.densities import Density
 from expost.errors import UsageError
-from expost.extras import require
-from expost.generator import Generator
+from expost.evaluation.scores import Score, in_rows
+from expost.generators.generator import Generator
+from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.run import Run
-from expost.scores import Score, in_rows
 from expost.sharing.layout import public_name
-from expost.zoo import ZOO
+from expost.utils.extras import require
 
 #: Licences are written as the Hub has them, for example apache-2.0 or cc-by-nc-4.0.
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")

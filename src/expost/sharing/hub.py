@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from expost import __version__
+from expost._version import __version__
 from expost.errors import DataError, UsageError
 from expost.run import Run
 from expost.sharing.card import CardOptions

@@ -13,19 +13,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from expost.autoencoder import build
 from expost.config import RunConfig, run_config_from_json
 from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.densities import DENSITIES
 from expost.errors import DataError
-from expost.generator import Generator
-from expost.latents import LATENTS
+from expost.generators.generator import Generator
+from expost.generators.strings import StringGenerator
+from expost.models.autoencoder import build
+from expost.models.latents import LATENTS
 from expost.networks import NETWORKS
 from expost.registry import construct
 from expost.run import Run
-from expost.store import read_json
-from expost.string_generator import StringGenerator
+from expost.utils.store import read_json
 
 CONFIG, WEIGHTS, SCORES, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 FITTED_ON = "densities/fitted_on.json"

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from expost.commands.arguments import Output
 from expost.errors import UsageError
-from expost.extras import require
-from expost.generator import Generator
+from expost.generators.generator import Generator
+from expost.generators.strings import StringGenerator
 from expost.run import Run
 from expost.sharing.layout import CARD, known_files, load, open_untrusted
-from expost.store import replacing
-from expost.string_generator import StringGenerator
+from expost.utils.extras import require
+from expost.utils.store import replacing
 
 
 def from_pretrained(
@@ -45,26 +41,8 @@ def from_pretrained(
     return load(open_untrusted(_locate(source, revision, offline)), device)
 
 
-def pull(
-    source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="REPO|FOLDER")],
-    out: Output,
-    revision: str | None = None,
-    offline: bool = False,
-) -> Run:
-    """Fetch a published run into a folder, where all commands take it as a run.
-
-    Commands that need its data need them on this machine, under the same name.
-
-    Args:
-        source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
-        out: The run's folder, new or empty.
-        revision: Branch, tag or commit of the repository; its main branch unless given.
-        offline: Take it from the local cache, without asking the Hub.
-
-    Returns:
-        The run.
-    """
-    folder = Path(out)
+def fetch(source: str | Path, folder: Path, revision: str | None = None, offline: bool = False) -> Run:
+    """Fetch a published run into a folder, new or empty, after it was loaded once."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already; choose another --out")
     found = _locate(source, revision, offline)

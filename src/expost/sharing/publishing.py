@@ -7,24 +7,21 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from PIL import Image
 
-from expost.commands.arguments import Output, RunLike, open_run
 from expost.config import to_json
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.extras import require
-from expost.generator import Generator
+from expost.evaluation.scores import Score, score_from_json
+from expost.examples.pictures import grid, pairs, to_bytes
+from expost.generators.generator import Generator
+from expost.generators.strings import StringGenerator
 from expost.grammar.codec import CODECS
-from expost.pictures import grid, pairs, to_bytes
-from expost.progress import progress, say
 from expost.registry import construct
-from expost.run import Run
-from expost.scores import Score, score_from_json
+from expost.run import Run, open_run
 from expost.sharing.card import CardOptions, Shown, codes_between, model_card
 from expost.sharing.layout import (
     CARD,
@@ -38,8 +35,9 @@ from expost.sharing.layout import (
     density_file,
     public_name,
 )
-from expost.store import read_json, replacing, write_json, write_text
-from expost.string_generator import StringGenerator
+from expost.utils.extras import require
+from expost.utils.progress import progress, say
+from expost.utils.store import read_json, replacing, write_json, write_text
 
 #: Bytes of a picture at most.
 LARGEST_PICTURE = 300_000
@@ -48,8 +46,8 @@ STRINGS = 20
 
 
 def save_pretrained(
-    run: RunLike,
-    out: Output,
+    run: Run | Path | str,
+    out: Path | str,
     license: str | None = None,
     show_data: bool = False,
     densities: tuple[str, ...] = (),
@@ -71,10 +69,6 @@ def save_pretrained(
     return folder
 
 
-def _require_hub() -> None:
-    require("huggingface_hub", "hub", "publishing needs huggingface_hub")
-
-
 def _fresh(out: Path | str) -> Path:
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -82,48 +76,18 @@ def _fresh(out: Path | str) -> Path:
     return folder
 
 
-def push(
-    run: RunLike,
-    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
-    private: bool = False,
-    license: str | None = None,
-    show_data: bool = False,
-    densities: tuple[str, ...] = (),
-    dry_run: bool = False,
-    out: Output | None = None,
-) -> str:
-    """Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.
-
-    The data stay here, and so does the path they are at. Log in before: hf auth login.
-
-    Args:
-        run: The run.
-        repository: user/name; made if it does not exist.
-        private: A new repository is private.
-        license: Licence of the weights as the Hub writes it, for example apache-2.0.
-        show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; all but those by label unless given. A kde
-            consists of the training examples' codes.
-        dry_run: Write what would be uploaded to --out, and stop.
-        out: With --dry-run: a folder, new or empty.
-
-    Returns:
-        The address of the upload, or the folder of a dry run.
-    """
-    if dry_run != (out is not None):
-        raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
-    options = CardOptions(license, show_data, densities)
-    opened = open_run(run)
-    _require_hub()
+def publish(run: Run, repository: str, private: bool, options: CardOptions, out: Path | str | None = None) -> str:
+    """Upload a run to the Hub, or write what would be uploaded to a folder; return the address, or the folder."""
+    require("huggingface_hub", "hub", "publishing needs huggingface_hub")
     from expost.sharing.hub import check_name, upload  # huggingface_hub takes a while to import
 
     check_name(repository)
     if out is not None:
         folder = _fresh(out)
-        write_published(opened, folder, options, repository)
+        write_published(run, folder, options, repository)
         return str(folder)
-    check_publishable(opened, options)
-    return upload(opened, repository, private, options)
+    check_publishable(run, options)
+    return upload(run, repository, private, options)
 
 
 def check_publishable(run: Run, options: CardOptions) -> None:
@@ -159,7 +123,7 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         UsageError: as `check_publishable`, or if the folder is the run's own.
         DataError: if data are to be shown and are not here.
     """
-    _require_hub()  # for the card
+    require("huggingface_hub", "hub", "publishing needs huggingface_hub")  # for the card
     check_publishable(run, options)
     if folder.resolve() == run.folder.resolve():
         raise UsageError(f"{folder} is the run's own folder; choose another")

@@ -1,0 +1,404 @@
+"""The command line: the functions of `expost.commands`, their options typed and documented by their signatures.
+
+Only the command that is asked for is imported; the help of the whole needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import io
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
+
+# isort: split
+import tyro
+
+from expost.cli.usage import refused
+from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
+
+startup.done()
+
+DESCRIPTION = "Generative modelling with regularized autoencoders: train, fit a density ex post, sample, evaluate."
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
+) -> str:
+    """Print the script that makes a shell complete commands and options.
+
+    Args:
+        shell: Which shell.
+
+    Returns:
+        The script.
+    """
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        main(["--tyro-print-completion", shell])
+    return script.getvalue()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, which is imported when it is asked for.
+
+    Attributes:
+        home: Its module, below `expost`, and its function.
+        shown: What of `expost.cli.printing` prints its result for a person: the name behind `show_`.
+        summary: The first line of its docstring.
+    """
+
+    home: str
+    shown: str
+    summary: str
+
+
+#: A flag that is on or off has one name, for what is not its default; one that may be left open has two.
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """Import a command: what runs, and what prints its result for a person."""
+    module, _, function = COMMANDS[name].home.partition(":")
+    with startup.watched():
+        show = getattr(import_module("expost.cli.printing"), f"show_{COMMANDS[name].shown}")
+        return getattr(import_module(f"expost.{module}"), function), show
+
+
+#: The commands, in the order of the help.
+COMMANDS: dict[str, Command] = {
+    "zoo": Command("commands.listing:zoo", "zoo", "List the models: each is one row of choices."),
+    "data": Command(
+        "commands.listing:data", "data", "List the data sets that have names, and what can be read from disk."
+    ),
+    "train": Command(
+        "commands.learning:train", "run", "Train a model of the zoo; the best weights on validation data are kept."
+    ),
+    "fit": Command(
+        "commands.learning:fit",
+        "path",
+        "Fit a density on the codes of the run's training set, and save it with the run.",
+    ),
+    "sample": Command("commands.showing:sample", "path", "Draw from a fitted density and decode."),
+    "reconstruct": Command(
+        "commands.showing:reconstruct",
+        "path",
+        "Show test examples and their reconstructions: images in rows, strings in two columns.",
+    ),
+    "interpolate": Command(
+        "commands.showing:interpolate",
+        "path",
+        "Show paths between the codes of random pairs of test examples, a row each.",
+    ),
+    "evaluate": Command(
+        "commands.scoring:evaluate",
+        "scores",
+        "Score reconstructions, samples, interpolations and codes against the test split, and save the scores.",
+    ),
+    "rank": Command(
+        "commands.scoring:rank",
+        "ranking",
+        "Order runs by a saved score, and refuse if they were not scored in the same way.",
+    ),
+    "score": Command(
+        "commands.scoring:score",
+        "scores",
+        "Score images that anything has made: a folder or array of pictures against a data set.",
+    ),
+    "report": Command(
+        "commands.reporting:report",
+        "path",
+        "Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.",
+    ),
+    "explore": Command(
+        "commands.exploring:explore",
+        "nothing",
+        "Explore a run on a local web page: latent space, samples, reconstructions, paths, neighbours. Ctrl-C ends it.",
+    ),
+    "optimize": Command(
+        "commands.searching:optimize",
+        "search",
+        "Search the latent space of a run for strings that score well, by Bayesian optimisation.",
+    ),
+    "reproduce": Command(
+        "experiments:reproduce", "table", "Train and score the models of a table of the paper under one protocol."
+    ),
+    "sweep": Command(
+        "experiments.sweep:sweep",
+        "table",
+        "Train, fit and score a grid of runs, and rank its settings by a score on the validation split.",
+    ),
+    "push": Command(
+        "commands.publishing:push",
+        "path",
+        "Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.",
+    ),
+    "pull": Command(
+        "commands.publishing:pull", "run", "Fetch a published run into a folder, where all commands take it as a run."
+    ),
+    "export": Command(
+        "commands.publishing:export",
+        "exported",
+        "Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.",
+    ),
+    "doctor": Command(
+        "commands.doctor:doctor",
+        "doctor",
+        "Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one "
+        "step.",
+    ),
+    "completion": Command(
+        "cli.parsing:completion", "path", "Print the script that makes a shell complete commands and options."
+    ),
+}
+
+#: Commands that several launched processes share; any other is run by the first of them alone.
+SHARED = ("train", "fit", "evaluate")
+
+#: What a person types: every command's help ends with these.
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "zoo": ("expost zoo", "expost zoo --json"),
+    "data": ("expost data",),
+    "train": (
+        "expost train rae-l2 --data mnist-5k --out runs/first",
+        "expost train vae --data photos/ --size 64 --out runs/photos --epochs 50",
+        "expost train grae --data expressions --out runs/strings",
+        "expost train cv-vae --data digits --out runs/cv --set latent.sigma=0.5 --dry-run",
+        "expost train rae-l2 --data mnist-5k --out runs/first --resume --epochs 50",
+    ),
+    "fit": (
+        "expost fit runs/first --density gmm --components 10",
+        "expost fit runs/first --density gmm --set covariance=diag",
+    ),
+    "sample": (
+        "expost sample runs/first -n 64 --out samples.png",
+        "expost sample runs/first -n 10000 --out samples.npy",
+    ),
+    "reconstruct": ("expost reconstruct runs/first --out reconstructions.png",),
+    "interpolate": ("expost interpolate runs/first --out paths.png --method spherical",),
+    "evaluate": ("expost evaluate runs/first", "expost evaluate runs/first --densities gmm kde --bootstrap 100"),
+    "rank": ("expost rank runs/* --score fid --of gmm",),
+    "score": ("expost score samples.npy --reference mnist-5k", "expost score generated/ --reference photos/"),
+    "optimize": ("expost optimize runs/strings --rounds 5", "expost optimize runs/molecules --objective qed"),
+    "reproduce": ("expost reproduce table1 --help",),
+    "sweep": (
+        "expost sweep rae-l2 vae --data mnist-5k --set beta=1e-4,1e-3,1e-2 epochs=10 --seeds 3 --out runs/sweep",
+        "expost sweep rae-l2 --data mnist --set latent_dim=8,16,32 --out /shared/sweep --engine ray --address auto",
+    ),
+    "report": ("expost report runs/first",),
+    "explore": ("expost explore runs/first", "expost explore runs/first --no-browser --port 8000"),
+    "push": (
+        "expost push runs/first me/rae-digits --license mit --dry-run --out look",
+        "expost push runs/first me/rae-digits --license mit --private",
+    ),
+    "pull": ("expost pull me/rae-digits --out runs/theirs",),
+    "export": ("expost export runs/first --out onnx/",),
+    "doctor": ("expost doctor", "expost doctor --json"),
+    "completion": (
+        "expost completion bash > ~/.local/share/bash-completion/completions/expost",
+        "expost completion zsh > ~/.zfunc/_expost",
+        "expost completion fish > ~/.config/fish/completions/expost.fish",
+    ),
+}
+
+
+def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None]]:
+    """Wrap a command: it reads its options, with those that all commands share, and returns what runs and prints."""
+    function, show = load(name)
+
+    def read(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> Callable[[], None]:
+        call = functools.partial(function, *args, **options)
+        return functools.partial(_run, name, call, show, words, options, json, debug)
+
+    shared = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False) for name in ("json", "debug")
+    }
+    signature = inspect.signature(function)
+    hints = get_type_hints(function, include_extras=True)
+    read.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *shared.values()], return_annotation=None
+    )
+    hints |= {"json": bool, "debug": bool, "return": None}
+    read.__annotations__ = {name: _Flag if hint is bool else hint for name, hint in hints.items()}
+    read.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
+    return read
+
+
+def _run(
+    name: str,
+    call: Callable[[], Any],
+    show: Callable[[Any], None],
+    words: Sequence[str],
+    options: dict[str, Any],
+    json: bool,
+    debug: bool,
+) -> None:
+    """Run a command, print its result, and turn what goes wrong into a line and an exit status."""
+    first, launched = True, False
+    if "RANK" in os.environ:  # else there is no need of torch to know
+        from expost import distributed
+
+        first, launched = distributed.is_first(), distributed.launched()
+        if launched and name not in SHARED:
+            if not first:
+                return
+            distributed.leave()
+    try:
+        result = call()
+        if not first:
+            return
+        if json:
+            from expost.cli.printing import as_json, show_as_json
+
+            show_as_json(as_json(result))
+        else:
+            show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if first:
+            print(_stopped(stop, words, options), file=sys.stderr)
+        raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if first:
+            print(f"error: {_reason(error)}", file=sys.stderr)
+        elif not isinstance(error, UsageError | DataError | OtherProcessError):
+            print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+
+
+def _listed(name: str) -> Callable[[], None]:
+    """Stand in for a command that is not asked for: it has a name and a summary."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = COMMANDS[name].summary
+    return listed
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: the reader of our output went away, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _document(doc: str, examples: Sequence[str]) -> str:
+    """Add the shared options and the examples to a command's description."""
+    shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
+    head, args, tail = doc.partition("    Args:\n")
+    shown = "".join(f"      {example}\n" for example in examples)
+    head = f"{head.rstrip()}\n\n    For example\n{shown}\n" if shown else head
+    if not args:
+        return f"{head.rstrip()}\n\n    Args:\n{shared}"
+    described, returns, rest = tail.partition("\n    Returns:")
+    return f"{head}{args}{described.rstrip()}\n{shared}{returns}{rest}"
+
+
+def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
+    if {"engine", "rounds"} & options.keys():  # a grid of runs, or a search: each goes on by itself
+        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
+    if "browser" in options:
+        return "stopped"
+    out = options.get("out")
+    if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
+        return "stopped; what was saved before is kept"
+    again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
+    return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which says much more, of its allocator
+        return f"{text.split('. ')[0]}; free memory on the GPU, or give --device cpu"
+    if isinstance(error, OSError) and error.strerror:  # without the number that str() puts in front
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
+
+
+def _read(words: Sequence[str]) -> Callable[[], None]:
+    """Read the words; return what they ask for.
+
+    Raises:
+        SystemExit: after a help text, or with status 2 if the words are refused, which is said.
+    """
+    if any(word.startswith("--tyro-") for word in words):  # for the completion of all commands
+        return _parse(words, COMMANDS)
+    asked = [word for word in words[:1] if word in COMMANDS]
+    # an option that is refused may be another command's, which is then said
+    loaded: list[Collection[str]] = [asked]
+    if asked and any(word.startswith("-") for word in words):
+        loaded.append(COMMANDS)
+    said = io.StringIO()
+    for each in loaded:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return _parse(words, each)
+        except SystemExit as end:
+            if not end.code:
+                raise
+    print(f"error: {refused(said.getvalue(), words, COMMANDS)}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
+    """Read the words by the options of some commands; of the others only the names are known."""
+    made: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+        {name: _command(name, words) if name in loaded else _listed(name) for name in COMMANDS},
+        prog="expost",
+        description=DESCRIPTION,
+        args=words,
+        config=(tyro.conf.DisallowNone,),
+    )
+    return made
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: The words behind `expost`; None takes the process's.
+
+    Raises:
+        SystemExit: with status 2 for wrong usage, 1 for any other failure.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    if words in (["--version"], ["-V"]):
+        from expost._version import __version__
+
+        print(f"expost {__version__}")
+        return
+    try:
+        if words:
+            _read(words)()
+        else:
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+                _read(["--help"])()
+            raise SystemExit(2)
+    except KeyboardInterrupt:  # before the command has begun
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # of a help text
+        _discard_output()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the command line prints of each command's result: for a person, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json as json_bytes
+from rich.console import Console
+from rich.table import Table
+
+from expost.config import to_json
+
+if TYPE_CHECKING:
+    from expost.evaluation.scores import Score
+    from expost.run import Run
+    from expost.search import SearchResult
+    from expost.sharing.onnx import Exported
+
+
+def show_zoo(rows: list[dict[str, Any]]) -> None:
+    """Print the table of models."""
+    columns = ("latent", "penalty", "regularizer", "prior")
+    table = Table(
+        "model", *(c if c != "prior" else "samples from" for c in columns), "summary", box=None, pad_edge=False
+    )
+    for row in rows:
+        table.add_row(row["name"], *(row[c]["name"] if row[c] else "-" for c in columns), row["summary"])
+    _console().print(table)
+
+
+def show_data(rows: list[dict[str, Any]]) -> None:
+    """Print the tables of data sets."""
+    from expost.data.named_strings import STRING_DATASETS
+
+    table = Table("name", "shape", "train", "validation", "test", "source", "found", "what", box=None, pad_edge=False)
+    for row in rows:
+        counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
+        shape = "x".join(map(str, row["shape"]))
+        table.add_row(row["name"], shape, *counts, row["source"], row["found"] or "-", row["title"])
+    console = _console()
+    console.print(table)
+    console.print()
+    strings = Table("name", "what", "strings", box=None, pad_edge=False)
+    for name, entry in STRING_DATASETS.items():
+        strings.add_row(name, entry.domain, entry.title)
+    console.print(strings)
+    console.print(
+        "\nAlso from disk, by their path: image folders; .npz, .npy, .csv, .tsv, parquet and IDX files; strings in "
+        ".smi, .txt and .csv files.",
+        highlight=False,
+    )
+
+
+def show_scores(scores: list[Score]) -> None:
+    """Print scores, a column a subject, and how they were taken."""
+    subjects = list(dict.fromkeys(score.of for score in scores))
+    table = Table("score", *subjects, box=None, pad_edge=False)
+    for name in dict.fromkeys(score.name for score in scores):
+        values = {score.of: _shown(score) for score in scores if score.name == name}
+        table.add_row(name, *(values.get(subject, "") for subject in subjects))
+    console = _console()
+    console.print(table)
+    card = scores[0].card
+    console.print(
+        f"{card.count:,} examples on {card.features} against {card.reference} ({card.reference_count:,}), "
+        f"seed {card.seed}",
+        highlight=False,
+    )
+
+
+def _shown(score: Score) -> str:
+    spread = f" ± {score.error:.2g}" if score.error is not None else ""
+    interval = f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]" if score.interval is not None else ""
+    return f"{score.value:.4g}{spread}{interval}"
+
+
+def show_ranking(ranking: list[tuple[str, Score]]) -> None:
+    """Print runs by their scores."""
+    first = ranking[0][1]
+    table = Table("", "run", f"{first.name} of {first.of}", box=None, pad_edge=False)
+    for place, (label, score) in enumerate(ranking, 1):
+        table.add_row(str(place), label, _shown(score))
+    _console().print(table)
+
+
+def show_exported(files: list[Exported]) -> None:
+    """Print the files of an export, and what goes in and out."""
+    for file in files:
+        checked = "not compared" if file.difference is None else f"within {file.difference:.1g} of torch"
+        print(f"{file.path} ({checked})\n  {file.input}\n  {file.output}")
+
+
+def show_doctor(report: dict[str, Any]) -> None:
+    """Print the tables of a doctor's report."""
+    from expost.commands.doctor import tables
+
+    for each in tables(report):
+        _console().print(each)
+
+
+def show_search(result: SearchResult) -> None:
+    """Print what a search has found."""
+    from expost.search import markdown
+
+    print(markdown(result))
+
+
+def show_table(folder: Path) -> None:
+    """Print a table of runs, and its folder."""
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(folder)
+
+
+def show_run(run: Run) -> None:
+    """Print a run's folder; of a dry run what it would be."""
+    from expost.utils.progress import say
+
+    if run.dry:
+        found = run.data()
+        parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
+        say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
+        say(run.note)
+        show_as_json(to_json(run.config))
+    else:
+        print(run.folder)
+
+
+def show_as_json(value: Any) -> None:
+    """Print plain values as JSON."""
+    print(json_bytes(value, indent=2, fallback=str).decode())
+
+
+def as_json(result: Any) -> Any:
+    """Return a command's result as plain values."""
+    if isinstance(result, list):
+        return [as_json(each) for each in result]
+    if isinstance(result, Path):
+        return {"path": str(result)}
+    if isinstance(result, dict | str):
+        return result
+    from expost.run import Run  # whose results these are has imported them
+    from expost.search import SearchResult
+
+    if isinstance(result, Run):
+        return to_json(result.config) if result.dry else {"run": str(result.folder)}
+    return result.summary() if isinstance(result, SearchResult) else result
+
+
+def show_path(result: Any) -> None:
+    """Print a path or a text as it is."""
+    print(result)
+
+
+def show_nothing(result: Any) -> None:
+    """Print nothing."""
+
+
+def _console() -> Console:
+    # a table that is piped into a file keeps its columns
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,0 +1,89 @@
+"""Commands that give runs away: to the Hub and from it, and as ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from expost.commands.arguments import Output, RunLike, open_run
+from expost.errors import UsageError
+from expost.run import Run
+from expost.sharing.card import CardOptions
+from expost.sharing.loading import fetch
+from expost.sharing.onnx import Exported, export_onnx
+from expost.sharing.publishing import publish
+
+
+def push(
+    run: RunLike,
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
+    private: bool = False,
+    license: str | None = None,
+    show_data: bool = False,
+    densities: tuple[str, ...] = (),
+    dry_run: bool = False,
+    out: Output | None = None,
+) -> str:
+    """Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.
+
+    The data stay here, and so does the path they are at. Log in before: hf auth login.
+
+    Args:
+        run: The run.
+        repository: user/name; made if it does not exist.
+        private: A new repository is private.
+        license: Licence of the weights as the Hub writes it, for example apache-2.0.
+        show_data: Show test examples beside their reconstructions, if the data may be shown.
+        densities: Which fitted densities to publish; all but those by label unless given. A kde
+            consists of the training examples' codes.
+        dry_run: Write what would be uploaded to --out, and stop.
+        out: With --dry-run: a folder, new or empty.
+
+    Returns:
+        The address of the upload, or the folder of a dry run.
+    """
+    if dry_run != (out is not None):
+        raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
+    return publish(open_run(run), repository, private, CardOptions(license, show_data, densities), out)
+
+
+def pull(
+    source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="REPO|FOLDER")],
+    out: Output,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Run:
+    """Fetch a published run into a folder, where all commands take it as a run.
+
+    Commands that need its data need them on this machine, under the same name.
+
+    Args:
+        source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
+        out: The run's folder, new or empty.
+        revision: Branch, tag or commit of the repository; its main branch unless given.
+        offline: Take it from the local cache, without asking the Hub.
+
+    Returns:
+        The run.
+    """
+    return fetch(source, Path(out), revision, offline)
+
+
+def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[Exported]:
+    """Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.
+
+    A decoder that reads its own output is written as start.onnx and step.onnx.
+
+    Args:
+        run: The run.
+        out: Folder for the files; those of their names are replaced.
+        format: onnx.
+
+    Returns:
+        The files, with the largest difference found.
+    """
+    if format != "onnx":
+        raise UsageError(f"unknown format '{format}'; choose one of: onnx")
+    return export_onnx(open_run(run), Path(out))

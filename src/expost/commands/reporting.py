@@ -1,0 +1,106 @@
+"""The command that reports on runs: one page, complete in itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from expost._version import __version__
+from expost.commands.arguments import Output
+from expost.config import DataConfig, run_config_from_json
+from expost.errors import UsageError
+from expost.report.blocks import Page, Section
+from expost.report.page import render
+from expost.report.scoring import ranking
+from expost.report.sections import Source, anchors, run_page
+from expost.run import Run, load
+from expost.training.trainer import pick_device
+from expost.types import Data
+from expost.utils.progress import say
+from expost.utils.store import read_json, write_text
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    out: Output | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Path:
+    """Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
+
+    Nothing is trained, fitted or scored; what is missing is said on the page, with what to run.
+
+    Args:
+        runs: Runs, finished or not. Several are also ranked by their scores, where the protocols agree.
+        out: FILE.html, complete in itself: it loads nothing from anywhere; an older one is replaced. Unless given,
+            report.html.
+        device: auto, cpu, cuda or mps.
+        seed: Seeds samples and pairs.
+
+    Returns:
+        Where the page is.
+    """
+    path = Path(out if out is not None else "report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give a file's name")
+    if not runs:
+        raise UsageError("no run is given; give the folder of at least one")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; give a number of at least 0")
+    pick_device(device)
+    opened = [_open(run) for run in runs]
+    folders = [run.folder.resolve() for run in opened]
+    if len(set(folders)) < len(folders):
+        raise UsageError("a run is given twice; give each once")
+    labels = _labels(opened)
+    loader = _Loader()
+    pages, scores = [], {}
+    for run, label, anchor in zip(opened, labels, anchors(labels), strict=True):
+        if len(opened) > 1:
+            say(f"reporting on {label}")
+        page, found = run_page(Source(run, label, anchor, loader, device, seed))
+        pages.append(page)
+        scores[label] = found
+    comparison: tuple[Section, ...] = ()
+    if len(pages) > 1:
+        priors = (run.config.model.prior for run in opened)
+        own = {label: prior.name if prior else None for label, prior in zip(labels, priors, strict=True)}
+        comparison = (ranking(scores, own),)
+    title = labels[0] if len(labels) == 1 else f"{len(labels)} runs"
+    made = f"{datetime.now():%Y-%m-%d %H:%M}"
+    write_text(path, render(Page(title, tuple(pages), __version__, made, comparison)))
+    return path
+
+
+class _Loader:
+    """Loads data; runs of the same data share them."""
+
+    def __init__(self) -> None:
+        self._last: tuple[DataConfig, Data] | None = None
+
+    def __call__(self, config: DataConfig) -> Data:
+        if self._last is None or self._last[0] != config:
+            self._last = (config, load(config)[0])
+        return self._last[1]
+
+
+def _open(run: Run | Path | str) -> Run:
+    """Open a run; one of a person's own networks is opened without them, for what can be said of it all the same."""
+    if isinstance(run, Run):
+        return run
+    path = Path(run)
+    try:
+        return Run.open(path)
+    except UsageError:
+        return Run(path, run_config_from_json(read_json(path / "config.json"), path / "config.json"))
+
+
+def _labels(runs: list[Run]) -> list[str]:
+    """Return the folders' names, or where two agree, their paths."""
+    names = [run.folder.resolve().name or str(run.folder) for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]

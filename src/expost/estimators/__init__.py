@@ -1,0 +1,5 @@
+"""The scikit-learn face."""
+
+from expost.estimators.autoencoder import RegularizedAutoencoder
+
+__all__ = ["RegularizedAutoencoder"]

@@ -1,0 +1,1 @@
+"""What is scored, and how: protocol cards, scores, ranking."""

@@ -1,0 +1,280 @@
+"""Evaluation: the paper's four columns by every measure, each score with its protocol.
+
+| subject | what is compared with the test examples |
+|---|---|
+| reconstruction (Rec) | their reconstructions; also pixel by pixel |
+| the model's own density (N) | decoded samples: N(0, I) for a VAE, one Gaussian for a regularized autoencoder |
+| gmm (GMM) | decoded samples of the ex-post mixture |
+| interpolation (Interp) | decoded mid-points between the codes of random pairs of test examples |
+| codes | the codes themselves: effective dimensions, distance from N(0, I) |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expost._version import __version__
+from expost.densities.base import TractableDensity
+from expost.errors import DataError, UsageError
+from expost.evaluation.protocol import (
+    ALL_MEASURES,
+    CODES,
+    INTERPOLATION,
+    LATENT,
+    MEMORIZATION,
+    RECONSTRUCTION,
+    Omissions,
+    Protocol,
+    chosen_examples,
+    pairs,
+)
+from expost.evaluation.scores import Card, Score
+from expost.generators.generator import Generator
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.metrics import Space, hash_tensors, mse, psnr, ssim
+from expost.metrics.image import WINDOW
+from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
+from expost.metrics.measures import MEASURES, Cloud
+from expost.metrics.memorization import authenticity, copying_test
+from expost.metrics.pool import Pool
+from expost.metrics.reference import reference_features
+from expost.types import Data, to_unit
+from expost.utils.progress import say
+from expost.utils.seeding import SAMPLES, stream_seed
+
+#: Pixels whose errors are computed at once; SSIM needs some 100 bytes for each.
+_ERROR_ELEMENTS = 2**20
+
+
+def score_examples(
+    samples: Tensor, reference: Tensor, space: Space, protocol: Protocol | None = None, name: str = "reference"
+) -> list[Score]:
+    """Score one set of examples against another, wherever they come from.
+
+    Args:
+        samples: Shape (N, ...); images uint8, or floats in [0, 1].
+        reference: Shape (M, ...).
+        space: From `FEATURES[...].load(device)`, or `StandardizedValues`.
+        protocol: What to compute; the measures that need a model are left out.
+        name: What the reference is called on the cards.
+
+    Raises:
+        UsageError: for fewer than two examples, unequal shapes, or too few examples for the features.
+    """
+    protocol = protocol or Protocol()
+    for what, x in (("samples", samples), ("reference", reference)):
+        if len(x) < 2:
+            raise UsageError(f"the {what} hold {len(x)} example(s); a distance between distributions needs at least 2")
+    if samples.dim() != reference.dim():
+        raise UsageError(f"samples have shape {tuple(samples.shape[1:])}, the reference {tuple(reference.shape[1:])}")
+    protocol.chosen(tuple(MEASURES))
+    compare = _Comparison.to(reference, name, space, protocol)
+    scores = compare.scores("samples", samples, "", {})
+    compare.omissions.tell()
+    return scores
+
+
+def evaluate_generator(
+    generator_: Generator,
+    data: Data,
+    space: Space,
+    subjects: Sequence[str],
+    protocol: Protocol | None = None,
+    model: str = "",
+    split: str = "test",
+) -> list[Score]:
+    """Score a generator against the test split.
+
+    Args:
+        generator_: The generator; densities among the subjects must be fitted.
+        data: Its test split is the reference; the training split serves for finding copies, and scales vectors.
+        space: From `pick_space`.
+        subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
+        protocol: What to compute, and how.
+        model: Hash of the weights, for the cards.
+        split: What the cards call the test split, for who has put another one into its place.
+
+    Raises:
+        UsageError: if there are fewer than two test examples, or too few for the features.
+    """
+    protocol = protocol or Protocol()
+    measures = protocol.chosen(ALL_MEASURES)
+    if len(data.test) < 2:
+        raise UsageError(f"data set '{data.name}' has {len(data.test)} test examples; a distance needs at least 2")
+    compare = _Comparison.to(data.test.x, f"{data.name} {split}", space, protocol)
+    count = protocol.count(len(data.test))
+    x = chosen_examples(data.test.x, protocol)
+    scores: list[Score] = []
+    for subject, examples, details, settings in _subjects(generator_, x, subjects, count, protocol):
+        scores += compare.scores(subject, examples, model, details, settings)
+        card = compare.card(len(examples), model, details)
+        if subject == RECONSTRUCTION:
+            values = {"range": "[0, 1]" if data.is_image else "as given"}
+            pixels = replace(card, features="none", weights="", preprocessing=values)
+            scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
+        elif details and MEMORIZATION in measures:
+            raw = replace(
+                card,
+                features="values",
+                weights="",
+                reference=f"{data.name} train",
+                reference_hash=hash_tensors({"x": data.train.x}),
+                reference_count=len(data.train),
+                preprocessing={"distance": "Euclidean, raw values"},
+                settings={"held out": f"{len(x)} of {split}", "held-out hash": hash_tensors({"x": x})},
+            )
+            try:
+                found = _copies(examples, x, data, protocol.seed)
+            except (UsageError, DataError) as error:
+                compare.omissions.add(MEMORIZATION, subject, error)
+                continue
+            scores += [Score(key, subject, value, raw) for key, value in found]
+    compare.omissions.tell()
+    if LATENT in measures:
+        scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}), split)
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """A reference set, and what is computed against it."""
+
+    reference: Cloud
+    name: str
+    digest: str
+    space: Space
+    protocol: Protocol
+    omissions: Omissions
+
+    @classmethod
+    def to(cls, x: Tensor, name: str, space: Space, protocol: Protocol) -> _Comparison:
+        if any(measure in MEASURES for measure in protocol.chosen(ALL_MEASURES)):
+            features, digest = reference_features(space, x)
+        else:
+            features, digest = torch.empty(len(x), 0), hash_tensors({"x": x})
+        return cls(Cloud(features), name, digest, space, protocol, Omissions(protocol))
+
+    def card(self, count: int, model: str, density: dict[str, Any]) -> Card:
+        return Card(
+            model=model,
+            features=self.space.name,
+            weights=self.space.weights_hash,
+            reference=self.name,
+            reference_hash=self.digest,
+            reference_count=len(self.reference),
+            count=count,
+            preprocessing=self.space.protocol(),
+            density=density,
+            seed=self.protocol.seed,
+            version=__version__,
+        )
+
+    def scores(
+        self,
+        subject: str,
+        examples: Tensor,
+        model: str,
+        density: dict[str, Any],
+        settings: dict[str, Any] | None = None,
+    ) -> list[Score]:
+        measures = [name for name in self.protocol.chosen(ALL_MEASURES) if name in MEASURES]
+        if not measures:
+            return []
+        samples = Cloud(self.space(examples))
+        card, context = self.card(len(examples), model, density), self.protocol.context(self.space)
+        found = []
+        for measure in measures:
+            try:
+                values = MEASURES[measure](self.reference, samples, context)
+            except (UsageError, DataError) as error:
+                self.omissions.add(measure, subject, error)
+                continue
+            for name, value in values.items():
+                full = replace(card, settings={**(settings or {}), **value.settings})
+                found.append(Score(name, subject, value.value, full, value.error, value.interval))
+        return found
+
+
+def _subjects(
+    generator_: Generator, x: Tensor, subjects: Sequence[str], count: int, protocol: Protocol
+) -> Iterator[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
+    """Yield each subject's name, its examples, its density with options, and its settings."""
+    for subject in subjects:
+        if subject == RECONSTRUCTION:
+            yield subject, generator_.reconstruct(x), {}, {}
+        elif subject == INTERPOLATION:
+            first, second = pairs(generator_.encode(x), protocol.seed)
+            middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
+            yield subject, generator_.decode(middle), {}, {"path": protocol.method, "position": 0.5}
+        elif subject != CODES:
+            details = {"name": subject, **generator_.density(subject).options}
+            yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}
+
+
+def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
+    if not data.is_image:
+        return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
+    scores: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [("mse", mse), ("psnr", psnr)]
+    if min(data.shape[1:]) >= WINDOW:
+        scores.append(("ssim", ssim))
+    sums = dict.fromkeys((key for key, _ in scores), 0.0)
+    size = max(1, min(500, _ERROR_ELEMENTS // x[:1].numel()))
+    for batch, output in zip(x.split(size), reconstructions.split(size), strict=True):  # type: ignore[no-untyped-call]
+        for key, score in scores:
+            sums[key] += score(to_unit(batch), output).sum().item()
+    return [(key, value / len(x)) for key, value in sums.items()]
+
+
+def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tuple[str, float]]:
+    train = Pool(data.train.x, "training examples")
+    test = copying_test(train, held_out, samples, seed=seed)
+    return [("copying", test.c_t), ("authenticity", authenticity(train, samples))]
+
+
+def latent_scores(
+    generator_: Generator, data: Data, subjects: Sequence[str], card: Card, split: str = "test"
+) -> list[Score]:
+    """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
+
+    Codes are noiseless. Of a VAE these are posterior means, which are narrower than the aggregate posterior: even where
+    that is N(0, I), they are at some distance from it.
+    """
+    codes = generator_.encode(data.test.x)
+    if codes.dim() != 2:
+        return []
+    # a likelihood depends on the scale of the codes: only densities of the same codes can be compared by it
+    card = replace(
+        card,
+        features="codes",
+        weights="",
+        count=len(codes),
+        preprocessing={"codes": f"noiseless, of the {split} split"},
+    )
+    found = []
+    for name in subjects:
+        density = generator_.densities.get(name)
+        if isinstance(density, TractableDensity):
+            likelihood = held_out_log_likelihood(density, codes)
+            same_codes = hash_tensors({"codes": codes})
+            owned = replace(card, density={"name": name, **density.options}, reference_hash=same_codes)
+            found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
+    if CODES in subjects:
+        used, gap = dimensions(codes), prior_gap(codes)
+        values = {
+            "participation-ratio": used.participation_ratio,
+            "active-units": used.active_units,
+            "kl-from-normal": gap.kl,
+            "frechet-from-normal": gap.frechet,
+            "mmd-z-from-normal": gap.mmd_z,
+        }
+        found += [Score(key, CODES, float(value), card) for key, value in values.items()]
+    for score in found:
+        if not math.isfinite(score.value):
+            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
+    return [score for score in found if math.isfinite(score.value)]

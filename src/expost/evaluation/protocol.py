@@ -1,0 +1,161 @@
+"""The protocol of an evaluation: what is scored, by which measures, in which space, on which examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expost.data import DATASETS
+from expost.errors import UsageError
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.metrics import FEATURES, Space, StandardizedValues
+from expost.metrics.bootstrap import LEAST_RESAMPLES
+from expost.metrics.measures import MEASURES, Context
+from expost.training.trainer import pick_device
+from expost.types import Data
+from expost.utils.precision import bf16_warning, choose
+from expost.utils.progress import say
+from expost.utils.seeding import PAIRS, generator
+
+#: The paper's number of samples, and of reconstructions and interpolations, where there are as many test images.
+PAPER_COUNT = 10_000
+#: What is scored beside the samples of densities.
+RECONSTRUCTION, INTERPOLATION, CODES = "reconstruction", "interpolation", "codes"
+#: Measures that need more than features of two sets: copies of training examples, and the codes.
+MEMORIZATION, LATENT = "memorization", "latent"
+ALL_MEASURES = (*MEASURES, MEMORIZATION, LATENT)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How to score.
+
+    Attributes:
+        measures: Names of `MEASURES`, "memorization" and "latent", for strings those of `STRING_MEASURES`; none given,
+            all that there are for the data.
+        samples: Samples of each density, and at most so many reconstructions and mid-points, since a distance between
+            few examples is biased upwards; None takes as many as there are test examples, at most 10,000.
+        method: Interpolation between codes.
+        seed: Seeds samples, pairs, clusters, subsets and resamples.
+        bootstrap: Resamples for intervals of the Frechet distance; 0 for none.
+        allow_few: Whether to compute a Frechet distance from fewer examples than features.
+
+    Raises:
+        UsageError: for unknown names, and numbers out of range.
+    """
+
+    measures: tuple[str, ...] = ()
+    samples: int | None = None
+    method: str = "linear"
+    seed: int = 0
+    bootstrap: int = 0
+    allow_few: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples is not None and self.samples < 2:
+            raise UsageError(f"samples is {self.samples}; a distance between distributions needs at least 2")
+        if self.bootstrap != 0 and self.bootstrap < LEAST_RESAMPLES:
+            raise UsageError(f"bootstrap is {self.bootstrap}; give 0, or at least {LEAST_RESAMPLES} resamples")
+        _ = INTERPOLATIONS[self.method]
+
+    def count(self, available: int) -> int:
+        """Return the number of samples where there are so many test examples."""
+        return min(available, PAPER_COUNT) if self.samples is None else self.samples
+
+    def chosen(self, available: Sequence[str]) -> tuple[str, ...]:
+        """Return the measures, of those that there are for the data.
+
+        Raises:
+            UsageError: for one that there is not.
+        """
+        for name in self.measures:
+            if name not in available:
+                raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(available)}")
+        return self.measures or tuple(available)
+
+    def context(self, space: Space) -> Context:
+        """Return what the measures need to know."""
+        return Context(space.score_name, self.seed, self.bootstrap, self.allow_few)
+
+
+class Omissions:
+    """Measures that cannot be computed, to be told once with all that they are of.
+
+    Args:
+        protocol: What was asked for by name must not be left out.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self._of: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, measure: str, subject: str, error: Exception) -> None:
+        """Note that a measure cannot be computed; where it was asked for by name, raise the error instead."""
+        if measure in self.protocol.measures:
+            raise error
+        self._of.setdefault((measure, str(error)), []).append(subject)
+
+    def tell(self) -> None:
+        """Say what is left out, and why."""
+        for (measure, reason), subjects in self._of.items():
+            say(f"{measure} of {', '.join(subjects)} is left out: {reason}")
+
+
+def pick_space(name: str, data: Data, device: str = "auto") -> Space:
+    """Return where to compare examples: the features of images, or the standardized values of vectors.
+
+    Args:
+        name: Entry of `FEATURES`, or "auto": Inception's if its weights are on this machine and there are enough test
+            images for so many features, else what suits the data without a download.
+        data: What is scored.
+        device: Where features are computed.
+
+    Raises:
+        UsageError: for an unknown name, features asked for vectors, or images that the features do not take.
+    """
+    if not data.is_image:
+        if name != "auto":
+            _ = FEATURES[name]
+            raise UsageError(
+                f"features '{name}' are of images, data set '{data.name}' has vectors; leave --features out"
+            )
+        return StandardizedValues(data.train.x)
+    features = FEATURES[resolve_features(name, data)].load(pick_device(device))
+    channels, height, width = data.shape
+    features.check((channels, height, width))
+    if features.protocol()["precision"] == "bfloat16" and not choose("auto", features.device).hardware:
+        say(f"features in bf16: {bf16_warning(features.device)}; {features.name} in float32 is another protocol")
+    return features
+
+
+def resolve_features(name: str, data: Data) -> str:
+    """Return the name that "auto" stands for here: see `pick_space`."""
+    if name != "auto" or not data.is_image:
+        return name
+    for key in ("inception-2048", "inception-768"):
+        if FEATURES[key].available() and len(data.test) > FEATURES[key].dim:
+            return key
+    return bundled_features(data)
+
+
+def bundled_features(data: Data) -> str:
+    """Return the features that suit the data and ship with the package."""
+    return DATASETS[data.name].features if data.name in DATASETS else "pixels"
+
+
+def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
+    """Return the test examples that are reconstructed and interpolated: a seeded draw, as files are often in order."""
+    count = protocol.count(len(x))
+    if count >= len(x):
+        return x
+    drawn = torch.randperm(len(x), generator=generator(protocol.seed, PAIRS, 1))[:count]
+    return x[drawn.sort().values]
+
+
+def pairs(codes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Pair codes at random: a cycle through a random order, so that each is in two pairs, and none with itself."""
+    shuffled = codes[torch.randperm(len(codes), generator=generator(seed, PAIRS))]
+    return shuffled, shuffled.roll(1, 0)

@@ -1,0 +1,199 @@
+"""Scores of a generator of strings, each with its protocol.
+
+| subject | scores |
+|---|---|
+| reconstruction | accuracy: exact strings that come back |
+| a density | validity greedy, sampled, best of k; truncated; unique-valid, uniqueness, novelty; what the domain adds |
+| interpolation | validity of mid-points between the codes of random pairs |
+| codes | effective dimensions, distance from N(0, I); how well a Gaussian process predicts the domain's property |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from expost._version import __version__
+from expost.config import to_json
+from expost.evaluation.evaluate import latent_scores
+from expost.evaluation.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
+from expost.evaluation.scores import Card, Score
+from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.generators.strings import StringGenerator
+from expost.metrics.features import hash_tensors
+from expost.metrics.latent_regression import latent_regression
+from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
+from expost.registry import Part
+from expost.types import Data
+from expost.utils.progress import say
+from expost.utils.seeding import SAMPLES, generator
+
+#: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.
+PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
+STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
+#: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
+DECODES, DECODED = 10, 1_000
+#: With a smaller share of different strings among samples, the model makes the same few over and over.
+ALIKE = 0.3
+#: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
+REGRESSED = 10_000
+
+
+def evaluate_strings(
+    strings: StringGenerator,
+    data: Data,
+    codec: Part,
+    subjects: Sequence[str],
+    protocol: Protocol,
+    model: str = "",
+    split: str = "test",
+) -> list[Score]:
+    """Score a generator of strings against the test split.
+
+    Args:
+        strings: The generator; densities among the subjects must be fitted.
+        data: From `encode_strings`: its test split is what is reconstructed, its training split what is novel.
+        codec: What encoded them, for the cards.
+        subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
+        protocol: What to compute, and how.
+        model: Hash of the weights, for the cards.
+        split: What the cards call the test split, for who has put another one into its place.
+    """
+    domain = DOMAINS[data.domain]
+    measures = protocol.chosen(STRING_MEASURES)
+    count = protocol.count(len(data.test))
+    x = chosen_examples(data.test.x, protocol)
+    card = Card(
+        model=model,
+        features="strings",
+        weights="",
+        reference=f"{data.name} {split}",
+        reference_hash=hash_tensors({"x": data.test.x}),
+        reference_count=len(data.test),
+        count=count,
+        preprocessing={"codec": to_json(codec), "domain": data.domain},
+        density={},
+        seed=protocol.seed,
+        version=__version__,
+        settings={"decoding": "greedy"},
+    )
+    scores = []
+    for subject in subjects:
+        if subject == RECONSTRUCTION:
+            accuracy = reconstruction_accuracy(_strings(strings, x), strings.reconstruct(x))
+            scores.append(Score("accuracy", subject, accuracy, replace(card, count=len(x))))
+        elif subject == INTERPOLATION:
+            first, second = pairs(strings.generator.encode(x), protocol.seed)
+            middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
+            valid = _share(canonicalize(strings.decode(middle), domain.canonical))
+            path = {"decoding": "greedy", "path": protocol.method, "position": 0.5}
+            scores.append(Score("validity-greedy", subject, valid, replace(card, count=len(x), settings=path)))
+        elif subject != CODES:
+            details = {"name": subject, **strings.generator.density(subject).options}
+            owned = replace(card, count=count, density=details)
+            scores += _of_density(strings, data, x, domain, subject, owned, measures, protocol.allow_few)
+    if LATENT in measures:
+        scores += latent_scores(strings.generator, data, subjects, replace(card, settings={}), split)
+    if REGRESSION in measures and CODES in subjects and domain.prop is not None:
+        scores += list(_regression(strings, data, domain, card))
+    return scores
+
+
+def _of_density(
+    strings: StringGenerator,
+    data: Data,
+    held_out: torch.Tensor,
+    domain: StringDomain,
+    name: str,
+    card: Card,
+    measures: Sequence[str],
+    allow_few: bool,
+) -> Iterator[Score]:
+    z = strings.codes(card.count, name, card.seed)
+    samples = strings.decode(z)
+    forms = canonicalize(samples, domain.canonical)
+    remark_on_alike(samples, f"samples of {name}")
+    training = _strings(strings, data.train.x)
+    known = {"training": hash_tensors({"x": data.train.x})}
+    values = {
+        "validity-greedy": Measured(_share(forms), {}),
+        "truncated": Measured(1 - _share(samples), {}),
+        "unique-valid": Measured(unique_valid(forms), {}),
+        "uniqueness": Measured(uniqueness(forms), {}),
+        "novelty": Measured(
+            novelty(forms, {form for form in training_forms(training, forms, domain) if form is not None}), known
+        ),
+    }
+    if PROPERTIES in measures:
+        values |= domain.scores(forms, training)
+    if DISTANCE in measures:
+        compared = domain.distance(forms, _strings(strings, held_out), allow_few)
+        those = {"held-out hash": hash_tensors({"x": held_out})}  # a seeded draw where there are more than samples
+        values |= {key: replace(each, settings=each.settings | those) for key, each in compared.items()}
+    for key, found in values.items():
+        settings = {**card.settings, **found.settings}
+        yield Score(key, name, found.value, replace(card, features=found.features, settings=settings))
+    best, share = strings.best_of(z[:DECODED], DECODES, domain.valid, source=generator(card.seed, SAMPLES, 2))
+    settings = {"decoding": "sampled", "temperature": 1.0, "k": DECODES}
+    drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
+    yield Score("validity-sampled", name, share, drawn)
+    yield Score("validity-best-of-k", name, _share(best), drawn)
+
+
+def remark_on_alike(strings: Strings, what: str) -> None:
+    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
+    different = len(set(strings) - {None})
+    if different < ALIKE * len(strings):
+        say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
+
+
+def training_forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
+    """Return the standard forms of training strings; of molecules only those that can be among the wanted.
+
+    RDKit brings 2,000 molecules a second to standard form. What has the standard form of a sample has the same heavy
+    atoms too, and the letters of a SMILES are those of its atoms: all others need not be looked at.
+    """
+    atoms = {letters(each) for each in wanted if each is not None}
+    return canonicalize([each for each in training if each is not None and letters(each) in atoms], domain.canonical)
+
+
+def letters(string: str) -> str:
+    """Return the letters of a SMILES but H, in order: those of its atoms."""
+    return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
+
+
+def _regression(strings: StringGenerator, data: Data, domain: StringDomain, card: Card) -> Iterator[Score]:
+    """Yield how well a Gaussian process predicts a property from codes.
+
+    On the training split, as Kusner et al. 2017 do it: nine tenths of a random part of it to fit, one for the score.
+    """
+    assert domain.prop is not None
+    train = data.train.x
+    x = train[torch.randperm(len(train), generator=generator(card.seed, SAMPLES, 4))[:REGRESSED]]
+    texts = _strings(strings, x)
+    values = torch.from_numpy(domain.prop(texts)(texts))
+    found = latent_regression(strings.generator.encode(x), values, generator(card.seed, SAMPLES, 3))
+    settings: dict[str, Any] = {"property": domain.prop_name, "fitted on": found.n_train, "inducing": found.inducing}
+    owned = replace(
+        card,
+        features="codes",
+        reference=f"{data.name} train",
+        reference_hash=hash_tensors({"x": train}),
+        reference_count=len(train),
+        count=found.n_test,
+        settings=settings,
+    )
+    yield Score("regression-rmse", CODES, found.rmse, owned)
+    yield Score("regression-log-likelihood", CODES, found.log_likelihood, owned)
+
+
+def _strings(strings: StringGenerator, x: torch.Tensor) -> list[str]:
+    return [each or "" for each in strings.codec.decode(x)]
+
+
+def _share(strings: Strings) -> float:
+    return sum(each is not None for each in strings) / len(strings)

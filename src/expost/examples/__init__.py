@@ -1,0 +1,1 @@
+"""What examples are: how they are written, drawn and scored."""

@@ -1,0 +1,139 @@
+"""What strings can be: molecules, expressions or any text, and what follows from it for scores and search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from expost.metrics.chemnet import frechet_chemnet_distance
+from expost.metrics.expressions import ExpressionScore, canonical_expression
+from expost.metrics.molecule_properties import PenalizedLogP, properties
+from expost.metrics.molecules import canonical_smiles, internal_diversity, parse_molecules, scaffold_diversity
+from expost.metrics.strings import Canonical, canonicalize
+from expost.registry import Registry
+from expost.utils.progress import say
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+Strings = Sequence[str | None]
+
+#: Features of ChemNet.
+CHEMNET_DIM = 512
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score of samples, with what it rests on, for its card.
+
+    Attributes:
+        value: The score.
+        settings: What else decides it.
+        features: What turned strings into vectors; "strings" where nothing did.
+    """
+
+    value: float
+    settings: dict[str, Any]
+    features: str = "strings"
+
+
+@dataclass(frozen=True)
+class StringDomain:
+    """A kind of strings.
+
+    Attributes:
+        canonical: Brings a string to standard form, None for an invalid one.
+        decodes: Decodes of a code in the published search, of which the most frequent valid one counts.
+        prop: Gets training strings; returns a property of strings, NaN for invalid ones. It is what a Gaussian process
+            on the codes predicts.
+        prop_name: What that property is called.
+        scores: Gets samples and training strings; returns scores of the valid samples by name.
+        distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
+    """
+
+    canonical: Canonical
+    decodes: int
+    prop: Callable[[Strings], Callable[[Strings], Values]] | None
+    prop_name: str
+    scores: Callable[[Strings, Strings], dict[str, Measured]]
+    distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
+
+    def valid(self, string: str) -> bool:
+        """Tell whether a string is valid."""
+        return self.canonical(string) is not None
+
+
+_VALID = {"over": "valid samples"}
+
+
+def _expression_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
+    score = ExpressionScore()
+    values = score(samples)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return {}
+    settings = {**_VALID, "target": score.target}
+    found = {"expression-score": float(values.mean()), "best-expression-score": float(values.min())}
+    return {name: Measured(value, settings) for name, value in found.items()}
+
+
+def _molecule_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
+    molecules = parse_molecules(canonicalize(samples, canonical_smiles))
+    if not molecules:
+        return {}
+    found = properties(molecules, ("logp", "qed", "sa"))
+    scores = {f"mean-{name}": Measured(float(np.nanmean(values)), _VALID) for name, values in found.items()}
+    scores["internal-diversity"] = Measured(internal_diversity(molecules), _VALID)
+    scores["scaffold-diversity"] = Measured(scaffold_diversity(molecules), _VALID)
+    penalized = PenalizedLogP.zinc250k()
+    settings = {**_VALID, "normalization": asdict(penalized)}
+    return scores | {"mean-plogp": Measured(float(np.nanmean(penalized(molecules))), settings)}
+
+
+def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str, Measured]:
+    valid = [sample for sample in samples if sample is not None]
+    if min(len(valid), len(reference)) <= CHEMNET_DIM and not allow_few:
+        say(
+            f"fcd is left out: {len(valid)} valid samples and {len(reference)} test molecules, and it needs over "
+            f"{CHEMNET_DIM} of each; --allow-few takes fewer"
+        )
+        return {}
+    if min(len(valid), len(reference)) < 2:
+        say(f"fcd is left out: {len(valid)} valid samples and {len(reference)} test molecules; it needs 2 of each")
+        return {}
+    # it falls with the number of molecules: of equally many samples those with fewer valid ones are not flattered
+    settings = {**_VALID, "test molecules": len(reference)}
+    return {"fcd": Measured(frechet_chemnet_distance(valid, reference), settings, "chemnet")}
+
+
+def _no_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
+    return {}
+
+
+def _no_distance(samples: Strings, reference: Strings, allow_few: bool) -> dict[str, Measured]:
+    return {}
+
+
+DOMAINS: Registry[StringDomain] = Registry(
+    "domain",
+    {
+        "expressions": StringDomain(
+            canonical_expression,
+            25,
+            lambda training: ExpressionScore(),
+            "expression-score",
+            _expression_scores,
+            _no_distance,
+        ),
+        "molecules": StringDomain(
+            canonical_smiles,
+            500,
+            lambda training: PenalizedLogP.zinc250k(),
+            "plogp",
+            _molecule_scores,
+            _chemnet,
+        ),
+        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
+    },
+)

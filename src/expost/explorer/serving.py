@@ -1,0 +1,88 @@
+"""What runs behind `expost explore`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from expost.explorer.explored import Explored
+from expost.explorer.server import Server, is_loopback, listen
+from expost.run import Run
+from expost.utils.process import environment
+from expost.utils.progress import say
+
+if TYPE_CHECKING:
+    from expost.explorer.gate import App
+
+
+#: No reports to Gradio's makers, and no statistics of its own, which take more time the more is asked.
+_SETTINGS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),
+}
+
+
+async def _application(explored: Explored, largest: int) -> App:
+    """Make the page where an event loop is running; Gradio would make new ones otherwise, and never close them."""
+    from expost.explorer.app import application
+
+    return application(explored, largest)
+
+
+@contextmanager
+def page(explored: Explored, host: str, port: int | None, largest: int) -> Iterator[Server]:
+    """Give a server of the page of a run; what is kept for it goes with the block.
+
+    Args:
+        explored: The run.
+        host: Address to listen on.
+        port: Port, see `listen`.
+        largest: Bytes of an upload at most.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="expost-explore-") as scratch,
+        listen(host, port) as listening,
+        environment(_SETTINGS | {"GRADIO_TEMP_DIR": scratch}),  # Gradio's own folder, in which nothing is put
+    ):
+        from expost.explorer.gate import Gate
+
+        with ThreadPoolExecutor(1) as thread:  # this one may have an event loop already, as in a notebook
+            app = thread.submit(asyncio.run, _application(explored, largest)).result()
+        gate = Gate(
+            app,
+            loopback=is_loopback(host),
+            names=frozenset() if is_loopback(host) else frozenset({host.lower(), socket.gethostname().lower()}),
+            read=explored.upload,
+            files=explored.results,
+            largest=largest,
+        )
+        yield Server(gate, listening)
+
+
+def warning_of(host: str) -> str:
+    """Return what to tell a person who asks for an address that others can reach; nothing for this machine's own."""
+    if is_loopback(host):
+        return ""
+    return (
+        f"warning: on host {host} everyone who can reach this machine can use the page, see the run's data and keep "
+        "the model busy; it asks for no password and is not encrypted"
+    )
+
+
+def serve(run: Run, host: str, port: int | None, browser: bool, examples: int, largest: int, device: str) -> None:
+    """Serve the page of a run until Ctrl-C; see `expost.commands.exploring.explore`."""
+    warning = warning_of(host)
+    if warning:
+        say(warning)
+    listen(host, port).close()  # what cannot work is refused before the run is loaded
+    say(f"loading {run.folder}")
+    explored = Explored.of(run, examples, device)
+    with page(explored, host, port, largest) as server:
+        say(f"explore {explored.title} at {server.address} (Ctrl-C ends it)")
+        server.run(browser)

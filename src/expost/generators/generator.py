@@ -1,0 +1,252 @@
+"""The generator: an autoencoder and the densities fitted on its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from expost import distributed
+from expost.densities import Density, make_density
+from expost.densities.conditional import ConditionalDensity
+from expost.errors import UsageError
+from expost.generators.interpolation import INTERPOLATIONS
+from expost.models.autoencoder import Autoencoder
+from expost.types import to_unit
+from expost.utils.precision import full_float32
+from expost.utils.process import freed_memory_kept
+from expost.utils.progress import progress
+
+
+@dataclass
+class Generator:
+    """Encodes, decodes and samples: fit a density on the codes of a trained model, draw, decode (Ghosh et al., sec. 4).
+
+    It works with any pair of functions, whoever trained them:
+
+        generator = Generator(encode_batch=my_encoder, decode_batch=my_decoder)
+        generator.fit("gmm", x)
+        images = generator.sample(64)
+
+    Inside of `distributed.together` several processes share encoding, decoding and fitting; each has all results.
+
+    Attributes:
+        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
+        decode_batch: Maps a batch of codes to examples, on `device`.
+        densities: The fitted densities by name.
+        by_label: Densities fitted class by class, by the name of their kind.
+        device: Where batches are put.
+        batch_size: Examples per batch.
+        module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
+            norm makes an example's output depend on its batch, and scores too good or too bad.
+    """
+
+    encode_batch: Callable[[Tensor], Tensor]
+    decode_batch: Callable[[Tensor], Tensor]
+    densities: dict[str, Density] = field(default_factory=dict)
+    by_label: dict[str, ConditionalDensity] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int = 500
+    module: nn.Module | None = None
+
+    @classmethod
+    def of(cls, model: Autoencoder, device: torch.device | None = None) -> Generator:
+        """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
+        model.eval()
+        return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
+
+    def checked(self, x: Tensor, title: str) -> Tensor:
+        """Return what is to be put through the model, as a tensor.
+
+        Raises:
+            UsageError: if it is empty, or the model is in training mode.
+        """
+        x = torch.as_tensor(x)  # NumPy arrays will do
+        if len(x) == 0:
+            raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
+        if self.module is not None and any(part.training for part in self.module.modules()):
+            raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
+        return x
+
+    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
+        x = self.checked(x, title)
+        mine = distributed.shard(x) if len(x) >= distributed.world() else x
+        result = torch.empty(0)
+        batches, done = torch.split(mine, self.batch_size), 0
+        kept = freed_memory_kept() if len(batches) > 1 else nullcontext()
+        with torch.inference_mode(), full_float32(), kept, progress(title, len(batches)) as bar:
+            for batch in batches:
+                part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
+                if not done:  # one place for all results: to join them at the end would take twice the memory
+                    with torch.inference_mode(False):  # what is made here may be used in training
+                        result = torch.empty((len(mine), *part.shape[1:]))
+                result[done : done + len(part)] = part
+                done += len(part)
+                bar.advance()
+        return result if len(x) < distributed.world() else distributed.gather(result, len(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return noiseless codes, without running the decoder.
+
+        Args:
+            x: Examples (N, ...), uint8 images or floats (images in [0, 1]).
+
+        Returns:
+            float32 codes on the CPU, shape (N, d).
+        """
+        return self._batched(self.encode_batch, x, "encoding")
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return decoded codes, float32 on the CPU, shape (N, ...); images in [0, 1]."""
+        return self._batched(self.decode_batch, z, "decoding")
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return D(E(x)), float32 on the CPU."""
+        return self._batched(lambda batch: self.decode_batch(self.encode_batch(batch)), x, "reconstructing")
+
+    def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
+        """Fit a density on codes, and keep it under its name.
+
+        Args:
+            density: Entry of `DENSITIES`.
+            x: Training examples, which are encoded; or
+            codes: their codes (N, d), if at hand.
+            **options: Options of the density.
+
+        Raises:
+            UsageError: if neither or both of `x` and `codes` are given, or codes are maps, or the name or an option is
+                unknown.
+        """
+        fresh = make_density(density, **options)
+        if (x is None) == (codes is None):
+            raise UsageError("fit needs either examples x or codes; give exactly one of them")
+        z = self.encode(x) if x is not None else codes
+        assert z is not None
+        if z.dim() != 2:
+            raise UsageError(
+                f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
+                "use a model with a vector code"
+            )
+        self.densities[density] = fresh.fit(z.to(self.device))
+        return self.densities[density]
+
+    def fit_by_label(
+        self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
+    ) -> ConditionalDensity:
+        """Fit a density a class on codes, and keep it: `sample` can then be asked for one class.
+
+        Args:
+            density: Entry of `DENSITIES`, the kind of every class's own.
+            labels: Classes, or with `bins` values of a property, shape (N,).
+            codes: Codes (N, d) of the labelled examples.
+            bins: Into how many bins of equal counts a property is cut.
+            **options: Options of the density.
+        """
+        fresh = ConditionalDensity(base=density, base_options=options)
+        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins)
+        return self.by_label[density]
+
+    def draw(
+        self,
+        n: int,
+        density: str | None = None,
+        label: object = None,
+        source: torch.Generator | None = None,
+        code_temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw codes from a fitted density, or from that of one class.
+
+        Args:
+            n: How many, at least 1.
+            density: Name of a fitted density; see `density`.
+            label: A class, or a value of the property, that a density was fitted by; None for all.
+            source: Of the draws; None is torch's global generator.
+            code_temperature: See `Density.sample`: below 1 codes lie nearer to the density's centers, 1 is the density.
+
+        Raises:
+            UsageError: for n below 1, a density that is not fitted, or a label that it does not know.
+        """
+        if n < 1:
+            raise UsageError(f"n is {n}; ask for at least 1 sample")
+        if label is None:
+            return self.density(density).sample(n, generator=source, temperature=code_temperature)
+        name = density or ("gmm" if "gmm" in self.by_label else next(iter(self.by_label), "gmm"))
+        if name not in self.by_label:
+            raise UsageError(
+                f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
+            )
+        return self.by_label[name].sample(n, label, generator=source, temperature=code_temperature)
+
+    def density(self, name: str | None = None) -> Density:
+        """Return a fitted density.
+
+        Args:
+            name: Its name; None takes `gmm` if it is fitted, else the last in `densities`.
+
+        Raises:
+            UsageError: if it is not fitted.
+        """
+        fitted = ", ".join(self.densities) or "none"
+        if name is None and self.densities:
+            return self.densities.get("gmm") or list(self.densities.values())[-1]
+        if name is None or name not in self.densities:
+            wanted = name or "gmm"
+            remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
+            raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
+        return self.densities[name]
+
+    def sample(
+        self,
+        n: int,
+        density: str | None = None,
+        seed: int | None = None,
+        label: object = None,
+        code_temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw codes from a density and decode them.
+
+        Args:
+            n: How many, at least 1.
+            density: Name of a fitted density; see `density`.
+            seed: Seeds the draws; None makes every call differ.
+            label: Draw from this class alone; see `draw`.
+            code_temperature: Of the codes; see `draw`.
+
+        Returns:
+            float32 examples on the CPU, shape (n, ...); images in [0, 1].
+        """
+        source = None if seed is None else torch.Generator().manual_seed(seed)
+        return self.decode(self.draw(n, density, label, source, code_temperature))
+
+    def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
+        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""
+        between, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
+        return torch.stack([between(first, last, position) for position in t.reshape(-1)], 1)
+
+    def interpolate(self, a: Tensor, b: Tensor, t: Tensor | float = 0.5, method: str = "linear") -> Tensor:
+        """Decode points between the codes of examples `a` and `b`.
+
+        Args:
+            a: Examples at t = 0, shape (N, ...).
+            b: Examples at t = 1, same shape.
+            t: A position in [0, 1], or T of them.
+            method: linear, linear-rescaled or spherical.
+
+        Returns:
+            float32 examples on the CPU, shape (N, ...), or (N, T, ...) for T positions.
+        """
+        positions = torch.as_tensor(t, dtype=torch.float32, device="cpu")  # where codes are
+        points = self.path(a, b, positions, method)
+        decoded = self.decode(points.flatten(0, 1))
+        decoded = decoded.view(*points.shape[:2], *decoded.shape[1:])
+        return decoded if positions.dim() else decoded[:, 0]
+
+
+def _as_input(batch: Tensor) -> Tensor:
+    batch = to_unit(batch)
+    return batch.float() if batch.is_floating_point() else batch

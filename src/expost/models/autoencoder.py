@@ -1,0 +1,239 @@
+"""The autoencoder: encoder + decoder + latent + latent penalty + decoder regularizer + reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expost.config import ModelConfig
+from expost.distributed import world
+from expost.distributed.shards import normal_like
+from expost.errors import UsageError
+from expost.grammar.stepwise import Stepwise
+from expost.models.latents import LATENTS, Latent
+from expost.models.penalties import PENALTIES, Penalty
+from expost.models.reconstructions import RECONSTRUCTIONS, Reconstruction
+from expost.models.regularizers import REGULARIZERS, Regularizer
+from expost.networks import NETWORKS
+from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
+from expost.networks.convolution import differentiated_twice
+from expost.registry import construct
+from expost.types import LatentCode, Loss
+
+
+class Autoencoder(nn.Module):
+    """One row of choices, trained by one objective (Ghosh et al. 2020, eq. 9).
+
+    L = L_REC(x, D(z)) + beta * L_Z(code) + lambda * L_REG(D, code), with the code from the latent applied to E(x);
+    every term is summed over an example's dimensions and averaged over the batch.
+
+    Args:
+        encoder: Maps examples (B, *shape) to features.
+        latent: Maps features to codes.
+        decoder: Maps codes to examples.
+        penalty: The term L_Z.
+        regularizer: The term L_REG, or a reparametrisation, already prepared.
+        reconstruction: The term L_REC.
+        beta: Weight of the penalty, at least 0.
+        regularizer_weight: lambda, at least 0.
+        input_noise: Standard deviation of Gaussian noise on the encoder's input while training; noisy examples are
+            clipped to [0, 1], and the clean ones are the target.
+        shape: Shape of one example.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        latent: Latent,
+        decoder: nn.Module,
+        penalty: Penalty,
+        regularizer: Regularizer,
+        reconstruction: Reconstruction,
+        beta: float,
+        regularizer_weight: float,
+        shape: Sequence[int],
+        input_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.latent = latent
+        self.decoder = decoder
+        self.penalty = penalty
+        self.regularizer = regularizer
+        self.reconstruction = reconstruction
+        self.beta = beta
+        self.regularizer_weight = regularizer_weight
+        self.shape = tuple(shape)
+        self.input_noise = input_noise
+
+    def code(self, x: Tensor, noise: bool = False) -> LatentCode:
+        """Return the codes of `x`, without the decoder.
+
+        Args:
+            x: Examples, float, shape (B, *shape); images in [0, 1]. Strings: symbols (B, L), or one-hot (B, L, V).
+            noise: Whether a stochastic latent draws z from its posterior.
+
+        Raises:
+            UsageError: if the examples have another shape than the model was built for.
+        """
+        x = self._one_hot(x)
+        if tuple(x.shape[1:]) != self.shape:
+            raise UsageError(f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}")
+        features = self.encoder(x)
+        if not self.latent.spatial:
+            features = features.flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.latent(features.float(), noise)
+
+    def _one_hot(self, x: Tensor) -> Tensor:
+        """Turn symbols into one-hot vectors; a batch at a time, since a data set of them would not fit into memory."""
+        if x.is_floating_point() or x.dim() != 2:
+            return x
+        return functional.one_hot(x.long(), self.shape[-1]).float()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the noiseless codes E(x), float32, shape (B, d) or (B, d, h, w)."""
+        return self.code(x).mean
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return D(z), float32, shape (B, *shape); of strings, the logits.
+
+        Raises:
+            UsageError: if the decoder reads its own output, so that there is no D(z); use `stepwise`.
+        """
+        if self.autoregressive:
+            raise UsageError(
+                "the decoder reads the symbols that it has written, so a code alone gives no logits; decode by a "
+                "StringGenerator, which run.string_generator() gives"
+            )
+        return self.decoder(self.latent.decodable(z))
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the decoder reads its own output."""
+        return isinstance(self.decoder, AutoregressiveDecoder)
+
+    def stepwise(self, z: Tensor) -> Stepwise:
+        """Return an autoregressive decoder's logits for codes (B, d), for `Codec.generate` to walk through."""
+        if not isinstance(self.decoder, AutoregressiveDecoder):
+            raise UsageError("the decoder does not read its own output; use decode")
+        return self.decoder.stepwise(self.latent.decodable(z))
+
+    def _decoder(self, x: Tensor) -> nn.Module:
+        """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            return TeacherForced(self.decoder, x.long() if x.dim() == 2 else x.argmax(-1))
+        return self.decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the noiseless reconstructions D(E(x)); of an autoregressive decoder, given the true symbols."""
+        return self._decoder(x)(self.code(x).z)
+
+    def loss(self, x: Tensor, regularize: bool = True) -> Loss:
+        """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
+
+        Args:
+            x: Examples, as `code` takes them.
+            regularize: Whether to compute L_REG, which says nothing about held-out examples; zero otherwise.
+        """
+        decoder = self._decoder(x)
+        x = self._one_hot(x)
+        noisy = x
+        if self.input_noise and self.training:
+            noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
+        code = self.code(noisy, noise=True)
+        # a term without weight is not computed: the gradient penalty would cost as much as the rest
+        regularized = bool(self.regularizer_weight) and regularize
+        # of several processes each has a share of its own, which the gradient below does not know
+        shared = regularized and self.regularizer.wants_output and torch.is_grad_enabled() and world() == 1
+        # the regularizer trains the decoder alone: where it reads the output, codes are cut off from the encoder
+        decoded = replace(code, z=code.z.detach().requires_grad_()) if shared else code
+        with differentiated_twice() if shared else nullcontext():
+            output = decoder(decoded.z)
+        with torch.autocast(x.device.type, enabled=False):
+            reconstruction = self.reconstruction(x, output.float())
+            penalty = self.penalty(code)
+        regularizer = (
+            self.regularizer.penalty(decoder, decoded, output if shared else None)
+            if regularized
+            else reconstruction.new_zeros(())
+        )
+        total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
+        if shared:
+            total = total + _gradient_of(reconstruction, decoded.z, code.z)
+        return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:
+    """Return a zero whose gradient by `z` is that of `term` by the leaf that stands for it."""
+    (gradient,) = torch.autograd.grad(term, leaf, retain_graph=True)
+    along = (gradient * z).sum()
+    return along - along.detach()
+
+
+def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = None) -> Autoencoder:
+    """Build the autoencoder that a configuration describes, with fresh weights from torch's global generator.
+
+    Args:
+        config: The choices; see `expost.configure`.
+        networks: A pair (encoder, decoder) of your own. The encoder maps (B, *shape) to (B, F) features (anything with
+            more axes is flattened); the decoder maps (B, latent_dim) codes to (B, *shape), or is an
+            `AutoregressiveDecoder`. None builds `config.network`.
+
+    Raises:
+        UsageError: if a name or an option is unknown, or shapes cannot work together; the message has the reason.
+    """
+    latent_class = LATENTS[config.latent.name]
+    if networks is None:
+        networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+    encoder, decoder = networks
+    regularizer = construct(REGULARIZERS, config.regularizer)
+    features = _probe(encoder, "encoder", torch.zeros(2, *config.shape))
+    if not latent_class.spatial:
+        features = features.flatten(1)
+    elif features.dim() != 4:
+        raise UsageError(
+            f"latent {config.latent.name} needs a map (B, F, h, w), the encoder gives {tuple(features.shape)}"
+        )
+    latent = construct(LATENTS, config.latent, in_features=features.shape[1], latent_dim=config.latent_dim)
+    reconstruction = construct(RECONSTRUCTIONS, config.reconstruction)
+    function = decoder
+    if isinstance(decoder, AutoregressiveDecoder):
+        decoder.compete(getattr(reconstruction, "groups", None))
+        function = TeacherForced(decoder, torch.zeros(2, *config.shape[:1], dtype=torch.int64))
+    output = _probe(function, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
+    if tuple(output.shape[1:]) != tuple(config.shape):
+        raise UsageError(f"the decoder gives shape {tuple(output.shape[1:])} for examples of shape {config.shape}")
+    regularizer.prepare(encoder, decoder)
+    return Autoencoder(
+        encoder,
+        latent,
+        decoder,
+        construct(PENALTIES, config.penalty),
+        regularizer,
+        reconstruction,
+        config.beta,
+        config.regularizer_weight,
+        config.shape,
+        config.input_noise,
+    )
+
+
+def _probe(network: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Run a network on zeros, in evaluation mode so that nothing in it changes, to learn what it gives."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.inference_mode():
+            output = network.eval()(x)
+    except (RuntimeError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"the {name} does not accept shape {tuple(x.shape)}: {reason}") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    return output

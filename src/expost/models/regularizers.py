@@ -1,0 +1,317 @@
+"""The regularizer slot: what keeps the decoder smooth.
+
+| name | what it does |
+|---|---|
+| none | nothing |
+| tikhonov | term ||theta_D||^2 |
+| gradient-penalty | term ||J||_F^2, J = dD/dz at z = E(x) |
+| spectral-norm | weights divided by their largest singular value: a reparametrisation, no term |
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
+
+from expost.distributed import world
+from expost.distributed.batch_norm import written_out
+from expost.distributed.shards import coins_like, head
+from expost.errors import UsageError
+from expost.networks.convolution import differentiated_twice
+from expost.registry import Registry
+from expost.types import LatentCode
+
+
+class Regularizer(ABC):
+    """A reparametrisation of the networks, a term on the decoder, or nothing.
+
+    Attributes:
+        wants_output: Whether `penalty` is to be given the output that the reconstruction is made from, rather than run
+            the decoder once more.
+    """
+
+    wants_output: bool = False
+
+    @abstractmethod
+    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        """Reparametrise the networks, once, when the model is built."""
+
+    @abstractmethod
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return the scalar term; the caller weighs it by lambda.
+
+        Args:
+            decoder: The decoder.
+            code: The codes.
+            output: Where it is wanted, the decoder's output for `code.z`, which then is a leaf of its graph.
+        """
+
+
+class NoRegularizer(Regularizer):
+    """Nothing."""
+
+    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        """Leave the networks as they are."""
+
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return zero."""
+        return code.z.new_zeros(())
+
+
+class Tikhonov(Regularizer):
+    """L_REG = ||theta_D||^2: the sum of squares of the decoder's weights (Ghosh et al. 2020, section 3.1).
+
+    Args:
+        scope: Which weights. `kernels`: every weight of two or more axes (not biases, not batch norm's scale and shift,
+            which the smoothness argument does not concern). `transposed-convolutions`: only those kernels, as the
+            official code does for MNIST and CIFAR-10. `all`: every parameter, as the formula reads literally.
+
+    Example:
+        >>> decoder = nn.Linear(2, 2)
+        >>> _ = nn.init.constant_(decoder.weight, 0.5)
+        >>> code = LatentCode(z=torch.zeros(1, 2), mean=torch.zeros(1, 2))
+        >>> Tikhonov().penalty(decoder, code).item()
+        1.0
+    """
+
+    def __init__(self, scope: Literal["kernels", "transposed-convolutions", "all"] = "kernels") -> None:
+        choices: dict[str, Callable[[nn.Module, Tensor], bool]] = {
+            "kernels": lambda module, weight: weight.dim() >= 2,
+            "transposed-convolutions": lambda module, weight: (
+                isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) and weight.dim() >= 2
+            ),
+            "all": lambda module, weight: True,
+        }
+        self._counts = Registry("tikhonov scope", choices)[scope]
+        self.scope = scope
+
+    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        """Check that the scope names at least one weight.
+
+        Raises:
+            UsageError: if it names none.
+        """
+        if not any(True for _ in self._weights(decoder)):
+            raise UsageError(f"tikhonov scope '{self.scope}' names no weight of this decoder; use 'kernels' or 'all'")
+
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return the sum of squares of the weights in the scope."""
+        # the norm's gradient is one product; that of squares and their sum are three passes over the weights
+        return torch.stack([torch.linalg.vector_norm(weight) for weight in self._weights(decoder)]).square().sum()
+
+    def _weights(self, decoder: nn.Module) -> Iterator[Tensor]:
+        for module in decoder.modules():
+            for weight in module.parameters(recurse=False):
+                if self._counts(module, weight):
+                    yield weight
+
+
+@contextmanager
+def _untracked(decoder: nn.Module) -> Iterator[None]:
+    """Let batch norm use the statistics of the batch without counting them a second time in its running averages."""
+    tracked = [m for m in decoder.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for module in tracked:
+        module.track_running_stats = False
+    saved = [(module.running_mean, module.running_var) for module in tracked]
+    for module in tracked:
+        module.running_mean = module.running_var = None
+    try:
+        yield
+    finally:
+        for module, (mean, var) in zip(tracked, saved, strict=True):
+            module.running_mean, module.running_var = mean, var
+            module.track_running_stats = True
+
+
+def _twice_differentiable(decoder: nn.Module) -> AbstractContextManager[None]:
+    """Let recurrent layers do without cuDNN, whose kernels cannot be differentiated twice."""
+    return torch.backends.cudnn.flags(enabled=False) if _is_recurrent(decoder) else nullcontext()
+
+
+def _is_recurrent(decoder: nn.Module) -> bool:
+    return any(isinstance(module, nn.RNNBase) for module in decoder.modules())
+
+
+class GradientPenalty(Regularizer):
+    """L_REG = ||J||_F^2, the squared Frobenius norm of the decoder's Jacobian J = dD/dz at z = E(x), batch-averaged.
+
+    (Ghosh et al. 2020, section 3.1.) The official code penalises the gradient of the *sum of squared outputs* instead,
+    and Pythae the gradient of the sum of outputs with respect to x, through the encoder; weights do not carry over.
+
+    The estimators are unbiased, by E ||J u||^2 = E ||J^T v||^2 = ||J||_F^2 for u, v with independent entries +-1
+    (Hutchinson 1990), and cost one Jacobian product. z is a constant here: nothing is differentiated through the
+    encoder, neither for the Jacobian nor for the term's gradient.
+
+    A decoder with batch norm in training mode maps the whole batch at once. J is then the Jacobian of that map, whose
+    blocks between different examples are of order 1 / B.
+
+    Args:
+        estimator: `reverse` (one vector-Jacobian product; fastest where measured, works in mixed precision), `forward`
+            (one Jacobian-vector product, float32), or `exact` (one product per latent dimension; with batch norm in
+            training mode one per latent dimension and example: for small cases and tests).
+        fraction: The part of each batch that the penalty is computed on, in (0, 1]. Batches are in random order, so any
+            part has the same expectation, and the cost falls with it. With batch norm in training mode the statistics
+            are those of the part.
+
+    Example:
+        >>> decoder = nn.Linear(2, 3, bias=False)
+        >>> code = LatentCode(z=torch.zeros(4, 2), mean=torch.zeros(4, 2))
+        >>> exact = GradientPenalty("exact").penalty(decoder, code)
+        >>> torch.allclose(exact, decoder.weight.square().sum())
+        True
+    """
+
+    def __init__(self, estimator: Literal["reverse", "forward", "exact"] = "reverse", fraction: float = 1.0) -> None:
+        if not 0 < fraction <= 1:
+            raise UsageError(f"gradient penalty fraction is {fraction}; give a number above 0, at most 1")
+        estimators: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+            "reverse": self._reverse,
+            "forward": self._forward,
+            "exact": self._exact,
+        }
+        self._squared_norm = Registry("gradient penalty estimator", estimators)[estimator]
+        self.estimator = estimator
+        self.fraction = fraction
+
+    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        """Leave the networks as they are, and see whether their own pass will do for the estimate."""
+        self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not _is_recurrent(decoder)
+
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return the squared Frobenius norm, or its estimate, averaged over the batch."""
+        if output is not None:
+            with torch.enable_grad(), head(code.z, 1.0) as (_, count):
+                return self._product(output, code.z) / count
+        with (
+            torch.enable_grad(),
+            _untracked(decoder),
+            _twice_differentiable(decoder),
+            head(code.z.detach(), self.fraction) as (z, count),
+        ):
+            return self._squared_norm(decoder, z) / count
+
+    @staticmethod
+    def _reverse(decoder: nn.Module, z: Tensor) -> Tensor:
+        z.requires_grad_()
+        with differentiated_twice():
+            output = decoder(z)
+        return GradientPenalty._product(output, z)
+
+    @staticmethod
+    def _product(output: Tensor, z: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
+        return product.square().sum()
+
+    @staticmethod
+    def _forward(decoder: nn.Module, z: Tensor) -> Tensor:
+        return _jvp(decoder, z, _signs(z)).square().sum()
+
+    @staticmethod
+    def _exact(decoder: nn.Module, z: Tensor) -> Tensor:
+        coupled = any(isinstance(module, _BatchNorm) and module.training for module in decoder.modules())
+        if coupled and world() > 1:
+            raise UsageError(
+                "the exact gradient penalty with batch norm takes one process; use estimator=reverse, or launch one"
+            )
+        numbers = z.numel() if coupled else z[0].numel()
+        columns = torch.eye(numbers, device=z.device, dtype=z.dtype)
+        directions = columns.view(numbers, *z.shape) if coupled else columns.view(numbers, 1, *z.shape[1:])
+        return torch.stack([_jvp(decoder, z, direction.expand_as(z)).square().sum() for direction in directions]).sum()
+
+
+def _signs(like: Tensor) -> Tensor:
+    return coins_like(like).to(like.dtype).mul_(2).sub_(1)
+
+
+def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
+    if z.is_cuda and _is_recurrent(decoder):
+        return _jvp_in_reverse(decoder, z, direction)
+    # autocast does not cast tangents, so forward mode runs in float32
+    with torch.autocast(z.device.type, enabled=False), written_out(decoder), forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, direction.contiguous())  # type: ignore[no-untyped-call]
+        tangent: Tensor | None = forward_ad.unpack_dual(decoder(dual)).tangent  # type: ignore[no-untyped-call]
+    if tangent is None:
+        raise UsageError(
+            "the decoder's output does not depend on its input; the gradient penalty has nothing to act on"
+        )
+    return tangent
+
+
+def _jvp_in_reverse(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
+    """Return J u as the derivative of J^T v by v, along u: recurrent layers have no forward mode on a GPU."""
+    leaf = z.detach().requires_grad_()
+    with torch.autocast(z.device.type, enabled=False):
+        output = decoder(leaf)
+    v = torch.zeros_like(output, requires_grad=True)
+    (pulled,) = torch.autograd.grad(output, leaf, v, create_graph=True)
+    (pushed,) = torch.autograd.grad(pulled, v, direction, create_graph=True)
+    return pushed
+
+
+class SpectralNorm(Regularizer):
+    """Each kernel is divided by its largest singular value, found by power iteration (Miyato et al. 2018, eq. 8).
+
+    Args:
+        scope: `decoder`, as the paper's text has it, or `both`, as the official code does.
+        iterations: Power iterations per training step, at least 1.
+    """
+
+    def __init__(self, scope: Literal["decoder", "both"] = "decoder", iterations: int = 1) -> None:
+        choices: dict[str, bool] = {"decoder": False, "both": True}
+        self.both = Registry("spectral norm scope", choices)[scope]
+        if iterations < 1:
+            raise UsageError(f"spectral norm iterations is {iterations}; give at least 1")
+        self.iterations = iterations
+
+    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        """Reparametrise every linear and convolution layer of the decoder (and of the encoder).
+
+        Raises:
+            UsageError: if there is no such layer.
+        """
+        layers = [
+            module
+            for network in ([encoder, decoder] if self.both else [decoder])
+            for module in network.modules()
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        ]
+        if not layers:
+            raise UsageError("spectral norm found no linear or convolution layer; choose another regularizer")
+        for layer in layers:
+            axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0  # that of the outputs
+            parametrize.register_parametrization(layer, "weight", _Unmixed(layer.weight, self.iterations, axis))
+
+    def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
+        """Return zero."""
+        return code.z.new_zeros(())
+
+
+class _Unmixed(_SpectralNorm):
+    """Torch's spectral norm in the precision of the weights; autocast on a GPU would take its products in bfloat16."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if weight.is_meta:  # where there are only shapes, there is no autocast either
+            return super().forward(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
+
+
+#: The regularizer slot. A new one is a class above and a line here.
+REGULARIZERS: Registry[type[Regularizer]] = Registry(
+    "regularizer",
+    {
+        "none": NoRegularizer,
+        "tikhonov": Tikhonov,
+        "gradient-penalty": GradientPenalty,
+        "spectral-norm": SpectralNorm,
+    },
+)

@@ -1,0 +1,22 @@
+"""The page as HTML, complete in itself."""
+
+from __future__ import annotations
+
+import jinja2
+from markupsafe import Markup
+
+from expost.report.blocks import Page
+
+
+def render(page: Page) -> str:
+    """Return a page as HTML; all text in it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("expost.report", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    text = environment.get_template("report.html").render(page=page, style=Markup(source)).lstrip()
+    return text.encode("utf-8", "replace").decode()  # a path may hold bytes that are no UTF-8

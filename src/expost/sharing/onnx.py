@@ -1,0 +1,299 @@
+"""Export: a run's encoder and decoder as ONNX files, which need neither expost nor torch to run.
+
+| file | input | output |
+|---|---|---|
+| encoder.onnx | `x`, float32 (batch, *shape): images in [0, 1], vectors, one-hot symbols (L, V) | `z` (batch, d) |
+| decoder.onnx | `z`, float32 (batch, d) | `y`, float32 (batch, *shape): as the input; of strings, logits |
+
+A decoder that reads its own output comes as two files in place of the last: what to begin with, and a step.
+
+| file | input | output |
+|---|---|---|
+| start.onnx | `z`, float32 (batch, d) | `state`, float32 (batch, S) |
+| step.onnx | `z`, `state`, `previous` and `groups`, int64 (batch) | `y`, float32 (batch, V), `next_state` |
+
+`previous` are the last symbols, V before the first, `groups` those of the symbols that may come next, `y` their logits.
+Of strings the metadata have each symbol's group, and of a grammar the groups that each symbol puts on the stack in its
+place (`expost.groups`, `expost.children`), with which a stack that begins with group 0 is walked.
+Of vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
+batch axis is free. Weights that training reparametrises (spectral norm) are written as the numbers they come to. The
+files say what they are in their metadata, under names that begin with `expost.`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from expost._version import __version__
+from expost.config import ModelConfig, to_json
+from expost.errors import DataError, UsageError
+from expost.grammar.codec import CODECS, GrammarCodec
+from expost.models.autoencoder import Autoencoder
+from expost.networks.autoregressive import AutoregressiveDecoder
+from expost.registry import construct
+from expost.run import Run
+from expost.utils.extras import installed, missing
+from expost.utils.progress import progress, say
+from expost.utils.seeding import SAMPLES, generator
+from expost.utils.store import replacing
+
+#: Largest difference between the file's outputs and torch's, in units of max(1, |output|), that an export may have.
+TOLERANCE = 1e-4
+#: Batch sizes that are compared: the smallest, an odd one, and more than the exporter has seen.
+CHECKED = (1, 3, 64)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file.
+
+    Attributes:
+        path: Where it is.
+        input: Name, shape and meaning of its input; of several, separated by "; ".
+        output: The same of its output.
+        difference: Largest |output - torch's| / max(1, |torch's|) over batches of 1, 3 and 64; None where onnxruntime
+            is not installed, so that nothing was compared.
+    """
+
+    path: Path
+    input: str
+    output: str
+    difference: float | None
+
+
+def export_onnx(run: Run, folder: Path) -> list[Exported]:
+    """Write a run's encoder and decoder as ONNX files, and compare their outputs with torch's.
+
+    Args:
+        run: The run.
+        folder: For the files; those of their names are replaced.
+    """
+    _require("onnx", "onnxscript")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder")
+    model = run.model("cpu")
+    checked = installed("onnxruntime")
+    parts = _parts(model)
+    others = {"decoder", "start", "step"} - {part.name for part in parts}
+    for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
+        raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
+    with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
+        known = _known(run.config.model, model, parts)
+        _bake(model)  # after torch has computed what to compare with
+        bar.advance()
+        exported = []
+        for part in parts:
+            path = folder / f"{part.name}.onnx"
+            temporary = files.enter_context(replacing(path))  # all files are kept, or none
+            described = _write(part, known, temporary, run)
+            bar.advance()
+            difference = _difference(temporary, part, known) if checked else None
+            exported.append(Exported(path, *described, difference))
+        bar.advance()
+    if not checked:
+        say("onnxruntime is not installed, so the outputs were not compared; pip install 'expost[onnx]' to have it")
+    return exported
+
+
+class _Part(nn.Module):
+    """One part of an autoencoder, as a function of tensors."""
+
+    def __init__(
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        function: Callable[..., Any],
+        model: nn.Module,
+    ):
+        super().__init__()
+        self.name, self.inputs, self.outputs = name, inputs, outputs
+        self.function = function
+        self.model = model  # so that the exporter finds the weights
+        self.eval()
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.function(*tensors)
+
+
+def _parts(model: Autoencoder) -> list[_Part]:
+    encoder = _Part("encoder", ("x",), ("z",), model.encode, model)
+    if not isinstance(model.decoder, AutoregressiveDecoder):
+        return [encoder, _Part("decoder", ("z",), ("y",), model.decode, model)]
+    start = _Part("start", ("z",), ("state",), model.decoder.begin, model)
+    inputs = ("z", "state", "previous", "groups")
+    return [encoder, start, _Part("step", inputs, ("y", "next_state"), model.decoder.step, model)]
+
+
+def _known(config: ModelConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:
+    """Return random inputs and torch's outputs by name: what a part gives, the next ones take."""
+    known = {"x": _examples(config, max(CHECKED))}
+    if len(config.shape) == 2:
+        source = generator(0, SAMPLES, 1)
+        known["previous"] = torch.randint(config.shape[1] + 1, (max(CHECKED),), generator=source)
+        known["groups"] = torch.randint(config.shape[1], (max(CHECKED),), generator=source)
+    for part in parts:
+        with torch.inference_mode():
+            outputs = part(*(known[name] for name in part.inputs))
+        known |= zip(part.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True)
+    return known
+
+
+def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tuple[str, str]:
+    """Export one part to `path`; return what goes in and what comes out, in words."""
+    import onnx
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter trips over deprecations within torch, which nobody here can mend
+        try:
+            program = torch.onnx.export(
+                part,
+                tuple(known[name][:2].clone() for name in part.inputs),
+                dynamo=True,
+                input_names=list(part.inputs),
+                output_names=list(part.outputs),
+                dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in part.inputs),),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = _last_line(error)
+            raise UsageError(f"the {part.name} of {run.folder} cannot be exported to ONNX: {reason}") from error
+    assert program is not None
+    words = _meanings(run.config.model)
+    described = {
+        name: f"{name}: {str(known[name].dtype).removeprefix('torch.')} "
+        f"({', '.join(['batch', *map(str, known[name].shape[1:])])}), {words[name]}"
+        for name in (*part.inputs, *part.outputs)
+    }
+    summaries = tuple("; ".join(described[name] for name in names) for names in (part.inputs, part.outputs))
+    model: Any = program.model_proto
+    _strip(model.graph)
+    for function in model.functions:
+        _strip(function)
+    model.producer_name, model.producer_version = "expost", __version__
+    model.doc_string = f"{part.name} of expost model {run.config.model.name}; {'; '.join(summaries)}"
+    onnx.helper.set_model_props(model, _metadata(run, part.name, summaries))
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = described[value.name]
+    onnx.save_model(model, str(path))
+    return summaries[0], summaries[1]
+
+
+def _strip(graph: Any) -> None:
+    """Remove what the exporter notes on every node: its stack traces name the folders of this machine."""
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+                _strip(inner)
+    del graph.metadata_props[:]
+    for value in graph.value_info:
+        del value.metadata_props[:]
+
+
+def _meanings(config: ModelConfig) -> dict[str, str]:
+    kinds = {3: "images in [0, 1], channels first", 2: "one-hot symbols", 1: "vectors"}
+    example = kinds[len(config.shape)]
+    return {
+        "x": example,
+        "z": "codes",
+        "y": "logits of symbols" if len(config.shape) == 2 else example,
+        "state": "what the decoder keeps between symbols",
+        "previous": f"the last symbols, {config.shape[-1]} before the first",
+        "groups": "groups of the symbols that may come next",
+        "next_state": "what the decoder keeps after these symbols",
+    }
+
+
+def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]:
+    config = run.config.model
+    record = {
+        "version": __version__,
+        "part": name,
+        "model": config.name,
+        "network": config.network,
+        "shape": json.dumps(list(config.shape)),
+        "latent_dim": str(config.latent_dim),
+        "weights": run.weights_hash(),
+        "input": described[0],
+        "output": described[1],
+    }
+    if run.config.data.codec is not None:  # what turns strings into the rows of symbols, and logits back
+        record["codec"] = json.dumps(to_json(run.config.data.codec))
+        codec = construct(CODECS, run.config.data.codec)
+        record["groups"] = json.dumps(codec.groups().tolist())
+        if isinstance(codec, GrammarCodec):
+            record["children"] = json.dumps(codec.grammar.children)
+    return {f"expost.{key}": value for key, value in record.items()}
+
+
+def _examples(config: ModelConfig, count: int) -> Tensor:
+    """Return random inputs of the kind that the model takes, float32 (count, *shape)."""
+    source = generator(0, SAMPLES)
+    if len(config.shape) == 2:
+        symbols = torch.randint(config.shape[1], (count, config.shape[0]), generator=source)
+        return functional.one_hot(symbols, config.shape[1]).float()
+    uniform = torch.rand(count, *config.shape, generator=source)
+    return uniform if len(config.shape) == 3 else math.sqrt(12) * (uniform - 0.5)  # of variance 1
+
+
+def _bake(model: nn.Module) -> None:
+    """Replace reparametrised weights by what they come to, in place."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def _difference(path: Path, part: _Part, known: Mapping[str, Tensor]) -> float:
+    """Run the file on batches of the inputs.
+
+    Raises:
+        DataError: if an output differs by more than the tolerance.
+    """
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for size in CHECKED:
+        found = session.run(list(part.outputs), {name: known[name][:size].contiguous().numpy() for name in part.inputs})
+        for name, output in zip(part.outputs, found, strict=True):
+            wanted = known[name][:size]
+            difference = (torch.from_numpy(output) - wanted).abs() / wanted.abs().clamp_min(1)
+            largest = max(largest, difference.max().item())
+        if not largest <= TOLERANCE:
+            raise DataError(
+                f"{part.name}.onnx differs from torch by {largest:.2g} in a batch of {size}, more than {TOLERANCE:g}; "
+                "nothing was written: try another version of onnxruntime"
+            )
+    return largest
+
+
+def _require(*names: str) -> None:
+    absent = [name for name in names if not installed(name)]
+    if absent:
+        raise missing("onnx", f"export needs {' and '.join(absent)}")
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the reason of an exporter's error, which comes as a page with the reason at its root."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Training: Adam, checkpoints, exact resume."""

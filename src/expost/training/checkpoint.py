@@ -1,0 +1,83 @@
+"""What a training run needs to go on: weights, optimiser and position in one safetensors file, replaced atomically."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expost.errors import DataError
+from expost.utils.store import read_tensors, write_tensors
+
+
+@dataclass
+class Position:
+    """Where a training run stands.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done in the epoch under way.
+        steps: Steps done in all.
+        best: Best validation loss so far; None before the first.
+        sums: Sums of the training terms over the epoch under way.
+        seconds: Time spent in training, in all.
+        plateau: The learning-rate scheduler's state.
+        lr: The learning rate.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    best: float | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    plateau: dict[str, Any] = field(default_factory=dict)
+    lr: float = 0.0
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write weights, optimiser state and position to `path`."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    write_tensors(path, tensors, asdict(position))
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Put back what `save_checkpoint` wrote.
+
+    Raises:
+        DataError: if the file is damaged, or is of another model.
+    """
+    tensors, record = read_tensors(path)
+    load_weights(path, model, {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            like = parameters[int(index)]
+            if tensor.dim():  # moments keep the layout of their parameter, so that the fused step runs as it did
+                tensor = torch.empty_like(like).copy_(tensor)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    try:
+        return Position(**record)
+    except TypeError:
+        raise DataError(f"{path} is no training checkpoint; remove it to train from the start") from None
+
+
+def load_weights(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load weights into a model, naming the file and what does not fit.
+
+    Raises:
+        DataError: if a weight is missing, left over, or of another shape.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path} does not fit the model of its config.json: {reason}") from None

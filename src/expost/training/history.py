@@ -1,0 +1,116 @@
+"""What a training run writes down: a line an epoch in `metrics.jsonl`, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from expost import distributed
+from expost.errors import DataError, UsageError
+from expost.utils.extras import installed
+from expost.utils.progress import say
+from expost.utils.store import write_text
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a run's epochs.
+
+    Attributes:
+        path: The file of lines.
+        board: TensorBoard's writer; None where none is wanted.
+    """
+
+    path: Path
+    board: Any
+
+    def add(
+        self, record: Mapping[str, Any], best: bool, train: Mapping[str, float], validation: Mapping[str, float]
+    ) -> None:
+        """Write down an epoch; of several processes the first does.
+
+        Args:
+            record: Its number under "epoch", the learning rate under "lr", and more.
+            best: Whether its weights are the best so far.
+            train: Mean terms over its training batches.
+            validation: Terms on the validation split.
+        """
+        if not distributed.is_main():
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**record, "best": best, "train": train, "validation": validation}) + "\n")
+        if self.board is not None:
+            self.board.add_scalar("lr", record["lr"], record["epoch"])
+            for part, values in (("train", train), ("validation", validation)):
+                for name, value in values.items():
+                    self.board.add_scalar(f"{part}/{name}", value, record["epoch"])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder, whose records would mix; one of several processes asks.
+
+    Raises:
+        UsageError: if there is another.
+    """
+    lock = FileLock(folder / ".training.lock")
+
+    def take() -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(f"{folder} is being trained by another process; wait for it, or stop it") from None
+
+    distributed.on_main(take)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def records(folder: Path, tensorboard: bool, epoch: int) -> Iterator[Records]:
+    """Open the records of a run that has finished `epoch` epochs; what is there of later ones is dropped.
+
+    Raises:
+        DataError: if `metrics.jsonl` holds something else.
+    """
+    path = folder / "metrics.jsonl"
+    with contextlib.ExitStack() as stack:
+        board = None
+        distributed.on_main(lambda: _cut(path, epoch))
+        if tensorboard and not installed("tensorboard"):  # a run that was begun on another machine
+            say("no event files are written, since TensorBoard is not installed: pip install 'expost[tensorboard]'")
+        elif tensorboard and distributed.is_main():
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed to sample
+
+            board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
+            stack.callback(board.close)
+        yield Records(path, board)
+
+
+def _cut(path: Path, epoch: int) -> None:
+    if not path.exists():
+        return
+    # a line may have been written just before a kill that lost its checkpoint
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for number, line in enumerate(lines, 1) if _belongs(line, epoch, path, number)]
+    if kept != lines:
+        write_text(path, "".join(kept))
+
+
+def _belongs(line: str, epoch: int, path: Path, number: int) -> bool:
+    """Return whether a line is of an epoch that the checkpoint has seen; one that a kill cut off is not."""
+    if not line.endswith("\n"):
+        return False
+    try:
+        return int(json.loads(line)["epoch"]) <= epoch
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}, line {number} is not a record of an epoch; remove that line to go on") from None

@@ -1,0 +1,1 @@
+"""Files, progress, seeds, processes: nothing of the domain."""

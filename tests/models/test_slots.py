@@ -1,0 +1,495 @@
+"""The slots: one contract over each registry, identities, and closed forms."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from expost.errors import UsageError
+from expost.models.autoencoder import build
+from expost.models.latents import LATENTS, ConstantVariance, Deterministic, Gaussian, VectorQuantized
+from expost.models.penalties import (
+    PENALTIES,
+    HalfNorm,
+    KullbackLeibler,
+    MaximumMeanDiscrepancy,
+    VectorQuantization,
+    mmd,
+)
+from expost.models.presets import configure
+from expost.models.reconstructions import RECONSTRUCTIONS, Bernoulli, SquaredError
+from expost.models.regularizers import REGULARIZERS, GradientPenalty, SpectralNorm, Tikhonov
+from expost.networks.layers import SameConv2d, SameConvTranspose2d
+from expost.registry import Part, construct
+from expost.types import LatentCode
+
+
+def plain_code(z):
+    return LatentCode(z=z, mean=z)
+
+
+def features_for(name, batch=6):
+    return torch.randn(batch, 8, 4, 4) if LATENTS[name].spatial else torch.randn(batch, 8)
+
+
+# --- latents
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_a_latent_gives_codes_with_gradients(name):
+    torch.manual_seed(0)
+    latent = LATENTS[name](in_features=8, latent_dim=3)
+    features = features_for(name).requires_grad_()
+    code = latent(features, noise=True)
+    assert code.z.shape == code.mean.shape == ((6, 3, 4, 4) if latent.spatial else (6, 3))
+    code.z.square().sum().backward()
+    assert features.grad.abs().sum() > 0
+    assert latent.decodable(code.z.detach()).shape == code.z.shape
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_encoding_is_noiseless_and_independent_of_the_batch(name):
+    torch.manual_seed(0)
+    latent = LATENTS[name](in_features=8, latent_dim=3).eval()
+    features = features_for(name)
+    once, again = latent(features, noise=False), latent(features, noise=False)
+    assert torch.equal(once.z, again.z)
+    alone = torch.cat([latent(feature[None], noise=False).z for feature in features])
+    torch.testing.assert_close(alone, once.z)
+
+
+def test_gaussian_noise_has_the_variance_it_states():
+    torch.manual_seed(0)
+    latent = Gaussian(in_features=4, latent_dim=2)
+    features = torch.randn(1, 4).expand(200_000, 4)
+    code = latent(features, noise=True)
+    sigma = (0.5 * code.log_var[0]).exp()
+    assert ((code.z.mean(0) - code.mean[0]).abs() < 5 * sigma / math.sqrt(200_000)).all()
+    torch.testing.assert_close(code.z.var(0).log(), code.log_var[0], atol=0.02, rtol=0)
+    assert code.log_var.abs().max() <= 10  # log sigma = 5 tanh(.)
+
+
+def test_constant_variance_noise_has_its_sigma():
+    torch.manual_seed(0)
+    latent = ConstantVariance(in_features=4, latent_dim=2, sigma=0.7)
+    code = latent(torch.zeros(200_000, 4), noise=True)
+    torch.testing.assert_close((code.z - code.mean).std(0), torch.full((2,), 0.7), atol=0.01, rtol=0)
+    torch.testing.assert_close(code.log_var, torch.full_like(code.mean, 2 * math.log(0.7)))
+
+
+def test_vector_quantization_takes_the_nearest_vector_and_passes_gradients_straight_through():
+    torch.manual_seed(0)
+    latent = VectorQuantized(in_features=8, latent_dim=3, codebook_size=16).eval()
+    features = torch.randn(2, 8, 4, 4, requires_grad=True)
+    code = latent(features, noise=False)
+    flat = code.mean.movedim(1, -1).reshape(-1, 3).detach().numpy()
+    expected = cdist(flat, latent.codebook.detach().numpy()).argmin(1)
+    assert np.array_equal(code.indices.reshape(-1).numpy(), expected)
+    torch.testing.assert_close(code.z, code.quantized)
+    weight = torch.randn_like(code.z)
+    (through,) = torch.autograd.grad((code.z * weight).sum(), code.mean, retain_graph=True)
+    torch.testing.assert_close(through, weight)
+
+
+def test_vector_quantization_moves_unused_vectors_to_where_codes_are():
+    torch.manual_seed(0)
+    latent = VectorQuantized(in_features=2, latent_dim=2, codebook_size=32, patience=3)
+    with torch.no_grad():
+        nn.init.dirac_(latent.mean.weight)
+    features = torch.randn(64, 2, 4, 4) * 5 + 40  # far from where the codebook starts
+    for _ in range(5):
+        indices = latent(features, noise=True).indices
+    assert len(indices.unique()) > 24
+    before = latent.codebook.clone()
+    latent.eval()(features + 100, noise=True)
+    assert torch.equal(latent.codebook, before)
+
+
+# --- penalties
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_is_a_finite_scalar_with_gradients_to_the_codes(name):
+    torch.manual_seed(0)
+    features = torch.randn(6, 8, 4, 4, requires_grad=True)
+    if name == "vector-quantization":
+        code = VectorQuantized(8, 3, codebook_size=8)(features, noise=True)
+    else:
+        code = Gaussian(8 * 16, 3)(features.flatten(1), noise=True)
+    value = PENALTIES[name]()(code)
+    assert value.shape == ()
+    assert value.isfinite()
+    if name != "none":
+        value.backward()
+        assert features.grad.abs().sum() > 0
+
+
+def test_the_kl_of_a_constant_variance_is_the_half_norm_and_a_constant():
+    torch.manual_seed(0)
+    code = ConstantVariance(in_features=5, latent_dim=3, sigma=0.7)(torch.randn(10, 5), noise=True)
+    constant = 3 / 2 * (0.7**2 - math.log(0.7**2) - 1)
+    torch.testing.assert_close(KullbackLeibler()(code), HalfNorm()(code) + constant)
+
+
+def test_the_kl_equals_torch_distributions():
+    torch.manual_seed(0)
+    code = Gaussian(in_features=5, latent_dim=3)(torch.randn(10, 5), noise=True)
+    posterior = torch.distributions.Normal(code.mean, (0.5 * code.log_var).exp())
+    prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
+    expected = torch.distributions.kl_divergence(posterior, prior).sum(1).mean()
+    torch.testing.assert_close(KullbackLeibler()(code), expected)
+
+
+def test_the_kl_needs_a_variance():
+    with pytest.raises(UsageError, match="latent with a variance"):
+        KullbackLeibler()(plain_code(torch.zeros(2, 2)))
+
+
+def test_mmd_equals_a_direct_evaluation():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(7, 3)), rng.normal(size=(5, 3)) + 1
+    scales = (0.5, 2.0)
+
+    def kernel(u, v):
+        return sum(2 * 3 * s / (2 * 3 * s + np.sum((u - v) ** 2)) for s in scales)
+
+    within = [
+        np.mean([kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (a, b)
+    ]  # fmt: skip
+    expected = sum(within) - 2 * np.mean([kernel(u, v) for u in a for v in b])
+    assert mmd(torch.tensor(a), torch.tensor(b), scales).item() == pytest.approx(expected, rel=1e-10)
+
+
+class Counting(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_mmd_takes_as_many_operations_for_many_kernel_scales_as_for_one_and_copies_nothing_after_the_first_time():
+    a = torch.randn(6, 3).requires_grad_()
+    counts = []
+    for scales in ((0.5,), (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)):
+        with torch.inference_mode():  # what is kept from here serves in training
+            mmd(a, a, scales)
+        with Counting() as counting:
+            mmd(a, torch.zeros(6, 3), scales).backward()
+        counts.append(counting.count)
+    assert counts[0] == counts[1]
+
+
+def test_mmd_of_a_sample_with_itself():
+    """V-statistic: zero. U-statistic: 2 A / (n (n-1)) - 2 (A + n S) / n^2, A the off-diagonal sum, S = k(x, x)."""
+    torch.manual_seed(0)
+    z, scales = torch.randn(20, 4, dtype=torch.float64), (0.1, 1.0, 5.0)
+    assert mmd(z, z, scales, unbiased=False).abs() < 1e-12
+    distance = torch.cdist(z, z).square()
+    total = sum(8 * s / (8 * s + distance) for s in scales)
+    off = total.sum() - total.diagonal().sum()
+    expected = 2 * off / (20 * 19) - 2 * (off + 20 * len(scales)) / 400
+    torch.testing.assert_close(mmd(z, z, scales), expected)
+    assert expected < 0
+
+
+def test_mmd_is_unbiased_and_tells_distributions_apart():
+    torch.manual_seed(0)
+    penalty = MaximumMeanDiscrepancy()
+    same = torch.stack([penalty(plain_code(torch.randn(50, 4))) for _ in range(400)])
+    assert same.mean().abs() < 4 * same.std() / 20  # within four standard errors of zero
+    assert (same < 0).any()
+    assert penalty(plain_code(torch.randn(50, 4) + 2)) > same.max()
+
+
+def test_the_vector_quantization_terms_have_their_own_gradients():
+    mean = torch.tensor([[[[1.0]]]], requires_grad=True)
+    quantized = torch.tensor([[[[3.0]]]], requires_grad=True)
+    value = VectorQuantization(commitment=0.25)(LatentCode(z=mean, mean=mean, quantized=quantized))
+    value.backward()
+    assert value.item() == pytest.approx(4 * 1.25)
+    assert quantized.grad.item() == pytest.approx(4.0)  # of the codebook term alone
+    assert mean.grad.item() == pytest.approx(-1.0)  # of the commitment term alone
+
+
+# --- reconstruction
+
+
+def test_squared_error_sums_over_the_example_and_averages_over_the_batch():
+    torch.manual_seed(0)
+    x, y = torch.rand(5, 2, 3, 3), torch.rand(5, 2, 3, 3)
+    expected = np.mean([np.sum((x[i] - y[i]).numpy() ** 2) for i in range(5)])
+    assert SquaredError()(x, y).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_bernoulli_is_the_cross_entropy():
+    torch.manual_seed(0)
+    x, y = torch.rand(5, 4), torch.rand(5, 4)
+    expected = -(x * y.log() + (1 - x) * (1 - y).log()).sum(1).mean()
+    torch.testing.assert_close(Bernoulli()(x, y), expected)
+
+
+@pytest.mark.parametrize("name", RECONSTRUCTIONS)
+def test_reconstruction_terms_do_not_depend_on_how_the_batch_is_cut(name):
+    torch.manual_seed(0)
+    x, y = torch.rand(6, 3), torch.rand(6, 3)
+    term = RECONSTRUCTIONS[name]()
+    torch.testing.assert_close(term(x, y), (term(x[:3], y[:3]) + term(x[3:], y[3:])) / 2)
+
+
+# --- regularizers
+
+
+class Decoder(nn.Module):
+    """A small nonlinear decoder."""
+
+    def __init__(self, batch_norm=False):
+        super().__init__()
+        middle = [nn.BatchNorm1d(6)] if batch_norm else []
+        self.layers = nn.Sequential(nn.Linear(3, 6), *middle, nn.Tanh(), nn.Linear(6, 5))
+
+    def forward(self, z):
+        return self.layers(z)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_regularizer_gives_a_scalar_and_never_touches_the_encoder(name):
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(4, 3), Decoder()
+    regularizer = REGULARIZERS[name]()
+    regularizer.prepare(encoder, decoder)
+    value = regularizer.penalty(decoder, plain_code(encoder(torch.randn(8, 4))))
+    assert value.shape == ()
+    assert value >= 0
+    if value.requires_grad:
+        value.backward()
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+        assert sum(p.grad.abs().sum() for p in decoder.parameters() if p.grad is not None) > 0
+
+
+def test_tikhonov_of_a_linear_decoder_is_its_squared_norm():
+    torch.manual_seed(0)
+    decoder = nn.Linear(3, 7)
+    expected = decoder.weight.square().sum().item()
+    code = plain_code(torch.randn(4, 3))
+    assert Tikhonov().penalty(decoder, code).item() == pytest.approx(expected, rel=1e-5)
+    with_bias = expected + decoder.bias.square().sum().item()
+    assert Tikhonov("all").penalty(decoder, code).item() == pytest.approx(with_bias, rel=1e-5)
+
+
+def test_tikhonov_scopes_differ_as_stated():
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(2, 8), nn.ConvTranspose2d(8, 1, 4)
+    decoder = nn.Sequential(linear, nn.Unflatten(1, (8, 1, 1)), nn.BatchNorm2d(8), conv)
+    code = plain_code(torch.randn(4, 2))
+    kernel, matrix = conv.weight.square().sum(), linear.weight.square().sum()
+    torch.testing.assert_close(Tikhonov("transposed-convolutions").penalty(decoder, code), kernel)
+    torch.testing.assert_close(Tikhonov("kernels").penalty(decoder, code), kernel + matrix)
+    rest = 8 + linear.bias.square().sum() + conv.bias.square().sum()  # batch norm's scale is one, its shift zero
+    torch.testing.assert_close(Tikhonov("all").penalty(decoder, code), kernel + matrix + rest)
+    with pytest.raises(UsageError, match="names no weight"):
+        Tikhonov("transposed-convolutions").prepare(nn.Identity(), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("estimator", ["exact", "forward", "reverse"])
+def test_gradient_penalty_of_a_linear_decoder_is_its_squared_norm(estimator):
+    torch.manual_seed(0)
+    decoder = nn.Linear(6, 9).double()
+    expected = decoder.weight.square().sum().item()
+    code = plain_code(torch.randn(50_000, 6, dtype=torch.float64))
+    if estimator == "exact":
+        assert GradientPenalty(estimator).penalty(decoder, code).item() == pytest.approx(expected, rel=1e-5)
+        return
+    penalty = GradientPenalty(estimator)
+    draws = torch.stack([penalty.penalty(decoder, code) for _ in range(20)])
+    error = draws.std().item() / math.sqrt(20)
+    assert abs(draws.mean().item() - expected) < 5 * error
+    assert error < 0.01 * expected
+
+
+def test_the_exact_gradient_penalty_equals_the_jacobian_of_each_example():
+    torch.manual_seed(0)
+    decoder, z = Decoder().double(), torch.randn(4, 3, dtype=torch.float64)
+    expected = torch.stack([torch.func.jacrev(lambda v: decoder(v[None])[0])(row).square().sum() for row in z]).mean()
+    torch.testing.assert_close(GradientPenalty("exact").penalty(decoder, plain_code(z)), expected)
+
+
+def test_with_batch_norm_the_penalty_is_that_of_the_batch_map_and_leaves_the_running_statistics():
+    torch.manual_seed(0)
+    decoder, z = Decoder(batch_norm=True).double(), torch.randn(4, 3, dtype=torch.float64)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    exact = GradientPenalty("exact").penalty(decoder, plain_code(z))
+    for name, value in decoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    jacobian = torch.autograd.functional.jacobian(decoder, z)  # (4, 5, 4, 3): output of i by code of j
+    torch.testing.assert_close(exact, jacobian.square().sum() / 4)
+    for estimator in ("forward", "reverse"):
+        penalty = GradientPenalty(estimator)
+        draws = torch.stack([penalty.penalty(decoder, plain_code(z)).detach() for _ in range(3000)])
+        assert abs(draws.mean() - exact) < 5 * draws.std() / math.sqrt(3000)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "forward", "reverse"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_gradient_of_the_penalty_equals_finite_differences(estimator, batch_norm):
+    torch.manual_seed(0)
+    decoder, z = Decoder(batch_norm).double(), torch.randn(9, 3, dtype=torch.float64)
+    weight = decoder.layers[0].weight
+
+    def value():
+        torch.manual_seed(7)  # the same projection each time
+        return GradientPenalty(estimator).penalty(decoder, plain_code(z))
+
+    (gradient,) = torch.autograd.grad(value(), weight)
+    step = 1e-6
+    with torch.no_grad():
+        weight[0, 0] += step
+        above = value().item()
+        weight[0, 0] -= 2 * step
+        below = value().item()
+    assert gradient[0, 0].item() == pytest.approx((above - below) / (2 * step), rel=1e-5)
+    assert gradient.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("model", ["rae-gp convolutional", "rae-gp", "vae with it"])
+def test_a_penalty_read_off_the_reconstructions_output_trains_the_same_networks(model):
+    """One pass of the decoder for both gives the gradients of two, of the decoder and of the encoder."""
+    name, *kind = model.split()
+    shape = (1, 28, 28) if "convolutional" in kind else (12,)
+    config = configure(name, shape, "small", {"width": 4, "latent_dim": 3}, options=None)[0]
+    config = replace(config, regularizer=Part("gradient-penalty"), regularizer_weight=0.3)
+    torch.manual_seed(0)
+    network = build(config)
+    x = torch.rand(7, *shape)
+    assert network.regularizer.wants_output
+
+    def trained(shared):
+        network.zero_grad()
+        network.regularizer.wants_output = shared
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        torch.manual_seed(5)  # the same noise and signs
+        loss = network.train().loss(x)
+        loss.total.backward()
+        after = {key: value.clone() for key, value in network.state_dict().items()}
+        network.load_state_dict(before)
+        parts = [network.encoder, network.latent, network.decoder]  # biases before batch norm have none but rounding
+        gradients = [torch.cat([each.grad.flatten() for each in part.parameters()]) for part in parts]
+        return [torch.stack([loss.total, *loss.terms.values()]).detach(), *gradients, *after.values()]
+
+    for one, two in zip(trained(True), trained(False), strict=True):
+        assert (one - two).double().norm() <= 1e-5 * two.double().norm()
+    assert trained(True)[1].norm() > 0
+    assert not network.eval().loss(x, regularize=False).terms["regularizer"]
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value():
+    torch.manual_seed(0)
+    encoder, decoder = (
+        nn.Linear(4, 3),
+        nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(8, 2, 3)),
+    )
+    SpectralNorm(iterations=50).prepare(encoder, decoder)
+    decoder(torch.randn(2, 3))
+    assert torch.linalg.matrix_norm(decoder[0].weight, 2).item() == pytest.approx(1, abs=1e-3)
+    kernel = decoder[2].weight.transpose(0, 1).flatten(1)  # output channels by everything else
+    assert torch.linalg.matrix_norm(kernel, 2).item() == pytest.approx(1, abs=1e-3)
+    assert not nn.utils.parametrize.is_parametrized(encoder)
+
+
+@pytest.mark.parametrize("kind", [SameConv2d, SameConvTranspose2d])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_step_makes_as_many_power_iterations_as_it_says(kind, iterations):
+    layer = kind(4, 3, 4, 2)
+    decoder = nn.Sequential(layer)
+    SpectralNorm(iterations=iterations).prepare(nn.Linear(2, 2), decoder)
+    norm = layer.parametrizations.weight[0]
+    expected = [norm._u.clone(), norm._v.clone()]
+    matrix = norm._reshape_weight_to_matrix(layer.parametrizations.weight.original.detach())
+    for _ in range(iterations):
+        expected[0] = functional.normalize(matrix @ expected[1], dim=0)
+        expected[1] = functional.normalize(matrix.t() @ expected[0], dim=0)
+    decoder.train()(torch.randn(2, 4, 6, 6)).sum().backward()
+    for vector, wanted in zip((norm._u, norm._v), expected, strict=True):
+        torch.testing.assert_close(vector, wanted)
+
+
+def test_spectral_norm_is_computed_outside_of_autocast(monkeypatch):
+    """On a GPU autocast takes matrix-vector products in bfloat16, and the largest singular value with them."""
+    seen, forward = [], _SpectralNorm.forward
+
+    def watched(self, weight):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, weight)
+
+    monkeypatch.setattr(_SpectralNorm, "forward", watched)
+    decoder = nn.Linear(3, 4)
+    SpectralNorm().prepare(nn.Identity(), decoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert decoder(torch.randn(2, 3)).dtype == torch.bfloat16
+    assert seen
+    assert not any(seen)
+
+
+def test_spectral_norm_of_both_reaches_the_encoder():
+    encoder, decoder = nn.Linear(4, 3), nn.Linear(3, 4)
+    SpectralNorm("both").prepare(encoder, decoder)
+    assert nn.utils.parametrize.is_parametrized(encoder, "weight")
+
+
+# --- registries
+
+
+@pytest.mark.parametrize(
+    ("registry", "part", "message"),
+    [
+        (LATENTS, Part("gausian"), "did you mean 'gaussian'"),
+        (LATENTS, Part("gaussian", {"sigma": 1}), "its options: bound"),
+        (
+            REGULARIZERS,
+            Part("tikhonov", {"scope": "biases"}),
+            "Input should be 'kernels', 'transposed-convolutions' or 'all'",
+        ),
+        (PENALTIES, Part("mmd", {"scales": []}), "at least one"),
+        (LATENTS, Part("constant-variance", {"sigma": 0.0}), "positive"),
+    ],
+)
+def test_unknown_words_list_what_exists(registry, part, message):
+    given = {"in_features": 2, "latent_dim": 2} if registry is LATENTS else {}
+    with pytest.raises(UsageError, match=message):
+        construct(registry, part, **given)
+
+
+def test_the_deterministic_latent_is_linear():
+    latent = Deterministic(in_features=4, latent_dim=2)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(latent(x, True).z, functional.linear(x, latent.mean.weight, latent.mean.bias))
+
+
+def test_a_fraction_of_the_batch_has_the_same_expectation():
+    """The penalty on the first part of a batch is that of those examples; over all parts, the mean is the whole."""
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5)).double()
+    z = torch.randn(12, 3, dtype=torch.float64)
+    whole = GradientPenalty("exact").penalty(decoder, plain_code(z))
+    quarter = GradientPenalty("exact", fraction=0.25)
+    parts = torch.stack([quarter.penalty(decoder, plain_code(z.roll(-3 * index, 0))) for index in range(4)])
+    torch.testing.assert_close(parts.mean(), whole)
+    torch.testing.assert_close(parts[0], GradientPenalty("exact").penalty(decoder, plain_code(z[:3])))
+    assert parts.std() > 0
+    # batch norm needs two examples, so there are never fewer
+    torch.testing.assert_close(
+        GradientPenalty("exact", fraction=0.01).penalty(decoder, plain_code(z)),
+        GradientPenalty("exact").penalty(decoder, plain_code(z[:2])),
+    )
+    for fraction in (0.0, 1.5):
+        with pytest.raises(UsageError, match=f"fraction is {fraction}"):
+            GradientPenalty(fraction=fraction)

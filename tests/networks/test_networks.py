@@ -1,0 +1,148 @@
+"""Networks: TensorFlow's padding, Keras' initialisation, every size that is promised."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.signal import correlate2d
+from torch import nn
+
+from expost.errors import UsageError
+from expost.models.autoencoder import build
+from expost.models.presets import configure
+from expost.networks import NETWORKS
+from expost.networks.layers import SameConv2d, SameConvTranspose2d
+
+
+def tensorflow_same(image, kernel, stride):
+    """TensorFlow's definition: ceil(n / s) outputs, half of the padding (rounded down) before, the rest after."""
+    size, k = image.shape[0], kernel.shape[0]
+    outputs = math.ceil(size / stride)
+    total = max((outputs - 1) * stride + k - size, 0)
+    padded = nn.functional.pad(image, (total // 2, total - total // 2) * 2)
+    return correlate2d(padded.numpy(), kernel.numpy(), mode="valid")[::stride, ::stride][:outputs, :outputs]
+
+
+@pytest.mark.parametrize("size", [7, 8, 13, 16])
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (5, 2), (4, 1), (5, 1), (3, 2)])
+def test_convolutions_are_padded_as_tensorflow_does(size, kernel, stride):
+    torch.manual_seed(0)
+    layer = SameConv2d(1, 1, kernel, stride, bias=False).double()
+    image = torch.randn(size, size, dtype=torch.float64)
+    expected = tensorflow_same(image, layer.weight.detach()[0, 0], stride)
+    torch.testing.assert_close(layer(image[None, None]).detach()[0, 0], torch.from_numpy(expected.copy()))
+
+
+@pytest.mark.parametrize("size", [4, 7])
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (5, 2), (4, 1), (5, 1), (3, 2)])
+def test_transposed_convolutions_are_the_adjoint_of_the_convolution(size, kernel, stride):
+    """TensorFlow defines them so: <conv(x), y> = <x, conv_transpose(y)> with the same kernel."""
+    torch.manual_seed(0)
+    up = SameConvTranspose2d(2, 3, kernel, stride, bias=False).double()
+    down = SameConv2d(3, 2, kernel, stride, bias=False).double()
+    down.weight.data = up.weight.data
+    y = torch.randn(1, 2, size, size, dtype=torch.float64)
+    x = torch.randn(1, 3, size * stride, size * stride, dtype=torch.float64)
+    assert up(y).shape == x.shape
+    assert (down(x) * y).sum().item() == pytest.approx((x * up(y)).sum().item(), rel=1e-10)
+
+
+def test_initialisation_is_keras_glorot_uniform():
+    torch.manual_seed(0)
+    layer = SameConvTranspose2d(64, 32, 4, 2)
+    limit = math.sqrt(6 / (4 * 4 * (64 + 32)))
+    assert layer.weight.abs().max() <= limit
+    assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+    assert layer.bias.abs().max() == 0
+
+
+def shapes_of(network, kind):
+    return [tuple(module.weight.shape) for module in network.modules() if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "latent_dim", "kernels"),
+    [((1, 32, 32), 4, 16, 2), ((3, 32, 32), 4, 128, 2), ((3, 64, 64), 5, 64, 3)],
+)
+def test_the_paper_networks_have_the_published_layers(shape, kernel, latent_dim, kernels):
+    config, _ = configure("rae-l2", shape, "paper")
+    model = build(config)
+    channels = [shape[0], 128, 256, 512, 1024]
+    expected = [(out, into, kernel, kernel) for into, out in itertools.pairwise(channels)]
+    assert shapes_of(model.encoder, nn.Conv2d) == expected
+    channels = [*[1024, 512, 256, 128][: kernels + 1], shape[0]]
+    expected = [(into, out, kernel, kernel) for into, out in itertools.pairwise(channels)]
+    assert shapes_of(model.decoder, nn.ConvTranspose2d) == expected
+    assert shapes_of(model.decoder, nn.Linear) == [(8 * 8 * 1024, latent_dim)]
+    strides = [m.stride[0] for m in model.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert strides == [2] * kernels + [1]
+
+
+@pytest.mark.parametrize("name", ["conv4", "conv5"])
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (3, 29, 31), (2, 48, 32), (3, 33, 65), (4, 96, 96), (1, 127, 100), (3, 128, 128)]
+)
+@pytest.mark.parametrize("spatial", [False, True])
+def test_images_of_every_promised_size_go_through(name, shape, spatial):
+    torch.manual_seed(0)
+    encoder, decoder = NETWORKS[name](shape, 5, 4, spatial)
+    x = torch.rand(2, *shape)
+    features = encoder(x)
+    z = torch.randn(2, 5, *features.shape[2:], requires_grad=True)
+    y = decoder(z)
+    assert y.shape == x.shape
+    assert y.dtype == torch.float32
+    assert y.min() >= 0
+    assert y.max() <= 1
+    y.sum().backward()
+    assert z.grad.abs().sum() > 0
+
+
+def test_the_vector_pair_bounds_images_only():
+    torch.manual_seed(0)
+    _, image = NETWORKS["mlp"]((1, 8, 8), 4, 32, False)
+    _, table = NETWORKS["mlp"]((10,), 4, 32, False)
+    z = torch.randn(50, 4) * 100
+    assert image(z).shape == (50, 1, 8, 8)
+    assert 0 <= image(z).min() <= image(z).max() <= 1
+    assert table(z).min() < -1
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((3, 20, 32), {"network": "conv4"}, "image sides of 28 to 128, got 20x32"),
+        ((3, 32, 200), {"network": "conv4"}, "32x200"),
+        ((10,), {"network": "conv5"}, "use network mlp"),
+        ((10,), {"latent_dim": 11}, "more than the 10 numbers"),
+        ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, mlp"),
+        ((1, 32, 32), {"latent_dim": 0}, "at least 1"),
+        ((1, 32, 32), {"width": -3}, "at least 1"),
+        ((1, 32, 32), {"beta": -1.0}, "at least 0"),
+        ((1, 32, 32), {"beta": float("nan")}, "at least 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_model_is_built(shape, changes, message):
+    with pytest.raises(UsageError, match=message):
+        build(configure("rae", shape, "small", changes)[0])
+
+
+def test_own_networks_are_checked_against_the_data():
+    config, _ = configure("rae", (10,), "small", {"latent_dim": 3})
+    encoder, decoder = nn.Linear(10, 7), nn.Linear(3, 10)
+    model = build(config, (encoder, decoder))
+    assert model(torch.randn(4, 10)).shape == (4, 10)
+    with pytest.raises(UsageError, match="the decoder gives shape \\(9,\\)"):
+        build(config, (encoder, nn.Linear(3, 9)))
+    with pytest.raises(UsageError, match="the encoder does not accept shape"):
+        build(config, (nn.Linear(11, 7), decoder))
+
+
+def test_building_leaves_own_networks_as_they_were():
+    config, _ = configure("ae", (10,), "small", {"latent_dim": 3})
+    encoder = nn.Sequential(nn.Linear(10, 7), nn.BatchNorm1d(7))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    build(config, (encoder, nn.Linear(3, 10)))
+    assert encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
