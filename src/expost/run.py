@@ -46,6 +46,9 @@ from expost.utils.store import read_json, read_tensors, update_json, write_json
 
 Networks = tuple[nn.Module, nn.Module]
 
+#: What is said of the precision of epochs that were recorded without it.
+UNRECORDED = "not recorded"
+
 
 def load(config: DataConfig) -> tuple[Data, DataConfig]:
     """Load the data that a configuration names; of several processes the first begins, and prepares what is cached.
@@ -148,17 +151,21 @@ class Run:
         return replace(self, config=replace(self.config, training=replace(self.config.training, **changes)))
 
     def precision(self) -> str:
-        """Return in words what the run was trained in, for example "bf16, from epoch 7 float32"."""
+        """Return in words what the run was trained in, for example "bf16, from epoch 7 float32".
+
+        Records of before precision was recorded say nothing of it.
+        """
         path = self.folder / "metrics.jsonl"
         parts: list[str] = []
         last = None
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is told of where it matters
                 record = json.loads(line)
-                if record["precision"] != last:
-                    last = record["precision"]
-                    parts.append(f"from epoch {int(record['epoch'])} {last}" if parts else str(last))
-        return ", ".join(parts) or self.config.training.precision
+                epoch, found = int(record["epoch"]), str(record.get("precision", UNRECORDED))
+                if found != last:
+                    parts.append(f"from epoch {epoch} {found}" if parts else found)
+                    last = found
+        return ", ".join(parts) if parts not in ([], [UNRECORDED]) else self.config.training.precision
 
     def data(self) -> Data:
         """Load the run's data.

@@ -39,6 +39,7 @@ RUNS = {
 STEPS = {
     "rae-l2": {},
     "rae-gp": {"regularizer.fraction": 0.25},
+    "rae-gp-whole": {"regularizer.fraction": 1.0},
     "rae-gp-forward": {"regularizer.estimator": "forward"},
     "rae-sn": {},
     "vae": {},
@@ -86,7 +87,9 @@ def step(folder: Path) -> None:
     x = expost.load_data("mnist-5k", limit=60).train.x
     for name, options in STEPS.items():
         given = {"width": 2, "latent_dim": 4}
-        config, _ = expost.configure(name.removesuffix("-forward"), (1, 32, 32), "small", given, {}, options)
+        config, _ = expost.configure(
+            name.removesuffix("-forward").removesuffix("-whole"), (1, 32, 32), "small", given, {}, options
+        )
         torch.manual_seed(distributed.rank())  # the first process's weights are taken
         model = expost.build(config).train()
         with replicated(model) as gradients, split(23, Noise(5, torch.device("cpu"))) as part:

@@ -51,3 +51,12 @@ def test_without_running_averages_evaluation_takes_the_batch_as_torch_does():
     with written_out(layer):
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x))
+
+
+def test_a_layer_without_a_shift_is_written_out_too():
+    layer = nn.BatchNorm2d(3)
+    layer.bias = None  # as newer releases of torch can make it
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = layer(x)
+    with written_out(layer):
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import distributed_cases
 import pytest
 import torch
 
-import distributed_cases
 import expost
 from expost import distributed
 from expost.config import TrainingConfig

@@ -601,6 +601,8 @@ def record(epoch, train, validation, lr=0.1):
 def test_loss_curves_show_every_term_that_the_model_has(tmp_path):
     lines = [record(1, 9, 8), record(2, 7, 5), record(2, 6, 4), record(3, 5, 6, lr=0.05)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert History.read(tmp_path / "metrics.jsonl").best is None
+    write_tensors(tmp_path / "model.safetensors", {"w": torch.zeros(1)}, {"epoch": 2})
     history = History.read(tmp_path / "metrics.jsonl")
     assert history.column("train", "total") == [9, 6, 5]  # an epoch that was done again counts once
     assert history.best == 2

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
+from step_cases import IMAGES, STRINGS, SUMS, Ready, images, strings, training
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from expost.grammar.codec import CharacterCodec, GrammarCodec
-from step_cases import IMAGES, STRINGS, SUMS, Ready, images, strings, training
 
 #: Operations whose result, or its shape, the host has to wait for.
 WAITING = (

@@ -20,9 +20,11 @@ from expost.config import DataConfig, RunConfig
 from expost.distributed.gradients import Gradients
 from expost.errors import DataError, Interrupted, UsageError
 from expost.models.presets import configure
+from expost.report.training import History
 from expost.run import Run, load
 from expost.training import trainer as training_module
 from expost.training.checkpoint import save_checkpoint
+from expost.training.history import Records
 from expost.training.trainer import Training
 from expost.utils.store import read_tensors, write_tensors
 
@@ -471,3 +473,93 @@ def test_the_best_weights_are_kept_when_the_loss_stops_being_finite_before_they_
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     record = read_tensors(tmp_path / "run" / "model.safetensors")[1]
     assert record["epoch"] == max(line["epoch"] for line in lines if line["best"])
+
+
+def kept(folder):
+    return read_tensors(folder / "model.safetensors")[1]["epoch"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_weights_that_are_not_saved_yet_are_saved_when_an_error_ends_the_training(error, tmp_path, monkeypatch):
+    add = Records.add
+
+    def failing(self, record, best, train, validation):
+        if record["epoch"] == 5:
+            raise error
+        add(self, record, best, train, validation)
+
+    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.position.epoch == 1)
+    monkeypatch.setattr(Records, "add", failing)
+    run, data = start(tmp_path / "run", epochs=8)
+    with pytest.raises((OSError, UsageError)):
+        run.train(data)
+    assert kept(tmp_path / "run") == 5
+
+
+def test_weights_are_written_before_the_record_that_speaks_of_them(tmp_path, monkeypatch):
+    add = Records.add
+
+    def seen(self, record, best, train, validation):
+        if best:
+            assert kept(tmp_path / "run") == record["epoch"]
+        add(self, record, best, train, validation)
+
+    monkeypatch.setattr(Records, "add", seen)
+    run, data = start(tmp_path / "run", epochs=3)
+    run.train(data)
+
+
+def test_going_on_from_an_older_checkpoint_does_not_replace_better_weights(tmp_path, monkeypatch):
+    """As after a loss that stopped being finite, in another precision: the replay is another one."""
+    run, data = start(tmp_path / "run", epochs=4)
+    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.position.epoch == 1)
+    validation, calls = Training._validate, []
+
+    def validate(self):
+        calls.append(1)
+        return validation(self) if len(calls) < 4 else {"total": float("nan")}
+
+    monkeypatch.setattr(Training, "_validate", validate)
+    with pytest.raises(DataError, match="stopped being finite"):
+        run.train(data)
+    assert kept(tmp_path / "run") == 3
+    best = weights(tmp_path / "run")
+    monkeypatch.setattr(Training, "_validate", lambda self: {"total": validation(self)["total"] + 100})
+    run.train(data)
+    assert same(weights(tmp_path / "run"), best)
+
+
+def test_a_report_says_which_weights_are_there_after_a_kill(tmp_path):
+    run, data = start(tmp_path / "run", epochs=4)
+    run.train(data)
+    path = tmp_path / "run" / "model.safetensors"
+    tensors, record = read_tensors(path)
+    write_tensors(path, tensors, {**record, "epoch": 1})  # as it is when those of later epochs were not written
+    assert History.read(tmp_path / "run" / "metrics.jsonl").best == 1
+
+
+def test_a_layer_that_asks_for_its_weight_twice_makes_one_power_iteration(tmp_path, monkeypatch):
+    run, data = start(tmp_path / "run", "rae-sn", epochs=1)
+    forward, counted = torch.nn.Linear.forward, []
+    iterate = _SpectralNorm._power_method
+
+    def twice(self, x):
+        _ = self.weight
+        return forward(self, x)
+
+    def counting(self, *given):
+        counted.append(id(self))
+        return iterate(self, *given)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", twice)
+    monkeypatch.setattr(_SpectralNorm, "_power_method", counting)
+    made = Training(run.fresh_model(), data, run.config.training, tmp_path / "other")
+    made._begin()
+    made.gradients = Gradients([])
+    made.model.train()
+    counted.clear()
+    made._step(torch.arange(len(data.train)))
+    assert counted
+    assert len(counted) == len(set(counted))

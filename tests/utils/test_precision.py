@@ -1,6 +1,7 @@
 """bf16 where the machine computes it in hardware, float32 elsewhere; and how a run goes on where there is none."""
 
 import json
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,11 @@ from expost.commands.reporting import report
 from expost.errors import UsageError
 from expost.evaluation.protocol import pick_space
 from expost.experiments.cells import refuse_another
+from expost.models.autoencoder import Autoencoder
 from expost.models.presets import configure
 from expost.sharing import save_pretrained
 from expost.utils import precision
-from expost.utils.precision import bf16_cost, choose
+from expost.utils.precision import bf16_cost, choose, full_float32
 from expost.utils.store import read_tensors
 
 CPU = torch.device("cpu")
@@ -74,6 +76,19 @@ def test_older_releases_of_torch_are_asked_in_their_way(name, monkeypatch):
     assert str(choose("auto", CPU)) == "float32 (the CPU has no bf16 instructions: no amx_bf16 or avx512_bf16)"
 
 
+@pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
+def test_builds_of_torch_that_cannot_be_asked_compute_in_float32(architecture, monkeypatch):
+    """As those for Macs of before 2.11."""
+    machine(monkeypatch, architecture=architecture)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    for asked in ("auto", "float32"):
+        assert choose(asked, CPU).arithmetic == "float32"
+    assert not choose("bf16", CPU).hardware
+
+
 @pytest.mark.parametrize(
     ("cap", "expected"),
     [("AVX2", "float32"), ("avx512_core", "float32"), ("AVX512_CORE_BF16", "bf16"), ("AVX512_CORE_AMX", "bf16")],
@@ -88,8 +103,89 @@ def test_a_cap_on_onednns_instructions_counts(cap, expected, monkeypatch):
 def test_cuda_computes_bf16_from_ampere_on(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     chosen = choose("auto", torch.device("cuda"))
     assert (chosen.arithmetic, "a card" in chosen.reason) == (expected, True)
+
+
+def test_of_several_gpus_the_one_that_is_meant_is_asked(monkeypatch):
+    current = [0]
+
+    @contextmanager
+    def device(wanted):
+        before, current[0] = current[0], wanted.index
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[0] == 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert choose("auto", torch.device("cuda:0")).arithmetic == "float32"
+    assert str(choose("auto", torch.device("cuda:1"))) == "bf16 (card 1 computes bf16 in hardware)"
+
+
+def _nested(name):
+    found = torch.backends
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="these settings came with torch 2.9")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cuda.matmul", "tf32"), ("cudnn.conv", "ieee"), ("cudnn.rnn", "ieee"), ("mkldnn.matmul", "bf16"),
+        ("mkldnn.conv", "tf32"), (None, None),
+    ],
+)  # fmt: skip
+def test_float32_is_float32_whatever_torch_was_told_and_its_settings_stay(name, value):
+    parts = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+    first = [_nested(each).fp32_precision for each in parts]
+    try:
+        if name is not None:
+            _nested(name).fp32_precision = value
+        before = [_nested(each).fp32_precision for each in parts]
+        with full_float32():
+            assert {_nested(each).fp32_precision for each in parts} == {"ieee"}
+            if name is None:  # else torch refuses to tell
+                assert torch.get_float32_matmul_precision() == "highest"
+                assert torch.backends.cudnn.allow_tf32 is False
+        assert [_nested(each).fp32_precision for each in parts] == before
+    finally:
+        for each, found in zip(parts, first, strict=True):
+            _nested(each).fp32_precision = found
+
+
+def test_training_and_encoding_are_float32(tmp_path, monkeypatch):
+    seen = []
+    code = Autoencoder.code
+
+    def watched(self, x, noise=False):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return code(self, x, noise)
+
+    monkeypatch.setattr(Autoencoder, "code", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        run = train("rae-l2", out=tmp_path / "run", **SMALL)
+        steps = len(seen)
+        run.generator("cpu").encode(run.data().test.x[:4])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert len(seen) > steps > 0
+    assert set(seen) == {("highest", False)}
+
+
+def test_of_epochs_without_a_record_of_it_the_precision_is_not_claimed(tmp_path):
+    run = train("rae-l2", out=tmp_path / "run", precision="float32", **SMALL)
+    path = tmp_path / "run" / "metrics.jsonl"
+    line = json.loads(path.read_text())
+    del line["precision"]
+    path.write_text(json.dumps(line) + "\n")
+    assert run.precision() == "float32"  # as configured, and nothing says otherwise
+    path.write_text("".join(json.dumps(each) + "\n" for each in (line, {**line, "epoch": 2, "precision": "bf16"})))
+    assert run.precision() == "not recorded, from epoch 2 bf16"
 
 
 def test_what_is_asked_for_is_taken(hardware):

@@ -68,10 +68,10 @@ def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
         average, variance = first.to(values.dtype), (second - first.square()).clamp_min(0).to(values.dtype)
         _track(layer, average.detach(), variance.detach() * (count / (count - 1)).to(values.dtype))
         scale = torch.rsqrt(variance + layer.eps)
-        if layer.affine:
+        if layer.weight is not None:
             scale = scale * layer.weight
         shift = (center - average) * scale
-        if layer.affine:
+        if layer.bias is not None:
             shift = shift + layer.bias
         y = torch.addcmul(shift.view(shape), distance, scale.view(shape))
     return y.to(x.dtype)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -132,9 +132,15 @@ def _untracked(decoder: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
 
 
-def _twice_differentiable(decoder: nn.Module) -> AbstractContextManager[None]:
-    """Let recurrent layers do without cuDNN, whose kernels cannot be differentiated twice."""
-    return torch.backends.cudnn.flags(enabled=False) if _is_recurrent(decoder) else nullcontext()
+@contextmanager
+def _twice_differentiable(decoder: nn.Module) -> Iterator[None]:
+    """Disable cuDNN for recurrent layers: its kernels lack double backward."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = before and not _is_recurrent(decoder)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def _is_recurrent(decoder: nn.Module) -> bool:

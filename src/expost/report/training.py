@@ -12,6 +12,7 @@ from typing import Any
 from expost.errors import DataError
 from expost.report.blocks import Block, Drawing, Drawings, Key, Note
 from expost.report.svg import Line, line_chart
+from expost.utils.store import read_tensors_record
 
 #: The terms in order, and what they are called.
 TERMS = {
@@ -24,9 +25,16 @@ TERMS = {
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a run, in order; each a record of `metrics.jsonl`."""
+    """The epochs of a run.
+
+    Attributes:
+        epochs: In order; each a record of `metrics.jsonl`.
+        best: The epoch whose weights are in `model.safetensors`; None without any. It may be an earlier one than that
+            of the lowest loss, if the run was killed before those weights were written.
+    """
 
     epochs: list[dict[str, Any]]
+    best: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -47,13 +55,8 @@ class History:
                 found[int(record["epoch"])] = record
         except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
             raise DataError(f"{path} is damaged; restore it to see the loss curves") from None
-        return cls([found[epoch] for epoch in sorted(found)])
-
-    @property
-    def best(self) -> int | None:
-        """The epoch whose weights are kept: that of the lowest validation loss."""
-        scored = [epoch for epoch in self.epochs if math.isfinite(epoch["validation"].get("total", math.nan))]
-        return int(min(scored, key=lambda epoch: epoch["validation"]["total"])["epoch"]) if scored else None
+        kept = read_tensors_record(path.with_name("model.safetensors")).get("epoch")
+        return cls([found[epoch] for epoch in sorted(found)], kept if isinstance(kept, int) else None)
 
     def column(self, part: str, term: str) -> list[float]:
         """Return a term of every epoch; NaN where it is missing."""

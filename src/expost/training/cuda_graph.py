@@ -26,13 +26,14 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def recordable(model: nn.Module, device: torch.device) -> bool:
     """Return whether what a model does may be recorded: on one GPU, by layers of torch and of this library alone.
 
-    A layer of anybody else's may decide in Python what to do, which a graph would not do again.
+    Anybody else's layer, penalty or regularizer may decide in Python what to do, which a graph would not do again.
     """
-    own = all(
-        type(each).__module__.partition(".")[0] in KNOWN and not any(getattr(each, name) for name in _HOOKS)
-        for each in model.modules()
-    )
-    return device.type == "cuda" and distributed.world() == 1 and own
+    if device.type != "cuda" or distributed.world() > 1:
+        return False
+    slots = [each for name, each in vars(model).items() if not name.startswith("_")]  # those that are no layers
+    known = all(type(each).__module__.partition(".")[0] in {*KNOWN, "builtins"} for each in (*model.modules(), *slots))
+    hooked = any(getattr(each, name) or "forward" in vars(each) for each in model.modules() for name in _HOOKS)
+    return known and not hooked and not any(each._backward_hooks for each in model.parameters())
 
 
 class Recorded:
@@ -86,12 +87,12 @@ class Recorded:
         self._x = x.clone()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):  # one thread gathers
                 self._loss = self._run(self._x)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # a graph has its own memory, which may be too little where that of a step is not
+            self._loss = None
             _end(x.device)
+            torch.cuda.empty_cache()
             reason = str(error).splitlines()[0]
             warnings.warn(f"steps are launched kernel by kernel, since they cannot be recorded: {reason}", stacklevel=2)
             return

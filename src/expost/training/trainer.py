@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from expost.utils.precision import choose, full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import Bar, duration, progress
 from expost.utils.seeding import NOISE, ORDER, VALIDATION, generator, isolated, stream_seed
-from expost.utils.store import read_tensors, write_tensors
+from expost.utils.store import read_tensors, read_tensors_record, write_tensors
 
 #: On an accelerator, how many steps pass between looks at the loss (each waits for the device, and for the others).
 CHECK_EVERY = 50
@@ -111,8 +112,11 @@ class Training:
             self._begin()
             try:
                 self._go_on()
-            except torch.OutOfMemoryError as error:
-                self._save_best()
+            except Exception as error:
+                with suppress(OSError):  # of a full disk, perhaps, which is what the other error says
+                    self._save_best()
+                if not isinstance(error, torch.OutOfMemoryError):
+                    raise
                 reason = str(error).split(". ")[0]
                 raise UsageError(
                     f"{self.device} has too little memory for batches of {self.batch_size} ({reason}); lower "
@@ -176,6 +180,11 @@ class Training:
         """Where the training state is."""
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def best_path(self) -> Path:
+        """Where the weights of the lowest validation loss are."""
+        return self.folder / "model.safetensors"
+
     def _check(self) -> None:
         count, held_out, processes = len(self.data.train), len(self.data.validation), distributed.world()
         if count < 2 or held_out < 1:
@@ -210,7 +219,7 @@ class Training:
 
     def _passes(self, x: Tensor, share: float = 1.0) -> Loss:
         """Return the loss of a batch, or of a share of one, and leave its gradients in the parameters."""
-        with self._autocast(), parametrize.cached():  # a layer asks for its weight several times
+        with self._autocast(), parametrize.cached():  # layers may ask for their weights several times
             loss = self.model.loss(x).times(share)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -333,7 +342,7 @@ class Training:
         """Write the best weights, if they are not on disk yet."""
         if self.unsaved is not None:
             weights, epoch = self.unsaved
-            write_tensors(self.folder / "model.safetensors", weights, {"epoch": epoch})
+            write_tensors(self.best_path, weights, {"epoch": epoch, "validation": self.position.best})
             self.unsaved = None
 
     def _save(self, sums: dict[str, float]) -> None:
@@ -354,11 +363,14 @@ class Training:
         self.scheduler.load_state_dict(self.position.plateau)
         for group in self.optimizer.param_groups:
             group["lr"] = self.position.lr
+        # weights may have been saved after the checkpoint, when the training was stopped by an error
+        kept = read_tensors_record(self.best_path).get("validation")
+        if isinstance(kept, int | float) and (self.position.best is None or kept < self.position.best):
+            self.position.best = kept
 
     def _load_best(self) -> None:
         distributed.barrier()  # the first process may still be writing them
-        path = self.folder / "model.safetensors"
-        load_weights(path, self.model, read_tensors(path)[0])
+        load_weights(self.best_path, self.model, read_tensors(self.best_path)[0])
         self.model.eval()
 
 

@@ -9,8 +9,9 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,20 +75,38 @@ def full_float32() -> Iterator[None]:
 
     TF32 rounds factors to 10 bits, which moves a score's third digit. Autocast to bfloat16 is not touched.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    settings = [each for each in _fp32_settings() if hasattr(each, "fp32_precision")]
+    before = [each.fp32_precision for each in settings]
+    older: list[tuple[Callable[[Any], None], Any]] = []  # which torch has beside the others, and keeps in step
+    with suppress(RuntimeError):  # where somebody has set the others alone, torch refuses to tell these
+        older.append((torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+        torch.set_float32_matmul_precision("highest")
+    with suppress(RuntimeError):
+        older.append((partial(setattr, torch.backends.cudnn, "allow_tf32"), torch.backends.cudnn.allow_tf32))
+        torch.backends.cudnn.allow_tf32 = False
+    for each in settings:
+        each.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        for put_back, value in older:
+            put_back(value)
+        for each, value in zip(settings, before, strict=True):
+            each.fp32_precision = value
+
+
+def _fp32_settings() -> list[Any]:
+    """Return where torch keeps the precision of float32 products; before 2.9 they have no `fp32_precision`."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    parts = [getattr(home, name, None) for home in (cudnn, mkldnn) for name in ("conv", "rnn", "matmul")]
+    return [torch.backends.cuda.matmul, *(each for each in parts if each is not None)]
 
 
 def _bf16_hardware(device: torch.device) -> tuple[bool, str]:
     """Return whether a device computes bf16 in hardware, and the reason in words."""
     if device.type == "cuda":
-        found = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it is of the GPU in use that torch tells
+            found = torch.cuda.is_bf16_supported(including_emulation=False)
         name = torch.cuda.get_device_name(device)
         return found, f"{name} {'computes' if found else 'does not compute'} bf16 in hardware"
     if device.type != "cpu":
@@ -121,9 +140,11 @@ def _capabilities(arm: bool) -> Mapping[str, Any]:
     if query is not None:
         found: Mapping[str, Any] = query()
         return found
-    if arm:
-        return {"bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported()}
-    return {"amx_bf16": torch.cpu._is_amx_tile_supported(), "avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
+    homes = {"bf16": (torch.ops.mkldnn, "_is_mkldnn_bf16_supported")} if arm else {
+        "amx_bf16": (torch.cpu, "_is_amx_tile_supported"), "avx512_bf16": (torch.cpu, "_is_avx512_bf16_supported"),
+    }  # fmt: skip
+    # builds without oneDNN, as on Macs, have not even the question
+    return {name: getattr(home, question, bool)() for name, (home, question) in homes.items()}
 
 
 def bf16_cost(device: torch.device) -> float:

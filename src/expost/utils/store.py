@@ -118,6 +118,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         temporary.write_bytes(payload)
 
 
+def read_tensors_record(path: Path) -> dict[str, Any]:
+    """Return what was written beside the tensors of a file; nothing if there is no such file, or it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get("expost", "{}"))
+    except (OSError, SafetensorError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote: the tensors by name and the record (empty for a foreign safetensors file).
 
