@@ -37,6 +37,7 @@ from expost.report.structures import draw_expression, draw_molecule
 from expost.report.subject import Subject
 from expost.report.training import History, loss_curves
 from expost.run import Run
+from expost.utils.store import write_tensors
 
 VOID = {"meta", "img", "br", "link", "input"}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)<!--"
