@@ -47,7 +47,7 @@ class Loss:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     def times(self, share: float) -> Loss:
-        """Return the loss as an addend of the whole batch's, which these examples have this share of."""
+        """Scale by this shard's share of the batch."""
         if share == 1:
             return self
         return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from expost.errors import UsageError
-from expost.experiments.engines import Where
+from expost.experiments.engines import Resources
 from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
@@ -65,7 +65,7 @@ def reproduce(
     for name, value in given[experiment].items():
         if value is not None:
             raise UsageError(f"{name} is no option of {experiment}; leave it out")
-    where = Where(engine, device, workers, address, gpu_share)
+    where = Resources(engine, device, workers, address, gpu_share)
     if experiment == "table2":
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"

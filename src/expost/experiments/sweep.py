@@ -21,7 +21,7 @@ from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import ALL_MEASURES, Protocol, resolve_features
 from expost.evaluation.strings import PROPERTIES, STRING_MEASURES
 from expost.experiments.cells import refuse_another
-from expost.experiments.engines import Where, open_engine
+from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import summary
 from expost.experiments.sweep_report import (
     LOSS,
@@ -124,7 +124,7 @@ def sweep(
         refuse_another(job.model, job.data, job.run, job.training)
     say(f"runs: {len(jobs)} (models: {len(names)}, settings: {len(grid)}, seeds: {seeds})")
     started, results, score = time.perf_counter(), dict[str, dict[str, Any]](), by
-    with open_engine(Where(engine, device, workers, address, gpu_share), home) as open_:
+    with open_engine(Resources(engine, device, workers, address, gpu_share), home) as open_:
         for done in open_.run(fill, jobs, open_.devices(len(jobs)), lambda job: home / "logs" / f"{job.label}.log"):
             found = results[done.task.label] = done.result
             if "failed" not in found and not strings:  # of strings a score may be missing for want of valid samples

@@ -19,7 +19,7 @@ from expost.evaluation.evaluate import evaluate_generator
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, pick_space
 from expost.evaluation.scores import Score
 from expost.evaluation.strings import evaluate_strings
-from expost.experiments.cells import density_hash, saved, train_or_go_on, what_decides
+from expost.experiments.cells import defining_settings, density_hash, saved, train_or_go_on
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
 from expost.generators.strings import StringGenerator
 from expost.models.zoo import ZOO
@@ -115,7 +115,7 @@ def fill(job: Job, device: str) -> dict[str, Any]:
 
 def _scored(job: Job, run: Run, device: str) -> dict[str, Any]:
     asked = {
-        "settings": what_decides(run), "features": job.features, "protocol": to_json(job.protocol),
+        "settings": defining_settings(run), "features": job.features, "protocol": to_json(job.protocol),
         "version": __version__, "model": run.weights_hash(), "subjects": list(job.subjects()),
     }  # fmt: skip
 

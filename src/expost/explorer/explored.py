@@ -14,10 +14,10 @@ from expost.densities import Density, TractableDensity
 from expost.densities.conditional import ConditionalDensity
 from expost.errors import UsageError
 from expost.explorer.images import Images
-from expost.explorer.keeping import Keeper
 from expost.explorer.kinds import Compared, File, Kind, Neighbours, codes_file
 from expost.explorer.space import Space
 from expost.explorer.strings import Texts
+from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
 from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
@@ -78,9 +78,9 @@ class Explored:
     codes: Codes
     code_shape: tuple[int, ...]
     space: Space
-    uploads: Keeper[Any] = field(default_factory=lambda: Keeper("example", KEPT_UPLOADS))
-    results: Keeper[File] = field(default_factory=lambda: Keeper("file", KEPT_RESULTS))
-    drawn: Keeper[Drawn] = field(default_factory=lambda: Keeper("sample", KEPT_RESULTS))
+    uploads: TokenStore[Any] = field(default_factory=lambda: TokenStore("example", KEPT_UPLOADS))
+    results: TokenStore[File] = field(default_factory=lambda: TokenStore("file", KEPT_RESULTS))
+    drawn: TokenStore[Drawn] = field(default_factory=lambda: TokenStore("sample", KEPT_RESULTS))
 
     @classmethod
     def of(cls, run: Run, examples: int, device: str = "auto") -> Explored:
