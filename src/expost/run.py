@@ -200,7 +200,7 @@ class Run:
             raise DataError(f"{self.folder} has no trained weights yet; train it first: expost train ... --resume")
         model = self.fresh_model()
         load_weights(path, model, read_tensors(path)[0])
-        place(model, pick_device(device), len(self.config.model.shape) == 3)
+        place(model, pick_device(device))
         return model.eval()
 
     def generator(self, device: str = "auto") -> Generator:

@@ -116,11 +116,6 @@ class Data:
         """Shape of one example: (C, H, W) for images, (d,) for vectors, (L, V) one-hot for strings."""
         return (self.codec.length, self.codec.size) if self.codec else tuple(self.train.x.shape[1:])
 
-    @property
-    def is_image(self) -> bool:
-        """Whether the examples are images (uint8, three axes)."""
-        return self.train.x.dim() == 4
-
 
 def to_unit(x: Tensor) -> Tensor:
     """Turn uint8 pixels 0..255 into float32 in [0, 1]; leave rows of symbols and floating-point examples as they are.

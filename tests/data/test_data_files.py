@@ -68,7 +68,7 @@ images = noise(20, 9, 7, 3)  # (N, H, W, C)
 )
 def test_layouts_and_types_of_images(tmp_path, array, expected):
     data = load_data(saved(tmp_path / "a.npy", array))
-    assert data.is_image
+    assert data.train.x.dim() == 4
     assert data.train.x.dtype == torch.uint8
     assert everything(data) == rows(expected)
 
@@ -84,7 +84,7 @@ def test_rgba_arrays_are_composited_onto_white(tmp_path):
 def test_two_axes_are_vectors_unscaled(tmp_path):
     array = RNG.normal(size=(50, 3)) * 1000
     data = load_data(saved(tmp_path / "a.npy", array))
-    assert not data.is_image
+    assert data.train.x.dim() == 2
     assert data.shape == (3,)
     assert data.train.x.dtype == torch.float32
     assert everything(data) == rows(array.astype(np.float32))

@@ -186,7 +186,7 @@ def _batch_for(examples: int, batch_size: int) -> int:
 
 def _remark_on_scales(data: Data) -> None:
     """Say where the columns of a table have such different scales that the losses are those of the largest."""
-    if data.is_image or data.codec is not None:
+    if not data.train.x.is_floating_point():
         return
     scales = data.train.x.std(dim=0)
     varying = scales[scales > 0]

@@ -82,11 +82,6 @@ class _Now:
     part: Part | None = None
 
 
-def is_split() -> bool:
-    """Return whether this process has a part of a batch, and others have the rest."""
-    return _Now.part is not None and _Now.part.parts > 1
-
-
 @contextmanager
 def split(count: int, noise: Noise) -> Iterator[Part]:
     """Work on this process's part of a batch of `count` rows.

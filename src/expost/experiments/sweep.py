@@ -18,8 +18,9 @@ from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.protocol import ALL_MEASURES, Protocol, resolve_features
-from expost.evaluation.strings import PROPERTIES, STRING_MEASURES
+from expost.evaluation.protocol import Protocol, resolve_features
+from expost.evaluation.scoring import measures_of
+from expost.evaluation.strings import PROPERTIES
 from expost.experiments.cells import refuse_another
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import summary
@@ -106,7 +107,7 @@ def sweep(
     examples = plans[0].data()
     strings = examples.codec is not None
     wanted = measures or ((PROPERTIES,) if strings else ("frechet",))
-    Protocol(wanted, samples).chosen(STRING_MEASURES if strings else ALL_MEASURES)
+    Protocol(wanted, samples).chosen(measures_of(examples))
     scarce = min(examples.validation, examples.test, key=len)
     if not strings:
         features = resolve_features(features, replace(examples, test=scarce))

@@ -27,7 +27,7 @@ from expost.evaluation.protocol import (
     pick_space,
     resolve_features,
 )
-from expost.examples import pictures
+from expost.examples import kind_of_data, pictures
 from expost.experiments.cells import defining_settings, density_hash, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
@@ -176,7 +176,8 @@ def reproduce_table1(
     # one choice for the whole table, so that no two rows are scored on different features
     source = data_name(dataset)
     data = load(DataConfig(source, limit=size.limit))[0]
-    if features == "auto" and data.is_image and size.bundled:
+    pixels = kind_of_data(data).pixels
+    if features == "auto" and pixels and size.bundled:
         features = bundled_features(data)
     features = resolve_features(features, data)
     tasks = [
@@ -187,7 +188,7 @@ def reproduce_table1(
         refuse_another(task.model, task.dataset, task.run, task.options)
     with open_engine(where or Resources(), out) as engine:
         devices = engine.devices(len(tasks))
-        if data.is_image and any(not task.file(subject).exists() for task in tasks for subject in task.subjects()):
+        if pixels and any(not task.file(subject).exists() for task in tasks for subject in task.subjects()):
             # once, before there are several workers
             reference_features(pick_space(features, data, engine.here), data.test.x)
         started, results = time.perf_counter(), {}
@@ -218,7 +219,7 @@ def reproduce_table1(
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
     write_text(out / "table.csv", as_csv(record))
-    if data.is_image:
+    if pixels:
         runs = {name: (row["prior"], Run.open(out / row["cells"][0]["run"])) for name, row in rows.items()}
         pictures.save_picture(figure(runs, here), out / "figure.png")
     return given

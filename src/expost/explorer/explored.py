@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from expost.densities import Density, TractableDensity
 from expost.densities.conditional import ConditionalDensity
 from expost.errors import UsageError
+from expost.examples import kind_of_data
 from expost.explorer.images import Images
 from expost.explorer.kinds import Compared, File, Kind, Neighbours, codes_file
 from expost.explorer.space import Space
@@ -28,6 +29,18 @@ from expost.types import Data
 from expost.utils.progress import say
 from expost.utils.seeding import PAIRS, SAMPLES, generator
 
+
+def _texts(model: Generator, data: Data, x: Tensor) -> Texts:
+    assert data.codec is not None
+    return Texts(StringGenerator(model, data.codec), data.domain, x)
+
+
+#: What the page shows, by the kind of examples: gets the model, the data, and the examples to compare with.
+VIEWS: dict[str, Callable[[Generator, Data, Tensor], Kind[Any]]] = {
+    "images": lambda model, data, x: Images(model, data.shape, x),
+    "strings": _texts,
+    "vectors": lambda model, data, x: Vectors(model, x, data.columns),
+}
 #: Bytes that are kept of uploads, and of results that can be saved.
 KEPT_UPLOADS, KEPT_RESULTS = 64_000_000, 256_000_000
 #: Numbers in all training examples that are compared: 512 MB.
@@ -95,26 +108,16 @@ class Explored:
             DataError: if it has no weights yet, or its data have changed.
         """
         data = run.data()
-        if data.codec is None:
-            model = run.generator(device)
-        else:
-            strings = run.string_generator(device)
-            model = strings.generator
+        model = run.generator(device)
         train = data.train
-        numbers = 1 if data.codec is not None else max(1, train.x[0].numel())
+        numbers = max(1, train.x[0].numel())
         most = max(2, min(examples, MOST_NUMBERS // numbers))
         chosen = torch.randperm(len(train), generator=generator(0, PAIRS, 2))[:most]
         if len(chosen) < len(train):
             say(f"{len(chosen):,} of {len(train):,} training examples are drawn and compared")
         x = train.x[chosen]
         z = model.encode(x)
-        kind: Kind[Any]
-        if data.codec is not None:
-            kind = Texts(StringGenerator(model, data.codec), data.domain, x)
-        elif data.is_image:
-            kind = Images(model, data.shape, x)
-        else:
-            kind = Vectors(model, x, data.columns)
+        kind = VIEWS[kind_of_data(data).like](model, data, x)
         labels = data.labels(train)
         codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
         title = run.folder.resolve().name or str(run.folder)
