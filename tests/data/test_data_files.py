@@ -539,6 +539,44 @@ def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
     assert torch.equal(data.train.x[:, 1], 1 - data.train.x[:, 0] % 2)
 
 
+TRUE, GAP = ["true", "FALSE"], ["", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "numeric"),
+    [
+        ([TRUE, TRUE], True),
+        ([GAP, TRUE, TRUE], True),
+        ([TRUE, ["1", "0"]], False),
+        ([["1", "0"], TRUE], False),
+        ([TRUE, GAP, ["1", "0"]], False),
+        ([["1", "0"], GAP, TRUE], False),
+        ([["1", "true"], ["1", "0"]], False),
+        ([TRUE, ["0", "true"]], False),
+        ([["1", ""], ["true", ""]], False),
+    ],
+)
+def test_csv_of_words_and_numbers_is_text_wherever_they_meet(pieces, numeric, tmp_path, monkeypatch):
+    """In the rows that are read at once, or in different ones."""
+    monkeypatch.setattr("expost.data.csv_tables._AT_ONCE", 2)
+    cells = [cell for piece in pieces for cell in piece] + pieces[-1]
+    (tmp_path / "a.csv").write_text("\n".join(["n,mixed", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
+    if numeric and "" in cells:
+        refuses(tmp_path / "a.csv", "lacks values: 2 in column 'mixed'")
+    else:
+        assert load_data(tmp_path / "a.csv").columns == (("n", "mixed") if numeric else ("n",))
+    (tmp_path / "b.csv").write_text("\n".join(["n,label", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
+    if numeric and "" in cells:
+        refuses(tmp_path / "b.csv", "2 labels are missing")
+    else:
+        assert load_data(tmp_path / "b.csv").classes == (() if numeric else tuple(sorted(set(cells))))
+
+
+def test_csv_without_names_has_text_where_words_follow_the_first_line(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2\n3,true\n5,false\n7,true\n")
+    assert load_data(tmp_path / "a.csv").columns == ("f0",)
+
+
 def test_csv_files_of_different_columns(tmp_path):
     (tmp_path / "train-0.csv").write_text("a,b\n1,2\n3,4\n")
     (tmp_path / "train-1.csv").write_text("a,c\n1,2\n3,4\n")
