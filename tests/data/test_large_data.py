@@ -488,7 +488,7 @@ def ragged_parquet(folder):
         (dishonest_npz, "is truncated or damaged"),
         (short_idx(open, ""), "should hold 30 x 9 x 9 = 2,430 bytes but has 999"),
         (short_idx(gzip.open, ".gz"), "should hold 30 x 9 x 9 = 2,430 bytes but has 999"),
-        (ragged_parquet, "rows of 3 and of 4 numbers; vectors need one length"),
+        (ragged_parquet, "3 and 4 numbers a row in column 'x'; vectors need one length"),
         (npy(COLOR * 300.0), "floating-point pixels from 0 to"),
         (npy(np.where(COLOR > 254, np.nan, 0.5)), "pixels are NaN or infinite"),
         (npy(np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, 5.0]])), "inf in row 1, column 0"),
