@@ -539,6 +539,42 @@ def test_csv_labels_of_many_digits_stay_apart(tmp_path):
     assert torch.equal(data.train.y, 2**60 + data.train.x[:, 0].long() % 3)
 
 
+LARGE = [2**64 - 1 - i for i in range(3)]  # more than int64 holds, and all the same in float64
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "save",
+    [
+        as_csv,
+        lambda path, a, label: as_csv(path, a=a, label=[f"{each}.0" for each in label]),
+        lambda path, a, label: as_csv(path, a=a, label=[f"-{each}" for each in label]),
+        lambda path, a, label: as_parquet(path, a=a, label=pa.array(label, pa.uint64())),
+        lambda path, a, label: np.savez(path, x=np.array(a)[:, None], y=np.array(label, np.uint64)),
+        lambda path, a, label: np.savez(path, x=np.array(a)[:, None], y=np.array([1e19, 2e19, -1e300] * 10)),
+    ],
+    ids=["CSV", "CSV of floats", "CSV below zero", "parquet", "npz", "npz of floats"],
+)
+def test_labels_beyond_int64_are_text(save, tmp_path):
+    save(tmp_path / "a", a=range(30), label=LARGE * 10)
+    data = load_data(tmp_path)
+    assert len(data.classes) == 3
+    one, two = data.train, data.test
+    same = one.x.long() % 3 == two.x.long().T % 3
+    assert torch.equal(one.y[:, None] == two.y, same)
+    assert set(data.train.y.tolist()) == {0, 1, 2}
+
+
+def test_labels_of_all_of_int64_stay_numbers(tmp_path):
+    ends = [2**63 - 1, -(2**63), 0]
+    as_csv(tmp_path / "a", a=range(30), label=ends * 10)
+    np.savez(tmp_path / "b.npz", x=np.arange(30.0)[:, None], y=np.array(ends * 10))
+    for name in ("a.csv", "b.npz"):
+        data = load_data(tmp_path / name)
+        assert data.train.y.tolist() == [ends[int(x) % 3] for x in data.train.x[:, 0]]
+        assert data.classes == ()
+
+
 @pytest.mark.parametrize("change", [3, 9_000])  # within the rows that are read at once, and after them
 def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
     lines = [f"{i},{'true' if i < change else i},{('true', 'false')[i % 2]}" for i in range(9_100)]
