@@ -28,13 +28,15 @@ from expost.data.mapped import DEFAULT_LIMIT, is_mapped, memory_limit, open_file
 from expost.data.parquet import image_part
 from expost.errors import DataError, UsageError
 from expost.examples.outputs import write_vectors
-from expost.metrics import StandardizedValues, hash_tensors
+from expost.metrics import StandardizedValues
 from expost.metrics import features as features_module
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.neighbours import nearest
 from expost.metrics.pool import Pool
 from expost.training.batches import Batches
 from expost.types import Data, to_unit
+from expost.utils import hashing
+from expost.utils.hashing import hash_tensors
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(40) % 4
@@ -638,7 +640,7 @@ def test_values_are_standardized_and_hashed_in_parts_as_they_are_as_a_whole(monk
     mean, std = train.double().mean(0), train.double().std(0)
     assert torch.equal(whole(x), ((x.double() - mean) / std).float())
     monkeypatch.setattr(features_module, "_STANDARDIZED_AT_ONCE", 70)
-    monkeypatch.setattr(features_module, "HASHED_AT_ONCE", 99)
+    monkeypatch.setattr(hashing, "HASHED_AT_ONCE", 99)
     assert torch.equal(whole(x), ((x.double() - mean) / std).float())
     assert hash_tensors({"x": x}) == digest
     assert hash_tensors({"x": x.T.contiguous().T}) == digest

@@ -38,7 +38,7 @@ from expost.evaluation.scores import Card, Score
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
-from expost.metrics import Space, hash_tensors, mse, psnr, ssim
+from expost.metrics import Space, mse, psnr, ssim
 from expost.metrics.image import WINDOW
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud
@@ -46,6 +46,7 @@ from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.pool import Pool
 from expost.metrics.reference import reference_features
 from expost.types import Data, to_unit
+from expost.utils.hashing import hash_tensors
 from expost.utils.progress import say
 from expost.utils.seeding import SAMPLES, stream_seed
 

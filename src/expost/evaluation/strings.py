@@ -25,11 +25,11 @@ from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
 from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
-from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from expost.registry import Part
 from expost.types import Data
+from expost.utils.hashing import hash_tensors
 from expost.utils.seeding import SAMPLES, generator
 
 #: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.

@@ -20,7 +20,7 @@ from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
-from expost.generators.generator import Generator
+from expost.generators.generator import Generator, usual_density
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
@@ -140,7 +140,7 @@ class Explored:
     @property
     def density(self) -> str | None:
         """The choice to begin with: gmm if it is fitted, else the last."""
-        return "gmm" if "gmm" in self.choices else self.choices[-1] if self.choices else None
+        return usual_density(self.choices)
 
     def conditional(self, choice: str | None) -> ConditionalDensity | None:
         """Return the densities by label that a choice names, None if it names another."""
@@ -248,9 +248,9 @@ class Explored:
     def log_density(self, z: Tensor) -> tuple[str, float] | None:
         """Return the name of a density that can be evaluated, and its logarithm at a code; None if there is none."""
         names = [name for name, density in self.densities.items() if isinstance(density, TractableDensity)]
-        if not names:
+        name = usual_density(names)
+        if name is None:
             return None
-        name = "gmm" if "gmm" in names else names[-1]
         density = self.densities[name]
         assert isinstance(density, TractableDensity)
         return name, float(density.log_prob(z.to(density.device))[0])
