@@ -52,12 +52,12 @@ def evaluate(
 
     Args:
         run: The run.
-        densities: Which densities to sample from; unless given, the model's own (the paper's column N) and gmm.
+        densities: Which densities to sample from; default: the model's own (the paper's column N) and gmm.
         measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
             memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Of strings:
             properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on
-            the codes), latent. Unless given, all.
-        samples: Samples from each density; unless given, as many as there are test images, at most 10,000.
+            the codes), latent. Default: all.
+        samples: Samples from each density; default: as many as there are test images, at most 10,000.
         features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels; or auto: Inception's
             if its weights are on this machine and there are enough test images, else the bundled ones that suit the
             data.
@@ -123,7 +123,7 @@ def rank(
 
     Args:
         runs: Evaluated runs.
-        score: Which score, for example fid or recall; unless given, the first that all runs have (of strings not their
+        score: Which score, for example fid or recall; default: the first that all runs have (of strings not their
             validity or novelty, which a collapsed model wins).
         of: Of what: reconstruction, interpolation, or a density.
         ignoring: Fields of the protocol that may differ, for example version.
@@ -152,7 +152,7 @@ def rank(
 
 
 def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
-    """Return the first score that all runs have and that has a better end.
+    """Return the first score that all runs have and that has a preferred direction.
 
     Raises:
         UsageError: if there is none; the message names the first run that shares none with those before it.

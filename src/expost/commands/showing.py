@@ -40,9 +40,9 @@ def sample(
             of tables FILE.csv or .npy; of strings FILE.txt or .smi, of molecules FILE.png too. Unless given,
             samples.png, .csv or .txt.
         density: A fitted density; gmm if it is fitted, else the other one.
-        label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); any unless given.
-        temperature: Of strings: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
-        code_temperature: Of the density: below 1 codes keep to where it is high (cleaner, less various samples), above
+        label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); default: any.
+        temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
+        code_temperature: Below 1, samples concentrate near the modes of the density (cleaner, less various); above
             1 they spread; 1 draws from it as it was fitted.
         seed: Seeds the draws.
         device: auto, cpu, cuda or mps.

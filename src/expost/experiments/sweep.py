@@ -75,19 +75,19 @@ def sweep(
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
         by: The score that ranks: one of `expost evaluate`, or loss (the training's own; weights that differ make it
-            another quantity). Unless given, the Frechet distance, of strings the share of distinct valid ones.
-        of: Of what: a density, or reconstruction; gmm unless given.
-        densities: Which densities to fit and sample from; unless given, the model's own and gmm.
-        measures: As of `expost evaluate`; unless given, frechet, of strings properties.
-        samples: Samples from each density; unless given, as many as there are examples to compare with.
+            another quantity). Default: the Frechet distance, of strings the share of distinct valid ones.
+        of: Of what: a density, or reconstruction; default: gmm.
+        densities: Which densities to fit and sample from; default: the model's own and gmm.
+        measures: As of `expost evaluate`; default: frechet, of strings properties.
+        samples: Samples from each density; default: as many as there are examples to compare with.
         features: As of `expost evaluate`.
         allow_few: Take fewer examples than features all the same.
         device: auto, cpu, cuda or mps.
-        workers: Runs side by side; unless given, one a CUDA device, or one a core; on Ray as many as fit.
+        workers: Runs side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
         engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; unless given, $RAY_ADDRESS,
+        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
             or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; a whole one unless given.
+        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; default: a whole one.
 
     Returns:
         The folder, with table.json, table.md, table.csv, and the runs.

@@ -159,7 +159,7 @@ def reproduce_table1(
         seeds: Runs of each model, seeded 0, 1, ...
         features: Features to score with.
         out: The folder; what it holds is gone on with.
-        where: Resources to train and score; on this machine unless given.
+        where: Resources to train and score; default: on this machine.
         measures: Measures to score by.
         columns: Which of `COLUMNS`; none for all.
 

@@ -156,7 +156,7 @@ def reproduce_table2(
         scale: Entry of `SCALES`.
         models: Rows of `TABLE`; none for all.
         out: The folder; what it holds is gone on with.
-        where: Resources to train and search; on this machine unless given.
+        where: Resources to train and search; default: on this machine.
 
     Returns:
         `out`.

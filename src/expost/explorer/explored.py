@@ -200,7 +200,7 @@ class Explored:
             temperature: Of the density, see `Density.sample`, 0 to `HOTTEST`.
             seed: Seeds the draws, at least 0.
             label: With densities by label, which; None for all.
-            symbol_temperature: Of strings: 0 takes the most likely symbols, otherwise they are drawn.
+            symbol_temperature: Strings only: 0 takes the most likely symbols, otherwise they are drawn.
 
         Raises:
             UsageError: if one of them is out of its range.

@@ -84,7 +84,7 @@ class Generator:
         if len(x) == 0:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
         if self.module is not None and any(part.training for part in self.module.modules()):
-            raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
+            raise UsageError(f"{title} requires evaluation mode, and the model is in training mode; call model.eval()")
         return x
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
