@@ -1,5 +1,6 @@
-"""The contract that every density keeps, run over the registry. What each one estimates is in test_density_fits,
-what each one draws in test_samplers.
+"""The contract that every density keeps, run over the registry.
+
+What each one estimates is in test_density_fits, what it draws in test_samplers.
 """
 
 import json
