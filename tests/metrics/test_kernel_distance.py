@@ -83,7 +83,7 @@ def test_the_standard_error_of_equal_distributions_in_closed_form(n, m):
 
 
 def test_the_variance_of_pairs_has_no_bias_in_small_subsets():
-    """Of m (m - 1) / 2 pairs the fit takes a mean and m - 1 effects; what is left has m (m - 3) / 2 degrees of freedom."""
+    """Of m (m - 1) / 2 pairs the fit takes a mean and m - 1 effects: m (m - 3) / 2 degrees of freedom are left."""
     m, draws = 5, 3000
     found = []
     for noise in normal(draws * m, m, 0).view(draws, m, m):

@@ -96,7 +96,7 @@ def neighbours(x, y, k=5):
 MEASURE_CASES = {
     "frechet": MeasureCase(
         frechet,
-        (normal(60, 0), normal(45, 1) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.3], [0.0, 0.0, 0.4]]) + 0.7),
+        (normal(60, 0, 7) @ normal(7, 2, 7), normal(45, 1, 7) @ normal(7, 3, 7) + 0.7),
         lambda x: {"frechet-test": 0.0},
         {"frechet-test": "frechet-test"},
         tolerance=1e-7,
