@@ -333,16 +333,16 @@ def test_a_start_that_is_not_positive_definite_is_refused() -> None:
 
 
 def test_one_m_step_by_hand() -> None:
-    """Two codes in each of two clusters, given wholly: means and variances can be read off."""
-    x = torch.tensor([[-3.0], [-1.0], [2.0], [6.0]], dtype=torch.float64)
+    """Two codes in one cluster and three in another, given wholly: weights, means and variances can be read off."""
+    x = torch.tensor([[-3.0], [-1.0], [2.0], [6.0], [7.0]], dtype=torch.float64)
     before = Components(
         torch.tensor([0.5, 0.5]).double(), torch.tensor([[0.3], [0.7]]).double(), torch.ones(2, 1, 1).double()
     )
-    moments = collect(x, before, COVARIANCES["full"], labels=torch.tensor([0, 0, 1, 1]))
+    moments = collect(x, before, COVARIANCES["full"], labels=torch.tensor([0, 0, 1, 1, 1]))
     after, empty = maximize(before, moments, COVARIANCES["full"], regularization=0.5)
-    assert after.weights.tolist() == [0.5, 0.5]
-    assert after.means.flatten().tolist() == pytest.approx([-2, 4])
-    assert after.scale.square().flatten().tolist() == pytest.approx([1.5, 4.5])
+    assert after.weights.tolist() == pytest.approx([0.4, 0.6])
+    assert after.means.flatten().tolist() == pytest.approx([-2, 5])
+    assert after.scale.square().flatten().tolist() == pytest.approx([1.5, 14 / 3 + 0.5])
     assert not empty.any()
 
 

@@ -39,16 +39,6 @@ def run(tmp_path_factory):
     return expost.train("rae", "digits", folder, epochs=1, width=8, tensorboard=False)
 
 
-def test_a_set_against_itself(unit):
-    x = normal(400, 0)
-    found = by_name(score_examples(x, x, unit))
-    assert found["frechet-values"].value == 0
-    assert all(found[name].value == 1 for name in ("precision", "recall", "coverage"))
-    assert found["f8"].value == pytest.approx(1)
-    assert found["f1/8"].value == pytest.approx(1)
-    assert found["kernel-distance"].value <= 0
-
-
 def test_disjoint_sets(unit):
     found = by_name(score_examples(normal(400, 0), normal(400, 1, shift=50.0), unit))
     for name in ("precision", "recall", "density", "coverage"):

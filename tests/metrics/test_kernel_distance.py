@@ -8,7 +8,7 @@ import torch
 from test_inception import torch_fidelity
 
 from expost.errors import DataError, UsageError
-from expost.metrics.kernel import kernel_distance
+from expost.metrics.kernel import _effects_within, kernel_distance
 
 
 def normal(n, d, seed):
@@ -80,6 +80,21 @@ def test_the_standard_error_of_equal_distributions_in_closed_form(n, m):
     expected_error = math.sqrt(variances[0] + (variances[1] - variances[0]) / subsets)
     result = kernel_distance(x, y, subsets, size)
     assert result.standard_error == pytest.approx(expected_error, rel=0.05)
+
+
+def test_the_variance_of_pairs_has_no_bias_in_small_subsets():
+    """Of m (m - 1) / 2 pairs the fit takes a mean and m - 1 effects: m (m - 3) / 2 degrees of freedom are left."""
+    m, draws = 5, 3000
+    found = []
+    for noise in normal(draws * m, m, 0).view(draws, m, m):
+        effects = 3 * torch.arange(m).double() - 6  # sum to zero
+        upper = noise.triu(1)
+        fitted, variance = _effects_within(10 + effects[:, None] + effects + upper + upper.T)
+        found.append(torch.cat([fitted - effects, torch.tensor([variance])]))
+    found = torch.stack(found)
+    expected = torch.tensor([0.0] * m + [1.0]).double()
+    assert ((found.mean(0) - expected).abs() < 6 * found.std(0) / math.sqrt(draws)).all()
+    assert found[:, -1].std() / math.sqrt(draws) < 0.02
 
 
 def test_more_data_make_it_surer_and_the_spread_of_subsets_does_not_tell():

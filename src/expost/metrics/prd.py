@@ -92,9 +92,10 @@ def prd(
     pooled -= pooled.mean(dim=0)  # so that float32, in which k-means is twice as fast, keeps the digits that matter
     scale = float(pooled.abs().max())
     points = (pooled / scale if scale > 0 else pooled).float().numpy()
+    first = _first_equal(points)
     precision, recall = torch.zeros(angles, dtype=torch.float64), torch.zeros(angles, dtype=torch.float64)
     for state in np.random.SeedSequence(seed).generate_state(runs):
-        labels = _cluster(points, clusters, int(state))
+        labels = _cluster(points, clusters, int(state))[first]
         p, q = (torch.from_numpy(np.bincount(part, minlength=clusters)) for part in (labels[:n], labels[n:]))
         curve = prd_from_histograms(p.double(), q.double(), angles)
         precision += curve.precision
@@ -167,6 +168,17 @@ def _largest_f(precision: Tensor, recall: Tensor, beta: float) -> float:
     below = beta**2 * precision + recall
     f = (1 + beta**2) * precision * recall / below.where(below > 0, 1.0)
     return min(float(f.max()), 1.0)
+
+
+def _first_equal(points: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the index of the first point that equals each, shape (n,).
+
+    Copies belong into one cluster. Between two centers at the same distance rounding, which depends on where in the
+    matrix a point is, would part them.
+    """
+    rows = np.ascontiguousarray(points).view(f"V{points.shape[1] * points.itemsize}")[:, 0]
+    _, first, group = np.unique(rows, return_index=True, return_inverse=True)
+    return first[group]
 
 
 def _cluster(points: NDArray[np.float32], clusters: int, state: int) -> NDArray[np.int32]:

@@ -1,0 +1,522 @@
+"""Prove the contracts: break the sources in many small ways, one at a time, and see the tests notice.
+
+    python scripts/mutate.py                # all of them, two at a time; some minutes
+    python scripts/mutate.py mmd kernel     # those with one of these words in their name or file
+    python scripts/mutate.py --list
+
+Each mutant is a wrong version of one place in `src`: a copy of `src` in a temporary folder gets it, and the tests that
+are to catch it run against the copy. Nothing in the checkout is touched. The exit status is 1 if a mutant survives, and
+2 if one could not be tried: its source text is gone (then mend the table below), or its tests do not pass, or do not
+run, without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path("src/expost")
+#: Seconds for the tests of one mutant; a mutant may well make something endless.
+LIMIT = 180
+
+SLOTS = "tests/models/test_slot_values.py"
+MEASURES = "tests/metrics/test_measures.py"
+SAMPLERS = "tests/densities/test_samplers.py"
+FITS = "tests/densities/test_density_fits.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong version.
+
+    Attributes:
+        name: What is wrong with it.
+        file: Where, within `src/expost`.
+        right: The source text, which occurs once.
+        wrong: What takes its place.
+        tests: Arguments of pytest that select what is to catch it.
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+    @property
+    def path(self) -> Path:
+        return PACKAGE / self.file
+
+    def apply(self, source: str) -> str:
+        """Return the source with the wrong text.
+
+        Raises:
+            LookupError: if the right text is not found once.
+        """
+        count = source.count(self.right)
+        if count != 1:
+            found = "is no longer there" if count == 0 else f"is there {count} times"
+            raise LookupError(f"mutant '{self.name}': its source text {found} in {self.path}; mend scripts/mutate.py")
+        return source.replace(self.right, self.wrong)
+
+
+def mutants(file: str, tests: str, *rows: Sequence[str]) -> Iterator[Mutant]:
+    """Make those of one file. A row is (name, right, wrong), and the words for pytest's -k where not all tests run."""
+    for name, right, wrong, *words in rows:
+        selection = f"{tests} -k {shlex.quote(words[0])}" if words else tests
+        yield Mutant(name, file, right, wrong, selection)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # ------------------------------------------------------------------------------------------------------- the slots
+    *mutants(
+        "models/latents.py",
+        SLOTS,
+        ("deterministic: its mean without gradient", "LatentCode(z=z, mean=z)", "LatentCode(z=z, mean=z.detach())",
+         "latent and deterministic"),
+        ("gaussian: unbounded log sigma", "self.bound * torch.tanh(self.log_sigma(features))",
+         "self.bound * self.log_sigma(features)", "latent and gaussian"),
+        ("gaussian: variance for deviation", "mean + log_sigma.exp() * normal_like",
+         "mean + (2 * log_sigma).exp() * normal_like", "latent and gaussian"),
+        ("gaussian: log sigma for log variance", "log_var=2 * log_sigma", "log_var=log_sigma", "latent and gaussian"),
+        ("gaussian: another bound", "bound: float = 5.0", "bound: float = 4.0", "latent and gaussian"),
+        ("constant variance: variance for deviation", "mean + self.sigma * normal_like",
+         "mean + self.sigma**2 * normal_like", "latent and constant"),
+        ("constant variance: noise left out", "mean + self.sigma * normal_like(mean) if noise else mean", "mean",
+         "latent and constant"),
+        ("constant variance: a missing 2", "2 * math.log(self.sigma)", "math.log(self.sigma)", "latent and constant"),
+        ("vector-quantized: a missing 2 in the distance", "alpha=-2).argmin(1)", "alpha=-1).argmin(1)",
+         "latent and quantized"),
+        ("vector-quantized: a mean for a sum", "codebook.square().sum(1), vectors",
+         "codebook.square().mean(1), vectors", "latent and quantized"),
+        ("vector-quantized: the farthest", ".argmin(1)", ".argmax(1)", "latent and quantized"),
+        ("vector-quantized: no gradient through", "mean + (quantized - mean).detach()", "quantized",
+         "latent and quantized"),
+        ("vector-quantized: patience off by one", "self.unused >= self.patience", "self.unused > self.patience",
+         "patience"),
+    ),
+    *mutants(
+        "models/penalties.py",
+        SLOTS,
+        ("half norm: a missing 1/2", "return 0.5 * code.mean.flatten(1)", "return code.mean.flatten(1)",
+         "penalty and half"),
+        ("half norm: a mean for a sum", "code.mean.flatten(1).square().sum(1)", "code.mean.flatten(1).square().mean(1)",
+         "penalty and half"),
+        ("half norm: a missing square", "code.mean.flatten(1).square()", "code.mean.flatten(1).abs()",
+         "penalty and half"),
+        ("half norm: of the noisy codes", "0.5 * code.mean.flatten(1)", "0.5 * code.z.flatten(1)", "penalty and half"),
+        ("half norm: summed over the batch", "code.mean.flatten(1).square().sum(1).mean()",
+         "code.mean.flatten(1).square().sum(1).sum()", "repeated and half"),
+        ("kl: a flipped sign", "- code.log_var - 1", "+ code.log_var - 1", "penalty and kl"),
+        ("kl: the constant left out", "- code.log_var - 1", "- code.log_var", "least and kl"),
+        ("kl: a missing 1/2", "return 0.5 * terms", "return terms", "penalty and kl"),
+        ("kl: deviation for variance", "code.log_var.exp()", "(0.5 * code.log_var).exp()", "penalty and kl"),
+        ("kl: a mean for a sum", "terms.flatten(1).sum(1).mean()", "terms.mean()", "penalty and kl"),
+        ("mmd: the dimension forgotten in the scale", "2.0 * dim * scale", "2.0 * scale", "penalty and mmd"),
+        ("mmd: a missing 2", "- 2 * kernel[:n, n:].mean()", "- kernel[:n, n:].mean()", "discrepancy_is_least"),
+        ("mmd: a flipped sign", "- 2 * kernel[:n, n:].mean()", "+ 2 * kernel[:n, n:].mean()", "penalty and mmd"),
+        ("mmd: pairs off by one", "/ (m * (m - 1)) if unbiased", "/ (m * m) if unbiased", "penalty and mmd"),
+        ("mmd: with the diagonal", "(values.sum() - values.diagonal().sum())", "values.sum()", "repeated and mmd"),
+        ("mmd: distances off", "- 2 * points @ points.t()", "- points @ points.t()", "penalty and mmd"),
+        ("mmd: a constant prior", "normal_for_all(z), self", "0 * normal_for_all(z), self", "penalty and mmd"),
+        ("mmd: the biased estimate", "normal_for_all(z), self.scales)", "normal_for_all(z), self.scales, False)",
+         "repeated and mmd"),
+        ("mmd: one scale", "for scale in scales], dtype", "for scale in scales[:1]], dtype", "penalty and mmd"),
+        ("vector quantization: a gradient too many", "code.quantized - code.mean.detach()",
+         "code.quantized - code.mean",
+         "gradients_of_a_penalty and quantization"),
+        ("vector quantization: its weight left out", "codebook + self.commitment * commitment",
+         "codebook + commitment", "penalty and quantization"),
+        ("vector quantization: a mean for a sum", "code.mean.detach()).square().flatten(1).sum(1)",
+         "code.mean.detach()).square().flatten(1).mean(1)", "penalty and quantization"),
+    ),
+    *mutants(
+        "models/reconstructions.py",
+        SLOTS,
+        ("squared error: a missing square", "(x - output).square()", "(x - output).abs()", "reconstruction"),
+        ("squared error: a mean for a sum", ".flatten(1).sum(1).mean()", ".mean()", "reconstruction"),
+        ("squared error: a factor 1/2", "return (x - output)", "return 0.5 * (x - output)", "reconstruction"),
+        ("bernoulli: a mean for a sum", 'reduction="sum") / len(x)', 'reduction="mean")', "reconstruction"),
+        ("bernoulli: arguments exchanged", "binary_cross_entropy(output, x,", "binary_cross_entropy(x, output,",
+         "reconstruction"),
+        ("categorical: averaged over positions", ").sum() / count", ").mean()", "reconstruction"),
+        ("categorical: the wrong count", "count = len(x)", "count = x.shape[1]", "reconstruction"),
+        ("categorical: all compete", "self._competes[true], -math.inf)", "self._competes[true], 0.0)",
+         "reconstruction"),
+        ("categorical: groups the wrong way round", "group.unsqueeze(1) == group", "group.unsqueeze(1) <= group",
+         "reconstruction"),
+    ),
+    *mutants(
+        "models/regularizers.py",
+        SLOTS,
+        ("tikhonov: a missing square", "for weight in self._weights(decoder)]).square().sum()",
+         "for weight in self._weights(decoder)]).sum()", "regularizer and tikhonov"),
+        ("tikhonov: a mean for a sum", "self._weights(decoder)]).square().sum()",
+         "self._weights(decoder)]).square().mean()", "regularizer and tikhonov"),
+        ("tikhonov: biases too", '"kernels": lambda module, weight: weight.dim() >= 2',
+         '"kernels": lambda module, weight: weight.dim() >= 1', "regularizer and tikhonov"),
+        ("gradient penalty: a missing square", "return product.square().sum()", "return product.abs().sum()",
+         "regularizer and gradient"),
+        ("gradient penalty: summed over the batch", "return self._squared_norm(decoder, z) / count",
+         "return self._squared_norm(decoder, z)", "regularizer and gradient"),
+        ("gradient penalty: along one direction", "_jvp(decoder, z, random_signs(z))",
+         "_jvp(decoder, z, torch.ones_like(z))",
+         "regularizer and gradient"),
+        ("gradient penalty: a dimension left out", "for direction in directions])", "for direction in directions[1:]])",
+         "regularizer and gradient"),
+        ("gradient penalty: no gradient of its own", "random_signs(output), create_graph=True)",
+         "random_signs(output))",
+         "gradient_of_a_regularizer and gradient-penalty"),
+        ("spectral norm: the wrong axis", "_ConvTransposeNd) else 0", "_ConvTransposeNd) else 1",
+         "regularizer and spectral"),
+        ("spectral norm: of both by default", '"decoder": False', '"decoder": True', "regularizer and spectral"),
+    ),
+    *mutants(
+        "distributed/shards.py",
+        SLOTS,
+        ("gradient penalty: signs of 0 and 2", ".mul_(2).sub_(1)", ".mul_(2)", "regularizer and gradient"),
+        ("gaussian: uniform noise", "return torch.randn(x.shape, device=x.device).to(x.dtype)",
+         "return torch.rand(x.shape, device=x.device).to(x.dtype)", "latent and gaussian"),
+    ),
+    # ---------------------------------------------------------------------------------------------------- the measures
+    *mutants(
+        "metrics/frechet.py",
+        MEASURES,
+        ("frechet: a missing 2", "2.0 * _trace_root(a, b)", "_trace_root(a, b)", "frechet"),
+        ("frechet: a missing square", "(a.mean - b.mean).square().sum()", "(a.mean - b.mean).abs().sum()", "frechet"),
+        ("frechet: a missing root", "np.sqrt(squares.clip(min=0.0)).sum()", "squares.clip(min=0.0).sum()", "frechet"),
+        ("frechet: rows in the wrong order", "np.argsort(order_b)[order_a]", "order_b[order_a]", "frechet"),
+        ("frechet: degrees of freedom off by one", "2 * (self.n - 1)", "2 * self.n", "frechet"),
+        ("frechet: a scale forgotten", "np.sqrt(scale_a) * np.sqrt(scale_b)", "np.sqrt(scale_a)", "frechet"),
+        ("frechet: the mean left in", "_gram(centred)", "_gram(x)", "frechet"),
+    ),
+    *mutants(
+        "metrics/frechet.py",
+        "tests/metrics/test_metrics.py",
+        ("frechet: parts joined with a wrong weight", "alpha=self.n * n / total", "alpha=n / total",
+         "batches_do_not_matter"),
+    ),
+    *mutants(
+        "metrics/kernel.py",
+        MEASURES,
+        ("kernel distance: a square for a cube", ".pow_(3)", ".pow_(2)", "kid"),
+        ("kernel distance: the dimension forgotten", "alpha=1 / x.shape[1]", "alpha=1", "kid"),
+        ("kernel distance: a missing 2", "- 2 * xy.mean())", "- xy.mean())", "kid"),
+        ("kernel distance: with the diagonals", "xx.sum() - xx.trace() + yy.sum() - yy.trace()", "xx.sum() + yy.sum()",
+         "kid"),
+        ("kernel distance: pairs off by one", "within / (m * (m - 1))", "within / (m * m)", "kid"),
+    ),
+    *mutants(
+        "metrics/kernel.py",
+        "tests/metrics/test_kernel_distance.py",
+        ("kernel distance: degrees of freedom off", "/ (m * (m - 3))", "/ (m * (m - 2))", "bias_in_small"),
+        ("kernel distance: effects off by one", "(sums - (m - 1) * mean) / (m - 2)",
+         "(sums - (m - 1) * mean) / (m - 1)",
+         "bias_in_small"),
+        ("kernel distance: a part of the variance forgotten", "+ within + 4 * self.second_xy / (n * m)", "+ within",
+         "closed_form"),
+    ),
+    *mutants(
+        "metrics/prd.py",
+        MEASURES,
+        ("prd: a slope the wrong way", "q / angle.tan()", "q * angle.tan()", "prd"),
+        ("prd: a missing square", "(1 + beta**2)", "(1 + beta)", "prd"),
+        ("prd: another beta", "BETA = 8.0", "BETA = 4.0", "prd"),
+        ("prd: sets exchanged", "(labels[:n], labels[n:])", "(labels[n:], labels[:n])", "prd"),
+        ("prd: copies fall apart", "int(state))[first]", "int(state))", "prd and itself"),
+        ("prd: a run not counted", "precision / runs, recall / runs", "precision / (runs + 1), recall / (runs + 1)",
+         "prd"),
+    ),
+    *mutants(
+        "metrics/neighbours.py",
+        MEASURES,
+        ("neighbours: itself as its first", "points.nearest(reference, k, skip_self=True)",
+         "points.nearest(reference, k, skip_self=False)", "neighbours"),
+        ("neighbours: k forgotten in the density", "inside / (k * len(samples))", "inside / len(samples)",
+         "neighbours"),
+        ("neighbours: of the wrong number", "realistic / len(samples)", "realistic / len(reference)", "neighbours"),
+        ("neighbours: coverage along the wrong axis", "covered |= near.any(dim=0)", "covered |= near.any()",
+         "neighbours"),
+    ),
+    *mutants(
+        "metrics/distances.py",
+        MEASURES,
+        ("neighbours: a missing square", "squares = radii.square()", "squares = radii", "neighbours"),
+        ("neighbours: unsorted", "distances, order = exact.sort(dim=1, stable=True)\n        distances, indices",
+         "distances, order = exact, torch.arange(width).expand_as(exact)\n        distances, indices", "neighbours"),
+    ),
+    *mutants(
+        "metrics/measures.py",
+        MEASURES,
+        ("neighbours: four of them", "NEIGHBOURS = 5", "NEIGHBOURS = 4", "neighbours"),
+        ("neighbours: sets exchanged", "neighbour_scores(reference.features, samples.features",
+         "neighbour_scores(samples.features, reference.features", "neighbours"),
+        ("kid: its name on other features", 'context.score_name, "kernel-distance")', 'context.score_name, "kid")',
+         "kid"),
+        ("prd: scores exchanged", '"f8": Value(found.f8, settings=settings), "f1/8": Value(found.f1_8,',
+         '"f8": Value(found.f1_8, settings=settings), "f1/8": Value(found.f8,', "prd"),
+    ),
+    *mutants(
+        "metrics/bootstrap.py",
+        "tests/metrics/test_bootstrap.py",
+        ("bootstrap: degrees of freedom off by one", "(2 * (n - 1))", "(2 * n)", "moments_of_the_rows"),
+        ("bootstrap: the mean left in", "- n * torch.outer(shift, shift)", "", "moments_of_the_rows"),
+    ),
+    # --------------------------------------------------------------------------------------------------- the densities
+    *mutants(
+        "densities/base.py",
+        SAMPLERS,
+        ("draws: uniform noise of the same variance", "noise = torch.randn(n, d, generator=generator, device=source, "
+         "dtype=torch.float32)", "noise = (torch.rand(n, d, generator=generator, device=source) - 0.5) * 12**0.5",
+         "log_density and 1-gaussian"),
+        ("draws: weights not added up", "weights.double().cumsum(0)", "weights.double()", "log_density and 1-gmm"),
+        ("draws: off by one", "right=True).clamp_(max=last)", "right=True).add_(1).clamp_(max=last)",
+         "log_density and 1-gmm"),
+    ),
+    *mutants(
+        "densities/base.py",
+        "tests/densities/test_densities.py",
+        ("temperature: of the deviation", "mul_(math.sqrt(temperature))", "mul_(temperature)", "temperature_scales"),
+    ),
+    *mutants(
+        "densities/gaussian.py",
+        SAMPLERS,
+        ("standard normal: a dimension for all", "z.shape[1] * LOG_2PI", "LOG_2PI", "2-standard"),
+        ("standard normal: a missing 1/2", "return -0.5 * (z.square()", "return -1.0 * (z.square()", "1-standard"),
+        ("gaussian: transposed", "@ factor.T", "@ factor", "log_density and 2-gaussian"),
+        ("gaussian: the mean left out", "return mean + draw_normal", "return draw_normal",
+         "log_density and 1-gaussian"),
+    ),
+    *mutants(
+        "densities/linalg.py",
+        SAMPLERS,
+        ("gaussian: the log-determinant forgotten", " - factor.diagonal().log().sum()", "",
+         "log_density and 1-gaussian"),
+        ("gaussian: not whitened about the mean", "(z - mean).T, upper", "z.T, upper", "log_density and 1-gaussian"),
+    ),
+    *mutants(
+        "densities/linalg.py",
+        FITS,
+        ("gaussian: degrees of freedom off by one", "/ z.shape[0]\n", "/ (z.shape[0] - 1)\n", "maximum_likelihood"),
+        ("gaussian: the ridge left out", "covariance.diagonal().add_(regularization)\n    return mean, covariance",
+         "return mean, covariance", "ridge"),
+    ),
+    *mutants(
+        "densities/em.py",
+        SAMPLERS,
+        ("mixture: the log-determinant forgotten", " - covariance.log_det(components.scale)", "",
+         "log_density and 1-gmm"),
+        ("mixture: a dimension for all", "0.5 * d * LOG_2PI", "0.5 * LOG_2PI", "log_density and 2-gmm"),
+        ("mixture: the weights forgotten", "components.weights.log() - covariance", "-covariance",
+         "log_density and 1-gmm"),
+        ("mixture: the largest for the sum", ".logsumexp(1)\n        for chunk", ".amax(1)\n        for chunk",
+         "log_density and 1-gmm"),
+    ),
+    *mutants(
+        "densities/em.py",
+        "tests/densities/test_mixture.py",
+        ("mixture: responsibilities not normalized", "        r /= total\n", "", "same_start and not diag"),
+        ("mixture: counts for weights", "Components(moments.counts / moments.counts.sum(),",
+         "Components(torch.full_like(moments.counts, 1 / len(moments.counts)),", "one_m_step"),
+    ),
+    *mutants(
+        "densities/covariances.py",
+        SAMPLERS,
+        ("full covariance: a missing logarithm", "dim2=-1).log().sum(-1)", "dim2=-1).sum(-1)", "log_density and 1-gmm"),
+        ("full covariance: transposed", "return noise @ scale.T", "return noise @ scale", "log_density and 2-gmm"),
+        ("diagonal covariance: variance for deviation", "return noise * scale", "return noise * scale.square()",
+         "log_density and 1-gmm"),
+        ("diagonal covariance: twice the logarithm", "return scale.log().sum(-1)", "return 2 * scale.log().sum(-1)",
+         "log_density and 1-gmm"),
+    ),
+    *mutants(
+        "densities/covariances.py",
+        "tests/densities/test_mixture.py",
+        ("full covariance: the mean left in", "(second - first[:, :, None] * first[:, None])", "second",
+         "same_start and full and not diag"),
+        ("diagonal covariance: a missing root", "return covariances.sqrt()", "return covariances",
+         "log_prob_is_scipys and diag"),
+    ),
+    *mutants(
+        "densities/mixture.py",
+        SAMPLERS,
+        ("mixture: components drawn alike", "draw_index(n, mixture.weights, generator)",
+         "draw_index(n, torch.ones_like(mixture.weights), generator)", "log_density and 1-gmm"),
+        ("mixture: the mixing left out", "labels = draw_index(n, mixture.weights, generator)",
+         "labels = draw_index(n, mixture.weights, generator) * 0", "log_density and 1-gmm"),
+        ("mixture: the noise of one for all", "mixture.scale[k])", "mixture.scale[0])", "log_density and 1-gmm"),
+    ),
+    *mutants(
+        "densities/bayesian.py",
+        FITS,
+        ("bayesian mixture: covariances for scales", "self._structure.scale_from(covariances))", "covariances)",
+         "plug_in"),
+    ),
+    *mutants(
+        "densities/kde.py",
+        SAMPLERS,
+        ("kde: the bandwidth forgotten", 'fit["bandwidth"] * noise)', "noise)", "log_density and 1-kde"),
+        ("kde: the log-determinant forgotten", 'fit["cholesky"].diagonal().log().sum() + d *', "d *",
+         "log_density and 1-kde"),
+        ("kde: a dimension for all", '+ d * (fit["bandwidth"].log()', '+ (fit["bandwidth"].log()', "2-kde"),
+        ("kde: a missing square", '-0.5 / fit["bandwidth"] ** 2 *', '-0.5 / fit["bandwidth"] *', "1-kde"),
+        ("kde: always the same code", "centers[rows] +", "centers[:1] +", "log_density and 1-kde"),
+    ),
+    *mutants(
+        "densities/kde.py",
+        FITS,
+        ("kde: another degree of freedom", "covariance * (n / (n - 1))", "covariance * 1.0", "covariance_is_scipys"),
+        ("kde: scott's rule off by one", "return float(n ** (-1 / (d + 4)))", "return float(n ** (-1 / (d + 5)))",
+         "covariance_is_scipys"),
+        ("kde: a code left out, and still counted", "math.log(n - without_nearest)", "math.log(n)", "left_out"),
+    ),
+    *mutants(
+        "densities/reduced.py",
+        SAMPLERS,
+        ("reduced: variance for deviation", 'fit["residual"].sqrt() * draw_normal', 'fit["residual"] * draw_normal',
+         "2-reduced"),
+        ("reduced: noise along the axes too", '(u - noise @ fit["basis"])', "u", "2-reduced"),
+        ("reduced: the log-determinant forgotten", ' - fit["scale"].log().sum()', "", "1-reduced"),
+        ("reduced: dimensions off by one", "left_out = t.shape[1] - u.shape[1]", "left_out = t.shape[1]", "2-reduced"),
+        ("reduced: the scale forgotten", 'fit["mean"] + fit["scale"] * (noise', 'fit["mean"] + (noise', "1-reduced"),
+    ),
+    *mutants(
+        "densities/second_stage.py",
+        SAMPLERS,
+        ("second stage: its noise left out", "        if self.noise:\n", "        if not self.noise:\n", "another_way"),
+        ("second stage: the scale forgotten", 'fit["mean"] + fit["deviation"] * t', 'fit["mean"] + t', "another_way"),
+        ("second stage: gamma for its logarithm", 't + fit["log_gamma"].exp() *', 't + fit["log_gamma"] *',
+         "another_way"),
+    ),
+    *mutants(
+        "densities/second_stage.py",
+        FITS,
+        ("second stage: a missing 1/2", "0.5 * squared_error", "squared_error", "negative_elbo"),
+        ("second stage: the log-determinant forgotten", "            log_gamma + 0.5 * math.log(2 * math.pi)",
+         "            0.5 * math.log(2 * math.pi)", "negative_elbo"),
+    ),
+    *mutants(
+        "densities/conditional.py",
+        SAMPLERS,
+        ("conditional: the classes' weights forgotten",
+         "return values + (counts / counts.sum()).log().to(values.device)", "return values", "all_classes"),
+        ("conditional: classes drawn alike", "torch.tensor(self._state.counts, dtype=torch.float64), generator)",
+         "torch.ones(len(densities)), generator)", "all_classes"),
+    ),
+    *mutants(
+        "densities/conditional.py",
+        "tests/densities/test_conditional.py",
+        ("conditional: degrees of freedom off by one", "/ (n + d + 1)", "/ (n + d)", "shrinks"),
+        ("conditional: pooled over all codes", "centered.T @ centered / spare", "centered.T @ centered / n", "shrinks"),
+    ),
+    *mutants(
+        "densities/kmeans.py",
+        "tests/densities/test_mixture.py",
+        ("k-means: a missing 1/2 in the distance", "half_norms = 0.5 * centers", "half_norms = centers", "lloyd_is"),
+    ),
+)  # fmt: skip
+
+
+def run_tests(source: Path, selections: Iterable[str], scratch: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest on a copy of `src`, from the checkout's tests."""
+    words = [word for selection in selections for word in shlex.split(selection)]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider"]
+    command += ["-p", "pytest_timeout", *words]  # which pyproject.toml sets; the other plugins take half a second
+    environment = os.environ | {
+        "PYTHONPATH": str(source),
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "TMPDIR": str(scratch),
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+
+
+def last_lines(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+
+
+def attempt(mutant: Mutant) -> tuple[str, float]:
+    """Return what became of a mutant ("caught", "survived", or why it could not be tried), and the seconds it took."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source)
+        target = source / mutant.path.relative_to("src")
+        target.write_text(mutant.apply(target.read_text()))
+        for compiled in (target.parent / "__pycache__").glob(f"{target.stem}.*"):
+            compiled.unlink()
+        try:
+            done = run_tests(source, [mutant.tests], Path(folder))
+            verdict = {0: "survived", 1: "caught"}.get(
+                done.returncode, f"not tried: {mutant.tests}\n{last_lines(done)}"
+            )
+        except subprocess.TimeoutExpired:
+            verdict = "caught"  # it does not end, which nobody would overlook
+    return verdict, time.monotonic() - begun
+
+
+def unbroken(chosen: Sequence[Mutant]) -> str:
+    """Return what is wrong with the tests of the sources as they are, file by file; empty if they pass."""
+    by_file: dict[str, set[str]] = {}
+    for mutant in chosen:
+        file, *rest = shlex.split(mutant.tests)
+        by_file.setdefault(file, set()).add(rest[1] if rest else "")
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        for file, words in by_file.items():
+            either = "" if "" in words else f" -k {shlex.quote(' or '.join(f'({each})' for each in sorted(words)))}"
+            done = run_tests(ROOT / "src", [file + either], Path(folder))
+            if done.returncode != 0:
+                return f"{file} does not pass as it is:\n{last_lines(done)}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Break the sources in small ways, and see the tests notice.")
+    parser.add_argument("words", nargs="*", help="only mutants with one of these in their name or file")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
+    parser.add_argument("--list", action="store_true", help="print the table and run nothing")
+    given = parser.parse_args()
+    chosen = [m for m in MUTANTS if not given.words or any(word in f"{m.name} {m.file}" for word in given.words)]
+    if not chosen:
+        print(f"no mutant has {' or '.join(given.words)} in its name or file; see --list", file=sys.stderr)
+        return 2
+    try:
+        for mutant in chosen:
+            mutant.apply((ROOT / mutant.path).read_text())
+    except (LookupError, OSError) as error:
+        print(error.args[0] if isinstance(error, LookupError) else error, file=sys.stderr)
+        return 2
+    if given.list:
+        for mutant in chosen:
+            print(f"{mutant.file:28} {mutant.name:52} {mutant.tests}")
+        return 0
+    begun = time.monotonic()
+    if wrong := unbroken(chosen):
+        print(wrong, file=sys.stderr)
+        return 2
+    counts = {"caught": 0, "survived": 0}
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for mutant, (verdict, seconds) in zip(chosen, pool.map(attempt, chosen), strict=True):
+            word, _, reason = verdict.partition(":")
+            print(f"{word:9} {seconds:5.1f} s  {mutant.file:28} {mutant.name}{reason}", flush=True)
+            counts[word] = counts.get(word, 0) + 1
+    listing = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    print(f"{len(chosen)} mutants: {listing}; {time.monotonic() - begun:.0f} s")
+    return 2 if "not tried" in counts else int(counts["survived"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
