@@ -2,7 +2,7 @@
 
 Trains RAE-L2 on the 5,000 bundled digits, fits both densities on the codes afterwards, and writes samples.png: real
 digits, reconstructions, and samples of each. Printed is the Frechet distance of each to held-out digits, on the
-features of the bundled digit classifier (lower is better): what the mixture gains, and what reconstruction leaves to gain.
+features of the bundled digit classifier (lower is better): what the mixture gains, and what reconstructions lose.
 
     python examples/images.py --out runs/images
 """

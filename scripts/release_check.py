@@ -1,7 +1,7 @@
 """What a release must agree on, and whether its wheel works away from the checkout: `make release-check`.
 
-    python scripts/release_check.py              # all of it
-    python scripts/release_check.py --no-wheel   # version, date and citation only
+python scripts/release_check.py              # all of it
+python scripts/release_check.py --no-wheel   # version, date and citation only
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: What the package reads at run time, or is licensed under, and so must be in the wheel.
 NEEDED = (
-    "expost/py.typed", "expost/data/mnist_5k.npy.xz", "expost/data/drugs.smi", "expost/metrics/digit_features.safetensors",
+    "expost/py.typed", "expost/data/mnist_5k.npy.xz", "expost/data/drugs.smi",
+    "expost/metrics/digit_features.safetensors",
 )  # fmt: skip
 
 
@@ -56,7 +57,12 @@ def check_wheel(folder: Path) -> list[str]:
         wrong.append(f"{wheel.name}: lacks the license")
     wrong += [f"{wheel.name}: has {name}" for name in names if not name.startswith(("expost/", "expost-"))]
     # -P leaves the current folder out; what is on sys.path first is imported, before an editable checkout
-    expost = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(site)!r}); import expost.cli as c; c.main()"]
+    expost = [
+        sys.executable,
+        "-P",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(site)!r}); import expost.cli as c; c.main()",
+    ]
     version = found(r'^__version__ = "(.+)"', "src/expost/_version.py")
     said = run([*expost, "--version"], folder).strip()
     if said != f"expost {version}":
