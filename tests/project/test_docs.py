@@ -142,7 +142,7 @@ def run(arguments, status, target):
             patch.setattr(sys, "stdout", out)
         try:
             cli.main(arguments)
-            found = 0
+            found: object = 0
         except SystemExit as end:
             found = end.code or 0
     assert found == status, f"expost {shlex.join(arguments)}: exit status {found}, not {status}"

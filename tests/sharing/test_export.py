@@ -151,7 +151,7 @@ def test_wrong_requests(tmp_path):
     with pytest.raises(UsageError, match="is a file"):
         publishing.export(run, tmp_path / "file")
     with pytest.raises(UsageError, match="unknown format 'tflite'"):
-        publishing.export(run, tmp_path / "out", format="tflite")
+        publishing.export(run, tmp_path / "out", format="tflite")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no config.json"):
         publishing.export(tmp_path / "nothing", tmp_path / "out")
 
