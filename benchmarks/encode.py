@@ -24,7 +24,7 @@ def routes(images: int, width: int, device: torch.device) -> tuple[Route, Callab
     """Return our route from images to codes, and what makes Pythae's (it needs Pythae)."""
     x = torch.randint(0, 256, (images, *MNIST), dtype=torch.uint8)
     model = ours("rae-l2", width)
-    place(model, device, image=True)
+    place(model, device)
     generator = Generator.of(model)
 
     def make_theirs() -> Route:

@@ -24,7 +24,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     codes = torch.randn(5_000, 16, generator=torch.Generator().manual_seed(0))
     model = ours("rae-l2", arguments.width)
-    place(model, device, image=True)
+    place(model, device)
     generator = Generator.of(model)
     generator.fit("gmm", codes=codes)
     from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig

@@ -29,7 +29,7 @@ from expost.utils.process import freed_memory_kept
 def our_steps(model: str, width: int, x: torch.Tensor, steps: int, device: torch.device, bf16: bool, **options: object):
     """Return what takes some steps of ours."""
     network = ours(model, width, **options).train()
-    place(network, device, image=True)
+    place(network, device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     batch = x.to(device)
 

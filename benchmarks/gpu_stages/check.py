@@ -46,7 +46,7 @@ def _batch(bench: Bench) -> None:
     """Compare codes, reconstructions and gradients of one batch with those in float32 on the CPU."""
     reference = ours("rae-l2", 8 if bench.tiny else 32).train()
     moved = copy.deepcopy(reference)
-    place(moved, bench.device, image=True)
+    place(moved, bench.device)
     x = to_unit(load_data("digits", size=32).train.x[:16])
     reference.loss(x).total.backward()
     wanted = torch.cat([weight.grad.flatten() for weight in reference.parameters()])

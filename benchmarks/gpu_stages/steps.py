@@ -52,7 +52,7 @@ def our_step(
     """Return what takes one step of ours on a batch, as `Training` does: forward, backward, fused Adam."""
     model, options = ROWS[row]
     network = ours(model, width, **options).train()
-    place(network, x.device, image=True)
+    place(network, x.device)
     loss_of = torch.compile(network.loss) if compiled else network.loss
     weights = list(network.parameters())
     optimizer = torch.optim.Adam(weights, lr=1e-4, fused=True)

@@ -34,12 +34,12 @@ from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.grammar.codec import CODECS
-from expost.metrics import hash_tensors
 from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.trainer import Training, pick_device, place
 from expost.types import Data
+from expost.utils.hashing import hash_tensors
 from expost.utils.progress import say
 from expost.utils.seeding import WEIGHTS, isolated, stream_seed
 from expost.utils.store import read_json, read_tensors, update_json, write_json
@@ -200,7 +200,7 @@ class Run:
             raise DataError(f"{self.folder} has no trained weights yet; train it first: expost train ... --resume")
         model = self.fresh_model()
         load_weights(path, model, read_tensors(path)[0])
-        place(model, pick_device(device), len(self.config.model.shape) == 3)
+        place(model, pick_device(device))
         return model.eval()
 
     def generator(self, device: str = "auto") -> Generator:

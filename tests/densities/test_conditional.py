@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 import expost
 from expost.densities import Gaussian, Reduced, load_density, make_density
 from expost.densities.conditional import ConditionalDensity, default_components
-from expost.densities.files import checksum
 from expost.densities.labels import Classes, read_labels
 from expost.errors import DataError, UsageError
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -338,7 +338,7 @@ def tampered(record, tensors, how):
         tensors["9.mean"] = tensors["1.mean"].clone()
     elif how == "fit is a list":
         fit["classes"] = [1, 2, 3]
-    record["sha256"] = checksum(tensors)
+    record["sha256"] = hash_tensors(tensors)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from expost.densities import (
     load_density,
     make_density,
 )
-from expost.densities.files import checksum
 from expost.errors import DataError, UsageError
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_json, read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -527,7 +527,7 @@ def rewrite(path: Path, record: dict[str, Any] | None = None, tensors: dict[str,
     """Change a saved density on disk, as a careless or hostile hand would."""
     old_tensors, old_record = read_tensors(path)
     new_tensors = old_tensors | (tensors or {})
-    write_tensors(path, new_tensors, old_record | {"sha256": checksum(new_tensors)} | (record or {}))
+    write_tensors(path, new_tensors, old_record | {"sha256": hash_tensors(new_tensors)} | (record or {}))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from expost.distributed.batch_norm import written_out
+from expost.distributed.batch_norm import elementary_batch_norm
 from expost.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def test_it_is_torchs_layer_forward_and_backward(momentum, affine):
         leaf = x.clone().requires_grad_()
         for _ in range(3):
             if index:
-                with written_out(layer):
+                with elementary_batch_norm(layer):
                     output = layer(leaf)
             else:
                 output = layer(leaf)
@@ -34,21 +34,21 @@ def test_it_is_torchs_layer_forward_and_backward(momentum, affine):
     torch.testing.assert_close(*(dict(layer.named_buffers()) for layer in layers))
     for layer in layers:
         layer.eval()
-    with written_out(layers[1]):
+    with elementary_batch_norm(layers[1]):
         assert torch.equal(layers[1](x), type(layers[1]).forward(layers[1], x))
     assert "forward" not in vars(layers[1])
 
 
 def test_a_single_value_a_channel_is_refused_as_torch_does():
     layer = nn.BatchNorm1d(3)
-    with written_out(layer), pytest.raises(UsageError, match="one value a channel; give at least 2"):
+    with elementary_batch_norm(layer), pytest.raises(UsageError, match="one value a channel; give at least 2"):
         layer(torch.randn(1, 3))
     assert torch.equal(layer.running_var, torch.ones(3))
 
 
 def test_without_running_averages_evaluation_takes_the_batch_as_torch_does():
     layer, x = nn.BatchNorm1d(3, track_running_stats=False).eval(), torch.randn(5, 3)
-    with written_out(layer):
+    with elementary_batch_norm(layer):
         ours = layer(x)
     torch.testing.assert_close(ours, layer(x))
 
@@ -58,5 +58,5 @@ def test_a_layer_without_a_shift_is_written_out_too():
     layer.bias = None  # as newer releases of torch can make it
     x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     expected = layer(x)
-    with written_out(layer):
+    with elementary_batch_norm(layer):
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)

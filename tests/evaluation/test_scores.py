@@ -62,7 +62,7 @@ def test_the_third_score_is_looked_at_too():
 
 def test_what_has_no_better_end_is_not_ranked():
     for name in ("copying", "participation-ratio", "made-up"):
-        with pytest.raises(UsageError, match=f"{name} has no better end"):
+        with pytest.raises(UsageError, match=f"{name} has no preferred direction"):
             rank({"a": fid(1.0, name=name), "b": fid(2.0, name=name)})
     assert not HIGHER_IS_BETTER & LOWER_IS_BETTER
     assert not UNRANKED & (HIGHER_IS_BETTER | LOWER_IS_BETTER)

@@ -19,7 +19,7 @@ import pytest
 from expost.errors import Interrupted, UsageError
 from expost.evaluation.protocol import Protocol
 from expost.experiments import sweep
-from expost.experiments.engines import Where, on_ray, open_engine
+from expost.experiments.engines import Resources, on_ray, open_engine
 from expost.experiments.engines.on_ray import passed_environment
 from expost.experiments.sweep_run import Job, fill
 
@@ -70,7 +70,7 @@ def test_tasks_find_the_environment_a_device_and_their_log(cluster, tmp_path, mo
         names = ("EXPOST_MARK", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
         return [device, *(os.environ.get(name) for name in names)]
 
-    with open_engine(Where("ray", "cuda", gpu_share=0.5), tmp_path) as engine:
+    with open_engine(Resources("ray", "cuda", gpu_share=0.5), tmp_path) as engine:
         (done,) = engine.run(look, ["x"], engine.devices(1), lambda task: tmp_path / "logs" / f"{task}.log")
     assert done.task == "x"
     assert done.result == ["cuda", "here", None, "0", "1"]
@@ -79,7 +79,7 @@ def test_tasks_find_the_environment_a_device_and_their_log(cluster, tmp_path, mo
 
 
 def test_an_error_is_raised_as_it_is_and_not_tried_again(cluster, tmp_path):
-    with open_engine(Where("ray", "cpu"), tmp_path) as engine:
+    with open_engine(Resources("ray", "cpu"), tmp_path) as engine:
         wrong = job(tmp_path, 1, **{"latent.nonsense": 1})
         with pytest.raises(UsageError, match="latent 'deterministic' has no option 'nonsense'; its options: none$"):
             list(engine.run(fill, [wrong], engine.devices(1), lambda task: tmp_path / "task.log"))
@@ -96,7 +96,7 @@ def test_a_process_that_dies_again_and_again_is_an_error(cluster, tmp_path, monk
         os._exit(1)
 
     with (
-        open_engine(Where("ray", "cpu"), tmp_path) as engine,
+        open_engine(Resources("ray", "cpu"), tmp_path) as engine,
         pytest.raises(ChildProcessError, match="a task's process died 2 times"),
     ):
         list(engine.run(die, [0], engine.devices(1)))
@@ -114,7 +114,7 @@ def test_sigterm_stops_the_tasks_and_they_save_their_state(cluster, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    with pytest.raises(Interrupted), open_engine(Where("ray", "cpu"), tmp_path) as engine:
+    with pytest.raises(Interrupted), open_engine(Resources("ray", "cpu"), tmp_path) as engine:
         list(engine.run(fill, [endless], engine.devices(1)))
     lines = metrics.read_text().count("\n")
     time.sleep(1)
@@ -123,7 +123,7 @@ def test_sigterm_stops_the_tasks_and_they_save_their_state(cluster, tmp_path):
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
-    with open_engine(Where("ray", "cpu"), tmp_path) as engine:
+    with open_engine(Resources("ray", "cpu"), tmp_path) as engine:
         for token in tmp_path.glob(".expost-*"):
             token.unlink()  # as on a node that has another folder by this name
         with pytest.raises(UsageError, match=f"cannot write to {tmp_path}; give --out a folder that all nodes share"):
@@ -133,16 +133,16 @@ def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
 
 def test_wrong_words(cluster, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="unknown engine 'dask'"):
-        open_engine(Where("dask"), tmp_path)
+        open_engine(Resources("dask"), tmp_path)
     with pytest.raises(UsageError, match="device is cuda:1, but Ray says which GPU"):
-        open_engine(Where("ray", "cuda:1"), tmp_path)
+        open_engine(Resources("ray", "cuda:1"), tmp_path)
     with pytest.raises(UsageError, match="gpu_share is 1.5"):
-        open_engine(Where("ray", gpu_share=1.5), tmp_path)
+        open_engine(Resources("ray", gpu_share=1.5), tmp_path)
     with pytest.raises(UsageError, match="address is auto, but it is for a Ray cluster"):
-        open_engine(Where(address="auto"), tmp_path)
+        open_engine(Resources(address="auto"), tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"install it with: pip install 'expost\[ray\]'"):
-        open_engine(Where("ray"), tmp_path)
+        open_engine(Resources("ray"), tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["", "ray://"])
@@ -153,7 +153,7 @@ def test_an_address_where_nobody_listens_is_one_line(cluster, tmp_path, monkeypa
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # the other tests are connected
     with (
         pytest.raises(UsageError, match=rf"^no Ray cluster at '{prefix}127.0.0.1:{port}' \(Connection refused\); give"),
-        open_engine(Where("ray", address=f"{prefix}127.0.0.1:{port}"), tmp_path),
+        open_engine(Resources("ray", address=f"{prefix}127.0.0.1:{port}"), tmp_path),
     ):
         raise AssertionError("it is not opened")
 

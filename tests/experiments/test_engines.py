@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from expost.errors import DataError, Interrupted, UsageError
-from expost.experiments.engines import ENGINES, Where, open_engine, pick_workers, run_all
+from expost.experiments.engines import ENGINES, Resources, open_engine, pick_workers, run_all
 from expost.experiments.engines.local import _portable
 
 PROGRAM = [sys.executable, "-m", "expost"]
@@ -141,7 +141,7 @@ def test_results_come_as_they_are_done():
 
 
 def test_workers_stop_when_the_one_who_asked_goes_away():
-    with open_engine(Where(device="cpu", workers=2), Path()) as engine:
+    with open_engine(Resources(device="cpu", workers=2), Path()) as engine:
         results = engine.run(divide, [1, 2, 4], engine.devices(3))
         next(results)
         workers = [worker.process for worker in engine._crew]
@@ -151,7 +151,7 @@ def test_workers_stop_when_the_one_who_asked_goes_away():
 
 def test_sigterm_is_an_interruption_while_an_engine_is_open_and_only_then():
     before = signal.getsignal(signal.SIGTERM)
-    with open_engine(Where(), Path()), pytest.raises(Interrupted):
+    with open_engine(Resources(), Path()), pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
     found = []
@@ -164,9 +164,9 @@ def test_sigterm_is_an_interruption_while_an_engine_is_open_and_only_then():
 def test_wrong_words(tmp_path):
     assert list(ENGINES) == ["local", "ray"]
     with pytest.raises(UsageError, match="unknown engine 'lokal', did you mean 'local'"):
-        open_engine(Where("lokal"), tmp_path)
+        open_engine(Resources("lokal"), tmp_path)
     with pytest.raises(UsageError, match=r"gpu_share is 0.5, but it is for a Ray cluster; give --engine ray"):
-        open_engine(Where(gpu_share=0.5), tmp_path)
+        open_engine(Resources(gpu_share=0.5), tmp_path)
     with pytest.raises(UsageError, match="workers is 0"):
         pick_workers(0, "cpu", 3)
 

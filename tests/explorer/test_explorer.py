@@ -36,13 +36,13 @@ from expost.errors import DataError, UsageError
 from expost.explorer import views
 from expost.explorer.explored import Drawn, Explored
 from expost.explorer.images import LARGEST_UPLOAD
-from expost.explorer.keeping import Keeper
 from expost.explorer.kinds import suffix_of
 from expost.explorer.markup import failure, inert
 from expost.explorer.server import address_of, is_loopback, listen
 from expost.explorer.serving import page as serving
 from expost.explorer.serving import warning_of
 from expost.explorer.space import Space
+from expost.explorer.token_store import TokenStore
 from expost.report.plane import Plane
 from expost.run import Run
 from expost.utils.process import environment
@@ -494,19 +494,19 @@ def test_numbers_out_of_range_are_refused_in_one_line(digits):
 
 
 def test_what_is_kept_is_bounded():
-    keeper = Keeper("upload", most=100)
-    tokens = [keeper.keep(number, 30) for number in range(5)]
-    assert [keeper[token] for token in tokens[2:]] == [2, 3, 4]
+    store = TokenStore("upload", most=100)
+    tokens = [store.keep(number, 30) for number in range(5)]
+    assert [store[token] for token in tokens[2:]] == [2, 3, 4]
     assert all(len(token) >= 24 for token in tokens)
     with pytest.raises(UsageError, match="no longer kept"):
-        keeper[tokens[0]]
-    _ = keeper[tokens[2]]  # used just now, so that another goes first
-    keeper.keep(5, 30)
-    assert keeper[tokens[2]] == 2
+        store[tokens[0]]
+    _ = store[tokens[2]]  # used just now, so that another goes first
+    store.keep(5, 30)
+    assert store[tokens[2]] == 2
     with pytest.raises(UsageError, match="no longer kept"):
-        keeper[tokens[3]]
-    assert keeper[keeper.keep("large", 1_000)] == "large"
-    assert len(keeper) == 1
+        store[tokens[3]]
+    assert store[store.keep("large", 1_000)] == "large"
+    assert len(store) == 1
 
 
 def test_nothing_that_is_shown_is_markup_or_a_template(digits):

@@ -19,7 +19,8 @@ from expost.data.encoding import encode_strings, suit_codec
 from expost.data.strings import Strings, read_strings
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import Protocol, chosen_examples
-from expost.evaluation.strings import ALIKE, evaluate_strings, remark_on_alike
+from expost.evaluation.strings import evaluate_strings
+from expost.examples.strings import ALIKE, remark_on_alike
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.metrics.expressions import parse_expression

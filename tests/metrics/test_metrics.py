@@ -21,13 +21,13 @@ from expost.metrics import (
     RunningStatistics,
     Statistics,
     frechet_distance,
-    hash_tensors,
     mse,
     psnr,
     quantize,
     ssim,
 )
 from expost.metrics.digits import WEIGHTS, load_digit_network
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors
 
 

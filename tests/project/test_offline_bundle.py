@@ -26,7 +26,7 @@ from PIL import Image
 from expost.data import load_data
 from expost.data.examples import Preprocess
 from expost.data.files import read_path
-from expost.metrics import hash_tensors
+from expost.utils.hashing import hash_tensors
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

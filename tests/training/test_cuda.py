@@ -314,7 +314,7 @@ def test_second_derivatives_of_layers_are_those_of_torch(precision, device):
     layers += [nn.Sequential(SameConvTranspose2d(64, 32, 4, 2), BatchNorm2d(32), nn.ReLU())]
     fast = nn.Sequential(*layers, SameConvTranspose2d(32, 1, 4, 1))
     slow = copy.deepcopy(fast).double()
-    place(fast, torch.device(device), image=True)
+    place(fast, torch.device(device))
     for each in slow.modules():
         if isinstance(each, BatchNorm2d):
             each.__class__ = nn.BatchNorm2d
@@ -437,7 +437,7 @@ def test_samples_with_a_seed_are_those_of_the_cpu(device, tmp_path):
     here.fit("gmm", data.train.x, components=2)
     codes, samples = here.encode(data.train.x), here.sample(5, seed=1)
     here.densities["gmm"].save(tmp_path)
-    place(model, torch.device(device), image=True)
+    place(model, torch.device(device))
     there = Generator.of(model)
     torch.testing.assert_close(there.encode(data.train.x), codes, rtol=1e-3, atol=1e-4)
     there.densities["gmm"] = load_density(tmp_path).to(device)

@@ -239,7 +239,7 @@ def _self_test() -> dict[str, Any]:
         config, training = configure("rae", (1, 32, 32), "small", {"width": 8, "latent_dim": 4}, {}, {})
         model = build(config)
         x = torch.rand(16, 1, 32, 32)
-        place(model, device, True)
+        place(model, device)
         optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
         started = time.perf_counter()
         loss = model.train().loss(x.to(device)).total

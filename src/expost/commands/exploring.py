@@ -24,7 +24,7 @@ def explore(
         run: The run.
         host: Address to listen on. Only this machine can reach the page unless you give another; then whoever can
             reach that address can use the page, which asks for no password.
-        port: Port to listen on, 0 for any that is free; the first free one from 7860 unless given.
+        port: Port to listen on, 0 for any that is free; default: the first free one from 7860.
         browser: The page is opened in a browser, unless --no-browser is given.
         examples: At most this many training examples are drawn and compared.
         max_upload: Largest upload, in MB.

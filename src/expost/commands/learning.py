@@ -92,7 +92,7 @@ def train(
         data: A data set's name, or the path of an image folder, an .npz, .npy, .csv, parquet or IDX file, or a file of
             strings: .smi, .txt or .csv, also gzipped.
         out: The run's folder, new or empty.
-        preset: Where all the defaults below come from: small (for 2 cores; taken unless given) or paper (for a GPU).
+        preset: Where all the defaults below come from: small (for 2 cores; the default) or paper (for a GPU).
             --dry-run prints what they come to.
         epochs: Passes over the training set.
         batch_size: Examples per step.
@@ -109,7 +109,7 @@ def train(
         precision: float32, bf16, or auto: bf16 where the device has instructions for it, else float32.
         size: Side to which images are brought.
         limit: Use at most this many examples of each split.
-        codec: How strings become rows of symbols: grammar (productions) or characters; the model decides unless given.
+        codec: How strings become rows of symbols: grammar (productions) or characters; default: the model's.
         grammar: Name or file of the grammar of the strings: smiles, expressions, or a text file of rules.
         length: Symbols a row at most; longer strings are left out, and counted.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
@@ -186,7 +186,7 @@ def _batch_for(examples: int, batch_size: int) -> int:
 
 def _remark_on_scales(data: Data) -> None:
     """Say where the columns of a table have such different scales that the losses are those of the largest."""
-    if data.is_image or data.codec is not None:
+    if not data.train.x.is_floating_point():
         return
     scales = data.train.x.std(dim=0)
     varying = scales[scales > 0]
@@ -302,10 +302,10 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae or reduced.
-        components: Components of a mixture; 10 unless given, fewer for small classes.
+        components: Components of a mixture; default: 10, fewer for small classes.
         by: Fit one density a class: "label", or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
             `expost sample RUN --label` asks for one class, or for a value of the property.
-        bins: Into how many bins of equal counts a property is cut; 5 unless given.
+        bins: Into how many bins of equal counts a property is cut; default: 5.
         options: Other options of the density, for example covariance=diag.
         device: auto, cpu, cuda or mps.
 

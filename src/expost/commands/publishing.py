@@ -36,7 +36,7 @@ def push(
         private: A new repository is private.
         license: Licence of the weights as the Hub writes it, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; all but those by label unless given. A kde
+        densities: Which fitted densities to publish; default: all but those by label. A kde
             consists of the training examples' codes.
         dry_run: Write what would be uploaded to --out, and stop.
         out: With --dry-run: a folder, new or empty.
@@ -62,7 +62,7 @@ def pull(
     Args:
         source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
         out: The run's folder, new or empty.
-        revision: Branch, tag or commit of the repository; its main branch unless given.
+        revision: Branch, tag or commit of the repository; default: its main branch.
         offline: Take it from the local cache, without asking the Hub.
 
     Returns:

@@ -22,12 +22,11 @@ from expost.config import to_json
 from expost.data import DATASETS, load_data, load_examples, load_part
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.evaluate import evaluate_generator, score_examples
-from expost.evaluation.protocol import ALL_MEASURES, CODES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.evaluate import score_examples
+from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
 from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.evaluation.scores import rank as rank_scores
-from expost.evaluation.strings import STRING_MEASURES, evaluate_strings
-from expost.generators.strings import StringGenerator
+from expost.evaluation.scoring import Scored, check_scoring, score_generator
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run
@@ -53,12 +52,12 @@ def evaluate(
 
     Args:
         run: The run.
-        densities: Which densities to sample from; unless given, the model's own (the paper's column N) and gmm.
+        densities: Which densities to sample from; default: the model's own (the paper's column N) and gmm.
         measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
             memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Of strings:
             properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on
-            the codes), latent. Unless given, all.
-        samples: Samples from each density; unless given, as many as there are test images, at most 10,000.
+            the codes), latent. Default: all.
+        samples: Samples from each density; default: as many as there are test images, at most 10,000.
         features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels; or auto: Inception's
             if its weights are on this machine and there are enough test images, else the bundled ones that suit the
             data.
@@ -97,11 +96,7 @@ def score_run(
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
-    protocol.chosen(ALL_MEASURES if data.codec is None else STRING_MEASURES)
-    if data.codec is not None and (features != "auto" or protocol.bootstrap):
-        raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
-    with distributed.main_first():  # weights may be downloaded
-        space = pick_space(features, data, device) if data.codec is None else None
+    check_scoring(data, features, protocol)
     generator = run.generator(device)
     missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
@@ -110,13 +105,8 @@ def score_run(
         if "seed" in inspect.signature(DENSITIES[name]).parameters:
             options.setdefault("seed", protocol.seed)
         run.save_density(name, generator.fit(name, codes=codes, **options))
-    if space is not None:
-        scores = evaluate_generator(generator, data, space, subjects, protocol, run.weights_hash())
-    else:
-        assert data.codec is not None
-        assert run.config.data.codec is not None
-        strings = StringGenerator(generator, data.codec)
-        scores = evaluate_strings(strings, data, run.config.data.codec, subjects, protocol, run.weights_hash())
+    scored = Scored(data, run.config.data.codec, subjects, run.weights_hash())
+    scores = score_generator(generator, scored, features, protocol, device)
     new, weights = [to_json(score) for score in scores], run.weights_hash()
     # read again: another process may have scored meanwhile
     update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
@@ -133,7 +123,7 @@ def rank(
 
     Args:
         runs: Evaluated runs.
-        score: Which score, for example fid or recall; unless given, the first that all runs have (of strings not their
+        score: Which score, for example fid or recall; default: the first that all runs have (of strings not their
             validity or novelty, which a collapsed model wins).
         of: Of what: reconstruction, interpolation, or a density.
         ignoring: Fields of the protocol that may differ, for example version.
@@ -162,7 +152,7 @@ def rank(
 
 
 def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
-    """Return the first score that all runs have and that has a better end.
+    """Return the first score that all runs have and that has a preferred direction.
 
     Raises:
         UsageError: if there is none; the message names the first run that shares none with those before it.

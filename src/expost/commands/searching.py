@@ -57,17 +57,17 @@ def optimize(
         run: A run of strings.
         objective: expression (distance from a target formula), plogp (its terms normalized on ZINC 250k, unless options
             say otherwise), qed, or MODULE:FUNCTION, a function of your own of a list of strings, found in the working
-            directory; unless given, expression or plogp.
+            directory; default: expression or plogp.
         region: density, where the fitted density has mass; or box, the smallest that holds all training codes, as in
             the paper.
         density: The density that bounds the region; fitted if it is not.
         rounds: Batches.
         batch: Codes a round.
-        decodes: Decodes of each code, of which the most frequent valid one counts; unless given, 25 for expressions,
+        decodes: Decodes of each code, of which the most frequent valid one counts; default: 25 for expressions,
             500 for molecules.
         inducing: Inducing points of the Gaussian process.
-        codes: Begin with at most this many training codes; with 90 % of all unless given.
-        out: The search's folder; in the run's unless given.
+        codes: Begin with at most this many training codes; default: 90 % of all.
+        out: The search's folder; default: one in the run's.
         options: Options of the objective, for example target=sin(x)*x, or minimize=true for a function of your own.
         seed: Seeds everything.
         device: auto, cpu, cuda or mps.

@@ -17,6 +17,7 @@ from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
 
 EXAMPLE_WORDS = ("x", "images", "image", "imgs", "data", "samples", "features", "arr_0", "")
+_TOO_LARGE = 2**63  # for int64
 LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
 
 
@@ -144,6 +145,9 @@ def rows_of(array: Array, name: str, first_row: int = 0) -> Array:
 def labels_of(array: Array, name: str, n: int) -> Array:
     """Check labels: integers (or floats that are whole) or text, shape (n,) or (n, 1).
 
+    Returns:
+        As int64, shape (n,); as text if they are text, or one of them does not fit int64.
+
     Raises:
         DataError: for other types and shapes, and if their number is not that of the examples.
     """
@@ -153,10 +157,10 @@ def labels_of(array: Array, name: str, n: int) -> Array:
         raise DataError(f"{name} has shape {array.shape}; labels need one integer an example: shape (N,)")
     if len(array) != n:
         raise DataError(f"{name}: {len(array)} labels for {n} examples; give one each")
-    if array.dtype.kind in "bui":
-        return array.astype(np.int64)
-    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all():
-        return array.astype(np.int64)
+    whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all()
+    if array.dtype.kind in "bui" or whole:
+        fits = n == 0 or (int(array.min()) >= -_TOO_LARGE and int(array.max()) < _TOO_LARGE)
+        return array.astype(np.int64 if fits else np.str_)
     if array.dtype.kind in "US":
         return array.astype(np.str_)
     raise DataError(f"{name} holds {array.dtype} labels; store whole numbers or text")

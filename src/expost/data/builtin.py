@@ -17,7 +17,7 @@ def read_mnist_5k() -> Found:
 
     packed = (files("expost.data") / "mnist_5k.npy.xz").read_bytes()
     images = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)[:, None]
-    part = Part(ArrayImages(images, "mnist-5k"), np.repeat(np.arange(10), 500))
+    part = Part(ArrayImages(images, "mnist-5k"), np.repeat(np.arange(10, dtype=np.int64), 500))
     return Found({POOL: part}, "5,000 digits of MNIST's training set")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.examples import Array, Indices, Part
-from expost.data.tables import Cells, Field, Piece, Rows, label_column, vectors
+from expost.data.examples import Array, Indices
+from expost.data.tables import EXACT, LABEL_COLUMNS, Cells, Field, Piece, Rows, places
 from expost.errors import DataError
 
 _AT_ONCE = 8_192
@@ -21,14 +21,14 @@ _AT_ONCE = 8_192
 _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
 _MISSING |= {"N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"}
 _BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
-_EXACT = 2.0**53  # up to it float64 holds every whole number
 
 
 @dataclass(frozen=True)
 class _Numbers(Cells):
-    """A column of numbers; what is missing is NaN."""
+    """A column of numbers; what is missing is NaN. Of what may be labels, the text is there too."""
 
     numbers: Array
+    texts: Sequence[str]
 
     def missing(self) -> Indices:
         return np.flatnonzero(np.isnan(self.numbers))
@@ -37,7 +37,13 @@ class _Numbers(Cells):
         return self.numbers.reshape(-1, 1)
 
     def values(self) -> Array:
+        if self.texts and (np.abs(self.numbers) > EXACT).any():
+            with contextlib.suppress(ValueError, OverflowError):
+                return np.array(self.texts, np.int64)
         return self.numbers
+
+    def written(self) -> Cells:
+        return _Texts(self.texts)
 
 
 @dataclass(frozen=True)
@@ -58,17 +64,16 @@ class _Texts(Cells):
 
 @dataclass
 class _Column:
-    """A column in the making: numbers for as long as all its cells are; text is kept of the labels alone."""
+    """A column in the making: numbers for as long as all its cells are; text is kept of what may be labels alone."""
 
     name: str
-    is_label: bool
     numeric: bool = True
     words: bool | None = None  # whether its numbers are written true and false; None while all are missing
     numbers: list[Array] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
     def add(self, cells: Sequence[str]) -> None:
-        if self.is_label:
+        if self.name.lower() in LABEL_COLUMNS:
             self.texts += cells
         if self.numeric:
             words, numbers = _numbers(cells)
@@ -80,46 +85,47 @@ class _Column:
     def cells(self) -> Cells:
         if not self.numeric:
             return _Texts(self.texts)
-        numbers = np.concatenate(self.numbers)
-        if self.is_label and (np.abs(numbers) > _EXACT).any():  # neighbours would become one class
-            with contextlib.suppress(ValueError, OverflowError):
-                numbers = np.array(self.texts, np.int64)
-        return _Numbers(numbers)
+        return _Numbers(np.concatenate([np.zeros(0), *self.numbers]), self.texts)
+
+    def is_used(self) -> bool:
+        """Tell whether it holds numbers, and not gaps alone."""
+        return self.numeric and any(not np.isnan(each).all() for each in self.numbers)
 
 
-def read_csv(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
-    """Read the files of one part; also return the columns that were of no use, and the names of a vector's entries.
+def read_csv(paths: Sequence[Path]) -> Rows:
+    """Read the files of one part.
 
     Raises:
-        DataError: if a file is damaged or empty, the files have different columns, or there is nothing to use.
+        DataError: if a file is damaged or empty, or the files have different columns.
     """
     columns: list[_Column] = []
+    titled = True
     count = 0
     for path in paths:
         try:
-            names, pieces = _open(path)
-            if not columns:
-                label = label_column(names)
-                columns = [_Column(name, name == label) for name in names]
-            if names != [column.name for column in columns]:
+            names, titled, pieces = _open(path)
+            columns = columns or [_Column(name) for name in names]
+            order = places([column.name for column in columns], names)
+            if order is None:
                 raise DataError(f"{path} has other columns than {paths[0]}; give files of one kind")
             for rows in pieces:
                 count += len(rows)
-                for column, texts in zip(columns, zip(*rows, strict=True), strict=True):
-                    column.add(texts)
+                texts = list(zip(*rows, strict=True))
+                for column, index in zip(columns, order, strict=True):
+                    column.add(texts[index])
         except csv.Error as error:
             raise DataError(f"cannot read {path}: {error}; restore it") from None
-    for column in columns:  # of nothing but gaps: no number
-        column.numeric = column.numeric and any(not np.isnan(each).all() for each in column.numbers)
     cells = [column.cells() for column in columns]
     found = dict(zip([column.name for column in columns], cells, strict=True))
-    fields = [Field(column.name, column.numeric) for column in columns]
-    table = Rows(fields, count, found.__getitem__, partial(iter, [Piece(count, cells)]))
-    return vectors(table, str(paths[0]))
+    fields = [Field(column.name, column.is_used()) for column in columns]
+    return Rows(str(paths[0]), fields, count, found.__getitem__, partial(iter, [Piece(count, cells)]), titled)
 
 
-def _open(path: Path) -> tuple[list[str], Iterator[list[list[str]]]]:
-    """Return the names of a file's columns, and its rows; a first line of nothing but numbers is data, not a header."""
+def _open(path: Path) -> tuple[list[str], bool, Iterator[list[list[str]]]]:
+    """Return the names of a file's columns, whether they are in the file, and its rows.
+
+    A first line of nothing but numbers is data, not a header.
+    """
     lines = _lines(path)
     first = next(lines, None)
     if first is None:
@@ -127,7 +133,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[list[list[str]]]]:
     words, numbers = _numbers(first)
     headless = len(numbers) > 0 and not words and "" not in first
     names = [f"f{index}" for index in range(len(first))] if headless else first
-    return names, _pieces(lines, [first] if headless else [])
+    return names, not headless, _pieces(lines, [first] if headless else [])
 
 
 def _pieces(lines: Iterator[list[str]], rows: list[list[str]]) -> Iterator[list[list[str]]]:

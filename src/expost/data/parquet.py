@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
-from expost.data.tables import Cells, Field, Piece, Rows, label_column, labels_in, vectors
+from expost.data.tables import Cells, Field, Piece, Rows, label_column, labels_in, places
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
@@ -97,24 +98,37 @@ def image_part(table: Any, name: str) -> Part:
     )
 
 
-def read_parquet(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
-    """Read the files of one part; also return the columns that were of no use, and the names of a vector's entries."""
-    try:
+def read_parquet(paths: Sequence[Path]) -> Part | Rows:
+    """Read the files of one part: images and their labels, or a table of numbers.
+
+    Raises:
+        DataError: if a file is damaged, or the files do not fit together.
+    """
+    with _readable(paths[0]):
         return _read(paths)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn Arrow's errors into one line each."""
+    try:
+        yield
     except MemoryError:  # which Arrow's is, too
         raise
     except pa.ArrowException as error:
-        raise DataError(f"cannot read {paths[0]}: {_line(error)}; restore it") from None
+        raise DataError(f"cannot read {path}: {_line(error)}; restore it") from None
 
 
-def _read(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
+def _read(paths: Sequence[Path]) -> Part | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
     column = _image_column(opened[0].schema_arrow)
     if column is None:
-        schema = pa.concat_tables([file.schema_arrow.empty_table() for file in opened]).schema  # refuses unequal ones
+        names = opened[0].schema_arrow.names
+        tables = [_ordered(file.schema_arrow.empty_table(), names) for file in opened]
+        schema = pa.concat_tables(tables).schema  # refuses unequal ones
         count = sum(file.metadata.num_rows for file in opened)
         fields = [Field(field.name, _is_numeric(field.type) or _is_numeric_list(field.type)) for field in schema]
-        return vectors(Rows(fields, count, partial(_column, paths), partial(_batches, paths)), str(paths[0]))
+        return Rows(str(paths[0]), fields, count, partial(_column, paths), partial(_batches, paths, names))
     blocks: list[Block] = []
     labels = label_column(opened[0].schema_arrow.names)
     tables = []
@@ -132,7 +146,7 @@ def _read(paths: Sequence[Path]) -> tuple[Part, list[str], tuple[str, ...]]:
     images = EncodedImages(TableImages(blocks))
     if y is not None and len(y) != len(images):
         raise DataError(f"{paths[0]} is damaged: {len(images)} images but {len(y)} labels; restore it")
-    return Part(images, y), [], ()
+    return Part(images, y)
 
 
 def _whole(content: Any) -> Iterator[Any]:
@@ -153,17 +167,25 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
 
 def _column(paths: Sequence[Path], name: str) -> Cells:
     """Read one column of some parquet files."""
-    return ArrowCells(pa.concat_tables([pq.read_table(path, columns=[name]) for path in paths]).column(name))
+    with _readable(paths[0]):
+        return ArrowCells(pa.concat_tables([pq.read_table(path, columns=[name]) for path in paths]).column(name))
 
 
-def _batches(paths: Sequence[Path]) -> Iterator[Piece]:
-    """Read parquet files as tables of a bounded size."""
+def _ordered(table: Any, names: Sequence[str]) -> Any:
+    """Return a table with its columns in another order, or as it is if it has others."""
+    order = places(names, table.column_names)
+    return table if order is None else table.select(order)
+
+
+def _batches(paths: Sequence[Path], names: Sequence[str]) -> Iterator[Piece]:
+    """Read parquet files as tables of a bounded size, with their columns in one order."""
     for path in paths:
-        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             first = next(file.iter_batches(_PROBED), None)
             rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
             for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS)):
-                yield Piece(len(batch), [ArrowCells(column) for column in pa.Table.from_batches([batch]).columns])
+                table = _ordered(pa.Table.from_batches([batch]), names)
+                yield Piece(len(batch), [ArrowCells(column) for column in table.columns])
 
 
 @dataclass(frozen=True)

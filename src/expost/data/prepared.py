@@ -25,7 +25,7 @@ from expost.data.examples import Array, Found, Indices, Part, Preprocess, in_mem
 from expost.data.mapped import VARIABLE, memory_limit, new_file, no_room, open_file, prepared_folder, scratch
 from expost.errors import DataError
 
-_FORMAT = 1  # of what is in the files; raised whenever the same source would be prepared differently
+_FORMAT = 2  # of what is in the files; raised whenever the same source would be prepared differently
 
 
 class _MadeMeanwhile(Exception):

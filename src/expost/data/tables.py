@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,9 @@ from expost.utils.extras import require
 
 LABEL_COLUMNS = ("label", "labels", "target", "class", "species", "y")
 _INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")
-
-#: What reads the files of one part: the examples, the columns that were of no use, the names of a vector's entries.
-Reader = Callable[[Sequence[Path]], tuple[Part, list[str], tuple[str, ...]]]
+_BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
+EXACT = 2.0**53
+"""Up to it float64 holds every whole number."""
 
 
 class Cells(ABC):
@@ -37,6 +39,10 @@ class Cells(ABC):
     @abstractmethod
     def values(self) -> Array:
         """Return the values of a column of numbers or text."""
+
+    def written(self) -> Cells:
+        """Return the cells as the text that is in the file, if the file does not say itself what is a number."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,24 @@ class Rows:
     """A table, read in pieces.
 
     Attributes:
+        name: What errors call it.
         fields: Of its columns.
         count: How many rows.
         column: Reads the whole of one column, by name.
         pieces: Reads all columns, a few rows at a time.
+        titled: Whether the file names its columns; otherwise they are numbered.
     """
 
+    name: str
     fields: Sequence[Field]
     count: int
     column: Callable[[str], Cells]
     pieces: Callable[[], Iterator[Piece]]
+    titled: bool = True
+
+
+#: What reads the files of one part: images, or a table that may hold vectors.
+Reader = Callable[[Sequence[Path]], Part | Rows]
 
 
 def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
@@ -87,7 +101,7 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
 
     A column of images (bytes, or records with a field `bytes`) makes an image data set; otherwise all numeric columns
     make vectors, lists of numbers being spread out. A column called label, target, class, species or y gives the
-    labels, unless it holds fractions, or is the y beside an x.
+    labels, unless it holds fractions, or is the y beside an x. Columns of several parts are matched by their names.
 
     Raises:
         DataError: if a file is damaged, the files do not fit together, a value is missing, or there is nothing to use.
@@ -100,28 +114,33 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
     if len(grouped) > 1 and POOL in grouped:
         others = grouped.pop(POOL)
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
-    parts = {}
-    ignored: set[str] = set()
-    named: list[tuple[str, ...]] = []
+    found: dict[str, Part | Rows] = {}
     for part, paths in grouped.items():
-        try:
-            parts[part], unused, own = _reader(paths)(paths)
-            named.append(own)
-        except MemoryError:
-            raise DataError(
-                f"{paths[0]} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
-            ) from None
-        except OSError as error:
-            reason = " ".join(str(error.strerror or error).split())[:200]
-            raise DataError(f"cannot read {paths[0]}: {reason}; restore it") from None
-        except UnicodeDecodeError:
-            raise DataError(f"cannot read {paths[0]}: its text is not UTF-8; save it in that encoding") from None
-        ignored |= set(unused)
+        with _told(paths[0]):
+            found[part] = _reader(paths)(paths)
+    tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
+    vectors, ignored, columns = _vectors(tables)
     if ignored:
         count = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
         remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])})")
-    columns = named[0] if len(set(named)) == 1 else ()  # not where the parts differ
+    parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
     return Found(parts, where, tuple(remarks), columns=columns)
+
+
+@contextmanager
+def _told(name: Path | str) -> Iterator[None]:
+    """Turn the errors of reading a file into one line each."""
+    try:
+        yield
+    except MemoryError:
+        raise DataError(
+            f"{name} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
+        ) from None
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())[:200]
+        raise DataError(f"cannot read {name}: {reason}; restore it") from None
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read {name}: its text is not UTF-8; save it in that encoding") from None
 
 
 def _reader(paths: Sequence[Path]) -> Reader:
@@ -135,52 +154,132 @@ def _reader(paths: Sequence[Path]) -> Reader:
     return read_parquet
 
 
-def vectors(table: Rows, name: str) -> tuple[Part, list[str], tuple[str, ...]]:
-    """Make vectors of a table's numbers.
+def places(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
+    """Return where each of some names is among others; None if these are not the same names in another order.
+
+    Example:
+        >>> places(["a", "b", "c"], ["c", "a", "b"]), places(["a", "b"], ["a", "c"])
+        ([1, 2, 0], None)
+    """
+    if Counter(wanted) != Counter(given):
+        return None
+    found = dict(zip(_by_name(wanted), _by_name(given), strict=True))
+    return [found[index] for index in range(len(wanted))]
+
+
+def _by_name(names: Sequence[str]) -> list[int]:
+    return sorted(range(len(names)), key=names.__getitem__)
+
+
+def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tuple[str, ...]]:
+    """Make vectors of the numbers in tables; the columns of the first say what the entries of all are.
 
     Returns:
-        The examples, the columns that were of no use, and the names of a vector's entries.
+        The examples by part, the columns that were of no use, and the names of a vector's entries.
 
     Raises:
-        DataError: if there are none, or a value is missing.
+        DataError: if a table has no rows or no numbers, the tables have different ones, or a value is missing.
     """
-    titles = [field.name for field in table.fields]
-    labels = label_column(titles)
-    if labels is not None:
-        is_coordinate = labels.lower() == "y" and "x" in titles
-        if is_coordinate or not _is_classes(table.column(labels)):
-            labels = None  # a measured quantity: one more number of the vector
+    for table in tables.values():
+        if table.count == 0:
+            raise DataError(f"{table.name} has no rows; fill or remove it")
+    labels = _labels(tables)
+    entries: dict[str, list[int]] = {}
+    ignored: set[str] = set()
+    for part, table in tables.items():
+        entries[part], unused = _entries(table, labels[part][0] if part in labels else None)
+        ignored |= set(unused)
+    for titled in (True, False):  # a file without names goes by the order of its columns
+        alike = [part for part, table in tables.items() if table.titled is titled]
+        for part in alike[1:]:
+            entries[part] = _matched(tables[alike[0]], entries[alike[0]], tables[part], entries[part])
+    parts: dict[str, Part] = {}
+    names: set[tuple[str, ...]] = set()
+    known: dict[tuple[str, ...], tuple[str, list[int]]] = {}
+    for part, table in tables.items():
+        with _told(table.name):
+            rows, widths = _rows(table, entries[part])
+        parts[part] = Part(Vectors(rows, table.name), labels[part][1] if part in labels else None)
+        titles = tuple(table.fields[index].name for index in entries[part])
+        first, expected = known.setdefault(titles, (table.name, widths))
+        if widths != expected:
+            raise _unequal(f"{first} and {table.name}", titles, expected, widths)
+        names.add(titles if len(titles) == rows.shape[1] else ())  # not where lists are spread out
+    return parts, ignored, names.pop() if len(names) == 1 else ()
+
+
+def _entries(table: Rows, labels: str | None) -> tuple[list[int], list[str]]:
+    """Return which columns hold the entries of vectors, and the names of those that are of no use."""
     used, unused = [], []
     for index, field in enumerate(table.fields):
         if field.name == labels:
             continue
         if field.name.lower() in _INDEX_COLUMNS or not field.numeric:
             unused.append(field.name or "(unnamed)")
-            continue
-        used.append((index, field.name))
+        else:
+            used.append(index)
     if not used:
-        raise DataError(f"{name} has neither images nor numbers, only {', '.join(titles)}; add such a column")
-    if table.count == 0:
-        raise DataError(f"{name} has no rows; fill or remove it")
+        titles = ", ".join(field.name for field in table.fields)
+        raise DataError(f"{table.name} has neither images nor numbers, only {titles}; add such a column")
+    return used, unused
+
+
+def _matched(first: Rows, wanted: Sequence[int], other: Rows, given: Sequence[int]) -> list[int]:
+    """Return the columns of the other table in the order of the first one's.
+
+    Raises:
+        DataError: if they have other names.
+    """
+    ours, theirs = [first.fields[index].name for index in wanted], [other.fields[index].name for index in given]
+    order = places(ours, theirs)
+    if order is None:
+        more, lacking = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
+        differences = [f"only the first has {_quoted(more)}"] * bool(more)
+        differences += [f"only the second has {_quoted(lacking)}"] * bool(lacking)
+        raise DataError(
+            f"{other.name} and {first.name} have different columns of numbers: {', '.join(differences)}; "
+            "give all parts the same ones"
+        )
+    return [given[index] for index in order]
+
+
+def _quoted(names: Counter[str]) -> str:
+    listed = [f"'{name[:40]}'" for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def _unequal(name: str, titles: Sequence[str], some: Sequence[int], others: Sequence[int]) -> DataError:
+    title, one, other = next(each for each in zip(titles, some, others, strict=True) if each[1] != each[2])
+    return DataError(f"{name}: {one} and {other} numbers a row in column '{title}'; vectors need one length")
+
+
+def _rows(table: Rows, used: Sequence[int]) -> tuple[Array, list[int]]:
+    """Return the numbers of some columns as float32, shape (N, d), and how many of the d each column has.
+
+    Raises:
+        DataError: if a value is missing or no float32, or the rows differ in length.
+    """
+    name, titles = table.name, [table.fields[index].name for index in used]
     rows: Array | None = None
+    expected: list[int] = []
     begin = 0
     for part in table.pieces():
-        _refuse_gaps({column: part.cells[index] for index, column in used}, name, begin)
-        columns = [part.cells[index].matrix(f"{name}, column '{column}'") for index, column in used]
+        _refuse_gaps({title: part.cells[index] for title, index in zip(titles, used, strict=True)}, name, begin)
+        columns = [
+            part.cells[index].matrix(f"{name}, column '{title}'") for title, index in zip(titles, used, strict=True)
+        ]
         numbers = rows_of(np.concatenate(columns, axis=1), name, begin)
+        widths = [column.shape[1] for column in columns]
         if rows is None:
             rows = numbers if part.count == table.count else scratch((table.count, numbers.shape[1]), np.float32)
-        if numbers.shape[1] != rows.shape[1]:
-            raise DataError(
-                f"{name}: rows of {rows.shape[1]} and of {numbers.shape[1]} numbers; vectors need one length"
-            )
+            expected = widths
+        if widths != expected:
+            raise _unequal(name, titles, expected, widths)
         rows[begin : begin + part.count] = numbers
         begin += part.count
     if rows is None or begin != table.count:
         raise DataError(f"{name} is damaged: {begin} rows where it says {table.count}; restore it")
-    y = None if labels is None else labels_in(table.column(labels), name)
-    names = tuple(column for _, column in used) if len(used) == rows.shape[1] else ()  # not where lists are spread out
-    return Part(Vectors(rows, name), y), unused, names
+    return rows, expected
 
 
 def _refuse_gaps(columns: Mapping[str, Cells], name: str, begin: int) -> None:
@@ -193,6 +292,57 @@ def _refuse_gaps(columns: Mapping[str, Cells], name: str, begin: int) -> None:
             gaps.append(f"{len(missing)} in column '{title}' (the first in row {first}, counted from 0)")
     if gaps:
         raise DataError(f"{name} lacks values: {', '.join(gaps[:5])}; fill them in or drop those rows")
+
+
+def _labels(tables: Mapping[str, Rows]) -> dict[str, tuple[str, Array]]:
+    """Return the column of the labels, and what it holds, for each table that has it.
+
+    Raises:
+        DataError: if some are missing, or two tables have them in columns of different names.
+    """
+    titles = {part: [field.name for field in table.fields] for part, table in tables.items()}
+    own = {part: name for part, names in titles.items() if (name := label_column(names)) and not _is_point(name, names)}
+    if not own:
+        return {}
+    first = next(iter(own))
+    cells: dict[str, tuple[str, Cells]] = {}
+    for part, table in tables.items():
+        name = next((name for name in titles[part] if name.lower() == own[first].lower()), None)
+        if name is not None:
+            with _told(table.name):
+                cells[part] = (name, table.column(name))
+        elif part in own and own[part] not in titles[first]:
+            raise DataError(
+                f"{table.name} has labels in column '{own[part]}', but {tables[first].name} in '{own[first]}'; "
+                "give both columns one name"
+            )
+    typed = _typed([column for _, column in cells.values()])
+    if typed is None:
+        return {}
+    result = {}
+    for (part, (name, _)), column in zip(cells.items(), typed, strict=True):
+        with _told(tables[part].name):
+            result[part] = (name, labels_in(column, tables[part].name))
+    return result
+
+
+def _is_point(name: str, names: Sequence[str]) -> bool:
+    """Tell whether what could be labels is a coordinate."""
+    return name.lower() == "y" and "x" in names
+
+
+def _typed(columns: Sequence[Cells]) -> Sequence[Cells] | None:
+    """Make a column of labels numbers in all tables, or text in all; None if it holds a measured quantity."""
+    values = [column.values() for column in columns]
+    filled = [each for each in values if each.dtype.kind != "f" or not np.isnan(each).all()]
+    if not filled or any(each.dtype.kind not in "buif" for each in filled):
+        return [column.written() for column in columns]
+    floats = [each[~np.isnan(each)] for each in filled if each.dtype.kind == "f"]
+    if any((each != np.rint(each)).any() for each in floats):
+        return None
+    if any((np.abs(each[np.isfinite(each)]) > EXACT).any() for each in floats):  # neighbours would be one class
+        return [column.written() for column in columns]
+    return columns
 
 
 def labels_in(column: Cells, name: str) -> Array:
@@ -212,8 +362,3 @@ def label_column(names: Sequence[str]) -> str | None:
     """Return the column that is taken for the labels, if there is one."""
     lower = {name.lower(): name for name in names}
     return next((lower[name] for name in LABEL_COLUMNS if name in lower), None)
-
-
-def _is_classes(column: Cells) -> bool:
-    values = column.values()
-    return values.dtype.kind != "f" or bool(((values == np.rint(values)) | np.isnan(values)).all())

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import expost
 from expost.errors import DataError
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_json, write_tensors
 
 FORMAT = "expost-density"
@@ -61,16 +60,6 @@ class Saved:
                 raise DataError(f"{self.path}: tensor '{name}' is not finite; restore the file or fit again")
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the tensors, names, dtypes and shapes included; safetensors has none of its own."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def write(
     path: Path, name: str, options: Mapping[str, Any], statistics: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
@@ -83,7 +72,7 @@ def write(
         "density": name,
         "options": dict(options),
         "fit": dict(statistics),
-        "sha256": checksum(tensors),
+        "sha256": hash_tensors(tensors),
     }
     write_tensors(target, tensors, record)
     write_json(target.with_suffix(".json"), record)
@@ -108,7 +97,7 @@ def read(path: Path) -> Saved:
     name, options, statistics = record.get("density"), record.get("options"), record.get("fit")
     if not (isinstance(name, str) and isinstance(options, dict) and isinstance(statistics, dict)):
         raise DataError(f"{target} has an incomplete record; restore the file or fit again")
-    if record.get("sha256") != checksum(tensors):
+    if record.get("sha256") != hash_tensors(tensors):
         raise DataError(
             f"{target}: the tensors are not those that were saved (wrong checksum); restore it or fit again"
         )

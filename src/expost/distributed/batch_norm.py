@@ -19,7 +19,7 @@ from expost.errors import UsageError
 
 
 @contextmanager
-def written_out(model: nn.Module) -> Iterator[None]:
+def elementary_batch_norm(model: nn.Module) -> Iterator[None]:
     """Let a model's batch norm compute by elementary operations, and over the whole batch where it is split.
 
     The layers' classes, weights and running averages stay as they are.

@@ -59,7 +59,7 @@ def restarted() -> bool:
 
 
 def remember(fact: str) -> None:
-    """Tell this launch's later attempts (`torchrun --max-restarts`) something; nothing for a single process."""
+    """Record a marker that survives restarts by `torchrun --max-restarts`; nothing for a single process."""
     if _Shared.store is not None:
         _Shared.store.set(f"expost: {fact}", "")
 

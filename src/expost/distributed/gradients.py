@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from expost import distributed
-from expost.distributed.batch_norm import written_out
+from expost.distributed.batch_norm import elementary_batch_norm
 
 #: Bytes of gradients that are summed in one exchange.
 BUCKET = 2**25
@@ -90,7 +90,7 @@ def replicated(model: nn.Module) -> Iterator[Gradients]:
         for parameter in bucket.parameters
     ]
     try:
-        with written_out(model):
+        with elementary_batch_norm(model):
             yield Gradients(buckets)
     finally:
         for hook in hooks:

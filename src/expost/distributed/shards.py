@@ -1,7 +1,7 @@
 """One batch over several processes: who has which rows, noise for all of them, and what couples them.
 
 The objective of a batch of N examples is L = sum_p (N_p / N) L_p over the processes p, with L_p the objective on the
-N_p rows that process p has: rows p, p + P, p + 2 P, ... of the batch. Each process differentiates its own addend, and
+N_p rows that process p has: rows p, p + P, p + 2 P, ... of the batch. Each process differentiates its own term, and
 the gradients are summed. What couples examples (batch norm, the mean discrepancy, a codebook) goes through
 `batch_total` and `batch_rows`, whose derivatives are sums over the processes as well. So the gradient is that of one
 process with the whole batch, up to the order of the sums, also where it is a derivative of a derivative.
@@ -80,11 +80,6 @@ class _Now:
     """The part under way; None where there is one process, or no batch."""
 
     part: Part | None = None
-
-
-def is_split() -> bool:
-    """Return whether this process has a part of a batch, and others have the rest."""
-    return _Now.part is not None and _Now.part.parts > 1
 
 
 @contextmanager
@@ -198,11 +193,10 @@ def normal_like(x: Tensor) -> Tensor:
     return _draw_rows(x, _Now.part, False).to(x.dtype)
 
 
-def coins_like(x: Tensor) -> Tensor:
-    """Draw zeros and ones, int64, for rows of the batch under way, of their shape."""
-    if _Now.part is None:
-        return torch.randint(0, 2, x.shape, device=x.device)
-    return _draw_rows(x, _Now.part, True)
+def random_signs(x: Tensor) -> Tensor:
+    """Draw -1 and 1 with equal probability for rows of the batch under way, of their shape and type."""
+    coins = torch.randint(0, 2, x.shape, device=x.device) if _Now.part is None else _draw_rows(x, _Now.part, True)
+    return coins.to(x.dtype).mul_(2).sub_(1)
 
 
 def normal_for_all(like: Tensor) -> Tensor:

@@ -35,9 +35,10 @@ from expost.evaluation.protocol import (
     pairs,
 )
 from expost.evaluation.scores import Card, Score
+from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
-from expost.metrics import Space, hash_tensors, mse, psnr, ssim
+from expost.metrics import Space, mse, psnr, ssim
 from expost.metrics.image import WINDOW
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud
@@ -45,6 +46,7 @@ from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.pool import Pool
 from expost.metrics.reference import reference_features
 from expost.types import Data, to_unit
+from expost.utils.hashing import hash_tensors
 from expost.utils.progress import say
 from expost.utils.seeding import SAMPLES, stream_seed
 
@@ -115,7 +117,7 @@ def evaluate_generator(
         scores += compare.scores(subject, examples, model, details, settings)
         card = compare.card(len(examples), model, details)
         if subject == RECONSTRUCTION:
-            values = {"range": "[0, 1]" if data.is_image else "as given"}
+            values = {"range": "[0, 1]" if kind_of_data(data).pixels else "as given"}
             pixels = replace(card, features="none", weights="", preprocessing=values)
             scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
         elif details and MEMORIZATION in measures:
@@ -218,7 +220,7 @@ def _subjects(
 
 
 def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
-    if not data.is_image:
+    if not kind_of_data(data).pixels:
         return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
     scores: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [("mse", mse), ("psnr", psnr)]
     if min(data.shape[1:]) >= WINDOW:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from expost.data import DATASETS
 from expost.errors import UsageError
+from expost.examples import kind_of_data
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.bootstrap import LEAST_RESAMPLES
@@ -116,7 +117,7 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
     Raises:
         UsageError: for an unknown name, features asked for vectors, or images that the features do not take.
     """
-    if not data.is_image:
+    if not kind_of_data(data).pixels:
         if name != "auto":
             _ = FEATURES[name]
             raise UsageError(
@@ -133,7 +134,7 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
 
 def resolve_features(name: str, data: Data) -> str:
     """Return the name that "auto" stands for here: see `pick_space`."""
-    if name != "auto" or not data.is_image:
+    if name != "auto" or not kind_of_data(data).pixels:
         return name
     for key in ("inception-2048", "inception-768"):
         if FEATURES[key].available() and len(data.test) > FEATURES[key].dim:

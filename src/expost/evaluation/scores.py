@@ -26,7 +26,7 @@ LOWER_IS_BETTER = frozenset(
     | {"truncated", "mean-sa", "fcd", "expression-score", "best-expression-score", "regression-rmse"}
     | {"kl-from-normal", "frechet-from-normal"}
 )
-#: Scores without a better end, which describe: `copying` far below 0 is copying, far above 0 underfitting;
+#: Scores without a preferred direction, which describe: `copying` far below 0 is copying, far above 0 underfitting;
 #: `authenticity` is 0 for copies and 1 for samples that are far off.
 UNRANKED = frozenset(
     ("copying", "authenticity", "participation-ratio", "active-units", "mmd-z-from-normal", "mean-logp")
@@ -158,7 +158,7 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tupl
     items = list(scores.items())
     for _, score in items[:1]:
         if score.name not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
-            raise UsageError(f"{score.name} has no better end, so nothing can be ranked by it; choose another score")
+            raise UsageError(f"{score.name} has no preferred direction, so it cannot rank; choose another score")
     for label, score in items[1:]:
         first_label, first = items[0]
         if score.name != first.name:

@@ -22,14 +22,14 @@ from expost.evaluation.evaluate import latent_scores
 from expost.evaluation.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.evaluation.scores import Card, Score
 from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
+from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
-from expost.metrics.features import hash_tensors
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from expost.registry import Part
 from expost.types import Data
-from expost.utils.progress import say
+from expost.utils.hashing import hash_tensors
 from expost.utils.seeding import SAMPLES, generator
 
 #: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.
@@ -37,8 +37,6 @@ PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
 STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
-#: With a smaller share of different strings among samples, the model makes the same few over and over.
-ALIKE = 0.3
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
 REGRESSED = 10_000
 
@@ -142,13 +140,6 @@ def _of_density(
     drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
     yield Score("validity-sampled", name, share, drawn)
     yield Score("validity-best-of-k", name, _share(best), drawn)
-
-
-def remark_on_alike(strings: Strings, what: str) -> None:
-    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
-    different = len(set(strings) - {None})
-    if different < ALIKE * len(strings):
-        say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
 
 
 def training_forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:

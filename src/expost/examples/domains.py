@@ -7,18 +7,29 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from expost.examples.molecules import structures
 from expost.metrics.chemnet import frechet_chemnet_distance
 from expost.metrics.expressions import ExpressionScore, canonical_expression
 from expost.metrics.molecule_properties import PenalizedLogP, properties
-from expost.metrics.molecules import canonical_smiles, internal_diversity, parse_molecules, scaffold_diversity
+from expost.metrics.molecules import (
+    canonical_smiles,
+    internal_diversity,
+    parse_molecule,
+    parse_molecules,
+    scaffold_diversity,
+)
 from expost.metrics.strings import Canonical, canonicalize
 from expost.registry import Registry
+from expost.utils.extras import installed
 from expost.utils.progress import say
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Strings = Sequence[str | None]
 
+#: Molecules in a picture.
+MOST_DRAWN = 64
 #: Features of ChemNet.
 CHEMNET_DIM = 512
 
@@ -50,6 +61,9 @@ class StringDomain:
         prop_name: What that property is called.
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
+        picture: Draws those of some strings that can be drawn, None if there are none; None where strings have no
+            picture.
+        remark: Says what is worth saying of samples.
     """
 
     canonical: Canonical
@@ -58,6 +72,8 @@ class StringDomain:
     prop_name: str
     scores: Callable[[Strings, Strings], dict[str, Measured]]
     distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
+    picture: Callable[[Strings], Image.Image | None] | None = None
+    remark: Callable[[Strings], None] = lambda strings: None
 
     def valid(self, string: str) -> bool:
         """Tell whether a string is valid."""
@@ -115,6 +131,28 @@ def _no_distance(samples: Strings, reference: Strings, allow_few: bool) -> dict[
     return {}
 
 
+def _remark_on_molecules(samples: Strings) -> None:
+    if installed("rdkit"):  # which is not needed to write strings
+        _valid_molecules(samples)
+
+
+def _valid_molecules(samples: Strings) -> list[str]:
+    """Return the molecules among strings, and say how many there are, and how many are different."""
+    valid = [each for each in samples if each is not None and parse_molecule(each) is not None]
+    say(f"{len(valid)} of {len(samples)} samples are molecules, {len(set(valid))} different")
+    return valid
+
+
+def _draw_molecules(samples: Strings) -> Image.Image | None:
+    valid = _valid_molecules(samples)
+    shown = valid[:MOST_DRAWN]
+    if not shown:
+        return None
+    if len(shown) < len(valid):
+        say(f"the first {len(shown)} are drawn")
+    return structures(shown, [""] * len(shown), columns=8 if len(shown) > 16 else 4)
+
+
 DOMAINS: Registry[StringDomain] = Registry(
     "domain",
     {
@@ -133,6 +171,8 @@ DOMAINS: Registry[StringDomain] = Registry(
             "plogp",
             _molecule_scores,
             _chemnet,
+            _draw_molecules,
+            _remark_on_molecules,
         ),
         "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
     },

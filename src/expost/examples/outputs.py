@@ -16,6 +16,7 @@ from expost.utils.store import replacing, write_text
 TEXT_SUFFIXES = (".txt", ".smi")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 VECTOR_SUFFIXES = (".csv", ".npy")
+_NUMBERS_AT_ONCE = 65_536
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".npy", "")) -> Path:
@@ -48,7 +49,9 @@ def write_vectors(vectors: Tensor, path: Path, columns: Sequence[str] = ()) -> N
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows(vectors.numpy().astype(np.str_).tolist())  # as few digits as tell the numbers apart
+        rows, together = vectors.numpy(), max(1, _NUMBERS_AT_ONCE // max(1, len(names)))
+        for first in range(0, len(rows), together):  # text takes 50 times the room of its numbers
+            writer.writerows(rows[first : first + together].astype(np.str_).tolist())  # no more digits than they need
 
 
 def write_examples(examples: Tensor, path: Path) -> None:

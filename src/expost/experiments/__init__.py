@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from expost.errors import UsageError
-from expost.experiments.engines import Where
+from expost.experiments.engines import Resources
 from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
@@ -39,21 +39,21 @@ def reproduce(
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model. table2:
             Bayesian optimisation in the latent spaces of grammar and character models.
-        dataset: Of table1: a data set's name or path; mnist unless given; the paper has mnist, cifar10 and
+        dataset: table1 only: a data set's name or path; default: mnist; the paper has mnist, cifar10 and
             celeba.
-        domain: Of table2: expressions, unless given, or molecules.
+        domain: table2 only: expressions (default) or molecules.
         scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
-        models: Rows; unless given, the paper's ten of table1, or the paper's four and ours of table2.
-        seeds: Of table1: runs of each model, seeded 0, 1, ...; 1 unless given.
-        features: Of table1: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
-        out: The table's folder; runs/TABLE-DATASET-SCALE unless given.
-        columns: Of table1: Rec, N, GMM or Interp, those alone are computed; all unless given.
+        models: Rows; default: the paper's ten of table1, or the paper's four and ours of table2.
+        seeds: table1 only: runs of each model, seeded 0, 1, ...; default: 1.
+        features: table1 only: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
+        out: The table's folder; default: runs/TABLE-DATASET-SCALE.
+        columns: table1 only: Rec, N, GMM or Interp, those alone are computed; default: all.
         device: auto, cpu, cuda or mps.
-        workers: Models trained side by side; unless given, one a CUDA device, or one a core; on Ray as many as fit.
+        workers: Models trained side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
         engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; unless given, $RAY_ADDRESS,
+        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
             or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a model takes on Ray, for example 0.5; a whole one unless given.
+        gpu_share: Share of a GPU that a model takes on Ray, for example 0.5; default: a whole one.
 
     Returns:
         The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
@@ -65,7 +65,7 @@ def reproduce(
     for name, value in given[experiment].items():
         if value is not None:
             raise UsageError(f"{name} is no option of {experiment}; leave it out")
-    where = Where(engine, device, workers, address, gpu_share)
+    where = Resources(engine, device, workers, address, gpu_share)
     if experiment == "table2":
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"

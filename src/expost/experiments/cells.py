@@ -24,7 +24,7 @@ _PLAIN = (type(None), bool, int, float, str)
 _INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds", "resized_by")
 
 
-def what_decides(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+def defining_settings(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:
     """Return what decides a run's weights, leaving out some settings of its training."""
     config = to_json(run.config)
     left_out = {*_INDIFFERENT, *leaving_out}
@@ -44,7 +44,7 @@ def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, An
         planned = train(model, data, folder, dry_run=True, **options)
         # unless asked for, the precision is what the machine that began the run had
         free = () if "precision" in options else ("precision",)
-        if what_decides(Run.open(folder), free) != what_decides(planned, free):
+        if defining_settings(Run.open(folder), free) != defining_settings(planned, free):
             raise UsageError(f"{folder} holds a run with other settings than these; choose another --out")
 
 
@@ -57,7 +57,7 @@ def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, An
         folder: The run's folder.
         options: Options of `train`, without the device.
         device: What to train on.
-        hardware: Where to note what it is trained on.
+        hardware: Resources to note what it is trained on.
     """
     if not (folder / "config.json").exists():
         note_hardware(hardware, device)

@@ -18,10 +18,11 @@ from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.protocol import ALL_MEASURES, Protocol, resolve_features
-from expost.evaluation.strings import PROPERTIES, STRING_MEASURES
+from expost.evaluation.protocol import Protocol, resolve_features
+from expost.evaluation.scoring import measures_of
+from expost.evaluation.strings import PROPERTIES
 from expost.experiments.cells import refuse_another
-from expost.experiments.engines import Where, open_engine
+from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import summary
 from expost.experiments.sweep_report import (
     LOSS,
@@ -74,19 +75,19 @@ def sweep(
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
         by: The score that ranks: one of `expost evaluate`, or loss (the training's own; weights that differ make it
-            another quantity). Unless given, the Frechet distance, of strings the share of distinct valid ones.
-        of: Of what: a density, or reconstruction; gmm unless given.
-        densities: Which densities to fit and sample from; unless given, the model's own and gmm.
-        measures: As of `expost evaluate`; unless given, frechet, of strings properties.
-        samples: Samples from each density; unless given, as many as there are examples to compare with.
+            another quantity). Default: the Frechet distance, of strings the share of distinct valid ones.
+        of: Of what: a density, or reconstruction; default: gmm.
+        densities: Which densities to fit and sample from; default: the model's own and gmm.
+        measures: As of `expost evaluate`; default: frechet, of strings properties.
+        samples: Samples from each density; default: as many as there are examples to compare with.
         features: As of `expost evaluate`.
         allow_few: Take fewer examples than features all the same.
         device: auto, cpu, cuda or mps.
-        workers: Runs side by side; unless given, one a CUDA device, or one a core; on Ray as many as fit.
+        workers: Runs side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
         engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; unless given, $RAY_ADDRESS,
+        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
             or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; a whole one unless given.
+        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; default: a whole one.
 
     Returns:
         The folder, with table.json, table.md, table.csv, and the runs.
@@ -106,7 +107,7 @@ def sweep(
     examples = plans[0].data()
     strings = examples.codec is not None
     wanted = measures or ((PROPERTIES,) if strings else ("frechet",))
-    Protocol(wanted, samples).chosen(STRING_MEASURES if strings else ALL_MEASURES)
+    Protocol(wanted, samples).chosen(measures_of(examples))
     scarce = min(examples.validation, examples.test, key=len)
     if not strings:
         features = resolve_features(features, replace(examples, test=scarce))
@@ -124,7 +125,7 @@ def sweep(
         refuse_another(job.model, job.data, job.run, job.training)
     say(f"runs: {len(jobs)} (models: {len(names)}, settings: {len(grid)}, seeds: {seeds})")
     started, results, score = time.perf_counter(), dict[str, dict[str, Any]](), by
-    with open_engine(Where(engine, device, workers, address, gpu_share), home) as open_:
+    with open_engine(Resources(engine, device, workers, address, gpu_share), home) as open_:
         for done in open_.run(fill, jobs, open_.devices(len(jobs)), lambda job: home / "logs" / f"{job.label}.log"):
             found = results[done.task.label] = done.result
             if "failed" not in found and not strings:  # of strings a score may be missing for want of valid samples

@@ -15,13 +15,11 @@ from expost._version import __version__
 from expost.commands import score_run
 from expost.config import to_json
 from expost.errors import DataError
-from expost.evaluation.evaluate import evaluate_generator
-from expost.evaluation.protocol import RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.protocol import RECONSTRUCTION, Protocol
 from expost.evaluation.scores import Score
-from expost.evaluation.strings import evaluate_strings
-from expost.experiments.cells import density_hash, saved, train_or_go_on, what_decides
+from expost.evaluation.scoring import Scored, score_generator
+from expost.experiments.cells import defining_settings, density_hash, saved, train_or_go_on
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
-from expost.generators.strings import StringGenerator
 from expost.models.zoo import ZOO
 from expost.run import Run
 from expost.utils.store import write_json
@@ -115,7 +113,7 @@ def fill(job: Job, device: str) -> dict[str, Any]:
 
 def _scored(job: Job, run: Run, device: str) -> dict[str, Any]:
     asked = {
-        "settings": what_decides(run), "features": job.features, "protocol": to_json(job.protocol),
+        "settings": defining_settings(run), "features": job.features, "protocol": to_json(job.protocol),
         "version": __version__, "model": run.weights_hash(), "subjects": list(job.subjects()),
     }  # fmt: skip
 
@@ -147,13 +145,8 @@ def validation_scores(
     """Score a run against its validation split, for choosing; densities among the subjects must be fitted."""
     data = run.data()
     held = replace(data, test=data.validation)
-    generator = run.generator(device)
-    if data.codec is None:
-        space = pick_space(features, data, device)
-        return evaluate_generator(generator, held, space, subjects, protocol, run.weights_hash(), "validation")
-    assert run.config.data.codec is not None
-    strings, codec = StringGenerator(generator, data.codec), run.config.data.codec
-    return evaluate_strings(strings, held, codec, subjects, protocol, run.weights_hash(), "validation")
+    scored = Scored(held, run.config.data.codec, subjects, run.weights_hash(), "validation")
+    return score_generator(run.generator(device), scored, features, protocol, device)
 
 
 def _loss(run: Run) -> float:

@@ -27,9 +27,9 @@ from expost.evaluation.protocol import (
     pick_space,
     resolve_features,
 )
-from expost.examples import pictures
-from expost.experiments.cells import density_hash, refuse_another, saved, train_or_go_on, what_decides
-from expost.experiments.engines import Where, open_engine
+from expost.examples import kind_of_data, pictures
+from expost.experiments.cells import defining_settings, density_hash, refuse_another, saved, train_or_go_on
+from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
 from expost.experiments.published import COLUMNS, ROWS
 from expost.experiments.table1_report import as_csv, figure, markdown
@@ -46,7 +46,7 @@ class Scale:
     """How much of everything.
 
     Attributes:
-        preset: Where settings come from.
+        preset: Resources settings come from.
         epochs: Passes over the training set; None takes the preset's.
         limit: Largest number of examples of each split; None takes all.
         width: Width of the networks; None takes the preset's.
@@ -146,7 +146,7 @@ def reproduce_table1(
     seeds: int,
     features: str,
     out: Path,
-    where: Where | None = None,
+    where: Resources | None = None,
     measures: tuple[str, ...] = ALL_MEASURES,
     columns: Sequence[str] = (),
 ) -> Path:
@@ -159,7 +159,7 @@ def reproduce_table1(
         seeds: Runs of each model, seeded 0, 1, ...
         features: Features to score with.
         out: The folder; what it holds is gone on with.
-        where: Where to train and score; on this machine unless given.
+        where: Resources to train and score; default: on this machine.
         measures: Measures to score by.
         columns: Which of `COLUMNS`; none for all.
 
@@ -176,7 +176,8 @@ def reproduce_table1(
     # one choice for the whole table, so that no two rows are scored on different features
     source = data_name(dataset)
     data = load(DataConfig(source, limit=size.limit))[0]
-    if features == "auto" and data.is_image and size.bundled:
+    pixels = kind_of_data(data).pixels
+    if features == "auto" and pixels and size.bundled:
         features = bundled_features(data)
     features = resolve_features(features, data)
     tasks = [
@@ -185,9 +186,9 @@ def reproduce_table1(
     for task in tasks:
         task.subjects()
         refuse_another(task.model, task.dataset, task.run, task.options)
-    with open_engine(where or Where(), out) as engine:
+    with open_engine(where or Resources(), out) as engine:
         devices = engine.devices(len(tasks))
-        if data.is_image and any(not task.file(subject).exists() for task in tasks for subject in task.subjects()):
+        if pixels and any(not task.file(subject).exists() for task in tasks for subject in task.subjects()):
             # once, before there are several workers
             reference_features(pick_space(features, data, engine.here), data.test.x)
         started, results = time.perf_counter(), {}
@@ -218,7 +219,7 @@ def reproduce_table1(
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
     write_text(out / "table.csv", as_csv(record))
-    if data.is_image:
+    if pixels:
         runs = {name: (row["prior"], Run.open(out / row["cells"][0]["run"])) for name, row in rows.items()}
         pictures.save_picture(figure(runs, here), out / "figure.png")
     return given
@@ -250,7 +251,7 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
     run = train_or_go_on(task.model, task.dataset, task.run, task.options, device, task.hardware)
     model = run.weights_hash()
     asked = {
-        "settings": what_decides(run), "features": task.features, "samples": task.size.samples,
+        "settings": defining_settings(run), "features": task.features, "samples": task.size.samples,
         "measures": list(task.measures), "version": __version__, "model": model,
     }  # fmt: skip
     found = {subject: saved(task.file(subject), asked | density_hash(run, subject)) for subject in task.subjects()}

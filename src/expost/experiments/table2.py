@@ -18,7 +18,7 @@ from expost.commands import optimize
 from expost.config import to_json
 from expost.errors import DataError, UsageError
 from expost.experiments.cells import refuse_another, train_or_go_on
-from expost.experiments.engines import Where, open_engine
+from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table2_report import as_csv, markdown
 from expost.registry import Registry
@@ -39,7 +39,7 @@ class Row:
 
     Attributes:
         model: Row of the zoo.
-        region: Where is searched.
+        region: Resources is searched.
         preset: Whose networks.
     """
 
@@ -144,7 +144,9 @@ class Job:
         return {"epochs": self.size.epochs, "limit": self.size.limit, "preset": TABLE[self.name].preset}
 
 
-def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Path, where: Where | None = None) -> Path:
+def reproduce_table2(
+    domain: Domain, scale: str, models: Sequence[str], out: Path, where: Resources | None = None
+) -> Path:
     """Train and search every row; write `table.json`, `table.md` and `table.csv` to `out`.
 
     The table is there from the first repetition of all rows, and is written anew after each.
@@ -154,7 +156,7 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
         scale: Entry of `SCALES`.
         models: Rows of `TABLE`; none for all.
         out: The folder; what it holds is gone on with.
-        where: Where to train and search; on this machine unless given.
+        where: Resources to train and search; default: on this machine.
 
     Returns:
         `out`.
@@ -180,7 +182,7 @@ def reproduce_table2(domain: Domain, scale: str, models: Sequence[str], out: Pat
         libraries()  # what the searches lack is said before anything is trained
     hardware = _hardware_before(out / "table.json")
     found: dict[Job, SearchResult] = {}
-    with open_engine(where or Where(), out) as engine:
+    with open_engine(where or Resources(), out) as engine:
         for trained in engine.run(learn, jobs, engine.devices(len(jobs)), lambda job: job.log):
             say(f"{trained.task.run.name}: trained, after {time.perf_counter() - started:.0f} s")
         for done in engine.run(seek, searches, engine.devices(len(searches)), lambda job: job.log):

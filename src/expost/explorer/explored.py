@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,14 @@ from torch import Tensor
 from expost.densities import Density, TractableDensity
 from expost.densities.conditional import ConditionalDensity
 from expost.errors import UsageError
+from expost.examples import kind_of_data
 from expost.explorer.images import Images
-from expost.explorer.keeping import Keeper
 from expost.explorer.kinds import Compared, File, Kind, Neighbours, codes_file
 from expost.explorer.space import Space
 from expost.explorer.strings import Texts
+from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
-from expost.generators.generator import Generator
+from expost.generators.generator import Generator, usual_density
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
@@ -28,6 +29,18 @@ from expost.types import Data
 from expost.utils.progress import say
 from expost.utils.seeding import PAIRS, SAMPLES, generator
 
+
+def _texts(model: Generator, data: Data, x: Tensor) -> Texts:
+    assert data.codec is not None
+    return Texts(StringGenerator(model, data.codec), data.domain, x)
+
+
+#: What the page shows, by the kind of examples: gets the model, the data, and the examples to compare with.
+VIEWS: dict[str, Callable[[Generator, Data, Tensor], Kind[Any]]] = {
+    "images": lambda model, data, x: Images(model, data.shape, x),
+    "strings": _texts,
+    "vectors": lambda model, data, x: Vectors(model, x, data.columns),
+}
 #: Bytes that are kept of uploads, and of results that can be saved.
 KEPT_UPLOADS, KEPT_RESULTS = 64_000_000, 256_000_000
 #: Numbers in all training examples that are compared: 512 MB.
@@ -78,9 +91,9 @@ class Explored:
     codes: Codes
     code_shape: tuple[int, ...]
     space: Space
-    uploads: Keeper[Any] = field(default_factory=lambda: Keeper("example", KEPT_UPLOADS))
-    results: Keeper[File] = field(default_factory=lambda: Keeper("file", KEPT_RESULTS))
-    drawn: Keeper[Drawn] = field(default_factory=lambda: Keeper("sample", KEPT_RESULTS))
+    uploads: TokenStore[Any] = field(default_factory=lambda: TokenStore("example", KEPT_UPLOADS))
+    results: TokenStore[File] = field(default_factory=lambda: TokenStore("file", KEPT_RESULTS))
+    drawn: TokenStore[Drawn] = field(default_factory=lambda: TokenStore("sample", KEPT_RESULTS))
 
     @classmethod
     def of(cls, run: Run, examples: int, device: str = "auto") -> Explored:
@@ -95,26 +108,16 @@ class Explored:
             DataError: if it has no weights yet, or its data have changed.
         """
         data = run.data()
-        if data.codec is None:
-            model = run.generator(device)
-        else:
-            strings = run.string_generator(device)
-            model = strings.generator
+        model = run.generator(device)
         train = data.train
-        numbers = 1 if data.codec is not None else max(1, train.x[0].numel())
+        numbers = max(1, train.x[0].numel())
         most = max(2, min(examples, MOST_NUMBERS // numbers))
         chosen = torch.randperm(len(train), generator=generator(0, PAIRS, 2))[:most]
         if len(chosen) < len(train):
             say(f"{len(chosen):,} of {len(train):,} training examples are drawn and compared")
         x = train.x[chosen]
         z = model.encode(x)
-        kind: Kind[Any]
-        if data.codec is not None:
-            kind = Texts(StringGenerator(model, data.codec), data.domain, x)
-        elif data.is_image:
-            kind = Images(model, data.shape, x)
-        else:
-            kind = Vectors(model, x, data.columns)
+        kind = VIEWS[kind_of_data(data).like](model, data, x)
         labels = data.labels(train)
         codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
         title = run.folder.resolve().name or str(run.folder)
@@ -137,7 +140,7 @@ class Explored:
     @property
     def density(self) -> str | None:
         """The choice to begin with: gmm if it is fitted, else the last."""
-        return "gmm" if "gmm" in self.choices else self.choices[-1] if self.choices else None
+        return usual_density(self.choices)
 
     def conditional(self, choice: str | None) -> ConditionalDensity | None:
         """Return the densities by label that a choice names, None if it names another."""
@@ -197,7 +200,7 @@ class Explored:
             temperature: Of the density, see `Density.sample`, 0 to `HOTTEST`.
             seed: Seeds the draws, at least 0.
             label: With densities by label, which; None for all.
-            symbol_temperature: Of strings: 0 takes the most likely symbols, otherwise they are drawn.
+            symbol_temperature: Strings only: 0 takes the most likely symbols, otherwise they are drawn.
 
         Raises:
             UsageError: if one of them is out of its range.
@@ -245,9 +248,9 @@ class Explored:
     def log_density(self, z: Tensor) -> tuple[str, float] | None:
         """Return the name of a density that can be evaluated, and its logarithm at a code; None if there is none."""
         names = [name for name, density in self.densities.items() if isinstance(density, TractableDensity)]
-        if not names:
+        name = usual_density(names)
+        if name is None:
             return None
-        name = "gmm" if "gmm" in names else names[-1]
         density = self.densities[name]
         assert isinstance(density, TractableDensity)
         return name, float(density.log_prob(z.to(density.device))[0])

@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from expost.explorer.keeping import Keeper
 from expost.explorer.kinds import File
+from expost.explorer.token_store import TokenStore
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -65,7 +65,7 @@ class Gate:
         loopback: bool,
         names: frozenset[str],
         read: Callable[[bytes, str], str],
-        files: Keeper[File],
+        files: TokenStore[File],
         largest: int,
     ) -> None:
         self.app = app

@@ -84,7 +84,7 @@ class Space:
 
         Args:
             coordinates: Shape (k,).
-            rest: What lies off the axes, shape (d,); nothing unless given.
+            rest: What lies off the axes, shape (d,); default: nothing.
         """
         z = self.mean + self.axes @ coordinates + (0.0 if rest is None else rest)
         return torch.from_numpy(z).float()[None]

@@ -176,7 +176,7 @@ class Texts(Kind[Strings]):
         return items[index : index + 1]
 
     def nearest(self, item: Strings, n: int) -> Neighbours:
-        """Return the training strings that fewest edits away: letters inserted, deleted or replaced."""
+        """Return the nearest training strings by edit distance."""
         pool = self._train[:COMPARED]
         distances = edit_distances(item[0] or "", pool)
         order = np.argsort(distances, kind="stable")[:n]

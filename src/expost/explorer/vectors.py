@@ -29,7 +29,7 @@ class Vectors(TensorKind):
     Args:
         generator: From the trained model.
         train: Training vectors that others are compared with, float32, shape (N, d).
-        columns: Names of the entries; their numbers unless given.
+        columns: Names of the entries; default: their numbers.
     """
 
     noun = "vector"

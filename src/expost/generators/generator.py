@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,20 @@ from expost.types import to_unit
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import progress
+
+#: The density that is taken where none is named, if it is fitted.
+USUAL = "gmm"
+
+
+def usual_density(fitted: Iterable[str]) -> str | None:
+    """Return which of the fitted densities is taken where none is named: gmm if it is among them, else the last.
+
+    Example:
+        >>> usual_density(["gmm", "kde"]), usual_density(["gaussian", "kde"]), usual_density([])
+        ('gmm', 'kde', None)
+    """
+    names = list(fitted)
+    return USUAL if USUAL in names else names[-1] if names else None
 
 
 @dataclass
@@ -70,7 +84,7 @@ class Generator:
         if len(x) == 0:
             raise UsageError(f"nothing to do for {title}: the input has no examples; give at least one")
         if self.module is not None and any(part.training for part in self.module.modules()):
-            raise UsageError(f"the model is in training mode, in which {title} is not to be trusted; call model.eval()")
+            raise UsageError(f"{title} requires evaluation mode, and the model is in training mode; call model.eval()")
         return x
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
@@ -175,7 +189,7 @@ class Generator:
             raise UsageError(f"n is {n}; ask for at least 1 sample")
         if label is None:
             return self.density(density).sample(n, generator=source, temperature=code_temperature)
-        name = density or ("gmm" if "gmm" in self.by_label else next(iter(self.by_label), "gmm"))
+        name = density or usual_density(self.by_label) or USUAL
         if name not in self.by_label:
             raise UsageError(
                 f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
@@ -192,10 +206,9 @@ class Generator:
             UsageError: if it is not fitted.
         """
         fitted = ", ".join(self.densities) or "none"
-        if name is None and self.densities:
-            return self.densities.get("gmm") or list(self.densities.values())[-1]
+        name = usual_density(self.densities) if name is None else name
         if name is None or name not in self.densities:
-            wanted = name or "gmm"
+            wanted = name or USUAL
             remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return self.densities[name]

@@ -12,7 +12,7 @@ import torch
 
 from expost.metrics.digits import DIM as DIGITS_DIM
 from expost.metrics.digits import DigitFeatures
-from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, hash_tensors, quantize
+from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, quantize
 from expost.metrics.frechet import RunningStatistics, Statistics, frechet_distance
 from expost.metrics.image import mse, psnr, ssim
 from expost.metrics.inception import LAST_LAYER, SCORE_NAME, InceptionFeatures, Precision
@@ -86,7 +86,6 @@ __all__ = [
     "StandardizedValues",
     "Statistics",
     "frechet_distance",
-    "hash_tensors",
     "mse",
     "psnr",
     "quantize",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expost.errors import DataError, UsageError
-from expost.metrics.features import QUANTIZATION, Features, hash_tensors
+from expost.metrics.features import QUANTIZATION, Features
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors
 
 SIDE, DIM = 32, 64

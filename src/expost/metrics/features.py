@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -14,11 +13,9 @@ from torch.nn import functional
 from expost import distributed
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import RunningStatistics, Statistics
+from expost.utils.hashing import hash_tensors
 from expost.utils.precision import full_float32
 from expost.utils.progress import progress
-
-HASHED_AT_ONCE = 2**25
-"""Bytes: a data set may be larger than memory."""
 
 _STANDARDIZED_AT_ONCE = 2**22
 
@@ -147,27 +144,6 @@ def quantize(images: Tensor) -> Tensor:
     if low < -0.5 or high > 1.5:  # an unbounded decoder may leave [0, 1] a little; this is another scale
         raise UsageError(f"floating-point pixels range from {low:g} to {high:g}; scale them to [0, 1]")
     return values.mul(255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256, in hex, of tensors with their names, types and shapes; order and file format do not matter.
-
-    Example:
-        >>> a, b = torch.zeros(2), torch.ones(3)
-        >>> hash_tensors({"a": a, "b": b}) == hash_tensors({"b": b, "a": a})
-        True
-        >>> hash_tensors({"a": a}) == hash_tensors({"a": a.view(1, 2)})
-        False
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        rows = max(1, HASHED_AT_ONCE // max(1, tensor[:1].nbytes)) if tensor.dim() else 1
-        for part in tensor.split(rows) if tensor.dim() else (tensor,):  # type: ignore[no-untyped-call]
-            array = part.cpu().contiguous().numpy()
-            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
-    return digest.hexdigest()
 
 
 class Space(Protocol):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expost.errors import UsageError
-from expost.metrics.features import QUANTIZATION, Features, check_rgb_or_gray, hash_tensors
+from expost.metrics.features import QUANTIZATION, Features, check_rgb_or_gray
 from expost.metrics.weights import PUBLIC, find_or_download, fold, read_state
 from expost.utils.downloads import verify
+from expost.utils.hashing import hash_tensors
 
 Precision = Literal["float32", "bfloat16"]
 Pool = Literal["average", "max", "max, stride 2"]

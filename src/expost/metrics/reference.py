@@ -10,9 +10,10 @@ from torch import Tensor
 
 from expost import distributed
 from expost.errors import DataError
-from expost.metrics.features import Space, hash_tensors
+from expost.metrics.features import Space
 from expost.metrics.inception import InceptionFeatures
 from expost.utils.downloads import cache_folder
+from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors
 
 

@@ -204,7 +204,7 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     reconstruction = construct(RECONSTRUCTIONS, config.reconstruction)
     function = decoder
     if isinstance(decoder, AutoregressiveDecoder):
-        decoder.compete(getattr(reconstruction, "groups", None))
+        decoder.compete(reconstruction.groups)
         function = TeacherForced(decoder, torch.zeros(2, *config.shape[:1], dtype=torch.int64))
     output = _probe(function, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
     if tuple(output.shape[1:]) != tuple(config.shape):

@@ -21,7 +21,13 @@ from expost.registry import Registry
 
 
 class Reconstruction(ABC):
-    """The distance of an output from its input."""
+    """The distance of an output from its input.
+
+    Attributes:
+        groups: Group of each symbol, where symbols compete within groups alone; None elsewhere.
+    """
+
+    groups: list[int] | None = None
 
     @abstractmethod
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:

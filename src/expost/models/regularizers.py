@@ -23,8 +23,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from expost.distributed import world
-from expost.distributed.batch_norm import written_out
-from expost.distributed.shards import coins_like, head
+from expost.distributed.batch_norm import elementary_batch_norm
+from expost.distributed.shards import head, random_signs
 from expost.errors import UsageError
 from expost.networks.convolution import differentiated_twice
 from expost.registry import Registry
@@ -214,12 +214,12 @@ class GradientPenalty(Regularizer):
 
     @staticmethod
     def _product(output: Tensor, z: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(output, z, _signs(output), create_graph=True)
+        (product,) = torch.autograd.grad(output, z, random_signs(output), create_graph=True)
         return product.square().sum()
 
     @staticmethod
     def _forward(decoder: nn.Module, z: Tensor) -> Tensor:
-        return _jvp(decoder, z, _signs(z)).square().sum()
+        return _jvp(decoder, z, random_signs(z)).square().sum()
 
     @staticmethod
     def _exact(decoder: nn.Module, z: Tensor) -> Tensor:
@@ -234,15 +234,11 @@ class GradientPenalty(Regularizer):
         return torch.stack([_jvp(decoder, z, direction.expand_as(z)).square().sum() for direction in directions]).sum()
 
 
-def _signs(like: Tensor) -> Tensor:
-    return coins_like(like).to(like.dtype).mul_(2).sub_(1)
-
-
 def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
     if z.is_cuda and _is_recurrent(decoder):
         return _jvp_in_reverse(decoder, z, direction)
     # autocast does not cast tangents, so forward mode runs in float32
-    with torch.autocast(z.device.type, enabled=False), written_out(decoder), forward_ad.dual_level():
+    with torch.autocast(z.device.type, enabled=False), elementary_batch_norm(decoder), forward_ad.dual_level():
         dual = forward_ad.make_dual(z, direction.contiguous())  # type: ignore[no-untyped-call]
         tangent: Tensor | None = forward_ad.unpack_dual(decoder(dual)).tangent  # type: ignore[no-untyped-call]
     if tangent is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
 from expost.evaluation.scores import Score
+from expost.examples import kind_of_data
 from expost.registry import Part
 from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
 from expost.report.codes import code_map
@@ -160,10 +161,13 @@ def _subject(source: Source) -> Subject | Note:
         return Note(f"What the run makes cannot be drawn: {_reason(error)}.")
 
 
+#: What makes the sections of examples, by their kind: reconstructions, samples, neighbours, interpolations.
+MAKERS = {"images": IMAGES, "strings": STRINGS, "vectors": VECTORS}
+
+
 def _example_sections(subject: Subject) -> list[Section]:
     data, folder = subject.data, subject.run.folder
-    makers = STRINGS if data.codec is not None else IMAGES if data.is_image else VECTORS
-    reconstructions, samples, neighbours, interpolations = makers
+    reconstructions, samples, neighbours, interpolations = MAKERS[kind_of_data(data).like]
     maps = subject.run.config.model.prior is None
     absent: list[Block]
     if maps:

@@ -119,7 +119,7 @@ def _code(text: str | None) -> Cell:
 
 
 def string_neighbours(subject: Subject) -> list[Block]:
-    """Return samples beside the training strings that fewest edits away."""
+    """Return samples beside the nearest training strings by edit distance."""
     assert subject.density is not None
     samples = _generator(subject).decode(subject.sample_codes(SAMPLES, subject.density))
     texts = list(dict.fromkeys(text for text in samples if text))[:NEIGHBOURS]

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from expost.generators.generator import Generator
+from expost.generators.generator import Generator, usual_density
 from expost.metrics.pool import Pool
 from expost.report.codes import Codes
 from expost.run import Run
@@ -38,8 +38,7 @@ class Subject:
     @property
     def density(self) -> str | None:
         """The density to show where one is enough: gmm if it is fitted, else the last."""
-        names = list(self.generator.densities)
-        return "gmm" if "gmm" in names else names[-1] if names else None
+        return usual_density(self.generator.densities)
 
     @cached_property
     def codes(self) -> Codes:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from expost.examples.molecules import structures
 from expost.examples.pictures import BACKGROUND, INK
 from expost.metrics.expressions import ExpressionScore, evaluate
-from expost.metrics.molecules import parse_molecule, quiet_rdkit
 from expost.search.result import Found
 from expost.utils.extras import require
 
@@ -72,26 +71,6 @@ def molecules(found: Sequence[Found], columns: int = 4) -> Image.Image | None:
     """
     legends = [f"{order}.  {item.score:.4g}" for order, item in enumerate(found, 1)]
     return structures([item.string for item in found], legends, columns)
-
-
-def structures(smiles: Sequence[str], legends: Sequence[str], columns: int = 4) -> Image.Image | None:
-    """Draw molecules with a line of text below each; None if one of the strings is no molecule.
-
-    Raises:
-        UsageError: if RDKit is not installed.
-    """
-    parsed = [parse_molecule(each) for each in smiles]
-    if any(molecule is None for molecule in parsed):
-        return None
-    with quiet_rdkit():
-        from rdkit.Chem import Draw
-
-        grid: Any = Draw.MolsToGridImage
-
-        picture = grid(
-            parsed, molsPerRow=min(columns, len(parsed)), subImgSize=(280, 260), legends=[*legends], returnPNG=True
-        )
-    return Image.open(BytesIO(getattr(picture, "data", picture))).convert("RGB")
 
 
 def text(found: Sequence[Found]) -> Image.Image:

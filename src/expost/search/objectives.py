@@ -80,7 +80,7 @@ class Molecules(Objective):
 class PenalizedLogPObjective(Molecules):
     """Penalized logP, each term normalized; see `expost.metrics.molecule_properties.PenalizedLogP`.
 
-    Unless given, the statistics are those of ZINC 250k, as in `evaluate`: scores of different searches, models and data
+    Default: the statistics are those of ZINC 250k, as in `evaluate`: scores of different searches, models and data
     sets are then on one scale. Its options are the fields of that record, so one's own training set normalizes by
     `make_objective("plogp", **asdict(PenalizedLogP.fit(training)))`.
 

@@ -27,7 +27,7 @@ def from_pretrained(
 
     Args:
         source: A folder (a run's folder, or what `save_pretrained` wrote), or else a repository of the Hub, user/name.
-        revision: Branch, tag or commit of the repository; its main branch unless given.
+        revision: Branch, tag or commit of the repository; default: its main branch.
         device: auto, cpu, cuda or mps.
         offline: Take the repository from the local cache, without asking the Hub.
 

@@ -59,7 +59,7 @@ def save_pretrained(
         out: Folder, new or empty.
         license: Licence of the weights as the Hub writes it, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; all but those by label unless given.
+        densities: Which fitted densities to publish; default: all but those by label.
 
     Returns:
         The folder.

@@ -54,7 +54,7 @@ class Records:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def training_lock(folder: Path) -> Iterator[None]:
     """Keep other trainings out of a run's folder, whose records would mix; one of several processes asks.
 
     Raises:

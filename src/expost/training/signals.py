@@ -12,7 +12,7 @@ from expost import distributed
 
 
 @contextmanager
-def noted() -> Iterator[threading.Event]:
+def graceful_interrupt() -> Iterator[threading.Event]:
     """Note SIGINT and SIGTERM, so that the work under way can be finished and saved; a second one stops at once.
 
     Of several processes none stops at once: their launcher passes on to them what a terminal has sent to all of them

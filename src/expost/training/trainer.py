@@ -28,8 +28,8 @@ from expost.models.autoencoder import Autoencoder
 from expost.training.batches import Batches
 from expost.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint
 from expost.training.cuda_graph import Recorded, recordable
-from expost.training.history import Records, alone, records
-from expost.training.signals import noted
+from expost.training.history import Records, records, training_lock
+from expost.training.signals import graceful_interrupt
 from expost.types import Data, Loss, to_unit
 from expost.utils.precision import choose, full_float32
 from expost.utils.process import freed_memory_kept
@@ -73,11 +73,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def place(model: nn.Module, device: torch.device, image: bool) -> None:
-    """Move a model to a device, its convolutions in channels-last layout, which is the faster one for images."""
-    model.to(device)
-    if image:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move a model to a device; its 2-D convolutions in channels-last layout, which is the faster one."""
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass
@@ -108,7 +106,7 @@ class Training:
             DataError: when the loss stops being finite; the best weights so far are kept.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is saved first.
         """
-        with alone(self.folder), freed_memory_kept(), full_float32():
+        with training_lock(self.folder), freed_memory_kept(), full_float32():
             self._begin()
             try:
                 self._go_on()
@@ -130,7 +128,7 @@ class Training:
         self.arithmetic = choose(self.config.precision, self.device).arithmetic
         self.batch_size = min(self.config.batch_size, count)
         self._check()
-        place(self.model, self.device, self.data.is_image)
+        place(self.model, self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=self.config.lr, fused=self.device.type in ("cpu", "cuda")
         )
@@ -154,7 +152,7 @@ class Training:
         steps_per_epoch = count // self.batch_size
         with (
             isolated(),
-            noted() as stopped,
+            graceful_interrupt() as stopped,
             replicated(self.model) as self.gradients,
             records(self.folder, self.config.tensorboard, self.position.epoch) as written,
             progress("training", self.config.epochs * steps_per_epoch, self.position.steps) as bar,

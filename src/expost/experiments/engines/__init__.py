@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from expost.experiments.engines.base import Done, Engine, Where
+from expost.experiments.engines.base import Done, Engine, Resources
 from expost.experiments.engines.local import LocalEngine, pick_workers, run_all
 from expost.experiments.engines.on_ray import RayEngine
 from expost.registry import Registry
 
-__all__ = ["ENGINES", "Done", "Engine", "LocalEngine", "RayEngine", "Where", "open_engine", "pick_workers", "run_all"]
+__all__ = [
+    "ENGINES",
+    "Done",
+    "Engine",
+    "LocalEngine",
+    "RayEngine",
+    "Resources",
+    "open_engine",
+    "pick_workers",
+    "run_all",
+]
 
 ENGINES: Registry[type[Engine]] = Registry("engine", {"local": LocalEngine, "ray": RayEngine})
 
 
-def open_engine(where: Where, folder: Path) -> Engine:
+def open_engine(where: Resources, folder: Path) -> Engine:
     """Return the engine that is asked for; entering it as a context connects or starts it, leaving it stops all.
 
     Args:
         where: What is asked for.
-        folder: Where tasks write; every node must see it.
+        folder: Resources tasks write; every node must see it.
 
     Raises:
         UsageError: for an unknown engine, options that it does not have, or numbers out of range.

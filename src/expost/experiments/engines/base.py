@@ -36,8 +36,8 @@ class Done(Generic[T, R]):
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where tasks are to run.
+class Resources:
+    """What a grid of tasks may use.
 
     Attributes:
         engine: Entry of `ENGINES`.
@@ -62,10 +62,10 @@ class Engine(ABC):
 
     Args:
         where: What was asked for.
-        folder: Where tasks write.
+        folder: Resources tasks write.
     """
 
-    def __init__(self, where: Where, folder: Path) -> None:
+    def __init__(self, where: Resources, folder: Path) -> None:
         self.where = where
         self.folder = folder
 
@@ -92,7 +92,7 @@ class Engine(ABC):
             function: Takes a task and a device; importable, since workers are processes of their own.
             tasks: What to do; picklable.
             devices: The device of each worker, from `devices`.
-            logs: Where a task's progress is written when it runs in another process.
+            logs: Resources a task's progress is written when it runs in another process.
 
         Yields:
             Tasks with their results, as they finish.

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from expost.errors import Interrupted, UsageError
-from expost.experiments.engines.base import GRACE, Done, Engine, Where, logged
+from expost.experiments.engines.base import GRACE, Done, Engine, Resources, logged
 from expost.training.trainer import pick_device
 from expost.utils.process import cores
 
@@ -38,13 +38,13 @@ class LocalEngine(Engine):
 
     Args:
         where: What was asked for.
-        folder: Where tasks write.
+        folder: Resources tasks write.
 
     Raises:
         UsageError: for options that are Ray's.
     """
 
-    def __init__(self, where: Where, folder: Path) -> None:
+    def __init__(self, where: Resources, folder: Path) -> None:
         super().__init__(where, folder)
         for name, value in (("address", where.address), ("gpu_share", where.gpu_share)):
             if value is not None:
@@ -241,5 +241,5 @@ def run_all(
     function: Callable[[T, str], R], tasks: Sequence[T], devices: Sequence[str], logs: Callable[[T], Path] | None = None
 ) -> Iterator[Done[T, R]]:
     """Run a function on every task in processes of this machine: see `LocalEngine.run`."""
-    with LocalEngine(Where(), Path()) as engine:
+    with LocalEngine(Resources(), Path()) as engine:
         yield from engine.run(function, tasks, devices, logs)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from expost._version import __version__
 from expost.errors import Interrupted, UsageError
-from expost.experiments.engines.base import GRACE, Done, Engine, Where, logged
+from expost.experiments.engines.base import GRACE, Done, Engine, Resources, logged
 from expost.experiments.engines.local import check_workers
 from expost.utils.extras import require
 from expost.utils.process import environment
@@ -43,13 +43,13 @@ class RayEngine(Engine):
 
     Args:
         where: What was asked for.
-        folder: Where tasks write, on a file system of all nodes.
+        folder: Resources tasks write, on a file system of all nodes.
 
     Raises:
         UsageError: if Ray is not installed, or for options that make no sense here.
     """
 
-    def __init__(self, where: Where, folder: Path) -> None:
+    def __init__(self, where: Resources, folder: Path) -> None:
         super().__init__(where, folder.resolve())
         check_workers(where.workers)
         if where.device not in ("auto", "cpu", "cuda"):

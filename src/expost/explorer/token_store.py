@@ -12,7 +12,7 @@ from expost.errors import UsageError
 T = TypeVar("T")
 
 
-class Keeper(Generic[T]):
+class TokenStore(Generic[T]):
     """Things by unguessable tokens; the ones not used for longest go when there are too many.
 
     Args:
@@ -20,9 +20,9 @@ class Keeper(Generic[T]):
         most: Bytes of all things together. The newest is kept whatever its size.
 
     Example:
-        >>> keeper = Keeper("upload", most=10)
-        >>> first, second = keeper.keep("a", 6), keeper.keep("b", 6)
-        >>> keeper[second], len(keeper)
+        >>> store = TokenStore("upload", most=10)
+        >>> first, second = store.keep("a", 6), store.keep("b", 6)
+        >>> store[second], len(store)
         ('b', 1)
     """
 

@@ -1,0 +1,90 @@
+"""Strings: rows of symbols, which a codec makes and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from expost.config import DataConfig
+from expost.errors import DataError
+from expost.examples import pictures
+from expost.examples.domains import DOMAINS
+from expost.examples.domains import Strings as Texts
+from expost.examples.kind import Examples, Pair, Wish
+from expost.examples.outputs import PICTURE_SUFFIXES, TEXT_SUFFIXES, write_strings
+from expost.generators.generator import Generator
+from expost.generators.strings import StringGenerator
+from expost.grammar.codec import CODECS
+from expost.registry import construct
+from expost.utils.progress import say
+
+#: With a smaller share of different strings among samples, the model makes the same few over and over.
+ALIKE = 0.3
+
+
+@final
+class Strings(Examples):
+    """Written one a line; what can be drawn, also as a picture."""
+
+    name: ClassVar[str] = "strings"
+    like: ClassVar[str] = "strings"
+    usual: ClassVar[str] = "samples.txt"
+    pairs = paths = TEXT_SUFFIXES
+
+    def __init__(self, data: DataConfig) -> None:
+        super().__init__(data)
+        self.domain = DOMAINS[data.domain]
+        self.samples = (*TEXT_SUFFIXES, *(PICTURE_SUFFIXES if self.domain.picture else ()))
+
+    @staticmethod
+    def holds(shape: Sequence[int], coded: bool) -> bool:
+        """Return whether a codec made them."""
+        return coded
+
+    def _strings(self, generator: Generator) -> StringGenerator:
+        assert self.data.codec is not None
+        return StringGenerator(generator, construct(CODECS, self.data.codec))
+
+    def draw(self, generator: Generator, wish: Wish) -> list[str | None]:
+        """Return strings; None where a derivation did not end."""
+        return self._strings(generator).sample(
+            wish.count, wish.density, wish.seed, wish.temperature, wish.label, wish.code_temperature
+        )
+
+    def write(self, drawn: list[str | None], path: Path) -> None:
+        """Write a line a string, or a picture of those that can be drawn."""
+        remark_on_alike(drawn, "samples")
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            assert self.domain.picture is not None
+            picture = self.domain.picture(drawn)
+            if picture is None:
+                raise DataError(f"none of the {len(drawn)} samples can be drawn; train longer, or on more strings")
+            pictures.save_picture(picture, path)
+            return
+        lost = write_strings(drawn, path)
+        if lost:
+            say(f"{lost} of {len(drawn)} derivations did not end within the model's length, and are left out")
+        self.domain.remark(drawn)
+
+    def write_pairs(self, generator: Generator, x: Tensor, path: Path) -> None:
+        """Write originals and reconstructions with a tab between them."""
+        strings = self._strings(generator)
+        both = zip(strings.codec.decode(x), strings.reconstruct(x), strict=True)
+        write_strings([f"{original}\t{back or ''}" for original, back in both], path)
+
+    def write_paths(self, generator: Generator, ends: Pair, t: Tensor, method: str, path: Path) -> None:
+        """Write a line a pair, with tabs between the steps."""
+        strings = self._strings(generator)
+        decoded = strings.decode(generator.path(*ends, t, method).flatten(0, 1))
+        rows = [decoded[start : start + len(t)] for start in range(0, len(decoded), len(t))]
+        write_strings(["\t".join(string or "" for string in row) for row in rows], path)
+
+
+def remark_on_alike(strings: Texts, what: str) -> None:
+    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
+    different = len(set(strings) - {None})
+    if different < ALIKE * len(strings):
+        say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
