@@ -122,10 +122,10 @@ def test_seed_leaves_the_split_of_named_sets_alone():
 def test_loading_leaves_the_global_generators_alone():
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 (the global generator is the point)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     load_data("digits", limit=20, seed=9)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1])  # noqa: NPY002
 
 
 def test_limits_are_nested_and_depend_on_the_seed():

@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -178,7 +179,7 @@ def test_truncated_and_foreign_array_files(tmp_path, suffix):
 def test_named_parts(tmp_path, names, packed):
     x, y = noise(20, 5, 5), np.arange(20)
     cuts = (slice(0, 12), slice(12, 15), slice(15, 20))
-    arrays = {name: (x if index % 2 == 0 else y)[cuts[index // 2]] for index, name in enumerate(names)}
+    arrays: dict[str, Any] = {name: (x if index % 2 == 0 else y)[cuts[index // 2]] for index, name in enumerate(names)}
     if packed:
         np.savez(tmp_path / "a.npz", **arrays)
     else:

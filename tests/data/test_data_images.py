@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_a_flat_folder_of_any_lossless_kind(tmp_path, suffix):
     shape = (6, 6) if suffix == "gif" else (6, 6, 3)
     images = fill(tmp_path / "pictures", 20, "png", shape)
     for path in (tmp_path / "pictures").glob("*.png"):
-        options = {"lossless": True} if suffix == "webp" else {}
+        options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
         Image.open(path).save(tmp_path / f"{path.stem}.{suffix}", **options)
     shutil.rmtree(tmp_path / "pictures")
     data = load_data(tmp_path)

@@ -272,7 +272,7 @@ def test_alphabets_need_characters_and_a_known_way():
         with pytest.raises(DataError, match="no strings, or only empty ones"):
             alphabet_of(empty)
     with pytest.raises(UsageError, match="tokens is 'words'; choose one of: smiles, characters"):
-        alphabet_of(["a"], tokens="words")
+        alphabet_of(["a"], tokens="words")  # type: ignore[arg-type]
 
 
 # Files.

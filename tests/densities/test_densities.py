@@ -191,14 +191,14 @@ def test_without_a_generator_calls_differ_and_follow_the_global_seed(name: str, 
 
 @every_density
 def test_fitting_is_reproducible_and_leaves_the_global_random_state_alone(name: str) -> None:
-    state, np_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 (it is what must not move)
+    state, np_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002 (it is what must not move)
     first = quick(name).fit(make_codes())
     torch.randn(3)  # whatever happens in between must not matter
     second = quick(name).fit(make_codes())
     torch.set_rng_state(state)
     third = quick(name).fit(make_codes())
     assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], np_state)  # noqa: NPY002
     for other in (second, third):
         for key, tensor in first.tensors.items():
             torch.testing.assert_close(other.tensors[key], tensor, rtol=1e-9, atol=1e-12)

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,7 @@ def train(folder: Path) -> None:
     """Train all runs."""
     for name, (model, options) in RUNS.items():
         torch.manual_seed(distributed.rank())
-        given = {"precision": "float32", "tensorboard": False, **options}
+        given: dict[str, Any] = {"precision": "float32", "tensorboard": False, **options}
         if name == "own":
             torch.manual_seed(int(not distributed.is_first()))  # the first process's weights are taken
             given |= {"networks": own_networks(), "latent_dim": 4, "width": None}

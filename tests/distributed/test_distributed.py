@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import distributed_cases
 import pytest
@@ -23,7 +24,14 @@ from expost.utils.store import read_tensors
 HERE = Path(__file__).parent
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 #: A run long enough to be stopped in the middle.
-LONG = {"limit": 300, "width": 32, "batch_size": 10, "epochs": 12, "precision": "float32", "tensorboard": False}
+LONG: dict[str, Any] = {
+    "limit": 300,
+    "width": 32,
+    "batch_size": 10,
+    "epochs": 12,
+    "precision": "float32",
+    "tensorboard": False,
+}
 WORDS = [
     "-m", "expost", "train", "vae", "--data", "digits", "--limit", "300", "--width", "32", "--batch-size", "10",
     "--epochs", "12", "--precision", "float32", "--no-tensorboard", "--checkpoint-seconds", "0.02", "--out",
@@ -184,7 +192,7 @@ def check_that_the_first_alone_prints_and_writes(one, two, output, errors):
 def test_two_processes_do_what_one_does(tmp_path, one_thread):
     """All of it in one launch, since starting torch takes longer than the work."""
     one, two = (tmp_path / name for name in ("one", "two"))
-    options = {"limit": 400, "width": 64, "epochs": 10, "tensorboard": False, "precision": "float32"}
+    options: dict[str, Any] = {"limit": 400, "width": 64, "epochs": 10, "tensorboard": False, "precision": "float32"}
     expost.train("rae-l2", "digits", one / "scored", **options)
     shutil.copytree(one / "scored", two / "scored")
     process = launch("-W", "error", *LAUNCHER, HERE / "distributed_cases.py", two)
@@ -222,7 +230,7 @@ def test_a_killed_process_costs_only_what_was_done_since_the_last_checkpoint(tmp
 
 
 def test_a_restart_goes_on_with_no_run_that_was_there_before(tmp_path, one_thread):
-    options = {**LONG, "epochs": 2}
+    options: dict[str, Any] = {**LONG, "epochs": 2}
     expost.train("vae", "digits", tmp_path / "mine", **options)
     before = (tmp_path / "mine" / "model.safetensors").read_bytes()
     process = launch(*LAUNCHER, "--max-restarts", "1", *WORDS, tmp_path / "mine")

@@ -207,14 +207,14 @@ def test_inverse_transform_is_close_to_the_data(curve, fitted):
 
 
 def test_seeds(curve):
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     one, two, other = (quick(random_state=seed).fit(curve) for seed in (0, 0, 1))
     assert np.array_equal(one.score_samples(curve), two.score_samples(curve))
     assert not np.array_equal(one.transform(curve), other.transform(curve))
     assert np.array_equal(one.sample(5, random_state=3), two.sample(5, random_state=3))
     assert not np.array_equal(one.sample(5, random_state=3), one.sample(5, random_state=4))
     assert torch.equal(state, torch.get_rng_state())
-    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(numpy_state, np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
     assert not np.array_equal(one.sample(5), one.sample(5))
 
 

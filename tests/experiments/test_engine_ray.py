@@ -12,6 +12,7 @@ import time
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,12 @@ if find_spec("ray") is None:
     pytest.skip("the ray extra is not installed", allow_module_level=True)
 
 EPOCHS = 100
-GRID = {"models": ("ae", "rae-l2"), "data": "digits", "options": (f"epochs={EPOCHS}", "width=32"), "seeds": 2}
+GRID: dict[str, Any] = {
+    "models": ("ae", "rae-l2"),
+    "data": "digits",
+    "options": (f"epochs={EPOCHS}", "width=32"),
+    "seeds": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,7 @@ def cluster():
         import ray
         from ray.cluster_utils import Cluster
 
-        size = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20}
+        size: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20}
         found = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **size})
         found.spare = found.add_node(**size)
         # one connection for all tests, as a notebook has it: an engine uses what is there

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from expost.experiments.sweep_report import check_comparable, choose_score, mark
 from expost.run import Run
 from expost.utils.seeding import SAMPLES, stream_seed
 
-GRID = {"models": ("rae-l2", "ae"), "data": "digits", "device": "cpu", "workers": 1}
+GRID: dict[str, Any] = {"models": ("rae-l2", "ae"), "data": "digits", "device": "cpu", "workers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,13 @@ def test_wrong_words_are_refused_before_anything_is_trained(tmp_path, changed, r
 
 def test_another_score_can_be_asked_for_later(tmp_path):
     """What the runs do not have is said after the first of them, and what was trained is kept."""
-    words = {"models": ("ae",), "data": "digits", "options": ("epochs=1", "width=8"), "device": "cpu", "workers": 1}
+    words: dict[str, Any] = {
+        "models": ("ae",),
+        "data": "digits",
+        "options": ("epochs=1", "width=8"),
+        "device": "cpu",
+        "workers": 1,
+    }
     with pytest.raises(UsageError, match=r"the runs have no recall of gmm to rank by \(they have: frechet-pixels\)"):
         sweep(**words, out=tmp_path, by="recall")
     before = times(tmp_path)

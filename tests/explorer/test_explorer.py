@@ -20,6 +20,7 @@ import zlib
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -67,7 +68,7 @@ def digits(tmp_path_factory):
 def expressions(tmp_path_factory):
     """A run on strings."""
     folder = tmp_path_factory.mktemp("runs") / "expressions"
-    options = {"network": "gru-expressions", "width": 16, "latent_dim": 8}
+    options: dict[str, Any] = {"network": "gru-expressions", "width": 16, "latent_dim": 8}
     expost.train("grae", "expressions", folder, epochs=2, limit=400, tensorboard=False, **options)
     expost.fit(folder, "gaussian")
     return Explored.of(Run.open(folder), 300, "cpu")
@@ -321,7 +322,7 @@ def test_what_can_be_saved_is_what_is_shown(digits, expressions, vectors):
 
 
 def test_a_run_of_maps_of_codes_and_one_dimension_can_be_explored(tmp_path):
-    options = {"epochs": 1, "limit": 60, "tensorboard": False}
+    options: dict[str, Any] = {"epochs": 1, "limit": 60, "tensorboard": False}
     expost.train("vq-vae", "mnist-5k", tmp_path / "vq", width=2, precision="float32", **options)
     maps = Explored.of(Run.open(tmp_path / "vq"), 60, "cpu")
     z = maps.codes.z[:1]
@@ -516,7 +517,7 @@ def test_nothing_that_is_shown_is_markup_or_a_template(digits):
     assert found.text == HOSTILE
     assert "\n" not in Tags(inert(failure("one\ntwo"))).text
     with pytest.raises(TypeError, match="no markup"):
-        inert("<b>")
+        inert("<b>")  # type: ignore[arg-type]
     titled = Explored(HOSTILE, digits.run, digits.data, digits.generator, digits.kind, digits.chosen, digits.codes,
                       digits.code_shape, digits.space)  # fmt: skip
     assert {tag for tag, _ in Tags(views.header(titled)).tags} == {"header", "h1", "p"}
@@ -1023,7 +1024,7 @@ def test_hostile_strings_of_a_data_set_are_shown_as_they_are(browser, tmp_path):
     ]
     texts = sorted({f"{pieces[i % 4]}{i}{pieces[(i // 4) % 4]}" for i in range(80)})
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    options = {"codec": "characters", "latent_dim": 4, "width": 8, "tensorboard": False}
+    options: dict[str, Any] = {"codec": "characters", "latent_dim": 4, "width": 8, "tensorboard": False}
     run = tmp_path / "run <b> ${1} {{x}}"
     expost.train("ae", tmp_path / "texts.txt", run, epochs=1, **options)
     expost.fit(run, "gaussian")

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -244,7 +245,13 @@ def test_a_grammar_of_ones_own(tmp_path):
     (tmp_path / "g.txt").write_text("S -> 'a' S 'b' | 'c'\n")
     lines = ["a" * n + "c" + "b" * n for n in range(12)] * 1 + ["a" * n + "c" + "b" * n for n in range(12, 40)]
     (tmp_path / "words.txt").write_text("\n".join(lines))
-    options = {"grammar": str(tmp_path / "g.txt"), "length": 50, "epochs": 2, "width": 8, "latent_dim": 4}
+    options: dict[str, Any] = {
+        "grammar": str(tmp_path / "g.txt"),
+        "length": 50,
+        "epochs": 2,
+        "width": 8,
+        "latent_dim": 4,
+    }
     run = expost.train("grae", tmp_path / "words.txt", tmp_path / "run", tensorboard=False, **options)
     strings = run.string_generator("cpu")
     strings.generator.fit("gaussian", run.data().train.x)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from expost.grammar.grammars import EXPRESSIONS, load_grammar
 from grammar_cases import complete_by_loop, grammars, normal
 
 # S -> '(' S ')' | S S | 'x'
-BRACKETS = {"left": [0, 0, 0], "children": [[0], [0, 0], []], "start": 0, "pad": 3}
+BRACKETS: dict[str, Any] = {"left": [0, 0, 0], "children": [[0], [0, 0], []], "start": 0, "pad": 3}
 
 
 def greedy_by_loop(logits, grammar, steps):
@@ -95,7 +96,7 @@ def test_finished_agrees_with_a_stack_on_any_rows(grammar, data):
 
 def test_growing_stacks_keep_what_they_still_need():
     """S -> S S S T | 'a', T -> 'b': 60 steps down, up to 180 on the stack, then as many up as fit."""
-    grammar = {"left": [0, 0, 1], "children": [[0, 0, 0, 1], [], []], "start": 0, "pad": 3}
+    grammar: dict[str, Any] = {"left": [0, 0, 1], "children": [[0, 0, 0, 1], [], []], "start": 0, "pad": 3}
     for depth in (1, 5, 13, 14, 30):
         logits = torch.zeros(1, 60, 4)
         logits[:, :depth, 0] = 1
@@ -109,7 +110,12 @@ def test_growing_stacks_keep_what_they_still_need():
 def test_every_finished_expression_is_recognised_by_nltk():
     codec = GrammarCodec(EXPRESSIONS, 15)
     parser = ChartParser(CFG.fromstring(EXPRESSIONS))
-    grammar = {"left": codec.grammar.left, "children": codec.grammar.children, "start": 0, "pad": codec.grammar.pad}
+    grammar: dict[str, Any] = {
+        "left": codec.grammar.left,
+        "children": codec.grammar.children,
+        "start": 0,
+        "pad": codec.grammar.pad,
+    }
     logits = normal(0, 300, 15, codec.size)
     generator = torch.Generator().manual_seed(0)
     indices = torch.cat([codec.generate(logits), codec.generate(logits, 1.0, generator)])
@@ -121,8 +127,8 @@ def test_every_finished_expression_is_recognised_by_nltk():
         tokens = string.replace("sin(", " sin( ").replace("exp(", " exp( ")
         for mark in "+*/)":
             tokens = tokens.replace(mark, f" {mark} ")
-        tokens = [t for word in tokens.split() for t in ([word] if word in ("sin(", "exp(") else list(word))]
-        assert next(iter(parser.parse(tokens)), None) is not None, string
+        parts = [t for word in tokens.split() for t in ([word] if word in ("sin(", "exp(") else list(word))]
+        assert next(iter(parser.parse(parts)), None) is not None, string
 
 
 def test_draws_have_the_stated_probabilities():
@@ -172,7 +178,12 @@ def test_the_result_does_not_depend_on_the_rest_of_the_batch_or_on_the_logits_la
 
 
 def test_it_works_inside_and_outside_of_inference_mode_and_on_logits_with_gradients():
-    grammar = {"left": [0, 0, 0, 0], "children": [[0], [], [], [0, 0]], "start": 0, "pad": 4}  # used by no other test
+    grammar: dict[str, Any] = {
+        "left": [0, 0, 0, 0],
+        "children": [[0], [], [], [0, 0]],
+        "start": 0,
+        "pad": 4,
+    }  # used by no other test
     logits = normal(0, 20, 12, 5)
     with torch.inference_mode():
         inside = generate_indices(logits, **grammar)

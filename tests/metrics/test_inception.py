@@ -272,7 +272,7 @@ def test_options_out_of_range_are_refused_before_anything_is_read():
     with pytest.raises(UsageError, match="768 or 2048"):
         InceptionFeatures(64)
     with pytest.raises(UsageError, match="float32 or bfloat16"):
-        InceptionFeatures(768, precision="float16")
+        InceptionFeatures(768, precision="float16")  # type: ignore[arg-type]
 
 
 def test_files_that_are_not_weights_are_refused(tmp_path, monkeypatch):

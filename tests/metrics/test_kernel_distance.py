@@ -116,12 +116,12 @@ def test_it_is_symmetric_and_equal_sets_are_near_zero():
 
 def test_it_is_seeded_and_leaves_the_global_states_alone():
     x, y = normal(100, 3, 0), normal(100, 3, 1)
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     one, again, other = (kernel_distance(x, y, 5, 20, seed=seed) for seed in (3, 3, 4))
     assert one == again
     assert one != other
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)  # noqa: NPY002
 
 
 def test_float32_features_are_scored_in_float64():

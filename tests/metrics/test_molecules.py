@@ -258,7 +258,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match="put it into a list"):
         parse_molecules("CCO")
     with pytest.raises(UsageError, match="rings='sssr'"):
-        largest_ring(parse_molecule("C"), "sssr")
+        largest_ring(parse_molecule("C"), "sssr")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="power=0"):
         internal_diversity(["C"], power=0)
     with pytest.raises(UsageError, match="bits=0"):

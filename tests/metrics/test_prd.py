@@ -144,12 +144,12 @@ def test_fewer_points_than_clusters_and_points_that_all_coincide():
 
 def test_it_is_seeded_and_leaves_the_global_states_alone():
     x, y = (torch.randn(400, 4, generator=generator(seed)) for seed in (0, 1))
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     one, again, other = prd(x, y, runs=2), prd(x, y, runs=2), prd(x, y, runs=2, seed=1)
     assert torch.equal(one.precision, again.precision)
     assert not torch.equal(one.precision, other.precision)
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)  # noqa: NPY002
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_canonicalize_asks_once_for_each_distinct_string():
         asked.append(text)
         return letters(text)
 
-    assert canonicalize(["A", None, "A", "?", 3], canonical) == ["a", None, "a", None, None]
+    assert canonicalize(["A", None, "A", "?", 3], canonical) == ["a", None, "a", None, None]  # type: ignore[list-item]
     assert asked == ["A", "?"]
 
 

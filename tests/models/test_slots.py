@@ -133,9 +133,9 @@ class Counting(TorchDispatchMode):
 
 
 def test_mmd_takes_as_many_operations_for_many_kernel_scales_as_for_one_and_copies_nothing_after_the_first_time():
-    a = torch.randn(6, 3).requires_grad_()
     counts = []
     for scales in ((0.5,), (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)):
+        a = torch.randn(6, 3).requires_grad_()  # anew: to add to a gradient takes other operations than to begin one
         with torch.inference_mode():  # what is kept from here serves in training
             mmd(a, a, scales)
         with Counting() as counting:

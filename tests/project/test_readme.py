@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def test_the_fifteen_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = BLOCKS[0].replace("epochs=10", 'epochs=1, width=2, limit=300, precision="float32"')
     assert code != BLOCKS[0]
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert (tmp_path / "samples.png").stat().st_size > 1000
     assert (tmp_path / "paths.png").stat().st_size > 1000
@@ -42,13 +43,13 @@ def test_strings_as_the_readme_says(tmp_path, monkeypatch):
     run = expost.train("grae", "expressions", "runs/grae", epochs=1, limit=1_000, width=16, tensorboard=False)
     expost.fit(run, "gmm", components=2)
     block = BLOCKS[2].replace("strings.sample(10", "drawn = strings.sample(10")
-    names: dict[str, object] = {"expost": expost}
+    names: dict[str, Any] = {"expost": expost}
     exec(compile(block, "README.md", "exec"), names)
     assert len(names["drawn"]) == 10
 
 
 def test_tables_as_the_readme_says():
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(BLOCKS[3].replace("epochs=50", "epochs=2"), "README.md", "exec"), names)
     assert names["more"].shape == (100, 13)
     assert 0 <= names["unusual"] < 178

@@ -603,7 +603,7 @@ def test_an_objective_that_is_not_there_is_refused_at_once(working_folder: Path,
         ({"minimize": "yes"}, "minimize='yes'"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, object], pattern: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], pattern: str) -> None:
     with pytest.raises(UsageError, match=pattern):
         SearchConfig(**settings)  # type: ignore[arg-type]
 

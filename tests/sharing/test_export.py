@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 from expost._version import __version__
 from expost.commands import publishing
@@ -22,6 +23,12 @@ from expost.utils.store import write_tensors
 onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install 'expost[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'expost[onnx]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'expost[onnx]'")
+
+if Version(torch.__version__).release < (2, 7):
+    pytest.skip(
+        "torch 2.6 exports neither batch norm nor GRUs, and fixes the size of some batches: take a newer one",
+        allow_module_level=True,
+    )
 
 EXPRESSIONS = Part("grammar", {"grammar": load_grammar("expressions").text, "length": 15})
 
@@ -151,7 +158,7 @@ def test_wrong_requests(tmp_path):
     with pytest.raises(UsageError, match="is a file"):
         publishing.export(run, tmp_path / "file")
     with pytest.raises(UsageError, match="unknown format 'tflite'"):
-        publishing.export(run, tmp_path / "out", format="tflite")
+        publishing.export(run, tmp_path / "out", format="tflite")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no config.json"):
         publishing.export(tmp_path / "nothing", tmp_path / "out")
 

@@ -4,6 +4,7 @@ import itertools
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ def test_sharing_needs_the_extra_and_reading_a_folder_none(run, tmp_path, hidden
 
 
 def test_event_files_are_written_where_tensorboard_is(tmp_path, hidden, capsys):
-    options = {"epochs": 1, "width": 16, "latent_dim": 4, "limit": 200}
+    options: dict[str, Any] = {"epochs": 1, "width": 16, "latent_dim": 4, "limit": 200}
     assert expost.train("rae", "digits", tmp_path / "a", **options).config.training.tensorboard
     assert list((tmp_path / "a" / "tensorboard").iterdir())
     hidden("tensorboard")

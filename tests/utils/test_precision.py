@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from expost.utils.precision import bf16_cost, choose, full_float32
 from expost.utils.store import read_tensors
 
 CPU = torch.device("cpu")
-SMALL = {"data": "mnist-5k", "epochs": 1, "width": 2, "limit": 60, "tensorboard": False}
+SMALL: dict[str, Any] = {"data": "mnist-5k", "epochs": 1, "width": 2, "limit": 60, "tensorboard": False}
 
 
 def machine(monkeypatch, *instructions, architecture="x86_64"):
@@ -193,7 +194,7 @@ def test_what_is_asked_for_is_taken(hardware):
     assert choose("bf16", CPU).arithmetic == "bf16"
     assert choose("bf16", CPU).hardware is hardware
     with pytest.raises(UsageError, match="unknown precision 'half'"):
-        choose("half", CPU)
+        choose("half", CPU)  # type: ignore[arg-type]
 
 
 def test_presets_leave_it_to_the_machine_and_perceptrons_are_float32():
@@ -292,7 +293,7 @@ def test_where_a_run_is_trained_can_change(tmp_path):
 
 
 def test_a_table_goes_on_on_another_machine_unless_its_precision_was_asked_for(tmp_path, monkeypatch):
-    options = {key: value for key, value in SMALL.items() if key != "data"}
+    options: dict[str, Any] = {key: value for key, value in SMALL.items() if key != "data"}
     machine(monkeypatch, "avx512_bf16")
     train("rae", "mnist-5k", tmp_path / "run", **options)
     machine(monkeypatch, "avx2")

@@ -98,7 +98,9 @@ class BatchImprovement:
         draw = torch.randn(len(self._best), 1, generator=self._generator, dtype=torch.float64).to(x)
         self._best = torch.maximum(self._best, means + variance.sqrt() * draw)
         row = torch.cat([w[:, 0], variance.sqrt()])
-        grown = torch.nn.functional.pad(self._factor, (0, 1, 0, 0))
+        grown = torch.cat(
+            [self._factor, self._factor.new_zeros(len(self._factor), 1)], 1
+        )  # `pad` of torch 2.6 refuses 0x0
         self._factor = torch.cat([grown, row[None]])
         self._draws = torch.cat([self._draws, draw], 1)
         self._points = torch.cat([self._points, x[None]])
