@@ -91,10 +91,10 @@ def test_the_variance_of_pairs_has_no_bias_in_small_subsets():
         upper = noise.triu(1)
         fitted, variance = _effects_within(10 + effects[:, None] + effects + upper + upper.T)
         found.append(torch.cat([fitted - effects, torch.tensor([variance])]))
-    found = torch.stack(found)
+    results = torch.stack(found)
     expected = torch.tensor([0.0] * m + [1.0]).double()
-    assert ((found.mean(0) - expected).abs() < 6 * found.std(0) / math.sqrt(draws)).all()
-    assert found[:, -1].std() / math.sqrt(draws) < 0.02
+    assert ((results.mean(0) - expected).abs() < 6 * results.std(0) / math.sqrt(draws)).all()
+    assert results[:, -1].std() / math.sqrt(draws) < 0.02
 
 
 def test_more_data_make_it_surer_and_the_spread_of_subsets_does_not_tell():
