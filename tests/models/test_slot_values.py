@@ -44,8 +44,11 @@ def test_an_entry_without_a_reference_fails_and_says_where_one_belongs():
 @pytest.mark.parametrize("slot", ["LATENT", "PENALTY", "RECONSTRUCTION", "REGULARIZER"])
 def test_no_reference_is_of_an_entry_that_is_gone(slot):
     names = {
-        "LATENT": [*LATENTS], "PENALTY": [*PENALTIES], "RECONSTRUCTION": [*RECONSTRUCTIONS], "REGULARIZER": [*REGULARIZERS]
-    }  # fmt: skip
+        "LATENT": [*LATENTS],
+        "PENALTY": [*PENALTIES],
+        "RECONSTRUCTION": [*RECONSTRUCTIONS],
+        "REGULARIZER": [*REGULARIZERS],
+    }
     assert set(globals()[f"{slot}_CASES"]) <= set(names[slot])
 
 
