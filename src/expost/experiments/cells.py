@@ -57,7 +57,7 @@ def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, An
         folder: The run's folder.
         options: Options of `train`, without the device.
         device: What to train on.
-        hardware: Resources to note what it is trained on.
+        hardware: Where to note what it is trained on.
     """
     if not (folder / "config.json").exists():
         note_hardware(hardware, device)

@@ -46,7 +46,7 @@ class Scale:
     """How much of everything.
 
     Attributes:
-        preset: Resources settings come from.
+        preset: Where settings come from.
         epochs: Passes over the training set; None takes the preset's.
         limit: Largest number of examples of each split; None takes all.
         width: Width of the networks; None takes the preset's.

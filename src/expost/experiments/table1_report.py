@@ -191,7 +191,7 @@ def figure(runs: Mapping[str, tuple[str | None, Run]], device: str = "auto", n: 
 
     Args:
         runs: Own density and run, by name; evaluated.
-        device: Resources to decode.
+        device: Where to decode.
         n: Images of each kind.
     """
     sections = []
@@ -214,7 +214,7 @@ def distinct_pairs(split: Split, count: int, seed: int = 0) -> list[tuple[Tensor
     """Draw pairs of examples to walk between: none twice, and of as many classes as there are.
 
     Args:
-        split: Resources from.
+        split: Where from.
         count: Pairs at most; a small split has fewer.
         seed: Seeds the draw.
     """

@@ -39,7 +39,7 @@ class Row:
 
     Attributes:
         model: Row of the zoo.
-        region: Resources is searched.
+        region: Where is searched.
         preset: Whose networks.
     """
 

@@ -29,7 +29,7 @@ def open_engine(where: Resources, folder: Path) -> Engine:
 
     Args:
         where: What is asked for.
-        folder: Resources tasks write; every node must see it.
+        folder: Where tasks write; every node must see it.
 
     Raises:
         UsageError: for an unknown engine, options that it does not have, or numbers out of range.

@@ -62,7 +62,7 @@ class Engine(ABC):
 
     Args:
         where: What was asked for.
-        folder: Resources tasks write.
+        folder: Where tasks write.
     """
 
     def __init__(self, where: Resources, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Engine(ABC):
             function: Takes a task and a device; importable, since workers are processes of their own.
             tasks: What to do; picklable.
             devices: The device of each worker, from `devices`.
-            logs: Resources a task's progress is written when it runs in another process.
+            logs: Where a task's progress is written when it runs in another process.
 
         Yields:
             Tasks with their results, as they finish.

@@ -38,7 +38,7 @@ class LocalEngine(Engine):
 
     Args:
         where: What was asked for.
-        folder: Resources tasks write.
+        folder: Where tasks write.
 
     Raises:
         UsageError: for options that are Ray's.

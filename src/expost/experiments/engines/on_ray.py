@@ -43,7 +43,7 @@ class RayEngine(Engine):
 
     Args:
         where: What was asked for.
-        folder: Resources tasks write, on a file system of all nodes.
+        folder: Where tasks write, on a file system of all nodes.
 
     Raises:
         UsageError: if Ray is not installed, or for options that make no sense here.
