@@ -108,3 +108,9 @@ def test_a_new_kind_is_a_class_and_an_entry(rows, tmp_path, monkeypatch):
 def test_the_kind_of_data_is_that_of_their_shape():
     for x, name in ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "images"), (torch.zeros(4, 5), "vectors")):
         assert kind_of_data(Data("made up", Split(x), Split(x), Split(x))).name == name
+
+
+def test_what_cannot_be_scored_is_refused_before_a_density_is_fitted(rows):
+    with pytest.raises(UsageError, match="features 'digits' are of images"):
+        expost.evaluate(rows, densities=("kde",), features="digits")
+    assert not (rows.folder / "densities" / "kde.safetensors").exists()

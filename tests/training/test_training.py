@@ -25,7 +25,7 @@ from expost.run import Run, load
 from expost.training import trainer as training_module
 from expost.training.checkpoint import save_checkpoint
 from expost.training.history import Records
-from expost.training.trainer import Training
+from expost.training.trainer import Training, place
 from expost.utils.store import read_tensors, write_tensors
 
 DATA = DataConfig("digits")
@@ -563,3 +563,13 @@ def test_a_layer_that_asks_for_its_weight_twice_makes_one_power_iteration(tmp_pa
     made._step(torch.arange(len(data.train)))
     assert counted
     assert len(counted) == len(set(counted))
+
+
+def test_convolutions_of_two_dimensions_alone_are_laid_out_anew():
+    flat, solid = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(2, 3, 3)
+    model = torch.nn.ModuleList([flat, solid, torch.nn.Linear(4, 5)])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    place(model, torch.device("cpu"))
+    assert flat.weight.is_contiguous(memory_format=torch.channels_last)
+    assert solid.weight.is_contiguous()
+    assert same(before, model.state_dict())

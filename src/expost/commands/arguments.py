@@ -14,9 +14,7 @@ from torch import nn
 from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.errors import UsageError
-from expost.run import Run, open_run
-
-__all__ = ["open_run"]
+from expost.run import Run
 
 #: A run: its folder, or an open `Run`.
 RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="RUN")]

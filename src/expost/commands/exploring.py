@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from expost.commands.arguments import RunLike, open_run
+from expost.commands.arguments import RunLike
 from expost.errors import UsageError
+from expost.run import open_run
 from expost.utils.extras import installed, missing
 
 

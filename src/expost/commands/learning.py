@@ -22,7 +22,6 @@ from expost.commands.arguments import (
     Output,
     RunLike,
     data_name,
-    open_run,
     parse_options,
     prior_options,
 )
@@ -37,7 +36,7 @@ from expost.metrics.molecule_properties import properties
 from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part, construct
-from expost.run import Run, load
+from expost.run import Run, load, open_run
 from expost.training.trainer import pick_device
 from expost.types import Data
 from expost.utils.arithmetic import Precision

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from expost.commands.arguments import Output, RunLike, open_run
+from expost.commands.arguments import Output, RunLike
 from expost.errors import UsageError
-from expost.run import Run
+from expost.run import Run, open_run
 from expost.sharing.card import CardOptions
 from expost.sharing.loading import fetch
 from expost.sharing.onnx import Exported, export_onnx

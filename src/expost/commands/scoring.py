@@ -15,7 +15,6 @@ from expost.commands.arguments import (
     DataLike,
     RunLike,
     data_name,
-    open_run,
     prior_options,
 )
 from expost.config import to_json
@@ -26,10 +25,10 @@ from expost.evaluation.evaluate import score_examples
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
 from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
 from expost.evaluation.scores import rank as rank_scores
-from expost.evaluation.scoring import Scored, check_scoring, score_generator
+from expost.evaluation.scoring import Request, scorer_of
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
-from expost.run import Run
+from expost.run import Run, open_run
 from expost.training.trainer import pick_device
 from expost.utils.store import read_json, update_json
 
@@ -96,7 +95,7 @@ def score_run(
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
-    check_scoring(data, features, protocol)
+    score_with = scorer_of(Request(data, run.config.data.codec, features, protocol, device))
     generator = run.generator(device)
     missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
@@ -105,8 +104,7 @@ def score_run(
         if "seed" in inspect.signature(DENSITIES[name]).parameters:
             options.setdefault("seed", protocol.seed)
         run.save_density(name, generator.fit(name, codes=codes, **options))
-    scored = Scored(data, run.config.data.codec, subjects, run.weights_hash())
-    scores = score_generator(generator, scored, features, protocol, device)
+    scores = score_with(generator, subjects, run.weights_hash(), "test")
     new, weights = [to_json(score) for score in scores], run.weights_hash()
     # read again: another process may have scored meanwhile
     update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expost.commands.arguments import Options, Output, RunLike, open_run, parse_options, prior_options
+from expost.commands.arguments import Options, Output, RunLike, parse_options, prior_options
 from expost.errors import DataError, UsageError
 from expost.evaluation.strings import training_forms
 from expost.examples.domains import DOMAINS
 from expost.metrics.strings import canonicalize
-from expost.run import Run
+from expost.run import Run, open_run
 from expost.search import (
     Objective,
     SearchConfig,

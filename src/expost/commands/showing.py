@@ -11,12 +11,12 @@ from expost.commands.arguments import (
     Count,
     Output,
     RunLike,
-    open_run,
 )
 from expost.errors import UsageError
 from expost.examples import Wish, examples_of
 from expost.examples.outputs import check_output
 from expost.generators.interpolation import INTERPOLATIONS
+from expost.run import open_run
 from expost.types import Split
 
 

@@ -17,42 +17,55 @@ from expost.generators.strings import StringGenerator
 from expost.registry import Part
 from expost.types import Data
 
+#: Scores a model whose densities are fitted: gets it, the subjects, the hash of its weights, and the split's name.
+Scorer = Callable[[Generator, Sequence[str], str, str], list[Score]]
+
 
 @dataclass(frozen=True)
-class Scored:
-    """What is scored.
+class Request:
+    """What is to be scored, and how.
 
     Attributes:
         data: Its test split is scored against.
         codec: What made strings into rows of symbols, as the cards name it; None for other data.
-        subjects: "reconstruction", "interpolation", "codes", and names of fitted densities.
-        model: Hash of the weights, for the cards.
-        split: What the cards call the test split.
+        features: As `pick_space` takes them.
+        protocol: What to compute, and how.
+        device: Where features are computed.
     """
 
     data: Data
     codec: Part | None
-    subjects: Sequence[str]
-    model: str
-    split: str = "test"
+    features: str
+    protocol: Protocol
+    device: str
 
 
-def _tensors(generator: Generator, scored: Scored, features: str, protocol: Protocol, device: str) -> list[Score]:
+def _tensors(request: Request) -> Scorer:
     with main_first():  # weights may be downloaded
-        space = pick_space(features, scored.data, device)
-    return evaluate_generator(generator, scored.data, space, scored.subjects, protocol, scored.model, scored.split)
+        space = pick_space(request.features, request.data, request.device)
+
+    def score(generator: Generator, subjects: Sequence[str], model: str, split: str) -> list[Score]:
+        return evaluate_generator(generator, request.data, space, subjects, request.protocol, model, split)
+
+    return score
 
 
-def _strings(generator: Generator, scored: Scored, features: str, protocol: Protocol, device: str) -> list[Score]:
-    codec = scored.data.codec
+def _strings(request: Request) -> Scorer:
+    if request.features != "auto" or request.protocol.bootstrap:
+        raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
+    codec, part = request.data.codec, request.codec
     assert codec is not None
-    assert scored.codec is not None
-    strings = StringGenerator(generator, codec)
-    return evaluate_strings(strings, scored.data, scored.codec, scored.subjects, protocol, scored.model, scored.split)
+    assert part is not None
+
+    def score(generator: Generator, subjects: Sequence[str], model: str, split: str) -> list[Score]:
+        strings = StringGenerator(generator, codec)
+        return evaluate_strings(strings, request.data, part, subjects, request.protocol, model, split)
+
+    return score
 
 
-#: What scores examples, by their kind, and the measures that there are for them.
-SCORERS: dict[str, tuple[tuple[str, ...], Callable[[Generator, Scored, str, Protocol, str], list[Score]]]] = {
+#: The measures that there are for examples, by their kind, and what makes a scorer of them.
+SCORERS: dict[str, tuple[tuple[str, ...], Callable[[Request], Scorer]]] = {
     "images": (tuple(ALL_MEASURES), _tensors),
     "strings": (tuple(STRING_MEASURES), _strings),
     "vectors": (tuple(ALL_MEASURES), _tensors),
@@ -64,27 +77,11 @@ def measures_of(data: Data) -> tuple[str, ...]:
     return SCORERS[kind_of_data(data).like][0]
 
 
-def check_scoring(data: Data, features: str, protocol: Protocol) -> None:
-    """Refuse what a data set's examples cannot be scored by.
+def scorer_of(request: Request) -> Scorer:
+    """Return what scores as requested; what cannot be is refused, and features are loaded, before a model is asked.
 
     Raises:
-        UsageError: for unknown measures, or features of examples that have none.
+        UsageError: for unknown measures, or features that do not suit the examples.
     """
-    protocol.chosen(measures_of(data))
-    if SCORERS[kind_of_data(data).like][1] is _strings and (features != "auto" or protocol.bootstrap):
-        raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
-
-
-def score_generator(
-    generator: Generator, scored: Scored, features: str = "auto", protocol: Protocol | None = None, device: str = "auto"
-) -> list[Score]:
-    """Score a model whose densities are fitted.
-
-    Args:
-        generator: The model.
-        scored: What is scored, and against what.
-        features: As `pick_space` takes them.
-        protocol: What to compute, and how.
-        device: Where features are computed.
-    """
-    return SCORERS[kind_of_data(scored.data).like][1](generator, scored, features, protocol or Protocol(), device)
+    request.protocol.chosen(measures_of(request.data))
+    return SCORERS[kind_of_data(request.data).like][1](request)

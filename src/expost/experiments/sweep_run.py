@@ -17,7 +17,7 @@ from expost.config import to_json
 from expost.errors import DataError
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol
 from expost.evaluation.scores import Score
-from expost.evaluation.scoring import Scored, score_generator
+from expost.evaluation.scoring import Request, scorer_of
 from expost.experiments.cells import defining_settings, density_hash, saved, train_or_go_on
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
 from expost.models.zoo import ZOO
@@ -145,8 +145,8 @@ def validation_scores(
     """Score a run against its validation split, for choosing; densities among the subjects must be fitted."""
     data = run.data()
     held = replace(data, test=data.validation)
-    scored = Scored(held, run.config.data.codec, subjects, run.weights_hash(), "validation")
-    return score_generator(run.generator(device), scored, features, protocol, device)
+    score_with = scorer_of(Request(held, run.config.data.codec, features, protocol, device))
+    return score_with(run.generator(device), subjects, run.weights_hash(), "validation")
 
 
 def _loss(run: Run) -> float:

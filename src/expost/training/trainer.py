@@ -75,7 +75,10 @@ def pick_device(name: str) -> torch.device:
 
 def place(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device; its 2-D convolutions in channels-last layout, which is the faster one."""
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device)
+    for weight in model.parameters():
+        if weight.dim() == 4:  # torch's own way refuses a network that has 3-D convolutions beside them
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
