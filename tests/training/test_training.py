@@ -566,10 +566,12 @@ def test_a_layer_that_asks_for_its_weight_twice_makes_one_power_iteration(tmp_pa
 
 
 def test_convolutions_of_two_dimensions_alone_are_laid_out_anew():
-    flat, solid = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(2, 3, 3)
-    model = torch.nn.ModuleList([flat, solid, torch.nn.Linear(4, 5)])
+    flat, solid, gray = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(2, 3, 3), torch.nn.Conv2d(1, 4, 3)
+    model = torch.nn.ModuleList([flat, solid, gray, torch.nn.Linear(4, 5)])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     place(model, torch.device("cpu"))
     assert flat.weight.is_contiguous(memory_format=torch.channels_last)
     assert solid.weight.is_contiguous()
+    # of one channel both layouts are one, and strides decide which kernel rounds
+    assert gray.weight.stride() == torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last).weight.stride()
     assert same(before, model.state_dict())

@@ -78,7 +78,7 @@ def place(model: nn.Module, device: torch.device) -> None:
     model.to(device)
     for weight in model.parameters():
         if weight.dim() == 4:  # torch's own way refuses a network that has 3-D convolutions beside them
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            weight.data = weight.data.to(memory_format=torch.channels_last)
 
 
 @dataclass
