@@ -2,10 +2,10 @@
 
 python benchmarks/decode.py [--examples 1000] [--length 277] [--grammar FILE] [--repeats 3] [--json]
 
-The loop is the plain way to decode: for each example and step, NumPy's argmax over the logits with the forbidden
-productions masked. Without --grammar it is the library's SMILES grammar. --json ends with a line
-{"ratios": {...}, ...}: how often ours is faster. Beside them stands what decoding takes beyond the network's own time
-where a decoder reads its own output, for codes none of whose derivations ends early.
+The peer is a plain loop: for each example and step, NumPy's argmax over the logits with the forbidden productions
+masked. Without --grammar both use the library's SMILES grammar. --json ends with a line {"ratios": {...}, ...}: how
+many times ours is faster. For a decoder that reads its own output, the time beyond the network's own is printed too,
+for codes whose derivations do not end early.
 """
 
 from __future__ import annotations

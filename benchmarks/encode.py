@@ -1,9 +1,9 @@
-"""Encoding a data set for density fitting against what Pythae's samplers do.
+"""Encode a data set for density fitting, against Pythae's samplers.
 
     python benchmarks/encode.py [--images 1000] [--width 128] [--json]
 
-Theirs is the loop of `GaussianMixtureSampler.fit` up to the codes: a loader with batches of 100, and the whole model
-run for its z. Ours is `Generator.encode`.
+Ours is `Generator.encode`. Theirs is the loop of `GaussianMixtureSampler.fit` up to the codes: a loader with batches of
+100, and a run of the whole model for its z.
 """
 
 from __future__ import annotations

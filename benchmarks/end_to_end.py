@@ -2,9 +2,9 @@
 
     python benchmarks/end_to_end.py [--images 1000] [--epochs 1] [--width 32] [--json]
 
-RAE-L2 on real digits, a 10-component mixture, 500 samples, and their Frechet distance on the features of the bundled
-digit classifier; theirs by Pythae's trainer and sampler, numpy's covariances and scipy's matrix root. One run of each
-counts, after one that does not.
+The task: RAE-L2 on real digits, a 10-component mixture, 500 samples, and their Frechet distance on the features of the
+bundled digit classifier. Theirs uses Pythae's trainer and sampler, numpy's covariances and scipy's matrix root. One run
+of each is timed, after a warm-up run.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from expost.metrics import Statistics, frechet_distance
 
 
 def features(images: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw two sets of features whose variances fall off as those of Inception's do."""
+    """Draw two sets of features with variances that decay like those of Inception's features."""
     source = torch.Generator().manual_seed(0)
     scale = torch.logspace(0, -2, dim)
     a, b = (torch.randn(images, dim, generator=source) * scale + shift for shift in (0.0, 0.01))

@@ -1,10 +1,10 @@
-"""Everything worth measuring on a GPU, within a budget of seconds; a second call goes on where the first has ended.
+"""Benchmark a GPU within a budget of seconds; a second call goes on where the first ended.
 
     python benchmarks/gpu.py --budget 500 --out DIR [--stages check speed mnist ...] [--device auto] [--tiny]
 
-Figures go to DIR/figures.jsonl, a JSON line each, on disk before the next is begun; what fails goes to DIR/log.txt.
-Runs go to DIR.work, beside DIR, so that what is brought back is small. What does not fit is left out, and said so.
---tiny makes everything as small as it can be, to try all of it out on a CPU.
+Each figure is written at once as a JSON line of DIR/figures.jsonl; failures go to DIR/log.txt. Runs go to DIR.work,
+beside DIR, so that DIR stays small. Work that does not fit into the budget is skipped and listed. --tiny makes
+everything as small as possible, to try it on a CPU.
 """
 
 from __future__ import annotations

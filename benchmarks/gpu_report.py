@@ -1,4 +1,4 @@
-"""The figures of gpu.py as tables: python benchmarks/gpu_report.py results/gpu/h200.jsonl"""
+"""Print the figures of gpu.py as tables: python benchmarks/gpu_report.py results/gpu/h200.jsonl"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 Figure = dict[str, Any]
 
-#: Figures of the stage `speed` that have the table of steps to themselves.
+#: Figures of the stage `speed` that go into the table of steps.
 OF_STEPS = ("step", "share of the matrix product's rate", "Pythae's step", "Pythae's step over ours")
 
 

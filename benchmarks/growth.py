@@ -1,12 +1,12 @@
-"""How time and memory grow with the number of images, their side, the dimension of the code and the components.
+"""Measure how time and memory grow with the number of images, their side, the code's dimension and the components.
 
     python benchmarks/growth.py [--quick] [--out FOLDER] [--json]
 
-Each point is measured in a process of its own: seconds are the best of some runs, memory is how far the resident set
-rose at its peak above what it was before the work, with the data already there. A line a + b log(size) is fitted to
-the logarithms of the seconds, and one to those of the memory, by least squares; its slope is the exponent, whose
-standard error comes from the residuals. Beside it stands the range that the algorithm promises; a slope above it by
-more than two standard errors and 0.15 is a surprise, and the exit status is 1. Writes `growth.json` and `growth.png`.
+Each point is measured in a process of its own. Seconds are the best of some runs; memory is the peak of the resident
+set above its size before the work, with the data loaded. Lines a + b log(size) are fitted to the logarithms of seconds
+and of memory by least squares; the slope is the exponent, and its standard error comes from the residuals. The range
+that the algorithm promises is printed beside it. If a slope exceeds it by more than two standard errors plus 0.15, the
+exit status is 1. Writes `growth.json` and `growth.png`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ import joblib
 import numpy as np
 
 MEBIBYTE = 2**20
-#: Memory below it is not told from what libraries do once; it is counted as this much.
+#: Less memory cannot be told from one-time allocations of libraries, and is counted as this much.
 FLOOR = MEBIBYTE
-#: Of glibc's mallopt(3).
+#: Parameter of glibc's mallopt(3).
 M_MMAP_THRESHOLD = -3
-#: A point is measured that often, or until it has taken so many seconds.
+#: Runs of a point at most, and the seconds after which no further run begins.
 RUNS, ENOUGH = 5, 3.0
-#: How far above the promised range a slope may lie, beside two standard errors.
+#: Tolerance of a slope above the promised range, in addition to two standard errors.
 MARGIN = 0.15
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: two sides run in turns in one process, a table, and one last line of JSON."""
+"""Shared by the benchmarks: run two sides in turns in one process, print a table and one last line of JSON."""
 
 from __future__ import annotations
 

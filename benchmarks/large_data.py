@@ -1,12 +1,12 @@
-"""Train, encode, fit, sample and score on a data set that is larger than the memory that the process may use.
+"""Train, encode, fit, sample and score on a data set larger than the memory limit of the process.
 
     python benchmarks/large_data.py [--gigabytes 3] [--limit 1.5] [--kind npy|parquet|files] [--keep DIR] [--json]
 
-Images are generated on disk. Then everything is done twice, each time in a process of its own whose private memory
-the system limits (RLIMIT_DATA: all memory that can be written to and is not the mapping of a shared file, libraries'
-included): as expost does it, which maps what is large, and with $EXPOST_MEMORY so high that it loads all of it, which
-has to fail. Peaks are of resident private memory (RssAnon) and of what the limit is about (VmData), sampled 50 times a
-second. The system's page cache is no part of them: it is memory that is free for others at any time.
+Images are generated on disk. Then everything runs twice, each time in a process of its own with limited private memory
+(RLIMIT_DATA: all writable memory that is not the mapping of a shared file, libraries included): once as expost does it,
+with large data mapped, and once with $EXPOST_MEMORY so high that all of them are loaded, which must fail. Peaks are of
+resident private memory (RssAnon) and of limited memory (VmData), sampled 50 times a second. They exclude the system's
+page cache, which is free for other processes at any time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How fast strings become derivations: this library's parser beside NLTK's, on the same molecules, in one process.
+"""Parse strings into derivations, against NLTK's chart parser, on the same molecules in one process.
 
     python benchmarks/parse.py [--data FOLDER] [--molecules N] [--rounds R] [--full] [--json]
 
 FOLDER holds `zinc250k/` and `grammars/zinc_smiles.cfg`. Both parsers get the original ZINC grammar and one core. They
-take turns, so that whatever else the machine does slows both; of R rounds the median counts.
+run in turns, so that other load on the machine slows both; the median of R rounds counts.
 """
 
 from __future__ import annotations

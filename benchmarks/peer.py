@@ -1,7 +1,7 @@
-"""Pythae's models around the same networks, made of torch's own layers: same initial weights, same data.
+"""Pythae's models around the same networks, built of torch's own layers: same initial weights, same data.
 
-A person who trains with Pythae writes such layers, and has torch's default layout; `channels_last` gives the peer's
-decoder the layout that ours takes, which is not always the faster one for it.
+Users of Pythae write such layers, in torch's default memory layout. `channels_last` gives the peer's decoder the layout
+of ours, which is not always faster for it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Both sides of a seed begin with the same weights and see the same batches, on the bundled 5,000 digits. Printed are the
 validation losses after each epoch: mean and standard deviation over seeds, the mean difference of a seed's two runs,
-and that difference in standard deviations of float32's seeds. The last column has to stay small.
+and that difference in standard deviations of float32's seeds. The last column must stay small.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/train_step.py --precision float32 [--width 32] [--batch 50] [--threads 1] [--steps 2] [--json]
     python benchmarks/train_step.py --profile
 
-Ours is the step of `expost train`: channels last, fused Adam, freed memory kept, in the precision asked for. Theirs is
-the model's forward, backward and Adam, without the rest of Pythae's trainer, in float32: with --precision float32 both
-sides compute in the same. Its networks are torch's own layers, in torch's default layout and (--channels-last) in ours.
-rae-gp takes the penalty on the whole batch, rae-gp-quarter on a quarter of it. For the instructions of an older CPU:
+Ours is the step of `expost train`: channels last, fused Adam, freed memory kept, in the requested precision. Theirs is
+the model's forward, backward and Adam in float32, without the rest of Pythae's trainer; with --precision float32 both
+sides use the same arithmetic. Its networks are torch's own layers, in torch's default layout, or with --channels-last
+in ours. rae-gp computes the penalty on the whole batch, rae-gp-quarter on a quarter of it. To emulate an older CPU:
 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2.
 """
 

@@ -1,11 +1,10 @@
-"""Two processes against one, a thread each: training, encoding, a mixture's fit; the exchange; a model of many GPUs.
+"""Measure two processes against one, one thread each: training, encoding, a mixture's fit, exchanges; model many GPUs.
 
     python benchmarks/two_processes.py [--width 32] [--images 400] [--repeats 3] [--plot FILE.png] [--json]
 
 All sides run in turns in the same two processes: in one while the other waits; in both apart, each doing the whole
-work, which shows what the machine has to give; and in both together. On a machine with other work, processes wait for
-each other's turn; the processor time that each spends does not depend on that, and is compared too. What is printed
-under "model" is computed, not measured; its assumptions are the constants below.
+work, which is the upper bound of the machine; and in both together. On a busy machine processes wait for each other, so
+the processor time of each is compared too. The table "model" is computed, not measured, from the constants below.
 """
 
 from __future__ import annotations

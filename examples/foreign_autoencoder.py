@@ -1,8 +1,9 @@
-"""An autoencoder of one's own: densities on the codes of any pair of networks, trained by any loop.
+"""An autoencoder of your own: densities on the codes of any pair of networks, trained by any loop.
 
-A small autoencoder learns scikit-learn's 8x8 digits in plain torch, without a word of expost. Then `wrap` makes a
-generator of it, and three densities are fitted on its codes. Compared are the held-out log-likelihood of the codes
-(higher is better) and the Frechet distance from samples' pixels to held-out digits' (lower is better), with a picture.
+A small autoencoder learns scikit-learn's 8x8 digits in plain torch, without expost. Then `wrap` makes it a generator,
+and three densities are fitted on its codes. The script prints, for each density, the log-likelihood of held-out codes
+(higher is better) and the Frechet distance between pixels of samples and of held-out digits (lower is better), and
+writes a picture.
 
     python examples/foreign_autoencoder.py runs/foreign.png
 """

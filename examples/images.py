@@ -1,8 +1,8 @@
-"""Images: digits that a regularized autoencoder draws, from one Gaussian of its codes and from a mixture.
+"""Images: digits sampled from a regularized autoencoder, with one Gaussian and with a mixture on its codes.
 
-Trains RAE-L2 on the 5,000 bundled digits, fits both densities on the codes afterwards, and writes samples.png: real
-digits, reconstructions, and samples of each. Printed is the Frechet distance of each to held-out digits, on the
-features of the bundled digit classifier (lower is better): what the mixture gains, and what reconstructions lose.
+The script trains RAE-L2 on the 5,000 bundled digits, fits both densities on the codes afterwards, and writes
+samples.png: real digits, reconstructions, and samples of each density. It prints the Frechet distance of each to
+held-out digits, on the features of the bundled digit classifier (lower is better).
 
     python examples/images.py --out runs/images
 """

@@ -1,9 +1,9 @@
 """Molecules: a grammar autoencoder on the bundled drugs, and how many of its samples are molecules.
 
-616 drugs are few, and half a minute is short: most samples are strings of the SMILES grammar that are no molecules, and
-no held-out drug comes back exactly. What is printed says so. With `--epochs 20` nearly half of the samples are
-molecules; tens of thousands of training molecules do better still. Whether a string is a molecule is for RDKit to say,
-of the extra `molecules`; without it, only what has ended is counted.
+616 drugs are few, and half a minute is short: most samples are strings of the SMILES grammar but not molecules, and no
+held-out drug is reconstructed exactly. With `--epochs 20` nearly half of the samples are molecules;
+tens of thousands of training molecules do better still. RDKit, from the extra `molecules`, decides which strings are
+molecules; without it, only finished derivations are counted.
 
     python examples/molecules.py --out runs/molecules
 """
@@ -30,10 +30,10 @@ def main() -> None:
     data, strings = run.data(), run.string_generator()
     originals = strings.codec.decode(data.test.x)
     same = sum(a == b for a, b in zip(originals, strings.reconstruct(data.test.x), strict=True))
-    print(f"held-out drugs that come back exactly: {same} of {len(originals)}")
+    print(f"held-out drugs that are reconstructed exactly: {same} of {len(originals)}")
     drawn = strings.sample(200, "gaussian", seed=0)
     ended = [text for text in drawn if text is not None]
-    print(f"samples whose derivation ended, and so are in the grammar: {len(ended)} of {len(drawn)}")
+    print(f"samples whose derivation ended, which are in the grammar: {len(ended)} of {len(drawn)}")
     if installed("rdkit"):
         from expost.metrics.molecules import canonical_smiles
 

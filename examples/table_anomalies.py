@@ -1,17 +1,17 @@
 """Anomalies in a table: malignant tumors among benign ones, found without a label.
 
-Three models learn what benign tumors look like (scikit-learn's breast cancer data, 30 measurements of a sample): a
-regularized autoencoder with an ex-post mixture, principal components (a Gaussian), and a mixture of Gaussians of the
-measurements themselves. Each then gives every held-out sample, benign or malignant, its log-density.
+Three models learn benign tumors (scikit-learn's breast cancer data, 30 measurements per sample): a regularized
+autoencoder with an ex-post mixture, principal components (a Gaussian), and a mixture of Gaussians on the measurements
+themselves. Each then computes the log-density of held-out samples, benign and malignant.
 
 | column | meaning |
 |---|---|
 | AUC | probability that a malignant sample has a lower log-density than a benign one (1 is best, 0.5 is chance) |
 | log-likelihood | mean log-density of held-out benign samples, nats, of standardized columns (higher is better) |
-| samples | cross-validated AUC of a classifier that tells drawn rows from held-out benign ones (0.5 is best) |
+| samples | cross-validated AUC of a classifier of drawn rows against held-out benign ones (0.5 is best) |
 
-Means and standard deviations over random splits. Every model has its size chosen by cross-validated log-likelihood on
-the training rows alone.
+The script prints means and standard deviations over random splits. Cross-validated log-likelihood on the training rows
+chooses the size of each model.
 
     python examples/table_anomalies.py
 """
@@ -67,7 +67,7 @@ def told_apart(real: Rows, drawn: Rows, seed: int) -> float:
 
 
 def compare(benign: Rows, malignant: Rows, seed: int) -> dict[str, tuple[float, float, float]]:
-    """Return AUC, log-likelihood and how well samples are told apart, for each model on one random split."""
+    """Return the three scores of each model on one random split."""
     train, test = train_test_split(benign, test_size=0.3, random_state=seed)
     scaler = StandardScaler().fit(train)
     train, test, malignant = (scaler.transform(rows) for rows in (train, test, malignant))
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=3, help="random splits (default: 3)")
     splits = parser.parse_args().splits
-    warnings.simplefilter("ignore", ConvergenceWarning)  # of a mixture of few rows
+    warnings.simplefilter("ignore", ConvergenceWarning)  # from mixtures of few rows
     rows, benign = load_breast_cancer(return_X_y=True)
     runs = [compare(rows[benign == 1], rows[benign == 0], seed) for seed in range(splits)]
     print(f"{'':24} {'AUC':>15} {'log-likelihood':>17} {'samples':>15}")

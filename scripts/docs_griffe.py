@@ -1,4 +1,4 @@
-"""What the API reference needs of docstrings beyond Markdown."""
+"""A griffe extension: prepare docstrings for the API reference."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import griffe
 
 
 class Docstrings(griffe.Extension):
-    """Reads our docstrings as they are meant.
+    """Changes docstrings where Markdown would misread them.
 
-    ||x|| gets the sign for norms, since in a table the bars would end its cells, and molecules such as [N+](=O)[O-] are
-    no links. "Example:" is a section of code, as "Examples:" is. What a package merely passes on is documented where it
-    is defined, and only there.
+    ||x|| becomes ‖x‖, since bars end the cells of a table. Molecules such as [N+](=O)[O-] are escaped: they are no
+    links. "Example:" starts a section of code, like "Examples:". Names that a package re-exports are documented only
+    where they are defined.
     """
 
     def on_instance(self, *, node: ast.AST | griffe.ObjectNode, obj: griffe.Object, **kwargs: Any) -> None:
@@ -29,7 +29,7 @@ class Docstrings(griffe.Extension):
     def on_attribute_instance(
         self, *, node: ast.AST | griffe.ObjectNode, attr: griffe.Attribute, **kwargs: Any
     ) -> None:
-        """Take comments that begin with `#:` above an attribute for its docstring, as Sphinx does."""
+        """Use `#:` comments above an attribute as its docstring, as Sphinx does."""
         if attr.docstring is not None or attr.lineno is None or not isinstance(attr.filepath, Path):
             return
         lines = attr.filepath.read_text(encoding="utf-8").splitlines()[: attr.lineno - 1]
@@ -39,7 +39,7 @@ class Docstrings(griffe.Extension):
             attr.docstring = griffe.Docstring(text.replace("||", "‖"), parent=attr)
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
-        """Forget what packages pass on."""
+        """Leave out re-exported names."""
         self._own_members_only(pkg)
 
     def _own_members_only(self, module: griffe.Module) -> None:

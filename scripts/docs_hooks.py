@@ -1,7 +1,7 @@
-"""What the site needs beyond MkDocs' plugins: formulas without scripts, notebooks as pages, the API reference's pages.
+"""Hooks of the site beyond MkDocs' plugins: formulas, pages from notebooks, pages of the API reference.
 
-Formulas become MathML when the site is built, which every browser draws by itself. A display that ends in `\\tag{n}`
-gets the number (n) and the anchor `eq-n`.
+Formulas become MathML at build time, which browsers draw without scripts. A display that ends in `\\tag{n}` gets the
+number (n) and the anchor `eq-n`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-#: Pages of the API reference: title, what is on it in one line, and the modules, a package standing for all in it.
+#: Pages of the API reference: title, summary, and modules (a package stands for all its modules).
 REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "commands": (
         "Commands",
-        "What the command line has, as Python functions: `expost.train`, `expost.fit`, ...",
+        "The commands as Python functions: `expost.train`, `expost.fit`, ...",
         ("commands", "run", "experiments"),
     ),
     "generators": (
@@ -36,18 +36,22 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "densities": (
         "Densities",
-        "What is fitted on codes, and the likelihood of examples that follows from it.",
+        "Densities of codes, and the likelihood of examples.",
         ("densities",),
     ),
     "scores": (
         "Scores",
-        "Features, measures, and the cards that say how a score was computed.",
+        "Features, measures, and the protocol card of each score.",
         ("evaluation", "metrics"),
     ),
-    "data": ("Data", "Images, tables and strings: by name, and from disk.", ("data",)),
+    "data": ("Data", "Images, tables and strings, by name or from disk.", ("data",)),
     "grammar": ("Grammars", "Context-free grammars, parsing, masked decoding.", ("grammar",)),
     "search": ("Search", "Bayesian optimization in latent space.", ("search",)),
-    "sharing": ("Sharing", "The Hub, model cards, ONNX; the page about runs.", ("sharing", "report", "explorer")),
+    "sharing": (
+        "Sharing",
+        "The Hub, model cards, ONNX; the report and the explorer.",
+        ("sharing", "report", "explorer"),
+    ),
     "training": (
         "Training",
         "Training, checkpoints, batches, several processes.",
@@ -57,14 +61,16 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 INTRODUCTION = """# API reference
 
-Every module, from its docstrings. What most people need is on the first two pages.
+Every module, from its docstrings. Most users need only the first two pages.
 
-| page | |
+| page | content |
 |---|---|
 """
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+#: The title of a block that the tests do not run; the reason follows.
+NOT_RUN = re.compile(r'title="Not run in the tests: (\w)')
 TAG = re.compile(r"\\tag\{(\w+)\}")
-#: The name of a function, between what is multiplied by it and its argument.
+#: The name of a function, with the factor before it and the argument after it: a thin space separates them.
 FUNCTION = re.compile(
     r"(</m(?:i|n|sub|sup|subsup|frac|row)>)?(<m[io][^>]*>(?:log|exp|sin|tanh|max|min|det|tr)</m[io]>)"
     r"(?=(<mo stretchy=\"false\">&#x00028;|<mrow><mo stretchy=\"true\"|</m)?)"
@@ -95,8 +101,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_pre_build(config: MkDocsConfig) -> None:
-    """Let entries of the navigation that name a notebook name its page."""
+    """In the navigation, replace each notebook by its page."""
     config.nav = renamed(config.nav)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Title a block that the tests do not run by the reason alone, which is what a reader has to know."""
+    return NOT_RUN.sub(lambda found: f'title="{found[1].upper()}', markdown)
 
 
 def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -105,7 +116,7 @@ def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def renamed(entry: Any) -> Any:
-    """Return an entry of the navigation, and all in it, with `.md` for `.ipynb`."""
+    """Return an entry of the navigation and its children, with `.md` in place of `.ipynb`."""
     if isinstance(entry, list):
         return [renamed(each) for each in entry]
     if isinstance(entry, dict):
@@ -114,7 +125,7 @@ def renamed(entry: Any) -> Any:
 
 
 def formula(source: str, display: bool) -> str:
-    """Return MathML for LaTeX; a display with a tag stands beside its number."""
+    """Return MathML for LaTeX; a display with a tag gets its number beside it."""
     latex = html.unescape(source).strip()
     tag = TAG.search(latex)
     plain = TAG.sub("", latex).replace(r"\lVert", r"\|").replace(r"\rVert", r"\|")  # bars of one height
@@ -131,7 +142,7 @@ def formula(source: str, display: bool) -> str:
 
 
 def reference(package: Path) -> Iterator[tuple[str, str]]:
-    """Yield the pages of the API reference with their text; a module that no page names is on the last."""
+    """Yield path and text of the pages of the API reference; modules that no page names go on the last."""
     modules = sorted(dotted(path, package) for path in package.rglob("*.py"))
     modules = [name for name in modules if name and not any(part.startswith("_") for part in name.split("."))]
     pages: dict[str, list[str]] = {name: [] for name in REFERENCE}
@@ -154,7 +165,7 @@ def dotted(path: Path, package: Path) -> str:
 
 
 def notebook(path: Path, uri: str) -> Iterator[tuple[str, str | bytes]]:
-    """Yield a notebook as a page of Markdown, and its pictures as files beside it."""
+    """Yield path and content of a notebook's page, of its pictures, and of the notebook itself."""
     import base64
     import json
 

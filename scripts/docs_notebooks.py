@@ -1,10 +1,10 @@
-"""Run the documentation's notebooks from top to bottom, in an empty folder, and keep what they show.
+"""Run the documentation's notebooks from top to bottom in an empty folder, and save their outputs.
 
     python scripts/docs_notebooks.py                          # all of docs/notebooks, in place
     python scripts/docs_notebooks.py FILE.ipynb --out FOLDER
 
-What is written on stderr (progress) is not kept, nor are times and the kernel's version, so that running a notebook
-again changes its file only where its results change.
+Progress on stderr, times and the kernel's version are not saved, so that another run changes the file only where
+results change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def kept(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Leave out progress, which rich shows as HTML in a notebook, and join what was printed before and after it."""
+    """Leave out progress, which rich shows as HTML in a notebook, and join the text before and after it."""
     found: list[nbformat.NotebookNode] = []
     for output in outputs:
         if output.get("name") == "stderr" or "white-space:pre" in output.get("data", {}).get("text/html", ""):
@@ -54,8 +54,8 @@ def main(notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), out:
     """Run notebooks.
 
     Args:
-        notebooks: Which; all of the documentation's unless given.
-        out: Where to put them; in place unless given.
+        notebooks: Notebooks; default: all in docs/notebooks.
+        out: Folder of the results; default: in place.
     """
     for path in notebooks or sorted(FOLDER.glob("*.ipynb")):
         notebook = run(path)

@@ -1,4 +1,4 @@
-"""Make the pictures and the table of docs/noise.md: train four small models, sample them in three ways, score.
+"""Make the pictures and the table of docs/noise.md: train four small models, sample each from three densities, score.
 
     python scripts/docs_pictures.py            # about a minute on one core
     python scripts/docs_pictures.py --out FOLDER --epochs 1
@@ -48,13 +48,13 @@ def strips(generator: Generator) -> Image.Image:
 
 
 def save_small(picture: Image.Image, path: Path) -> None:
-    """Save with 64 shades of gray, which is all that digits need."""
+    """Save with 64 shades of gray, enough for digits."""
     with replacing(path) as temporary:
         picture.convert("L").quantize(64).save(temporary, optimize=True)
 
 
 def draw_norms(codes: dict[str, Tensor], path: Path) -> None:
-    """Draw how far from the origin codes lie, and draws from N(0, I)."""
+    """Draw the distances from the origin: of codes, and of draws from N(0, I)."""
     d = next(iter(codes.values())).shape[1]
     figure, axes = pyplot.subplots(figsize=(7, 3.1), layout="constrained")
     grid = torch.linspace(0, 45, 600)
@@ -86,7 +86,7 @@ def draw_plane(generator: Generator, z: Tensor, y: Tensor, path: Path) -> None:
 
 
 def finish(figure: pyplot.Figure, axes: pyplot.Axes, path: Path) -> None:
-    """Take off what is not needed, and save."""
+    """Remove the upper and the right spine, add the legend, save."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     with replacing(path) as temporary:
@@ -107,11 +107,11 @@ def table(scores: dict[str, list[Score]], codes: dict[str, Tensor]) -> str:
 
 
 def main(out: Path = DOCS, epochs: int = 20) -> None:
-    """Make everything.
+    """Make all pictures and the table.
 
     Args:
-        out: The folder that holds images/ and generated/.
-        epochs: Passes over the training set, of each model.
+        out: Folder for images/ and generated/.
+        epochs: Passes over the training set for each model.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "generated").mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""How the weights beta and lambda, and the direction of the grammar's lists, tell on molecules.
+"""Compare weights beta and lambda, and left- and right-recursive lists of the grammar, on molecules.
 
 python scripts/molecule_weights.py
 
-Trains a grammar autoencoder of preset `small` once for each, on molecules of ZINC drawn at random, for one epoch, and
-prints how many of 200 validation molecules come back exactly, and how many of 200 samples are valid, decoded greedily.
+For each setting, trains a grammar autoencoder of preset `small` for one epoch on random molecules of ZINC. Prints the
+share of 200 validation molecules that are reconstructed exactly, and the share of 200 greedily decoded samples that
+are valid.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from expost.data.encoding import LENGTHS
 from expost.grammar.grammars import GRAMMARS
 
 RIGHT, LEFT = "right", "left"
-#: beta, lambda, and where the lists of the SMILES grammar recurse.
+#: beta, lambda, and the side on which lists of the SMILES grammar recurse.
 TRIALS = ((0.1, 1e-4, RIGHT), (1.0, 1e-4, RIGHT), (0.01, 1e-5, RIGHT), (0.1, 1e-4, LEFT))
 
 
 def left_recursive(grammar: str) -> str:
-    """Return the grammar's text with every list turned round: A -> x A becomes A -> A x, A -> x s A becomes A -> A s x.
+    """Return the grammar's text with every list reversed: A -> x A becomes A -> A x, A -> x s A becomes A -> A s x.
 
-    The language stays the same where lists are of like items, as all of the SMILES grammar's are: A -> x | x A.
+    The language stays the same for lists of equal items, A -> x | x A, such as all those of the SMILES grammar.
 
     Example:
         >>> left_recursive("list -> item | item ',' list")
@@ -42,13 +43,13 @@ def left_recursive(grammar: str) -> str:
 
 
 def main(data: str = "zinc250k", limit: int = 50_000, samples: int = 200, out: Path = Path("runs/weights")) -> None:
-    """Print a Markdown table: a row a trial.
+    """Print a Markdown table with a row for each trial.
 
     Args:
         data: A data set of molecules.
         limit: Molecules to train on.
         samples: Samples of each density, and validation molecules.
-        out: Where the runs are kept; what is trained is not trained again.
+        out: Folder of the runs; runs that are there are not trained again.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "left.txt").write_text(left_recursive(GRAMMARS["smiles"]), encoding="utf-8")
@@ -64,7 +65,7 @@ def main(data: str = "zinc250k", limit: int = 50_000, samples: int = 200, out: P
             grammar = "smiles" if direction == RIGHT else str(out / "left.txt")
             run = expost.train(
                 "grae", data, folder, epochs=1, limit=limit, beta=beta, regularizer_weight=weight, grammar=grammar,
-                length=LENGTHS["molecules"],  # which is taken where no grammar is named
+                length=LENGTHS["molecules"],  # the default where no grammar is named
             )  # fmt: skip
         examples, strings = run.data(), run.string_generator()
         held_out = examples.validation.x[:samples]

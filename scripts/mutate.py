@@ -1,13 +1,12 @@
-"""Prove the contracts: break the sources in many small ways, one at a time, and see the tests notice.
+"""Prove the contracts: break the sources in many small ways, one at a time, and check that tests fail.
 
-    python scripts/mutate.py                # all of them, two at a time; some minutes
-    python scripts/mutate.py mmd kernel     # those with one of these words in their name or file
+    python scripts/mutate.py                # all mutants, two at a time; some minutes
+    python scripts/mutate.py mmd kernel     # mutants with one of these words in their name or file
     python scripts/mutate.py --list
 
-Each mutant is a wrong version of one place in `src`: a copy of `src` in a temporary folder gets it, and the tests that
-are to catch it run against the copy. Nothing in the checkout is touched. The exit status is 1 if a mutant survives, and
-2 if one could not be tried: its source text is gone (then mend the table below), or its tests do not pass, or do not
-run, without it.
+Each mutant changes one place in a temporary copy of `src`; the tests that should catch it run against the copy. The
+checkout is not changed. The exit status is 1 if a mutant survives, and 2 if one could not be tried: its source text is
+gone (then update the table below), or its tests fail, or do not run, without it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/expost")
-#: Seconds for the tests of one mutant; a mutant may well make something endless.
+#: Seconds for the tests of one mutant; a mutant may loop forever.
 LIMIT = 180
 
 SLOTS = "tests/models/test_slot_values.py"
@@ -43,9 +42,9 @@ class Mutant:
     Attributes:
         name: What is wrong with it.
         file: Where, within `src/expost`.
-        right: The source text, which occurs once.
-        wrong: What takes its place.
-        tests: Arguments of pytest that select what is to catch it.
+        right: The source text; it occurs once.
+        wrong: Its replacement.
+        tests: Arguments of pytest: the tests that should catch it.
     """
 
     name: str
@@ -449,7 +448,7 @@ def last_lines(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def attempt(mutant: Mutant) -> tuple[str, float]:
-    """Return what became of a mutant ("caught", "survived", or why it could not be tried), and the seconds it took."""
+    """Return the verdict on a mutant ("caught", "survived", or why it could not be tried), and the seconds it took."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         source = Path(folder) / "src"
@@ -464,12 +463,12 @@ def attempt(mutant: Mutant) -> tuple[str, float]:
                 done.returncode, f"not tried: {mutant.tests}\n{last_lines(done)}"
             )
         except subprocess.TimeoutExpired:
-            verdict = "caught"  # it does not end, which nobody would overlook
+            verdict = "caught"  # an endless test is noticed
     return verdict, time.monotonic() - begun
 
 
 def unbroken(chosen: Sequence[Mutant]) -> str:
-    """Return what is wrong with the tests of the sources as they are, file by file; empty if they pass."""
+    """Run the tests on the unchanged sources; return the first failure, or an empty string."""
     by_file: dict[str, set[str]] = {}
     for mutant in chosen:
         file, *rest = shlex.split(mutant.tests)
@@ -484,7 +483,7 @@ def unbroken(chosen: Sequence[Mutant]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Break the sources in small ways, and see the tests notice.")
+    parser = argparse.ArgumentParser(description="Break the sources in small ways, and check that tests fail.")
     parser.add_argument("words", nargs="*", help="only mutants with one of these in their name or file")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
     parser.add_argument("--list", action="store_true", help="print the table and run nothing")

@@ -1,11 +1,12 @@
-"""A folder that lets a machine with torch and a GPU, and no network, run expost and benchmarks/gpu.py.
+"""Make a bundle: with it a machine with torch and a GPU, but no network, runs expost and benchmarks/gpu.py.
 
     python scripts/offline_bundle.py --python 3.12 --data mnist --features inception-768 --out bundle/
-    bash bundle/run.sh --budget 500 --out DIR        # there
+    bash bundle/run.sh --budget 500 --out DIR        # on that machine
 
-The folder holds parts of at most 60 MB: the wheels that the machine lacks, expost's own, the benchmarks, the data, the
-weights. `--have FILE` says what is there (write it there by: pip list --format=freeze > FILE); unless given, torch,
-NumPy and what torch requires. Copy run.sh, install.py, MANIFEST.json and the parts wanted; part1 has what all need.
+The bundle is a folder of parts of at most 60 MB: the wheels that the machine lacks, expost's own, the benchmarks, the
+data, the weights. `--have FILE` lists the packages of the machine (write it there: pip list --format=freeze > FILE);
+without it, torch, NumPy and the requirements of torch are assumed. Copy run.sh, install.py, MANIFEST.json, part1 and
+the other parts that you want.
 """
 
 from __future__ import annotations
@@ -47,24 +48,24 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent / "bundle"
 #: The last layer of the network that features need weights for.
 WEIGHTS = {"inception-768": "Mixed_6e", "inception-2048": "Mixed_7c"}
-#: What is written beside the parts.
+#: Files beside the parts.
 BESIDE = ("run.sh", "install.py")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Make a bundle, and say what is in it; return the exit status."""
+    """Make a bundle and print its contents; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default="3.12", metavar="X.Y", help="of the machine")
-    parser.add_argument("--platform", default="linux-x86_64", help="of the machine: linux-x86_64 or linux-aarch64")
+    parser.add_argument("--python", default="3.12", metavar="X.Y", help="Python of the machine")
+    parser.add_argument("--platform", default="linux-x86_64", help="linux-x86_64 or linux-aarch64")
     parser.add_argument("--data", nargs="*", default=["mnist"], metavar="NAME", help="named data sets")
-    parser.add_argument("--features", nargs="*", default=["inception-768"], metavar="NAME", help="what to score with")
-    parser.add_argument("--have", type=Path, metavar="FILE", help="what the machine has: pip list --format=freeze")
+    parser.add_argument("--features", nargs="*", default=["inception-768"], metavar="NAME", help="features of scores")
+    parser.add_argument("--have", type=Path, metavar="FILE", help="packages of the machine: pip list --format=freeze")
     parser.add_argument("--peers", action="store_true", help="also Pythae, to measure against")
     parser.add_argument("--part-mb", type=float, default=60, metavar="MB", help="the largest part, in 10^6 bytes")
     parser.add_argument(
-        "--wheel", type=Path, metavar="FILE", help="expost's wheel; built from the checkout unless given"
+        "--wheel", type=Path, metavar="FILE", help="expost's wheel; default: build it from the checkout"
     )
-    parser.add_argument("--find-links", type=Path, metavar="DIR", help="take wheels from a folder, not from an index")
+    parser.add_argument("--find-links", type=Path, metavar="DIR", help="take wheels from a folder instead of an index")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder, new or an earlier bundle")
     given = parser.parse_args(words)
     try:
@@ -86,7 +87,7 @@ def make(given: argparse.Namespace) -> None:
     if limit < 100_000:
         raise BundleError(f"part-mb is {given.part_mb:g}; give at least 0.1")
     if out.exists() and any(out.iterdir()) and not (out / "MANIFEST.json").exists():
-        raise BundleError(f"{out} holds something else than a bundle; choose another --out")
+        raise BundleError(f"{out} is not a bundle; choose another --out")
     have = read_have(given.have) if given.have else torch_and_its_own()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -127,7 +128,7 @@ def make(given: argparse.Namespace) -> None:
 
 
 def roots(wheel: Path, target: Target, given: argparse.Namespace) -> list[tuple[Requirement, str]]:
-    """Return what has to be there: what expost requires, and what a run of the benchmarks takes beside it."""
+    """Return the requirements of expost and of the benchmarks, each with the reason."""
     wanted = [(each, "expost") for each in requirements(wheel, target)]
     imported = {name for path in marked_tests() for name in imports(path)}
     wanted += [(each, "the tests") for each in of_extra(wheel, target, "dev", ["pytest", *sorted(imported)])]
@@ -152,14 +153,14 @@ def _code(path: Path) -> Path:
 
 
 def marked_tests() -> list[Path]:
-    """Return the files with tests that need a GPU, and what they share."""
+    """Return the files with tests that need a GPU, and their helpers."""
     files = sorted((ROOT / "tests").rglob("*.py"))
     marked = [each for each in files if each.name.startswith("test_") and "mark.cuda" in each.read_text("utf-8")]
     return [*marked, *(each for each in files if marked and not each.name.startswith("test_"))]
 
 
 def imports(path: Path) -> set[str]:
-    """Return the packages that a file imports, as distributions are called where they are called alike."""
+    """Return the packages that a file imports, with hyphens, as distributions of the same name are written."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -189,7 +190,7 @@ def _weights(features: Sequence[str]) -> list[Path]:
 
 
 def tell(out: Path, files: Sequence[dict[str, Any]], needs: Needs) -> None:
-    """Print what is in each part, and what was left out."""
+    """Print the contents of each part, and what was left out."""
     parts: dict[str, list[dict[str, Any]]] = {}
     for file in files:
         parts.setdefault(Path(file["path"]).parts[0], []).append(file)
@@ -207,7 +208,7 @@ def tell(out: Path, files: Sequence[dict[str, Any]], needs: Needs) -> None:
             print(f"  {path.name}: {why}")
     for name, why in sorted(needs.left_out.items()):
         print(f"  without {name}: {why}")
-    print(f"copy {out} (run.sh, install.py, MANIFEST.json, and the parts wanted); there: bash {out.name}/run.sh")
+    print(f"copy run.sh, install.py, MANIFEST.json and parts of {out} to the machine; there: bash {out.name}/run.sh")
 
 
 if __name__ == "__main__":

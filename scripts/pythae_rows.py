@@ -2,10 +2,10 @@
 
     python scripts/pythae_rows.py runs/table1-mnist-small --seeds 3
 
-Encoder and decoder are expost's modules, with the same initialisation and weights of the objective (Pythae's is in the
-same form). Training and sampler are Pythae's own: RAE-L2 by its CoupledOptimizerTrainer with decoder weight decay,
-RAE-GP by its BaseTrainer with its default weight of the penalty, which is another quantity; samples by its
-GaussianMixtureSampler, with 1 component in column N and 10 in column GMM. The table has to have a row rae-l2.
+Encoder and decoder are expost's modules, with the same initialisation and the same weights of the objective (Pythae's
+has the same form). Training and sampler are Pythae's: RAE-L2 uses its CoupledOptimizerTrainer with decoder weight
+decay, RAE-GP its BaseTrainer with its default penalty weight (its penalty is another quantity), samples its
+GaussianMixtureSampler, with 1 component in column N and 10 in column GMM. The table must have a row rae-l2.
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ def main(
     seeds: int = 1,
     epochs: int | None = None,
 ) -> None:
-    """Add the rows to a table; seeds that are there already are not done again.
+    """Add the rows to a table; seeds that are there already are skipped.
 
     Args:
         table: The table's folder.
-        models: Which.
-        seeds: Seeded 0, 1, ...
-        epochs: Another number of epochs than the table's, for a comparison at equal time; gets a row of its own.
+        models: Models of Pythae.
+        seeds: Number of seeds: 0, 1, ...
+        epochs: Epochs, if not the table's: for a comparison at equal time, in a row of its own.
     """
     warnings.filterwarnings("ignore")  # Pythae's dependencies warn a lot
     record = read_json(table / "table.json")

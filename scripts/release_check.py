@@ -1,6 +1,6 @@
-"""What a release must agree on, and whether its wheel works away from the checkout: `make release-check`.
+"""Check a release: version, date and citation agree, and the wheel works away from the checkout (`make release-check`).
 
-python scripts/release_check.py              # all of it
+python scripts/release_check.py              # everything
 python scripts/release_check.py --no-wheel   # version, date and citation only
 """
 
@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What the package reads at run time, or is licensed under, and so must be in the wheel.
+#: Files that the package reads at run time, and py.typed: the wheel must have them.
 NEEDED = (
     "expost/py.typed", "expost/data/mnist_5k.npy.xz", "expost/data/drugs.smi",
     "expost/metrics/digit_features.safetensors",
@@ -24,13 +24,13 @@ NEEDED = (
 
 
 def found(pattern: str, name: str) -> str:
-    """Return what a pattern captures in a file of the checkout; empty if it is not there."""
+    """Return the first group of a pattern in a file of the checkout; empty if nothing matches."""
     match = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
     return match[1] if match else ""
 
 
 def disagreements() -> list[str]:
-    """Return a line for each thing that the files of the checkout do not agree on."""
+    """Return one line for each disagreement between the files of the checkout."""
     version = found(r'^__version__ = "(.+)"', "src/expost/_version.py")
     heading = found(r"^## (\d.+)$", "CHANGELOG.md")
     dated = re.fullmatch(r"(\S+) - (\d{4}-\d\d-\d\d)", heading)
@@ -45,7 +45,7 @@ def disagreements() -> list[str]:
 
 
 def check_wheel(folder: Path) -> list[str]:
-    """Build the wheel; return what it lacks, or how it fails where there is no checkout."""
+    """Build the wheel; return the files that it lacks, and its failures outside the checkout."""
     run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], folder)
     (wheel,) = folder.glob("expost-*.whl")
     site = folder / "site"

@@ -1,7 +1,8 @@
 """Train the bundled digit classifier and write its weights: `python scripts/train_digit_features.py`.
 
-The 4,000 training digits of `mnist-5k`, mildly deformed; nothing is chosen on the validation or test digits, which are
-only scored at the end. One thread and a fixed seed: the same machine and torch version give the same bytes.
+It trains on the 4,000 training digits of `mnist-5k`, mildly deformed. The validation and test digits choose nothing;
+they are only scored at the end. With one thread and a fixed seed, the same machine and torch version give the same
+bytes.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def main(
     out: Path = Path("runs/tune-gp"),
     seeds: int = 1,
 ) -> None:
-    """Print a Markdown table: a row a weight and fraction, Frechet distances against the validation split."""
+    """Print a Markdown table of Frechet distances against the validation split, a row for each weight and fraction."""
     print("| weight | fraction | Rec | N | GMM | Interp | MSE | training, s |\n|---|---|---|---|---|---|---|---|")
     for weight, fraction in [(w, f) for w in weights for f in fractions]:
         rows = []

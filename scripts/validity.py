@@ -1,9 +1,9 @@
-"""How often samples of a run of molecules are valid: greedily decoded, and as the paper counts, one of many decodes.
+"""Measure how often samples of a run of molecules are valid: decoded greedily, and at least once in many decodes.
 
 python scripts/validity.py runs/table2-molecules-small/runs/grae-small
 
 The paper's Table 2 calls a code valid if at least one of 500 decodes, drawn symbol by symbol, parses. A density is
-given with its options: "gmm components=10", "kde bandwidth=cross-validated".
+passed with its options: "gmm components=10", "kde bandwidth=cross-validated".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(
     decoded: int = 100,
     decodes: int = 500,
 ) -> None:
-    """Print a Markdown table: a row a density.
+    """Print a Markdown table with a row for each density.
 
     Args:
         run: The run.
@@ -37,7 +37,7 @@ def main(
         codes: Training codes that the densities are fitted on.
         samples: Samples that are decoded greedily, and as many test molecules.
         decoded: Samples that are decoded many times.
-        decodes: How many times.
+        decodes: Decodes of each of them.
     """
     opened = Run.open(run)
     data, strings = opened.data(), opened.string_generator()
@@ -68,13 +68,13 @@ def main(
 
 
 def canonical(known: set[str], good: set[str]) -> set[str | None]:
-    """Return the standard forms of those known molecules that have the letters of a good one."""
+    """Return the canonical SMILES of the known molecules that have the same letters as a good one."""
     wanted = {letters(each) for each in good}
     return {canonical_smiles(each) for each in known if letters(each) in wanted}
 
 
 def valid(string: str) -> bool:
-    """Return whether RDKit takes a string."""
+    """Return whether RDKit accepts a string."""
     return parse_molecule(string) is not None
 
 

@@ -1,4 +1,4 @@
-"""What the stages share: the machine, the clock, the figures, and the units of work that a stage is made of."""
+"""Shared by the stages: the machine, the clock, the figures, and the units of work of a stage."""
 
 from __future__ import annotations
 

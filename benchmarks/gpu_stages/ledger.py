@@ -1,4 +1,4 @@
-"""What was found, line by line: figures that survive whatever happens next, and what need not be done again."""
+"""The file of figures: each is on disk at once, and finished work is not repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Names of the lines that are no figures but say what became of a unit of work.
+#: Names of the lines that record the outcome of a unit of work.
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 
 

@@ -1,4 +1,4 @@
-"""Training within a time: a run that goes on where an earlier call has left it, and is scored as far as it came."""
+"""Training within a budget: resume the run of an earlier call, and score the weights that the time allows."""
 
 from __future__ import annotations
 

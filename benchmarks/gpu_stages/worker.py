@@ -1,4 +1,4 @@
-"""The process that does the work: says what it is going to do, and does it."""
+"""The worker process: announces each unit of work, and does it."""
 
 from __future__ import annotations
 

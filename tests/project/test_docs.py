@@ -31,7 +31,9 @@ import yaml
 
 from expost.cli import parsing as cli
 from expost.commands.doctor import VARIABLES
+from expost.densities import DENSITIES
 from expost.evaluation.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
+from expost.models.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -202,6 +204,19 @@ def test_the_page_of_scores_has_every_score_with_its_direction():
     found = {name: direction for names, direction in rows for name in re.findall(r"`([^`]+)`", names)}
     wanted = dict.fromkeys(HIGHER_IS_BETTER, "higher") | dict.fromkeys(LOWER_IS_BETTER, "lower")
     assert found == wanted | dict.fromkeys(UNRANKED, "neither")
+
+
+def test_the_page_of_models_has_every_row_of_the_zoo():
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", (DOCS / "zoo.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: cells.split(" | ") for name, cells in rows} == {
+        name: [row.latent.name, row.penalty.name, row.regularizer.name, row.prior.name if row.prior else "-"]
+        for name, row in ZOO.items()
+    }
+
+
+def test_the_page_of_densities_has_every_density():
+    text = (DOCS / "howto" / "density.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE) == list(DENSITIES)
 
 
 def test_the_site_builds_and_is_complete(tmp_path):

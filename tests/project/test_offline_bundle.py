@@ -402,7 +402,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
 
     (tmp_path / "thesis.tex").write_text("dear")
     assert offline_bundle.main(["--out", str(tmp_path)]) == 1
-    assert "holds something else than a bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "dear"
 
 
