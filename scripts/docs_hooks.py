@@ -17,12 +17,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-#: Pages of the API reference: title, summary, and modules (a package stands for all its modules).
+#: Pages of the API reference: title, summary, modules in order (a package stands for the rest of its modules).
 REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "commands": (
         "Commands",
         "The commands as Python functions: `expost.train`, `expost.fit`, ...",
-        ("commands", "run", "experiments"),
+        ("commands.learning", "commands.showing", "commands.scoring", "commands", "run", "experiments"),
     ),
     "generators": (
         "Generators",
@@ -148,7 +148,8 @@ def reference(package: Path) -> Iterator[tuple[str, str]]:
     pages: dict[str, list[str]] = {name: [] for name in REFERENCE}
     for page, (_, _, prefixes) in REFERENCE.items():
         for prefix in prefixes:
-            pages[page] += [name for name in modules if name == prefix or name.startswith(f"{prefix}.")]
+            below = (name for name in modules if name == prefix or name.startswith(f"{prefix}."))
+            pages[page] += [name for name in below if name not in pages[page]]
     taken = {name for names in pages.values() for name in names}
     pages["base"] += [name for name in modules if name not in taken]
     rows = (f"| [{title}]({name}.md) | {summary} |\n" for name, (title, summary, _) in REFERENCE.items())
