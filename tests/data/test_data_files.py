@@ -412,7 +412,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
     )
     pq.write_table(table, tmp_path / "a.parquet")
     data = load_data(tmp_path)
-    flags = np.tile(np.float32([[1], [0]]), (20, 1))
+    flags = np.tile(np.array([[1], [0]], np.float32), (20, 1))
     assert everything(data) == rows(np.concatenate([values, flags], axis=1))
     assert torch.bincount(torch.cat([data.train.y, data.validation.y, data.test.y])).tolist() == [20, 20]
     assert "ignored 1 column without numbers (name)" in data.note

@@ -18,7 +18,7 @@ from PIL import Image
 
 from expost.data import load_data
 from expost.data.examples import Preprocess
-from expost.data.images import EncodedImages, ImageFiles, ImageSource, decode
+from expost.data.images import EncodedImages, ImageFiles, ImageSource, UnreadableImages, decode
 from expost.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -101,8 +101,8 @@ def test_class_folders_are_labels_in_alphabetical_order(tmp_path):
     data = load_data(tmp_path)
     for split, each in ((data.train, 8), (data.validation, 1), (data.test, 1)):
         assert torch.bincount(split.y).tolist() == [each] * 3
-        shade = split.x[:, 0, 0, 0]
-        assert torch.equal(split.y, torch.where(shade < 50, 1, torch.where(shade < 150, 0, 2)))  # Cat, ant, zebra
+        shades = split.x[:, 0, 0, 0]
+        assert torch.equal(split.y, torch.where(shades < 50, 1, torch.where(shades < 150, 0, 2)))  # Cat, ant, zebra
 
 
 def test_one_class_is_fine(tmp_path):
@@ -522,7 +522,7 @@ def test_all_images_that_cannot_be_read_are_named_at_once(tmp_path):
     (tmp_path / "2.png").write_bytes(b"no image")
     whole = (tmp_path / "5.png").read_bytes()
     (tmp_path / "5.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"1 more cannot be read") as caught:
+    with pytest.raises(UnreadableImages, match=r"1 more cannot be read") as caught:
         load_data(tmp_path)
     assert {Path(name).name for name in caught.value.reasons} == {"2.png", "5.png"}
     assert all(name in str(caught.value) for name in caught.value.reasons)

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,11 @@ def test_the_measured_distances_to_the_published_set(drawn):
 
 def test_solutions_are_all_strings_of_the_language_that_equal_the_target():
     x = np.array([-9.3, -4.1, -0.77, 0.31, 1.9, 3.3, 7.7])
-    functions = {"(": lambda value: value, "sin(": np.sin, "exp(": np.exp}
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "(": lambda value: value,
+        "sin(": np.sin,
+        "exp(": np.exp,
+    }
 
     def terms(depth):
         inner = sums(depth - 1) if depth > 1 else []
@@ -606,7 +611,17 @@ def test_zinc_has_the_papers_split(shared_data, monkeypatch):
 SMALL = "".join(f"{'C' * n}\n" for n in range(1, 101)).encode()
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Records the paths of all requests."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.paths: list[str] = []
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         self.server.paths.append(self.path)
         body = {"/good": SMALL, "/altered": SMALL.replace(b"CC", b"CN", 1)}.get(self.path)
@@ -626,8 +641,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.paths = []
+    with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running

@@ -353,7 +353,7 @@ def test_who_loads_at_the_same_time_makes_a_file_once(tmp_path, all_mapped, monk
         return real(path, shape, kind)
 
     monkeypatch.setattr(prepared_module, "new_file", slow)
-    results = [None] * 3
+    results: dict[int, Data] = {}
 
     def load(index):
         results[index] = load_data(source)
@@ -364,8 +364,9 @@ def test_who_loads_at_the_same_time_makes_a_file_once(tmp_path, all_mapped, monk
     for thread in threads:
         thread.join()
     assert len(made) == 3  # one a part, not nine
-    for other in results[1:]:
-        assert_same(other, results[0])
+    assert len(results) == 3
+    for index in (1, 2):
+        assert_same(results[index], results[0])
 
 
 def test_the_oldest_files_make_room_and_without_room_it_is_said(tmp_path, all_mapped, monkeypatch):
@@ -594,7 +595,7 @@ def test_memorization_of_a_pool_is_that_of_its_values():
     samples = torch.cat([to_unit(train[:20]) + 0.001, torch.rand(20, 1, 4, 4)])
     values = [to_unit(each).flatten(1) for each in (train, held_out, samples)]
     pool = Pool(train, block=100)
-    assert copying_test(pool, held_out, samples) == copying_test(*values)
+    assert copying_test(pool, held_out, samples) == copying_test(values[0], values[1], values[2])
     assert authenticity(pool, samples) == authenticity(values[0], values[2])
     with pytest.raises(UsageError, match="cells is 2, but a Pool"):
         copying_test(pool, held_out, samples, cells=2)

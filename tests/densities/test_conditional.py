@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
 import expost
-from expost.densities import Gaussian, Reduced, load_density, make_density
+from expost.densities import Gaussian, GaussianMixture, Reduced, load_density
 from expost.densities.conditional import ConditionalDensity, default_components
 from expost.densities.labels import Classes, read_labels
 from expost.errors import DataError, UsageError
@@ -87,7 +87,7 @@ def test_each_class_is_fitted_as_if_it_were_alone():
     z, labels = known_classes(600)
     conditional = ConditionalDensity(base="gmm", base_options={"components": 2}).fit(z, labels)
     for c in range(3):
-        alone = make_density("gmm", components=2).fit(z[labels == c])
+        alone = GaussianMixture(components=2).fit(z[labels == c])
         assert torch.equal(conditional.log_prob(z, label=c), alone.log_prob(z))
         assert torch.equal(conditional.sample(9, label=c, generator=seeded()), alone.sample(9, generator=seeded()))
 

@@ -37,7 +37,7 @@ RUNS = {
     "conv-vae-bf16": ("vae", IMAGES | {"precision": "bf16"}),
 }
 #: Models of convolutional networks with batch norm, and options, of which one step is compared.
-STEPS = {
+STEPS: dict[str, dict[str, Any]] = {
     "rae-l2": {},
     "rae-gp": {"regularizer.fraction": 0.25},
     "rae-gp-whole": {"regularizer.fraction": 1.0},
@@ -129,10 +129,11 @@ def fit(folder: Path) -> None:
     codes = torch.randn(1001, 3, generator=source) @ torch.randn(3, 3, generator=source)
     codes[::3] += 2.5
     with distributed.together():
-        for name, options in [
+        densities: list[tuple[str, dict[str, Any]]] = [
             ("gaussian", {}), ("gmm", {"components": 4}), ("bayesian-gmm", {"components": 3}), ("kde", {}),
             ("gmm", {"components": 3, "covariance": "diag", "tol": 1e-6}),
-        ]:  # fmt: skip
+        ]  # fmt: skip
+        for name, options in densities:
             density = make_density(name, **options).fit(codes)
             density.save(folder / f"{name}-{options.get('covariance', '')}.safetensors")
         images = torch.randint(0, 256, (101, 3, 16, 16), generator=source, dtype=torch.uint8)

@@ -40,10 +40,10 @@ WORDS = [
 
 def launch(*words):
     """Start two processes, which `finish` waits for."""
-    words = [sys.executable, *map(str, words)]
+    command = [sys.executable, *map(str, words)]
     settings = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(
-        words, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
 

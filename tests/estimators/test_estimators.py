@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from expost.densities import make_density
+from expost.densities import Gaussian, TractableDensity, make_density
 from expost.densities.likelihood import LatentVariableModel
 from expost.errors import DataError, UsageError
 from expost.estimators import RegularizedAutoencoder
@@ -56,7 +56,7 @@ def linear_model(dim=5, latent=2, seed=0):
     w, b = rng.standard_normal((dim, latent)), rng.standard_normal(dim)
     noise = rng.uniform(0.05, 0.5, dim)
     codes = torch.from_numpy(rng.standard_normal((400, latent)) @ rng.standard_normal((latent, latent)) + 1.5)
-    density = make_density("gaussian", regularization=0.0).fit(codes)
+    density = Gaussian(regularization=0.0).fit(codes)
     mean, covariance = codes.mean(0), torch.from_numpy(np.cov(codes.T, bias=True))
     matrix, offset = torch.from_numpy(w), torch.from_numpy(b)
     model = LatentVariableModel(lambda z: z @ matrix.T + offset, density, torch.from_numpy(noise), mean, covariance)
@@ -80,6 +80,7 @@ def curved_model(density="gmm", **options):
         torch.randn(600, 1, generator=generator, dtype=torch.float64) + torch.tensor([-2.0, 2.0]).repeat(300)[:, None]
     )
     q = make_density(density, **options).fit(codes)
+    assert isinstance(q, TractableDensity)
     noise = torch.tensor([0.05, 0.1], dtype=torch.float64)
     model = LatentVariableModel(
         lambda z: torch.cat([z, 0.3 * z.square()], 1),

@@ -47,7 +47,11 @@ def cluster():
         from ray.cluster_utils import Cluster
 
         size: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20}
-        found = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **size})
+
+        class TwoNodes(Cluster):
+            spare: Any = None
+
+        found = TwoNodes(initialize_head=True, head_node_args={"include_dashboard": False, **size})
         found.spare = found.add_node(**size)
         # one connection for all tests, as a notebook has it: an engine uses what is there
         ray.init(found.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -14,7 +14,7 @@ import pytest
 
 from expost.errors import DataError, Interrupted, UsageError
 from expost.experiments.engines import ENGINES, Resources, open_engine, pick_workers, run_all
-from expost.experiments.engines.local import _portable
+from expost.experiments.engines.local import LocalEngine, _portable
 
 PROGRAM = [sys.executable, "-m", "expost"]
 
@@ -71,8 +71,9 @@ def test_workers_end_with_the_process_that_started_them_and_a_rerun_goes_on(tmp_
 
 def start_and_stop(words, runs, number):
     before = [len(epochs(run)) for run in runs]
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen([*PROGRAM, *words], **pipes, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         wait_for(lambda: process.poll() is not None or all(map(grown, runs, before)))
         workers = children(process.pid)
@@ -142,6 +143,7 @@ def test_results_come_as_they_are_done():
 
 def test_workers_stop_when_the_one_who_asked_goes_away():
     with open_engine(Resources(device="cpu", workers=2), Path()) as engine:
+        assert isinstance(engine, LocalEngine)
         results = engine.run(divide, [1, 2, 4], engine.devices(3))
         next(results)
         workers = [worker.process for worker in engine._crew]

@@ -745,7 +745,7 @@ def test_the_command_serves_until_it_is_stopped(digits, tmp_path):
                 break
             except ConnectionError:
                 time.sleep(0.1)
-        addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)} - {"127.0.0.1", "::1"}
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)} - {"127.0.0.1", "::1"}
         for address in addresses:  # of this machine's other addresses it listens to none
             with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
                 probe.settimeout(1)

@@ -184,7 +184,12 @@ def test_codes_are_flattened_in_the_order_in_which_they_are_put_back():
 
 def test_pixels_are_mapped_there_and_back_and_cut():
     seen = []
-    adapter = Adapter(lambda x: seen.append(x) or x, lambda z: z, (), code_shape=(1, 1, 2), pixels=(-1, 1))
+
+    def encode(x):
+        seen.append(x)
+        return x
+
+    adapter = Adapter(encode, lambda z: z, (), code_shape=(1, 1, 2), pixels=(-1, 1))
     adapter.encode(torch.tensor([[[[0.0, 1.0]]]]))
     assert seen[0].flatten().tolist() == [-1.0, 1.0]
     assert adapter.decode(torch.tensor([[0.0, 3.0]])).flatten().tolist() == [0.5, 1.0]

@@ -190,14 +190,14 @@ def test_the_lists_of_smiles_recurse_to_the_right_and_derive_what_they_derived_t
     """The same strings either way, whole and broken; rightwards a derivation goes along the string."""
     right = load_grammar("smiles")
     text = GRAMMARS["smiles"]
-    for ours, left in {
+    for ours, theirs in {
         "unit chain | unit bond chain | unit '.' chain": "chain unit | chain bond unit | chain '.' unit",
         "ring rings": "rings ring",
         "branch branches": "branches branch",
         "digit number": "number digit",
     }.items():
         assert text.count(ours) == 1
-        text = text.replace(ours, left)
+        text = text.replace(ours, theirs)
     assert right.left_recursive == ()
     left = Grammar.from_text(text)
     assert set(left.left_recursive) == {"chain", "rings", "branches", "number"}

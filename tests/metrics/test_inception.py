@@ -316,7 +316,18 @@ def test_a_file_with_the_published_name_must_be_the_published_file(tmp_path, ran
 CONTENT = bytes(range(256)) * 40
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Records the paths of all requests."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.paths: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         self.server.paths.append(self.path)
         body = {
@@ -341,9 +352,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.paths = []
-        running.url = f"http://127.0.0.1:{running.server_port}"
+    with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running

@@ -16,7 +16,7 @@ from expost.generators import strings as string_generator
 from expost.grammar.codec import CharacterCodec, GrammarCodec
 from expost.grammar.decode import finished, generate_indices, most_frequent
 from expost.grammar.stepwise import Stepwise
-from expost.models.autoencoder import build
+from expost.models.autoencoder import Autoencoder, build
 from expost.models.regularizers import GradientPenalty
 from expost.networks.autoregressive import AutoregressiveGRU, TeacherForced
 from expost.registry import Part
@@ -339,6 +339,7 @@ def test_a_run_of_it_does_what_other_runs_of_strings_do(run):
     assert best == sampled
     assert share == pytest.approx(sum(text is not None for text in sampled) / 20)
     model, codec = strings.generator.module, strings.codec
+    assert isinstance(model, Autoencoder)
     in_parts = most_frequent(
         model.stepwise(z), 5, codec, lambda text: True, temperature=1e-6, chunk=10
     )  # two codes each

@@ -15,7 +15,7 @@ from expost.models.autoencoder import build
 from expost.models.reconstructions import MaskedCategorical
 from expost.models.regularizers import GradientPenalty, Tikhonov
 from expost.networks import NETWORKS
-from expost.networks.sequence import ConvNeXtBlock, PositionwiseDecoder, TransformerBlock
+from expost.networks.sequence import ConvNeXtBlock, PositionwiseDecoder, RecurrentDecoder, TransformerBlock
 from expost.registry import Part
 from expost.types import LatentCode
 
@@ -59,6 +59,7 @@ def test_the_paper_networks_have_the_published_layers(name, shape, latent_dim, w
 def test_the_recurrent_weights_are_orthogonal_and_the_biases_zero():
     torch.manual_seed(0)
     _, decoder = NETWORKS["gru-expressions"]((15, 12), 25, 20, False)
+    assert isinstance(decoder, RecurrentDecoder)
     for name, parameter in decoder.gru.named_parameters():
         if name.startswith("weight_hh"):
             for gate in parameter.chunk(3):
@@ -74,6 +75,7 @@ def test_the_recurrent_weights_are_orthogonal_and_the_biases_zero():
 def test_width_scales_the_published_sizes():
     encoder, decoder = NETWORKS["gru-molecules"]((277, 76), 56, 167, False)
     assert encoder(torch.zeros(1, 277, 76)).shape == (1, 145)  # 435 / 3
+    assert isinstance(decoder, RecurrentDecoder)
     assert decoder.gru.hidden_size == 167
 
 
@@ -140,7 +142,7 @@ def test_decoders_can_be_regularized(name):
     expected = torch.stack([jacobian.square().sum() for jacobian in jacobians]).mean()
     exact = GradientPenalty("exact").penalty(decoder, code)
     torch.testing.assert_close(exact.double(), expected, rtol=1e-5, atol=0)
-    weight = decoder.write.weight
+    weight = decoder.get_parameter("write.weight")
     for estimator in ("exact", "forward", "reverse"):
 
         def value(estimator=estimator):
@@ -195,6 +197,7 @@ def test_the_convnext_block_is_a_depthwise_convolution_and_a_perceptron():
     h = torch.randn(3, 10, 8)
     mixed = block.mix(h.transpose(1, 2)).transpose(1, 2)  # torch's own one-dimensional convolution
     norm, up, _, down = block.layers
+    assert isinstance(norm, nn.LayerNorm)
     expected = h + down(functional.relu(up(functional.layer_norm(mixed, (8,), norm.weight, norm.bias))))
     torch.testing.assert_close(block(h), expected)
 
@@ -221,7 +224,7 @@ def test_each_position_reads_its_own_part_of_the_code():
     z = torch.randn(4, 3)
     before = decoder(z)
     with torch.no_grad():
-        decoder.read[0].weight[8:12] = 0  # the third position's share of 4
+        decoder.get_parameter("read.0.weight")[8:12] = 0  # the third position's share of 4
     changed = (decoder(z) - before).abs().amax((0, 2)) > 0
     assert changed.tolist() == [False, False, True, False, False, False]
 
@@ -309,7 +312,7 @@ def test_at_fewer_parameters_the_parallel_networks_reconstruct_where_the_recurre
 
 def by_subsets(x, logits, groups):
     """One position at a time: torch's cross-entropy among the symbols of the true one's group."""
-    total = 0.0
+    total = torch.zeros(())
     for example, outputs in zip(x, logits, strict=True):
         for row, output in zip(example, outputs, strict=True):
             true = int(row.argmax())

@@ -177,7 +177,12 @@ def test_a_failed_unit_is_tried_again_by_the_next_call_only(stages: ModuleType, 
 
 def test_a_unit_that_is_not_finished_is_gone_on_with(stages: ModuleType, tmp_path: Path) -> None:
     tries = []
-    unit = stages.Unit("half", lambda _: bool(tries.append(1)) or len(tries) > 1, 1)
+
+    def work(_: Any) -> bool:
+        tries.append(1)
+        return len(tries) > 1
+
+    unit = stages.Unit("half", work, 1)
     assert run(stages, made(stages, tmp_path), unit) == []
     assert run(stages, made(stages, tmp_path), unit) == [("done", "half", None)]
     run(stages, made(stages, tmp_path), unit)

@@ -68,7 +68,10 @@ def found(
     wheels: ModuleType, tmp_path: Path, published: Mapping[str, tuple[str, ...]], root: str, have: Mapping[str, str]
 ) -> Any:
     """Resolve one requirement; `published` has requirements by `name version`."""
-    paths = {each: write_wheel(tmp_path / "index", *each.split(), requires) for each, requires in published.items()}
+    paths = {}
+    for each, requires in published.items():
+        name, version = each.split()
+        paths[each] = write_wheel(tmp_path / "index", name, version, requires)
 
     def fetch(name: str, versions: SpecifierSet) -> Path:
         suited = [each for each in paths if each.split()[0] == name and versions.contains(each.split()[1])]

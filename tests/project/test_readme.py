@@ -28,7 +28,7 @@ def test_the_fifteen_lines_run(tmp_path, monkeypatch, capsys):
 
 
 def test_a_foreign_pair_is_wrapped_as_the_readme_says():
-    names = {
+    names: dict[str, Any] = {
         "expost": expost,
         "my_encoder": torch.nn.Linear(8, 2),
         "my_decoder": torch.nn.Linear(2, 8),

@@ -13,6 +13,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 TOKEN = "hf_loopback"
@@ -97,7 +98,7 @@ class Hub:
             ]
             return 200, {"objects": objects, "transfer": "basic"}, {}
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|tree|revision)/([^/]+)(?:/.*)?", path):
-            return self.api(*match.groups(), body)
+            return self.api(match[1], match[2], match[3], body)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
             return self.api(match[1], "revision", "main", body)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -209,7 +210,13 @@ def main(folder):
             return f"{type(error).__name__}: {error}"
         return ""
 
-    result = {}
+    def loaded(source, **options):
+        """Return the published generator of images."""
+        found = from_pretrained(source, device="cpu", **options)
+        assert isinstance(found, expost.Generator)
+        return found
+
+    result: dict[str, Any] = {}
     run = make_run(folder / "run", densities=("gaussian", "kde"))
     expected = run.generator("cpu").sample(5, "gaussian", seed=1)
     address = push(run, "me/first", private=True, license="mit")
@@ -228,8 +235,7 @@ def main(folder):
     evil |= {"../../escape.safetensors": b"x", "densities/../../../escape.safetensors": b"x"}
     hub.commit("me/first", {**files, **evil})
     hub.log.clear()
-    loaded = from_pretrained("me/first", device="cpu")
-    result["loaded"] = torch.equal(loaded.sample(5, "gaussian", seed=1), expected)
+    result["loaded"] = torch.equal(loaded("me/first").sample(5, "gaussian", seed=1), expected)
     result["fetched"] = sorted({line.split("/resolve/")[1].split("/", 1)[1] for line in hub.log if "/resolve/" in line})
     result["escaped"] = [str(path) for path in folder.rglob("*escape*")]
 
@@ -237,8 +243,8 @@ def main(folder):
     push(run, "me/first", densities=("gaussian",))
     result["files after"] = sorted(hub.commits["me/first"][-1][1])
     result["still private"] = hub.private["me/first"]
-    result["old revision"] = sorted(from_pretrained("me/first", revision=first, device="cpu").densities)
-    result["new revision"] = sorted(from_pretrained("me/first", device="cpu").densities)
+    result["old revision"] = sorted(loaded("me/first", revision=first).densities)
+    result["new revision"] = sorted(loaded("me/first").densities)
 
     pulled = pull("me/first", folder / "pulled")
     result["files pulled"] = sorted(path.relative_to(pulled.folder).as_posix() for path in pulled.folder.rglob("*.*"))
@@ -246,9 +252,7 @@ def main(folder):
     mixed = SharedRun.from_pretrained("me/first")
     result["mixin"] = torch.equal(mixed.run.generator("cpu").sample(5, "gaussian", seed=1), expected)
     result["mixin pushed"] = str(mixed.push_to_hub("me/second")).endswith(hub.commits["me/second"][-1][0])
-    result["second"] = torch.equal(
-        expost.sharing.from_pretrained("me/second", device="cpu").sample(5, "gaussian", seed=1), expected
-    )
+    result["second"] = torch.equal(loaded("me/second").sample(5, "gaussian", seed=1), expected)
     result["missing"] = failure(lambda: from_pretrained("me/nothing"))
     result["no such revision"] = failure(lambda: from_pretrained("me/first", revision="v9"))
     hub.commits["me/other"] = []
@@ -258,12 +262,8 @@ def main(folder):
     result["not allowed"] = failure(lambda: push(run, "me/first"))
     os.environ["HF_TOKEN"] = TOKEN
     hub.close()
-    result["offline"] = torch.equal(
-        from_pretrained("me/first", device="cpu", offline=True).sample(5, "gaussian", seed=1), expected
-    )
-    result["hub down, cached"] = torch.equal(
-        from_pretrained("me/first", device="cpu").sample(5, "gaussian", seed=1), expected
-    )
+    result["offline"] = torch.equal(loaded("me/first", offline=True).sample(5, "gaussian", seed=1), expected)
+    result["hub down, cached"] = torch.equal(loaded("me/first").sample(5, "gaussian", seed=1), expected)
     result["offline, not cached"] = failure(lambda: from_pretrained("me/never", offline=True))
     result["hub down"] = failure(lambda: from_pretrained("me/never"))
     result["push, hub down"] = failure(lambda: push(run, "me/first"))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +33,10 @@ if Version(torch.__version__).release < (2, 7):
 
 EXPRESSIONS = Part("grammar", {"grammar": load_grammar("expressions").text, "length": 15})
 
+#: Model, shape, options, options of its slots.
+Entry = tuple[str, tuple[int, ...], dict[str, Any], dict[str, Any]]
 #: One of each network and latent, spectral norm on both sides, and the vector-quantised model.
-MODELS = {
+MODELS: dict[str, Entry] = {
     "conv4, vector-quantized": ("vq-vae", (3, 28, 32), {"width": 4, "network": "conv4"}, {}),
     "conv5, spectral norm": ("rae-sn", (1, 32, 33), {"width": 4, "network": "conv5"}, {"regularizer.scope": "both"}),
     "mlp, gaussian": ("vae", (6,), {"width": 16, "latent_dim": 3}, {}),
@@ -41,10 +44,10 @@ MODELS = {
     "convnext": ("grae", (15, 12), {"width": 16, "network": "convnext-1d"}, {}),
     "transformer, constant variance": ("gcvvae", (15, 12), {"width": 16, "network": "transformer"}, {}),
 }
-
-
 #: Its decoder reads its own output, and comes in other files.
-AUTOREGRESSIVE = {"gru-autoregressive": ("grae", (15, 12), {"width": 8, "network": "gru-autoregressive"}, {})}
+AUTOREGRESSIVE: dict[str, Entry] = {
+    "gru-autoregressive": ("grae", (15, 12), {"width": 8, "network": "gru-autoregressive"}, {})
+}
 
 
 def examples(shape, count, seed=1):

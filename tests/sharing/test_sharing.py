@@ -138,12 +138,19 @@ def test_a_picture_that_would_be_too_large_shows_fewer(tmp_path):
     assert Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())).size == (4 * 66 - 2, 4 * 66 - 2)
 
 
+def load_images(folder: Path) -> Generator:
+    """Load a published model that is not one of strings."""
+    loaded = from_pretrained(folder, device="cpu")
+    assert isinstance(loaded, Generator)
+    return loaded
+
+
 def test_test_examples_are_shown_only_if_asked_for(run, published, tmp_path):
     assert not (published / "reconstructions.png").exists()
     folder = save_pretrained(run, tmp_path / "shown", show_data=True, densities=("gaussian",))
     picture = np.asarray(Image.open(folder / "reconstructions.png").convert("L"))
     assert np.array_equal(picture[:64:2, :64:2], run.data().test.x[0, 0].numpy())
-    assert list(from_pretrained(folder, device="cpu").densities) == ["gaussian"]
+    assert list(load_images(folder).densities) == ["gaussian"]
     assert not (folder / "densities" / "gmm.safetensors").exists()
 
 
@@ -166,17 +173,15 @@ def test_strings_vectors_and_maps_are_shared_too(tmp_path):
     assert "cite Kusner" in (folder / "README.md").read_text()
     vectors = make_run(tmp_path / "v", "vae", (6,), ("standard-normal",), "rows.csv")
     folder = save_pretrained(vectors, tmp_path / "vectors")
-    assert torch.equal(
-        from_pretrained(folder, device="cpu").sample(4, seed=1), vectors.generator("cpu").sample(4, seed=1)
-    )
+    assert torch.equal(load_images(folder).sample(4, seed=1), vectors.generator("cpu").sample(4, seed=1))
     maps = make_run(tmp_path / "m", "vq-vae", (1, 32, 32), (), "mnist-5k")
-    loaded = from_pretrained(save_pretrained(maps, tmp_path / "maps"), device="cpu")
+    of_maps = load_images(save_pretrained(maps, tmp_path / "maps"))
     x = torch.rand(3, 1, 32, 32)
-    assert torch.equal(loaded.reconstruct(x), maps.generator("cpu").reconstruct(x))
+    assert torch.equal(of_maps.reconstruct(x), maps.generator("cpu").reconstruct(x))
     assert "No density is fitted" in (tmp_path / "maps" / "README.md").read_text()
     spectral = make_run(tmp_path / "n", "rae-sn", (1, 28, 28), ("gaussian",))
-    loaded = from_pretrained(save_pretrained(spectral, tmp_path / "spectral"), device="cpu")
-    assert torch.equal(loaded.sample(3, seed=0), spectral.generator("cpu").sample(3, seed=0))
+    normalized = load_images(save_pretrained(spectral, tmp_path / "spectral"))
+    assert torch.equal(normalized.sample(3, seed=0), spectral.generator("cpu").sample(3, seed=0))
 
 
 def test_pulling_a_folder_makes_a_run(published, run, tmp_path):
@@ -282,7 +287,7 @@ def test_densities_of_another_model_are_refused_or_left_out(copy, tmp_path, caps
     shutil.copy(other.folder / "densities" / "gaussian.safetensors", copy / "densities" / "gaussian.safetensors")
     refused(copy, "codes with 4 dimensions, the model's have 16")
     write_json(copy / "densities" / "fitted_on.json", {"gmm": Run.open(copy).weights_hash()})
-    assert list(from_pretrained(copy, device="cpu").densities) == ["gmm"]
+    assert list(load_images(copy).densities) == ["gmm"]
     assert "left out" in capsys.readouterr().err
     (copy / "densities" / "gmm.safetensors").write_bytes(b"\x80\x04.")
     refused(copy, "truncated or not safetensors")
@@ -292,7 +297,7 @@ def test_files_that_are_not_known_are_never_opened(copy, run):
     for name in ("modeling.py", "pytorch_model.bin", "densities/x.pkl", "checkpoint.safetensors", "tokenizer.json"):
         (copy / name).write_bytes(b"\x80\x04cos\nsystem\n(S'false'\ntR.")
         (copy / name).chmod(0)
-    assert torch.equal(from_pretrained(copy, device="cpu").sample(2, seed=0), run.generator("cpu").sample(2, seed=0))
+    assert torch.equal(load_images(copy).sample(2, seed=0), run.generator("cpu").sample(2, seed=0))
 
 
 def test_wrong_requests(run, published, tmp_path):

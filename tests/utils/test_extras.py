@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 import expost
@@ -90,7 +91,9 @@ def test_sharing_needs_the_extra_and_reading_a_folder_none(run, tmp_path, hidden
     assert not (tmp_path / "saved").exists()
     with lacking("hub"):
         expost.pull("me/digits", tmp_path / "pulled")
-    assert expost.from_pretrained(run.folder).decode(np.zeros((1, 4), np.float32)).shape == (1, 1, 8, 8)
+    generator = expost.from_pretrained(run.folder)
+    assert isinstance(generator, expost.Generator)
+    assert generator.decode(torch.zeros(1, 4)).shape == (1, 1, 8, 8)
 
 
 def test_event_files_are_written_where_tensorboard_is(tmp_path, hidden, capsys):
