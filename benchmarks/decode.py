@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000, help="codes (default 1000)")
     parser.add_argument("--length", type=int, default=277, help="steps of a derivation (default 277)")
     parser.add_argument("--grammar", type=Path, help="grammar file instead of the library's SMILES grammar")
-    parser.add_argument("--repeats", type=int, default=3, help="times each is run; the best counts (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the best counts (default 3)")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     grammar = load_grammar(arguments.grammar or "smiles", prune=True)

@@ -31,15 +31,19 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--budget", type=float, default=500, metavar="SECONDS", help="counted from the start; 500 unless given"
+        "--budget", type=float, default=500, metavar="SECONDS", help="seconds from the start (default 500)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("gpu-figures"), metavar="DIR", help="gets at most 8 small files"
+        "--out",
+        type=Path,
+        default=Path("gpu-figures"),
+        metavar="DIR",
+        help="folder of results: at most 8 small files",
     )
-    parser.add_argument("--work", type=Path, metavar="DIR", help="gets the runs; DIR.work beside --out unless given")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder of the runs; default: DIR.work beside --out")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="run in the order shown here")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--tiny", action="store_true", help="everything as small as it can be")
+    parser.add_argument("--tiny", action="store_true", help="make everything as small as possible")
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)  # of the process that does the work
     given = parser.parse_args()
     if not 0 < given.budget < float("inf"):

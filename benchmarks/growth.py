@@ -329,15 +329,13 @@ def draw(records: list[dict], path: Path, hardware: str) -> None:
 def main() -> int:
     """Measure, fit, print, write."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--quick", action="store_true", help="few and small sizes: whether it runs, not how fast")
+    options.add_argument("--quick", action="store_true", help="few and small sizes, to check that it runs")
     options.add_argument("--out", type=Path, default=Path(), help="folder for growth.json and growth.png")
     options.add_argument(
         "--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help="one of: " + ", ".join(WORKS)
     )
     options.add_argument("--threads", type=int, default=joblib.cpu_count())
-    options.add_argument(
-        "--busy", action="store_true", help="count the processor's time, on a machine that has other work"
-    )
+    options.add_argument("--busy", action="store_true", help="measure processor time, on a busy machine")
     options.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = options.parse_args()
     context = multiprocessing.get_context("forkserver")

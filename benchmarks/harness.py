@@ -37,9 +37,9 @@ class Contest:
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(description=description.splitlines()[0])
-    made.add_argument("--repeats", type=int, default=3, help="times each side is run, in turns; the best counts")
+    made.add_argument("--repeats", type=int, default=3, help="runs of each side, in turns; the best counts")
     made.add_argument("--json", action="store_true", help="end with one line of JSON")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where ours runs")
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device of our side")
     return made
 
 

@@ -82,7 +82,7 @@ def versus_nltk(options: Options, strings: list[str], grammar: Grammar) -> float
         theirs = len(some) / cpu_seconds(lambda: [next(peer.parse(list(text))) for text in some])
         rates.append((len(again) / cpu_seconds(lambda: ours.parse_many(again, 277, workers=1)), theirs))
     ratio = statistics.median(a / b for a, b in rates)
-    print(f"{'parser':<28}{'molecules a CPU second':>24}")
+    print(f"{'parser':<28}{'molecules per CPU second':>24}")
     print(f"{'expost Parser':<28}{statistics.median(a for a, _ in rates):>24,.0f}")
     print(f"{f'NLTK {nltk.__version__} ChartParser':<28}{statistics.median(b for _, b in rates):>24,.0f}")
     print(f"{'ratio (median of rounds)':<28}{ratio:>24,.0f}\n")

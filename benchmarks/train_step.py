@@ -90,10 +90,10 @@ def main() -> None:
     options.add_argument("--width", type=int, default=128, help="channels of the first convolution")
     options.add_argument("--batch", type=int, default=100)
     options.add_argument("--steps", type=int, default=2)
-    options.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="of ours")
-    options.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves them")
+    options.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="precision of ours")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 keeps its default")
     options.add_argument("--channels-last", action="store_true", help="give the peer's decoder our layout")
-    options.add_argument("--profile", action="store_true", help="where the time of a rae-l2 step goes")
+    options.add_argument("--profile", action="store_true", help="profile a rae-l2 step")
     arguments = options.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -175,7 +175,7 @@ def model_table(costs: dict[str, dict[str, float]]) -> list[dict[str, object]]:
 
 def report(found: dict[str, object], rows: list[dict[str, object]], costs: dict[str, dict[str, float]]) -> None:
     """Print what was measured, and the model."""
-    print(f"{hardware()}; torch {torch.__version__}; a thread a process\n\nmeasured")
+    print(f"{hardware()}; torch {torch.__version__}; one thread per process\n\nmeasured")
     heads = f"{'to one':>8}{'to apart':>10}{'work of each':>14}"
     print(f"{'':14}{'one process':>14}{'two apart':>12}{'two together':>15}{heads}")
     for name in ("training", "encoding", "mixture fit"):
@@ -224,7 +224,7 @@ def main() -> None:
     options.add_argument("--width", type=int, default=32, help="channels of the first convolution")
     options.add_argument("--images", type=int, default=400)
     options.add_argument("--plot", type=Path)
-    options.add_argument("--worker", type=Path, help="where a process that was started writes; not for people")
+    options.add_argument("--worker", type=Path, help="internal: output file of a started process")
     arguments = options.parse_args()
     if arguments.worker:
         torch.set_num_threads(1)

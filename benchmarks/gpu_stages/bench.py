@@ -19,7 +19,7 @@ BF16, FLOAT32, TF32 = "bf16", "float32", "tf32"
 
 
 class LeaveOut(Exception):
-    """What is asked for cannot be done here; the message says why."""
+    """A unit cannot be done on this machine; the message says why."""
 
 
 class BrokenDevice(Exception):
@@ -31,15 +31,15 @@ class Bench:
     """One call of `gpu.py`.
 
     Attributes:
-        device: Where is computed.
-        tiny: Whether everything is made as small as it can be, to try it all out.
-        out: Gets the figures, the log, and pictures.
-        work: Gets the runs, which are large, and stay for the next call.
+        device: Device of all computations.
+        tiny: Whether everything is as small as possible, to try it.
+        out: Folder of the figures, the log, and pictures.
+        work: Folder of the runs, which are large and stay for the next call.
         ledger: The figures.
-        ends: When the budget is used up, seconds since the epoch.
+        ends: End of the budget, in seconds since the epoch.
         peaks: Rate of a large matrix product in FLOP/s, by arithmetic.
-        stage: The one under way.
-        deadline: When that stage has to end.
+        stage: The current stage.
+        deadline: End of that stage, in seconds since the epoch.
     """
 
     device: torch.device
@@ -64,12 +64,12 @@ class Bench:
 
     @property
     def precision(self) -> str:
-        """What networks are trained in: bf16 where the device has it in hardware."""
+        """Precision of training: bf16 if the device has it in hardware."""
         return choose("auto", self.device).arithmetic
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The arithmetics that are measured, the fastest first; one that is emulated is not."""
+        """The arithmetics to measure, fastest first, without emulated ones."""
         bf16 = (BF16,) if choose("auto", self.device).hardware else ()
         return (*bf16, FLOAT32, *((TF32,) if self.cuda else ()))
 
@@ -79,11 +79,11 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def figure(self, name: str, value: Any, unit: str = "", **settings: Any) -> None:
-        """Write a figure of the stage under way."""
+        """Write a figure of the current stage."""
         self.ledger.add(self.stage, name, value, unit, **settings)
 
     def log(self, text: str) -> None:
-        """Write to the log, which nobody reads unless something fails."""
+        """Append to the log, which is for failures."""
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text.rstrip() + "\n")
 
@@ -93,9 +93,9 @@ class Unit:
     """A unit of work, done as a whole or not at all.
 
     Attributes:
-        name: What it is known by in later calls.
-        work: Does it; returns False if some of it is left for a later call.
-        seconds: How long it is expected to take, at most.
+        name: Its name, also in later calls.
+        work: Does it; returns False if a later call must go on.
+        seconds: Expected time at most.
     """
 
     name: str
@@ -108,11 +108,11 @@ class Stage:
     """A stage.
 
     Attributes:
-        name: On the command line.
-        about: In a few words, with what it needs.
-        units: Yields its units, best first; each is done before the next is asked for.
-        seconds: How long all of it is expected to take on this machine.
-        share: The part of the budget that it may take at most.
+        name: Name on the command line.
+        about: Summary, with its requirements.
+        units: Yields its units, most valuable first; each is done before the next is requested.
+        seconds: Expected time of the whole stage on this machine.
+        share: Largest share of the budget.
     """
 
     name: str
@@ -123,13 +123,13 @@ class Stage:
 
 
 def run_stage(bench: Bench, stage: Stage, budget: float, enter: Callable[[str, str], None]) -> None:
-    """Run what there is time for; what fails is noted, and the next is run.
+    """Run the units that fit into the time; a failure is recorded, and the next unit runs.
 
     Args:
         bench: The call.
         stage: The stage.
-        budget: Seconds of the call, of which the stage has a share.
-        enter: Is told the stage and the unit before each, so that somebody else knows what killed this process.
+        budget: Seconds of the whole call.
+        enter: Called with stage and unit before each, so that the parent process knows which unit killed this one.
     """
     bench.stage, bench.deadline = stage.name, time.time() + stage.share * budget
     units = stage.units(bench)

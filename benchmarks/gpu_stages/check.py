@@ -118,7 +118,7 @@ def _tests(bench: Bench) -> None:
 
 
 def expected(bench: Bench) -> float:
-    """Return how long all of it may take."""
+    """Return the expected seconds of the whole stage."""
     return 10.0 if bench.tiny else 40.0
 
 

@@ -17,9 +17,9 @@ class Ledger:
     """`figures.jsonl`: JSON lines, each on disk before the next begins.
 
     Args:
-        folder: Where the file is.
-        identity: What a figure is of (card, torch, tiny): what was done on another card is not done here.
-        began: When this call began, seconds since the epoch; lines say how long after it they were written.
+        folder: Folder of the file.
+        identity: Origin of a figure (card, torch, tiny): work done on another card does not count here.
+        began: Begin of this call, in seconds since the epoch; lines record the seconds since then.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], began: float) -> None:

@@ -1,4 +1,4 @@
-"""Training steps, ours and Pythae's, in one arithmetic or another; their operations and their time."""
+"""Training steps, ours and Pythae's, in each arithmetic: their operations and their time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def images(batch: int, device: torch.device) -> torch.Tensor:
 def our_step(
     row: str, width: int, x: torch.Tensor, kind: str, recorded: bool = True, compiled: bool = False
 ) -> Callable[[], None]:
-    """Return what takes one step of ours on a batch, as `Training` does: forward, backward, fused Adam."""
+    """Return a function that takes one step of ours on a batch, as `Training` does: forward, backward, fused Adam."""
     model, options = ROWS[row]
     network = ours(model, width, **options).train()
     place(network, x.device)
@@ -78,7 +78,7 @@ def our_step(
 
 
 def their_step(row: str, width: int, x: torch.Tensor, kind: str) -> Callable[[], None]:
-    """Return what takes one step of Pythae's, under the same arithmetic; its gradient penalty has no fraction."""
+    """Return a function that takes one step of Pythae's in the same arithmetic; its penalty has no fraction."""
     network: nn.Module = theirs(ROWS[row][0], width).train().to(x.device)
     network.device = x.device
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -146,5 +146,5 @@ BLOCKS, BLOCK_SECONDS = 5, 0.2
 
 
 def calls_a_block(seconds: float) -> int:
-    """Return how many calls of so many seconds make a block."""
+    """Return the number of calls in a block, given the seconds of one call."""
     return max(1, min(20, int(BLOCK_SECONDS / seconds)))

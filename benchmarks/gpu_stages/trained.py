@@ -21,7 +21,7 @@ from expost.training.trainer import Interrupted
 
 @contextmanager
 def interrupt_after(seconds: float) -> Iterator[threading.Event]:
-    """Send this process a SIGINT after some seconds, which training answers with a checkpoint; end the block then."""
+    """Send this process SIGINT after some seconds, so that training saves a checkpoint; then end the block."""
     sent = threading.Event()
 
     def send() -> None:
@@ -42,12 +42,12 @@ def interrupt_after(seconds: float) -> Iterator[threading.Event]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        epochs: Epochs that are finished, in all calls.
-        of: Epochs that it is to have.
-        seconds: Training time of all of them.
+        epochs: Finished epochs of all calls.
+        of: Planned epochs.
+        seconds: Training time of the finished epochs.
     """
 
     epochs: int
@@ -61,7 +61,7 @@ class Progress:
 
 
 def progress(folder: Path) -> Progress:
-    """Return how far the run of a folder has come."""
+    """Return the progress of the run in a folder."""
     if not (folder / "config.json").exists():
         return Progress(0, 0, 0.0)
     of = Run.open(folder).config.training.epochs
@@ -72,7 +72,7 @@ def progress(folder: Path) -> Progress:
 
 
 def train_until(ends: float, model: str, data: str, folder: Path, **options: Any) -> Progress:
-    """Train, or go on training, until it is finished or the time has come.
+    """Train or resume, until the run is finished or the time is over.
 
     Args:
         ends: Seconds since the epoch.

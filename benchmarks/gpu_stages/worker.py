@@ -65,7 +65,7 @@ def work(given: argparse.Namespace, names: Sequence[str]) -> int:
 
 
 def say_plan(bench: Bench, stages: Sequence[Stage]) -> None:
-    """Print what is going to be done, and how long it may take."""
+    """Print the plan, with expected times."""
     room = bench.left
     for stage in stages:
         seconds = stage.seconds(bench)

@@ -1,4 +1,4 @@
-"""Data sets in the form that a machine without pyarrow reads: arrays, packed images, files of strings."""
+"""Write data sets in a form that needs no pyarrow: arrays, packed images, files of strings."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from expost.data.examples import POOL, Part, Preprocess
 from expost.data.images import EncodedImages
 from expost.data.named_strings import STRING_DATASETS
 
-#: Packed images go into files of at most so many bytes, six of which make a part of 60 MB.
+#: Largest file of packed images in bytes: six of them fit into a part of 60 MB.
 SHARD = 9_800_000
 
 
 def pack(name: str, folder: Path) -> dict[str, Any] | None:
     """Write a data set by its name, with its own splits and order, to files in a folder.
 
-    Images that lie encoded (JPEG, PNG, WebP) are packed as they are, which is smallest; `install.py` decodes them.
+    Encoded images (JPEG, PNG, WebP) are packed unchanged, the smallest form; `install.py` decodes them.
 
     Returns:
-        What `install.py` needs to know; None if there is nothing to carry, since a requirement of expost ships it.
+        A description for `install.py`; None for a set that is installed with expost.
 
     Raises:
         BundleError: for an unknown name, or a set that is not on this machine.
     """
     if name not in DATASETS and name not in STRING_DATASETS:
-        raise BundleError(f"unknown data set '{name}'; choose of: {', '.join((*DATASETS, *STRING_DATASETS))}")
+        raise BundleError(f"unknown data set '{name}'; choose one of: {', '.join((*DATASETS, *STRING_DATASETS))}")
     origin = DATASETS[name].origin if name in DATASETS else STRING_DATASETS[name].origin
     if origin.kind == "built in":
         return None
@@ -55,7 +55,7 @@ def pack(name: str, folder: Path) -> dict[str, Any] | None:
 
 
 def entry(kind: str, part: str) -> str:
-    """Return the name under which arrays of a part are read again.
+    """Return the name of a part's array in the file.
 
     Example:
         >>> entry("x", "train"), entry("y", POOL)
@@ -93,7 +93,7 @@ def _pack_images(part: Part, key: str, folder: Path) -> dict[str, Any]:
 
 
 def _copy_strings(place: Path, folder: Path) -> None:
-    """Copy the files of a set of strings, packed if they are not."""
+    """Copy the files of a set of strings, compressed."""
     for path in [place] if place.is_file() else sorted(each for each in place.iterdir() if each.is_file()):
         if path.suffix == ".gz":
             shutil.copyfile(path, folder / path.name)

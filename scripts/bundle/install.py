@@ -1,7 +1,7 @@
-"""Installs what lies beside it, on a machine without a network: python install.py BUNDLE SITE
+"""Install a bundle on a machine without a network: python install.py BUNDLE SITE
 
-Of the parts that are there all is installed that is whole; what was installed before is not done again. A part may
-come later: the same command then installs what it adds.
+Everything that is complete in the present parts is installed, and nothing twice. After copying another part, run the
+same command again: it installs the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 
 def main(bundle: Path, site: Path) -> None:
-    """Install."""
+    """Install the parts that are there."""
     started = time.time()
     manifest = json.loads((bundle / "MANIFEST.json").read_text(encoding="utf-8"))
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -85,7 +85,7 @@ def _verify(bundle: Path, pieces: list[dict[str, Any]]) -> None:
 
 
 def _join(bundle: Path, pieces: list[dict[str, Any]], to: Path) -> None:
-    """Put a file, or its pieces, in place: whole or not at all."""
+    """Write a file, or join its pieces, atomically."""
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary = to.with_name(f".{to.name}.tmp")
     with temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Files into folders of at most so many bytes."""
+"""Distribute files over folders of limited size."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: What a file takes on disk is a multiple of this.
+#: Block size: a file takes a multiple of it on disk.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file to be carried.
+    """A file of the bundle.
 
     Attributes:
-        path: Where it is.
-        to: Where it goes on the other machine, from the folder of what is installed.
+        path: The file.
+        to: Its path on the other machine, relative to the folder of the installation.
     """
 
     path: Path

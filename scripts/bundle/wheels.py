@@ -1,4 +1,4 @@
-"""Which wheels a machine lacks: what expost requires, what those require, less what is there."""
+"""Find the wheels that a machine lacks: the requirements of expost, and theirs, without those already installed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-#: Versions by name of what is installed; None where the version is not known, and taken to be recent enough.
+#: Installed versions by name; None for an unknown version, which is assumed to be recent enough.
 Have = Mapping[str, Version | None]
-#: glibc 2.28, which nearly every machine has, is tried first; then what the newest have.
+#: Minor versions of glibc: 2.28, which nearly every machine has, is tried first, then newer ones.
 CEILINGS = (28, 39)
-#: No bundle carries it: it is several GB, and belongs to the machine's driver.
+#: Never in a bundle: it takes several GB, and must match the machine's driver.
 TORCH = "torch"
 
 
 class BundleError(Exception):
-    """What prevents a bundle, in one line."""
+    """A bundle cannot be made; the message says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Target:
         return cls(python, machine)
 
     def environment(self) -> dict[str, str]:
-        """Return what markers of requirements are evaluated with."""
+        """Return the environment in which markers of requirements are evaluated."""
         return {
             "python_version": self.python,
             "python_full_version": f"{self.python}.0",
@@ -80,12 +80,12 @@ class Target:
 
 @dataclass
 class Needs:
-    """What is carried, what is not, and why.
+    """The wheels of a bundle, and the reasons.
 
     Attributes:
-        wheels: By name.
-        why: Of what is carried.
-        left_out: Of what is not.
+        wheels: Wheels by name.
+        why: Why each is in the bundle.
+        left_out: Why others are not.
     """
 
     wheels: dict[str, Path] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Needs:
 
 
 def requirements(wheel: Path, target: Target, extras: Iterable[str] = ()) -> list[Requirement]:
-    """Return what a wheel requires on a machine, of its extras only these; markers are dropped, since they hold."""
+    """Return the requirements of a wheel with some extras on a machine, without markers: those that hold are kept."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         text = archive.read(name).decode("utf-8")
@@ -109,7 +109,7 @@ def requirements(wheel: Path, target: Target, extras: Iterable[str] = ()) -> lis
 
 
 def of_extra(wheel: Path, target: Target, extra: str, names: Sequence[str] = ()) -> list[Requirement]:
-    """Return what an extra of a wheel adds, or of that only the packages named."""
+    """Return the requirements that an extra of a wheel adds; with names, only these packages."""
     core = requirements(wheel, target)
     added = [each for each in requirements(wheel, target, [extra]) if each not in core]
     return [each for each in added if not names or canonicalize_name(each.name) in names]
@@ -121,10 +121,10 @@ def find_needs(
     """Return the wheels that a machine lacks.
 
     Args:
-        roots: What is required, and by what.
+        roots: Requirements, each with the name of who requires it.
         target: The machine.
-        have: What is installed there; what is too old for a requirement counts as lacking.
-        fetch: Gets a name and its versions, returns a wheel.
+        have: Packages installed there; one that is too old for a requirement counts as lacking.
+        fetch: Returns a wheel for a name and allowed versions.
 
     Raises:
         BundleError: if torch is lacking or too old, or two requirements exclude each other.
@@ -187,7 +187,7 @@ def read_have(path: Path) -> dict[str, Version | None]:
 
 
 def torch_and_its_own() -> dict[str, Version | None]:
-    """Return torch, NumPy and all that torch here requires, with versions unknown: what any machine with torch has."""
+    """Return torch, NumPy and the requirements of torch, with unknown versions: every machine with torch has them."""
     found: dict[str, Version | None] = {"numpy": None}
     queue = [TORCH]
     while queue:
@@ -208,9 +208,9 @@ class Pip:
     """Downloads wheels.
 
     Attributes:
-        target: For which machine.
-        folder: Where they go.
-        links: A folder of wheels to take them from instead of the index.
+        target: The machine that they are for.
+        folder: Folder of the downloads.
+        links: Folder of wheels to use instead of the index.
     """
 
     target: Target
@@ -218,13 +218,13 @@ class Pip:
     links: Path | None = None
 
     def __call__(self, name: str, versions: SpecifierSet) -> Path:
-        """Return a wheel of a package in some versions, for the oldest glibc that there is one for.
+        """Return a wheel of an allowed version of a package, for the oldest glibc possible.
 
         Raises:
             BundleError: if there is none.
         """
         said = ""
-        # the version that is installed here is the one that is tried out here
+        # prefer the version installed here: it is the tested one
         tried = [f"=={here}"] if (here := _installed(name)) is not None and versions.contains(here) else []
         for wanted, ceiling in itertools.product((*tried, str(versions)), CEILINGS):
             place = self.folder / name
@@ -265,5 +265,5 @@ def build_wheel(root: Path, folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if ended.returncode or not wheels:
         reason = (ended.stderr.strip().splitlines() or ["no wheel came out"])[-1]
-        raise BundleError(f"cannot build the wheel of {root}: {reason}; build it, and give it as --wheel")
+        raise BundleError(f"cannot build the wheel of {root}: {reason}; build it, and pass it as --wheel")
     return wheels[-1]
