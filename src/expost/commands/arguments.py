@@ -22,8 +22,11 @@ RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constr
 DataLike = Annotated[str | Path, tyro.conf.arg(constructor=str, metavar="NAME|PATH")]
 #: An output: a file or a folder.
 Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
-#: Options that have no name of their own, as NAME=VALUE.
-Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
+#: Options that have no name of their own: a mapping, or words as NAME=VALUE, as the command line has them.
+Options = Annotated[
+    Sequence[str] | Mapping[str, Any],
+    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...], help_behavior_hint="(default: none)"),
+]
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Networks = Annotated[tuple[nn.Module, nn.Module] | None, tyro.conf.Suppress]
 

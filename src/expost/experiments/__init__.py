@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import tyro
 
+from expost.commands.groups import takes
 from expost.errors import UsageError
-from expost.experiments.engines import Resources
+from expost.experiments.engines import RESOURCES, ResourceOptions, Resources
 from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
@@ -16,6 +17,7 @@ from expost.experiments.table2 import reproduce_table2
 __all__ = ["reproduce", "sweep"]
 
 
+@takes(grid=RESOURCES)
 def reproduce(
     experiment: Annotated[Literal["table1", "table2"], tyro.conf.Positional],
     dataset: str | None = None,
@@ -26,11 +28,7 @@ def reproduce(
     features: str | None = None,
     out: Path | None = None,
     columns: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--column"])] = (),
-    device: str = "auto",
-    workers: int | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    gpu_share: float | None = None,
+    **resources: Unpack[ResourceOptions],
 ) -> Path:
     """Train and score the models of a table of the paper under one protocol.
 
@@ -48,12 +46,7 @@ def reproduce(
         features: table1 only: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
         columns: table1 only: Rec, N, GMM or Interp, those alone are computed; default: all.
-        device: auto, cpu, cuda or mps.
-        workers: Models trained side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
-        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
-            or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a model takes on Ray, for example 0.5; default: a whole one.
+        **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:
         The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
@@ -65,7 +58,7 @@ def reproduce(
     for name, value in given[experiment].items():
         if value is not None:
             raise UsageError(f"{name} is no option of {experiment}; leave it out")
-    where = Resources(engine, device, workers, address, gpu_share)
+    where = Resources(**resources)
     if experiment == "table2":
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"

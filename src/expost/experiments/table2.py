@@ -16,7 +16,7 @@ from typing import Any, Literal
 from expost._version import __version__
 from expost.commands import optimize
 from expost.config import to_json
-from expost.errors import DataError, UsageError
+from expost.errors import DataError
 from expost.experiments.cells import refuse_another, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
@@ -29,8 +29,24 @@ from expost.utils.store import read_json, write_json, write_text
 
 Domain = Literal["expressions", "molecules"]
 
-#: The published data of each domain.
-DATA = {"expressions": "expressions-published", "molecules": "zinc250k"}
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper's search in one domain was done with.
+
+    Attributes:
+        data: Name of the data set.
+        cutoff: Where the published script cut off the best strings: see `aggregate_original`.
+    """
+
+    data: str
+    cutoff: Literal["last", "own"]
+
+
+PUBLISHED: Registry[Published] = Registry(
+    "domain",
+    {"expressions": Published("expressions-published", "last"), "molecules": Published("zinc250k", "own")},
+)
 
 
 @dataclass(frozen=True)
@@ -162,8 +178,7 @@ def reproduce_table2(
         `out`.
     """
     given, out = out, out.resolve()  # workers have working directories of their own
-    if domain not in DATA:
-        raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
+    data = PUBLISHED[domain].data
     size = SCALES[scale][domain]
     names = tuple(dict.fromkeys(models)) or tuple(TABLE)
     rows = [Job(out, name, domain, size) for name in names]
@@ -171,7 +186,7 @@ def reproduce_table2(
     repetitions = [[replace(row, repetition=seed) for row in rows] for seed in range(size.repetitions)]
     searches = [job for repetition in repetitions for job in repetition]
     for job in jobs:
-        refuse_another(TABLE[job.name].model, DATA[domain], job.run, job.options)
+        refuse_another(TABLE[job.name].model, data, job.run, job.options)
     started = time.perf_counter()
     command = f"expost reproduce table2 --domain {domain} --scale {scale}"
     if models:
@@ -222,7 +237,7 @@ def _record(
             sum(training_seconds(job.run) for job in runs) + sum(row["search seconds"] for row in results.values())
         ),
         "domain": rows[0].domain,
-        "data": DATA[rows[0].domain],
+        "data": PUBLISHED[rows[0].domain].data,
         "searches": len(repetitions),
         "rows": results,
     }
@@ -230,7 +245,7 @@ def _record(
 
 def learn(job: Job, device: str) -> None:
     """Train a row's model, or go on with it."""
-    train_or_go_on(TABLE[job.name].model, DATA[job.domain], job.run, job.options, device, job.hardware)
+    train_or_go_on(TABLE[job.name].model, PUBLISHED[job.domain].data, job.run, job.options, device, job.hardware)
 
 
 def _finished(search: Path, rounds: int) -> bool:
@@ -262,8 +277,7 @@ def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
     searches, results = list(found), list(found.values())
     best = [found for result in results for found in result.best(1)]
     best.sort(key=lambda found: results[0].sign * found.score)
-    # the published scripts cut off in different ways; see aggregate_original
-    original = aggregate_original(results, "last" if job.domain == "expressions" else "own")
+    original = aggregate_original(results, PUBLISHED[job.domain].cutoff)
     return {
         "model": asdict(TABLE[job.name]),
         "corrected": asdict(aggregate_corrected(results)),

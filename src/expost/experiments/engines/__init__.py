@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from expost.experiments.engines.base import Done, Engine, Resources
+from expost.experiments.engines.base import RESOURCES, Done, Engine, ResourceOptions, Resources
 from expost.experiments.engines.local import LocalEngine, pick_workers, run_all
 from expost.experiments.engines.on_ray import RayEngine
 from expost.registry import Registry
 
 __all__ = [
     "ENGINES",
+    "RESOURCES",
     "Done",
     "Engine",
     "LocalEngine",
     "RayEngine",
+    "ResourceOptions",
     "Resources",
     "open_engine",
     "pick_workers",

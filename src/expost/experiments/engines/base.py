@@ -8,11 +8,12 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypedDict, TypeVar
 
+from expost.commands.groups import Group
 from expost.errors import Interrupted
 
 T = TypeVar("T")
@@ -37,22 +38,36 @@ class Done(Generic[T, R]):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a grid of tasks may use.
-
-    Attributes:
-        engine: Entry of `ENGINES`.
-        device: What a task runs on: auto, cpu, cuda, mps.
-        workers: Tasks side by side; None leaves it to the engine.
-        address: Of a Ray cluster: auto (of this machine), HOST:PORT or ray://HOST:PORT; None takes `$RAY_ADDRESS`, or
-            starts one on this machine for as long as it is needed.
-        gpu_share: GPUs of a task on a Ray cluster, for example 0.5 for two tasks on each; None is 1.
-    """
+    """What a grid of tasks may use: the fields are the keys of `ResourceOptions`."""
 
     engine: str = "local"
     device: str = "auto"
     workers: int | None = None
     address: str | None = None
     gpu_share: float | None = None
+
+
+class ResourceOptions(TypedDict, total=False):
+    """What the grid may use.
+
+    Attributes:
+        device: auto, cpu, cuda or mps.
+        workers: Runs side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
+        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
+        address: Address of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
+            or a cluster that is started on this machine for as long as it is needed.
+        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; default: a whole one.
+    """
+
+    device: str
+    workers: int | None
+    engine: str
+    address: str | None
+    gpu_share: float | None
+
+
+#: The options of every command that runs a grid.
+RESOURCES = Group(ResourceOptions, asdict(Resources()))
 
 
 class Engine(ABC):
