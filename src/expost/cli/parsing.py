@@ -23,7 +23,7 @@ from expost.cli import startup  # first of all that is not the standard library,
 # isort: split
 import tyro
 
-from expost.cli.catalog import COMMANDS, DESCRIPTION, EXAMPLES, SHARED
+from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.usage import refused
 from expost.commands.groups import groups_of
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
@@ -83,7 +83,7 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
         parameters.append(_keyword(key, kind, group.unset))
     read.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     read.__annotations__ = {each.name: _Flag if each.annotation is bool else each.annotation for each in parameters}
-    read.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
+    read.__doc__ = _document(function.__doc__ or "", COMMANDS[name].examples)
     return read
 
 
@@ -106,7 +106,7 @@ def _run(
         from expost import distributed
 
         first, launched = distributed.is_first(), distributed.launched()
-        if launched and name not in SHARED:
+        if launched and not COMMANDS[name].shared:
             if not first:
                 return
             distributed.leave()
@@ -125,7 +125,7 @@ def _run(
         _discard_output()
     except (Interrupted, KeyboardInterrupt) as stop:
         if first:
-            print(_stopped(stop, words, options), file=sys.stderr)
+            print(_stopped(name, stop, words, options), file=sys.stderr)
         raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
     except Exception as error:
         if debug:
@@ -163,13 +163,14 @@ def _document(doc: str, examples: Sequence[str]) -> str:
     return f"{head}{args}{described.rstrip()}\n{shared}{returns}{rest}"
 
 
-def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
-    if {"engine", "rounds"} & options.keys():  # a grid of runs, or a search: each goes on by itself
-        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
-    if "browser" in options:
+def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
+    """Say that a command was stopped, and what a person can do then."""
+    after = COMMANDS[name].after_stop
+    if after == "nothing":
         return "stopped"
-    out = options.get("out")
-    if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
+    if after == "again":
+        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
+    if after == "saved" or not (Path(options["out"]) / "config.json").is_file():
         return "stopped; what was saved before is kept"
     again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
     return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"

@@ -57,9 +57,9 @@ def evaluate(
             properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on
             the codes), latent. Default: all.
         samples: Samples from each density; default: as many as there are test images, at most 10,000.
-        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels; or auto: Inception's
-            if its weights are on this machine and there are enough test images, else the bundled ones that suit the
-            data.
+        features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, or pixels; or auto: Inception's if its weights are on this machine and there
+            are enough test images, else the bundled ones that suit the data.
         method: Interpolation between codes: linear, linear-rescaled or spherical.
         bootstrap: Resamples for a 95 % interval of the Frechet distance, 100 for example; 0 for none.
         allow_few: Take fewer examples than features all the same.
@@ -187,7 +187,8 @@ def score(
         reference: A data set's name, or a path.
         split: Which of its splits; a path without splits is taken whole.
         measures: frechet, kid, prd, neighbours.
-        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels.
+        features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, or pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
         allow_few: Take fewer examples than features all the same.
         seed: Seeds clusters, subsets and resamples.

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.archives import map_archive, unpacked_size
+from expost.data.decoding import check_unit, round_to_bytes
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.images import ArrayImages, as_they_are, check_unit, round_to_bytes
+from expost.data.images import ArrayImages, as_they_are
 from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, open_file, pieces, row_bytes, scratch
 from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.examples import Array, Indices
-from expost.data.tables import EXACT, LABEL_COLUMNS, Cells, Field, Piece, Rows, places
+from expost.data.table_cells import Cells, Field, Piece, Rows
+from expost.data.table_labels import EXACT, LABEL_COLUMNS
+from expost.data.tables import places
 from expost.errors import DataError
 
 _AT_ONCE = 8_192

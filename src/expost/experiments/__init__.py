@@ -43,7 +43,8 @@ def reproduce(
         scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
         models: Rows; default: the paper's ten of table1, or the paper's four and ours of table2.
         seeds: table1 only: runs of each model, seeded 0, 1, ...; default: 1.
-        features: table1 only: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
+        features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, pixels, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
         columns: table1 only: Rec, N, GMM or Interp, those alone are computed; default: all.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
