@@ -103,8 +103,9 @@ def test_an_option_of_another_command_is_said_to_be_that(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_ends_with_examples(name, capsys):
+def test_a_help_text_has_the_examples_and_the_shared_options(name, capsys):
     shown = printed([name, "--help"], capsys)
+    assert "Print the result as JSON." in shown
     for line in COMMANDS[name].examples:
         assert any(each.strip() == line for each in shown.splitlines())
 

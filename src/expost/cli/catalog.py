@@ -16,7 +16,7 @@ class Command:
         home: Its module, below `expost`, and its function.
         shown: The function of `expost.cli.printing` that prints its result for a person, without `show_`.
         summary: The first line of its docstring.
-        examples: Lines that a person types; its help ends with them.
+        examples: Lines that a person types, for its help.
         shared: Whether several launched processes run it together; any other is run by the first of them alone.
         after_stop: After Ctrl-C: "resume" goes on with --resume, "again" when the same is typed again; "saved" keeps
             what was saved before; "nothing" has nothing to go on with.
@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command] = {
     "data": Command(
         "commands.listing:data",
         "data",
-        "List the data sets that have names, and what can be read from disk.",
+        "List the named data sets, and the formats that are read from disk.",
         ("expost data",),
     ),
     "train": Command(
@@ -105,13 +105,13 @@ COMMANDS: dict[str, Command] = {
     "rank": Command(
         "commands.scoring:rank",
         "ranking",
-        "Order runs by a saved score, and refuse if they were not scored in the same way.",
+        "Rank runs by a saved score; refuse if they were not scored in the same way.",
         ("expost rank runs/* --score fid --of gmm",),
     ),
     "score": Command(
         "commands.scoring:score",
         "scores",
-        "Score images that anything has made: a folder or array of pictures against a data set.",
+        "Score images of any origin, a folder or an array, against a data set.",
         (
             "expost score samples.npy --reference mnist-5k",
             "expost score generated/ --reference photos/",
@@ -120,7 +120,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         "commands.reporting:report",
         "path",
-        "Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.",
+        "Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.",
         ("expost report runs/first",),
     ),
     "explore": Command(
@@ -172,7 +172,7 @@ COMMANDS: dict[str, Command] = {
     "pull": Command(
         "commands.publishing:pull",
         "run",
-        "Fetch a published run into a folder, where all commands take it as a run.",
+        "Fetch a published run into a folder, which all commands take as a run.",
         ("expost pull me/rae-digits --out runs/theirs",),
     ),
     "export": Command(
@@ -184,8 +184,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         "commands.doctor:doctor",
         "doctor",
-        "Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one "
-        "step.",
+        "Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.",
         (
             "expost doctor",
             "expost doctor --json",
@@ -194,7 +193,7 @@ COMMANDS: dict[str, Command] = {
     "completion": Command(
         "cli.parsing:completion",
         "path",
-        "Print the script that makes a shell complete commands and options.",
+        "Print a shell's script for completing commands and options.",
         (
             "expost completion bash > ~/.local/share/bash-completion/completions/expost",
             "expost completion zsh > ~/.zfunc/_expost",

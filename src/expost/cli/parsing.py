@@ -10,6 +10,7 @@ import functools
 import inspect
 import io
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -34,7 +35,7 @@ startup.done()
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
 ) -> str:
-    """Print the script that makes a shell complete commands and options.
+    """Print a shell's script for completing commands and options.
 
     Args:
         shell: Which shell.
@@ -153,14 +154,11 @@ def _discard_output() -> None:
 
 def _document(doc: str, examples: Sequence[str]) -> str:
     """Add the shared options and the examples to a command's description."""
-    shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
-    head, args, tail = doc.partition("    Args:\n")
+    head, _, tail = re.split(r"\n    (?:Returns|Raises):", doc)[0].partition("    Args:\n")
+    options = re.sub(r"\n {12}", " ", tail).rstrip()  # a line each: tyro keeps line breaks
     shown = "".join(f"      {example}\n" for example in examples)
-    head = f"{head.rstrip()}\n\n    For example\n{shown}\n" if shown else head
-    if not args:
-        return f"{head.rstrip()}\n\n    Args:\n{shared}"
-    described, returns, rest = tail.partition("\n    Returns:")
-    return f"{head}{args}{described.rstrip()}\n{shared}{returns}{rest}"
+    shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
+    return f"{head.rstrip()}\n\n    For example\n{shown}\n    Args:\n{options}\n{shared}"
 
 
 def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:

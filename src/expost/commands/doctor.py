@@ -46,7 +46,7 @@ INTERNAL = frozenset({"dev", "peers"})
 
 
 def doctor(self_test: bool = True) -> dict[str, Any]:
-    """Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one step.
+    """Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.
 
     Args:
         self_test: The tiny model is trained, unless --no-self-test is given.

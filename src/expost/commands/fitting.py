@@ -35,9 +35,9 @@ def fit(
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae or reduced.
         components: Components of a mixture; default: 10, fewer for small classes.
-        by: Fit one density a class: "label", or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
-            `expost sample RUN --label` asks for one class, or for a value of the property.
-        bins: Into how many bins of equal counts a property is cut; default: 5.
+        by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` draws from one class, or for one value of the property.
+        bins: Number of bins of equal counts that a property is cut into; default: 5.
         options: Other options of the density, for example covariance=diag.
         device: auto, cpu, cuda or mps.
 

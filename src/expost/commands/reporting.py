@@ -29,16 +29,15 @@ def report(
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
-    """Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
+    """Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
 
-    Nothing is trained, fitted or scored; what is missing is said on the page, with what to run.
+    Nothing is trained, fitted or scored: the page says what is missing, and which command makes it.
 
     Args:
-        runs: Runs, finished or not. Several are also ranked by their scores, where the protocols agree.
-        out: FILE.html, complete in itself: it loads nothing from anywhere; an older one is replaced. Unless given,
-            report.html.
+        runs: Runs, finished or not. Several are also ranked, by the scores whose protocols agree.
+        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html.
         device: auto, cpu, cuda or mps.
-        seed: Seeds samples and pairs.
+        seed: Seed of samples and pairs.
 
     Returns:
         Where the page is.

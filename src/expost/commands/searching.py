@@ -38,14 +38,14 @@ class SearchOptions(TypedDict, total=False):
     """How to search.
 
     Attributes:
-        region: density, where the fitted density has mass; or box, the smallest that holds all training codes, as in
-            the paper.
-        rounds: Batches.
-        batch: Codes a round.
-        decodes: Decodes of each code, of which the most frequent valid one counts; default: 25 for expressions,
-            500 for molecules.
+        region: Where to search: density (where the fitted density has mass) or box (the smallest that holds all
+            training codes, as in the paper).
+        rounds: Rounds of the search; each proposes one batch of codes.
+        batch: Codes per round.
+        decodes: Decodes of each code; the most frequent valid string counts. Default: 25 for expressions, 500 for
+            molecules.
         inducing: Inducing points of the Gaussian process.
-        seed: Seeds everything.
+        seed: Seed of everything random.
     """
 
     region: Literal["density", "box"]
@@ -74,15 +74,16 @@ def optimize(
 ) -> SearchResult:
     """Search the latent space of a run for strings that score well, by Bayesian optimisation.
 
-    A search that was interrupted goes on when the command is given again; more --rounds go on with a finished one.
+    The same command goes on with an interrupted search; more --rounds go on with a finished one.
 
     Args:
         run: A run of strings.
-        objective: expression (distance from a target formula), plogp (its terms normalized on ZINC 250k, unless options
-            say otherwise), qed, or MODULE:FUNCTION, a function of your own of a list of strings, found in the working
-            directory; default: expression or plogp.
-        density: The density that bounds the region; fitted if it is not.
-        codes: Begin with at most this many training codes; default: 90 % of all.
+        objective: What to search for: expression (a small distance from a target formula), plogp (high penalized logP,
+            its terms normalized on ZINC 250k unless options say otherwise), qed (high drug-likeness), or
+            MODULE:FUNCTION, your own function of a list of strings, found in the working directory. Default: expression
+            for expressions, plogp for molecules.
+        density: The density of region density; fitted first if it is not.
+        codes: Start from at most this many training codes; default: 90 % of all.
         out: The search's folder; default: one in the run's.
         options: Options of the objective, for example target=sin(x)*x, or minimize=true for a function of your own.
         device: auto, cpu, cuda or mps.

@@ -13,7 +13,7 @@ class DataOptions(TypedDict, total=False):
     """Which examples are trained on.
 
     Attributes:
-        size: Side to which images are brought.
+        size: Resize images (their largest central square) to this side, in pixels.
         limit: Use at most this many examples of each split.
     """
 
@@ -22,12 +22,12 @@ class DataOptions(TypedDict, total=False):
 
 
 class StringOptions(TypedDict, total=False):
-    """How strings become rows of symbols; strings only.
+    """Strings only: how they become rows of symbols.
 
     Attributes:
-        codec: How strings become rows of symbols: grammar (productions) or characters; default: the model's.
-        grammar: Name or file of the grammar of the strings: smiles, expressions, or a text file of rules.
-        length: Symbols a row at most; longer strings are left out, and counted.
+        codec: The symbols: grammar (productions) or characters; default: the model's.
+        grammar: Grammar of the strings: smiles, expressions, or a text file of rules.
+        length: Longest row, in symbols; longer strings are left out and counted.
     """
 
     codec: CodecName | None
@@ -39,10 +39,10 @@ class ModelOptions(TypedDict, total=False):
     """Sizes and weights of the model.
 
     Attributes:
-        latent_dim: Dimension of the code.
+        latent_dim: Dimension of a code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: Of images conv4, conv5; of anything mlp; of strings convnext-1d, transformer, gru-autoregressive,
-            gru-expressions, gru-molecules.
+        network: Architecture of encoder and decoder. Images: conv4, conv5; strings: convnext-1d, transformer,
+            gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
     """
@@ -61,13 +61,13 @@ class TrainingOptions(TypedDict, total=False):
         epochs: Passes over the training set.
         batch_size: Examples per step.
         lr: Initial learning rate.
-        clip: Largest norm of the gradient of all weights together; larger ones are scaled down to it.
-        seed: Seeds weights (of built-in networks), order and noise.
+        clip: Clip the norm of the whole gradient to this value.
+        seed: Seed of the weights (of built-in networks), the order of examples and the noise.
         device: auto, cpu, cuda or mps.
         precision: float32, bf16, or auto: bf16 where the device has instructions for it, else float32.
-        checkpoint_seconds: How much work a kill may cost at most; a checkpoint is also written after an epoch, unless
-            that would take more than a twentieth of the time.
-        tensorboard: Whether to write TensorBoard files; unless said, they are where TensorBoard is installed.
+        checkpoint_seconds: Longest time between checkpoints, which is the work that a kill may cost. One is also
+            written after each epoch, unless that would take more than a twentieth of the time.
+        tensorboard: Whether to write TensorBoard files; default: if TensorBoard is installed.
     """
 
     epochs: int | None

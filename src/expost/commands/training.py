@@ -32,9 +32,9 @@ from expost.utils.extras import installed, require
 from expost.utils.precision import choose
 from expost.utils.progress import say
 
-#: With standard deviations of columns further apart than this, a remark is made.
+#: Warn where the standard deviations of columns differ by more than this factor.
 UNEQUAL_SCALES = 30
-#: Of few strings preset `small` takes smaller batches, so that an epoch has so many steps, down to this size.
+#: On few strings, preset `small` shrinks the batch until an epoch has this many steps, but not below this size.
 STEPS_AN_EPOCH, SMALLEST_BATCH = 20, 10
 
 
@@ -59,25 +59,25 @@ def train(
     """Train a model of the zoo; the best weights on validation data are kept.
 
     Args:
-        model: A row of the zoo, for example rae-l2; see `expost zoo`.
-        data: A data set's name, or the path of an image folder, an .npz, .npy, .csv, parquet or IDX file, or a file of
-            strings: .smi, .txt or .csv, also gzipped.
+        model: Name of a model, for example rae-l2; `expost zoo` lists them.
+        data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
+            IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
         out: The run's folder, new or empty.
-        preset: Where the defaults of all that is not given come from: small (for 2 cores; the default) or paper (for a
-            GPU). --dry-run prints what they come to.
+        preset: Source of all other defaults: small (for 2 cores; the default) or paper (the paper's, for a GPU);
+            --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
-        resume: Go on with the run in `out`; its saved configuration rules. --epochs may grow, --device and --precision
-            may change.
+        resume: Resume the run in `out` with its saved configuration; --epochs may grow, --device and --precision may
+            change.
         dry_run: Resolve and check the configuration, print it, and stop.
-        networks: Own encoder and decoder modules (Python only).
-        **given: Options of the data, of strings, of the model and of the training, as
-            [`train_options`][expost.commands.train_options] lists them, for example `epochs=50`.
+        networks: Your own encoder and decoder modules (Python only).
+        **given: Options of the data, of strings, of the model and of training, for example `epochs=50`; listed in
+            `expost.commands.train_options`.
 
     Returns:
-        The run; after a dry run nothing of it is on disk.
+        The run; a dry run writes nothing to disk.
 
     Raises:
-        UsageError: for an unknown option or name, a value out of range, or options that do not go together.
+        UsageError: for an unknown option or name, a value out of range, or options that exclude each other.
     """
     of_data, of_strings, of_model, of_training = (group.of(given) for group in (DATA, STRINGS, MODEL, TRAINING))
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
@@ -126,12 +126,12 @@ def train(
 
 
 def _batch_for(examples: int, batch_size: int) -> int:
-    """Return a batch size by which few examples still make an epoch of several steps."""
+    """Return a batch size that leaves several steps to an epoch of few examples."""
     return min(batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
 
 
 def _remark_on_scales(data: Data) -> None:
-    """Say where the columns of a table have such different scales that the losses are those of the largest."""
+    """Warn if the columns of a table differ so much in scale that the largest alone decides the loss."""
     if not data.train.x.is_floating_point():
         return
     scales = data.train.x.std(dim=0)

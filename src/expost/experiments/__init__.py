@@ -32,21 +32,20 @@ def reproduce(
 ) -> Path:
     """Train and score the models of a table of the paper under one protocol.
 
-    A cell that is finished is not done again; one that was interrupted goes on: the same command goes on with all.
+    Give the same command again to go on: finished cells are kept, interrupted ones resume.
 
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model. table2:
             Bayesian optimisation in the latent spaces of grammar and character models.
-        dataset: table1 only: a data set's name or path; default: mnist; the paper has mnist, cifar10 and
-            celeba.
+        dataset: table1 only: a data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist.
         domain: table2 only: expressions (default) or molecules.
         scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
-        models: Rows; default: the paper's ten of table1, or the paper's four and ours of table2.
+        models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2.
         seeds: table1 only: runs of each model, seeded 0, 1, ...; default: 1.
         features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), digits, pixels, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
-        columns: table1 only: Rec, N, GMM or Interp, those alone are computed; default: all.
+        columns: table1 only: compute these columns alone, of Rec, N, GMM and Interp; default: all.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:

@@ -63,24 +63,24 @@ def sweep(
 ) -> Path:
     """Train, fit and score a grid of runs, and rank its settings by a score on the validation split.
 
-    The same command goes on with what was interrupted; with more values or seeds, it does what is new. Scores of the
-    test split stand beside those of the validation split, and choose nothing.
+    The same command goes on with interrupted runs; with more values or seeds, it does what is new. Test scores are
+    reported beside the validation scores and choose nothing.
 
     Args:
-        models: Rows of the zoo.
+        models: Names of models; `expost zoo` lists them.
         data: A data set's name, or a path, as `expost train` takes it.
         out: The sweep's folder.
         options: What the grid is made of, each with one value or several: options of `expost train` as beta=1e-4,1e-3
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
-        by: The score that ranks: one of `expost evaluate`, or loss (the training's own; weights that differ make it
-            another quantity). Default: the Frechet distance, of strings the share of distinct valid ones.
-        of: Of what: a density, or reconstruction; default: gmm.
+        by: Score to rank by: one of `expost evaluate`, or loss (that of training, not comparable between settings with
+            other weights). Default: the Frechet distance; for strings, the share of distinct valid ones.
+        of: What was scored: a density, or reconstruction; default: gmm.
         densities: Which densities to fit and sample from; default: the model's own and gmm.
-        measures: As of `expost evaluate`; default: frechet, of strings properties.
+        measures: As of `expost evaluate`; default: frechet; for strings, properties.
         samples: Samples from each density; default: as many as there are examples to compare with.
         features: As of `expost evaluate`.
-        allow_few: Take fewer examples than features all the same.
+        allow_few: Compute Frechet distances even from fewer examples than features.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:
@@ -129,7 +129,7 @@ def sweep(
             say(f"{done.task.label}: {what}; {len(results)} of {len(jobs)} after {elapsed:.0f} s")
     failures = [found["failed"] for found in results.values() if "failed" in found]
     if len(failures) == len(jobs):
-        raise DataError(f"all {len(jobs)} runs have failed, one of them since {failures[0]}")
+        raise DataError(f"all {len(jobs)} runs failed; the first one: {failures[0]}")
     finished = [results[job.label] for job in jobs if "failed" not in results[job.label]]
     score = choose_score(finished, score, subject)
     check_comparable(finished, score, subject)

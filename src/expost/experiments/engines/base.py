@@ -52,11 +52,11 @@ class ResourceOptions(TypedDict, total=False):
 
     Attributes:
         device: auto, cpu, cuda or mps.
-        workers: Runs side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
-        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
+        workers: Runs side by side; default: one per CUDA device, or one per core; on Ray, as many as fit.
+        engine: local (processes of this machine) or ray (a Ray cluster whose nodes all see the folder).
         address: Address of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
             or a cluster that is started on this machine for as long as it is needed.
-        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; default: a whole one.
+        gpu_share: Share of a GPU per run on Ray, for example 0.5; default: a whole one.
     """
 
     device: str
