@@ -49,12 +49,12 @@ def completion(
     return script.getvalue()
 
 
-#: A flag that is on or off has one name, for what is not its default; one that may be left open has two.
+#: A flag has one name, for the opposite of its default; an optional one (None) has two, --x and --no-x.
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
-    """Import a command: what runs, and what prints its result for a person."""
+    """Import a command: return its function, and the one that prints its result for a person."""
     module, _, function = COMMANDS[name].home.partition(":")
     with startup.watched():
         show = getattr(import_module("expost.cli.printing"), f"show_{COMMANDS[name].shown}")
@@ -62,7 +62,7 @@ def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
 
 
 def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None]]:
-    """Wrap a command: it reads its options, with those that all commands share, and returns what runs and prints."""
+    """Wrap a command for tyro: a function that takes its options and the shared ones, and returns the call to run."""
     function, show = load(name)
     groups = {f"{heading}_options": (heading, group) for heading, group in groups_of(function).items()}
 
@@ -101,7 +101,7 @@ def _run(
     json: bool,
     debug: bool,
 ) -> None:
-    """Run a command, print its result, and turn what goes wrong into a line and an exit status."""
+    """Run a command and print its result; turn an error into one line and an exit status."""
     first, launched = True, False
     if "RANK" in os.environ:  # else there is no need of torch to know
         from expost import distributed
@@ -139,7 +139,7 @@ def _run(
 
 
 def _listed(name: str) -> Callable[[], None]:
-    """Stand in for a command that is not asked for: it has a name and a summary."""
+    """Return a stand-in with the name and summary of a command that was not asked for, so as not to import it."""
 
     def listed() -> None: ...
 
@@ -148,7 +148,7 @@ def _listed(name: str) -> Callable[[], None]:
 
 
 def _discard_output() -> None:
-    """Send what is still to be printed nowhere: the reader of our output went away, as `head` does."""
+    """Discard further output: its reader has gone away, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -162,7 +162,7 @@ def _document(doc: str, examples: Sequence[str]) -> str:
 
 
 def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
-    """Say that a command was stopped, and what a person can do then."""
+    """Return a line that says that a command was stopped, and how to go on."""
     after = COMMANDS[name].after_stop
     if after == "nothing":
         return "stopped"
@@ -184,7 +184,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _read(words: Sequence[str]) -> Callable[[], None]:
-    """Read the words; return what they ask for.
+    """Parse the words; return the call that they ask for.
 
     Raises:
         SystemExit: after a help text, or with status 2 if the words are refused, which is said.
@@ -210,7 +210,7 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
 
 
 def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
-    """Read the words by the options of some commands; of the others only the names are known."""
+    """Parse the words with the options of the loaded commands; of the others only the names are known."""
     made: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         {name: _command(name, words) if name in loaded else _listed(name) for name in COMMANDS},
         prog="expost",

@@ -64,7 +64,7 @@ def fit(
 
 
 def _remark_on_components(density: Density, codes: int, d: int) -> None:
-    """Say where a mixture has so few codes a component that its covariances follow single ones."""
+    """Warn if a mixture has too few codes per component to estimate full covariances."""
     if not isinstance(density, MixtureDensity) or density.covariance != "full":
         return
     if density.components > 1 and codes < 2 * density.components * d:

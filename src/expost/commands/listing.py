@@ -1,4 +1,4 @@
-"""Commands that list what there is: models, data sets."""
+"""Commands that list models and data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that give runs away: to the Hub and from it, and as ONNX files."""
+"""Commands that share runs: to and from the Hub, and as ONNX files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that reports on runs: one page, complete in itself."""
+"""The command that reports on runs in one self-contained page."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Loader:
 
 
 def _open(run: Run | Path | str) -> Run:
-    """Open a run; one of a person's own networks is opened without them, for what can be said of it all the same."""
+    """Open a run; one with networks of your own is opened without them, to report what needs no model."""
     if isinstance(run, Run):
         return run
     path = Path(run)

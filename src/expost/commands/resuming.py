@@ -1,4 +1,4 @@
-"""Going on with a training: what may change, and in which arithmetic it goes on."""
+"""Resuming a training: which settings may change, and in which precision it goes on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from expost.utils.progress import say
 
 
 def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run: bool) -> Run:
-    """Train a run on, as its saved configuration says.
+    """Resume a run with its saved configuration.
 
     Args:
         run: The run.
-        asked: What is given anew, by its place in the configuration, for example "training.epochs".
-        slots: Options of the model's slots that are given anew.
-        dry_run: Check what is given, and stop.
+        asked: Settings given now, by their place in the configuration, for example "training.epochs".
+        slots: Options of the model's slots given now.
+        dry_run: Check the settings, and stop.
 
     Raises:
-        UsageError: if what is given contradicts the saved configuration, but for more epochs, another device and
-            another precision.
+        UsageError: if a setting contradicts the saved configuration; only more epochs, another device and another
+            precision are allowed.
     """
     asked = dict(asked)
     epochs, device = asked.pop("training.epochs", None), asked.pop("training.device", None)
@@ -53,7 +53,7 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
 
 
 def precision_note(training: TrainingConfig, chosen: Choice) -> str:
-    """Return what to say of the arithmetic of a training; nothing where it was asked for and is in hardware."""
+    """Return a remark on the precision of a training; empty if it was asked for and the device has it in hardware."""
     if training.precision == "auto":
         return f"precision: {chosen}"
     if chosen.arithmetic == "bf16" and not chosen.hardware:
@@ -63,7 +63,7 @@ def precision_note(training: TrainingConfig, chosen: Choice) -> str:
 
 
 def _resumed_precision(run: Run, asked: Precision | None) -> tuple[Run, str]:
-    """Return a run with the arithmetic to go on in, and what to say of it.
+    """Return the run with the precision to go on in, and a remark on it.
 
     A run goes on as it was trained, except where it was trained in bf16 and this device has no instructions for it.
     """

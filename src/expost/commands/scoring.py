@@ -1,4 +1,4 @@
-"""Commands that score: a run, any images, and runs against each other."""
+"""Commands that score runs or any images, and that rank runs."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def saved_scores(path: Path) -> list[dict[str, Any]]:
 
 
 def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
-    """Return old and fresh scores, without the old ones that were done again or are of other weights."""
+    """Return old and fresh scores, without old ones that were recomputed or belong to other weights."""
     done = [(each["name"], each["of"], each["card"]) for each in fresh]
     kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
     return kept + fresh

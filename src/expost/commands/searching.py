@@ -1,4 +1,4 @@
-"""The command that searches: strings of good score, in the latent space of a run."""
+"""The command that searches the latent space of a run for strings that score well."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from expost.utils.progress import say
 from expost.utils.seeding import PAIRS, generator
 from expost.utils.store import write_text
 
-#: The part of the training set that a search begins with, as the paper has it.
+#: Largest share of the training set that a search starts from, as in the paper.
 BEGUN_WITH = 0.9
 
 

@@ -1,4 +1,4 @@
-"""Grids of runs: the paper's tables, and sweeps of one's own."""
+"""Grids of runs: the tables of the paper, and sweeps."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ from expost.experiments.sweep_run import Job, as_options, fill
 from expost.utils.progress import say
 from expost.utils.store import write_json, write_text
 
-#: Options of `train` that the grid itself decides.
+#: Options of `train` that a sweep sets itself.
 _NOT_SET = ("seed", "device", "tensorboard")
-#: Options that change what is scored against: they may be set, to one value.
+#: Options that change the data scored against: they take one value, not several.
 _OF_DATA = (*DATA.names, *STRINGS.names)
 
 
@@ -152,7 +152,7 @@ def sweep(
 
 
 def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:
-    """Return every combination of the values of NAME=VALUE,VALUE,...; values are JSON where they are that, else words.
+    """Return every combination of the values of NAME=VALUE,VALUE,...; values are JSON if they parse, else strings.
 
     Raises:
         UsageError: for an option without values, one given twice, or one that `train` does not have.
@@ -182,7 +182,7 @@ def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas outside of brackets, which are within a JSON value."""
+    """Split at commas outside brackets; a comma in brackets belongs to a JSON value."""
     depth, parts = 0, [""]
     for char in text:
         depth += (char in "[{") - (char in "]}")

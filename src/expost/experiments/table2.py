@@ -80,7 +80,7 @@ TABLE: Registry[Row] = Registry(
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of an experiment.
 
     Attributes:
         epochs: Passes over the training set; None takes the preset's.
@@ -131,12 +131,12 @@ class Job:
 
     @property
     def run(self) -> Path:
-        """Its run's folder."""
+        """The folder of its run."""
         return self.out / "runs" / f"{TABLE[self.name].model}-{TABLE[self.name].preset}"
 
     @property
     def search(self) -> Path:
-        """Its search's folder."""
+        """The folder of its search."""
         return self.out / "searches" / f"{self.name.replace(', ', '-')}-{self.repetition}"
 
     @property
@@ -151,7 +151,7 @@ class Job:
 
     @property
     def hardware(self) -> Path:
-        """Where is noted what it ran on."""
+        """The file that notes the hardware it ran on."""
         return self.out / "hardware" / f"{self.part}.json"
 
     @property
@@ -224,7 +224,7 @@ def _hardware_before(path: Path) -> str | None:
 def _record(
     rows: Sequence[Job], repetitions: Sequence[Sequence[Job]], found: Mapping[Job, SearchResult], before: str | None
 ) -> dict[str, Any]:
-    """Return the table of whole repetitions, in each of which every row has been searched."""
+    """Return the table of complete repetitions: those in which every row has been searched."""
     runs = {row.run: row for row in rows}.values()
     parts = [noted_hardware(job.hardware) for job in (*runs, *(job for each in repetitions for job in each))]
     columns = zip(rows, zip(*repetitions, strict=True), strict=True)

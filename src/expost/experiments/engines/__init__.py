@@ -1,4 +1,4 @@
-"""Independent tasks side by side: on this machine, or on a Ray cluster."""
+"""Engines: independent tasks in parallel, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENGINES: Registry[type[Engine]] = Registry("engine", {"local": LocalEngine, "ray
 
 
 def open_engine(where: Resources, folder: Path) -> Engine:
-    """Return the engine that is asked for; entering it as a context connects or starts it, leaving it stops all.
+    """Return the requested engine. Entering it as a context connects or starts it; leaving it stops all tasks.
 
     Args:
         where: What is asked for.

@@ -1,4 +1,4 @@
-"""What runs independent tasks side by side has to offer."""
+"""The interface of engines, which run independent tasks in parallel."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Done(Generic[T, R]):
     """A task that is finished.
 
     Attributes:
-        task: What was asked for.
-        result: What came of it.
+        task: The task.
+        result: What it returned.
     """
 
     task: T
@@ -71,7 +71,7 @@ RESOURCES = Group(ResourceOptions, asdict(Resources()))
 
 
 class Engine(ABC):
-    """Runs independent tasks; a context, which stops on leaving what still runs, so that it can go on another time.
+    """Runs independent tasks in parallel. Leaving it as a context stops running tasks, which save their state first.
 
     While it is open, SIGTERM raises `Interrupted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
 
@@ -87,11 +87,11 @@ class Engine(ABC):
     @property
     @abstractmethod
     def here(self) -> str:
-        """The device for what this process itself computes, between tasks."""
+        """The device for computations of this process itself, between tasks."""
 
     @abstractmethod
     def devices(self, tasks: int) -> list[str]:
-        """Return the device of each worker, for so many tasks."""
+        """Return the device of each worker for this number of tasks."""
 
     @abstractmethod
     def run(
@@ -118,11 +118,11 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Connect to, or start, what tasks run on."""
+        """Connect to the machines that run tasks, or start them."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what still runs; a training saves its state first."""
+        """Stop running tasks; a training saves its state first."""
 
     def __enter__(self) -> Self:
         self._watched = threading.current_thread() is threading.main_thread()
@@ -147,7 +147,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def logged(function: Callable[[T, str], R], task: T, device: str, log: Path | None) -> R:
-    """Run a task, its progress and the traceback of its error in a file of its own."""
+    """Run a task with its progress, and the traceback of an error, in a log file of its own."""
     if log is None:
         return function(task, device)
     log.parent.mkdir(parents=True, exist_ok=True)
