@@ -127,7 +127,7 @@ def unit_to_bytes(values: Array) -> Array:
 
 
 def check_unit(parts: Iterable[Array]) -> None:
-    """Refuse floats that are not in [0, 1]; arguments are parts of one array, in turn.
+    """Refuse floats outside [0, 1], in the successive parts of an array.
 
     Raises:
         DataError: as `unit_to_bytes`.
@@ -151,7 +151,7 @@ def check_unit(parts: Iterable[Array]) -> None:
 
 
 def round_to_bytes(values: Array) -> Array:
-    """Turn floats in [0, 1], which is not checked, into uint8 0..255, rounded to the nearest."""
+    """Turn floats in [0, 1] into uint8 0..255, rounded to the nearest; the range is not checked."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 

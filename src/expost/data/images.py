@@ -25,7 +25,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 
 _BLOCK = 512  # encoded images in flight
 _CHUNK = 16  # images a task decodes
-#: Unreadable images that one message names.
+#: Most unreadable images that one message names.
 NAMED = 5
 
 
@@ -38,7 +38,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
-        """Yield (what to call it in an error, file or bytes) for each of `indices`, which ascend."""
+        """Yield (name for errors, file or bytes) for each of the ascending `indices`."""
 
 
 class ImageFiles(ImageSource):
@@ -72,12 +72,12 @@ class UnreadableImages(DataError):
         super().__init__(f"{reasons[first]}{f' ({len(others)} more cannot be read: {listed})' if others else ''}")
 
     def __reduce__(self) -> tuple[type[UnreadableImages], tuple[dict[str, str]]]:
-        """Travel between processes as the reasons, not as the message."""
+        """Pickle the reasons, not the message."""
         return type(self), (self.reasons,)
 
 
 class EncodedImages(Examples):
-    """Images that are decoded when they are loaded, so that nobody waits for those that `limit` leaves out."""
+    """Images that are decoded only when they are loaded, so that those beyond `limit` cost nothing."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -140,7 +140,7 @@ class ImageStack:
         self.array[slot] = image
 
     def fitting(self, most: int) -> int:
-        """Return how many images to hold beside the array at a time: `most`, fewer if they are large or unknown yet."""
+        """Return how many images to hold beside the array: `most`, or fewer while they are large or of unknown size."""
         return min(most, max(_CHUNK, PIECE // row_bytes(self.array))) if self.first else _CHUNK
 
 
@@ -194,7 +194,7 @@ def _picture(image: Array) -> Image.Image:
 
 
 def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array | DataError]:
-    """Decode images, or find out why they cannot be: one message is to name all that are bad."""
+    """Decode images; return the error of each that cannot be decoded, so that one message can name them all."""
     found: list[Array | DataError] = []
     for where, source in chunk:
         try:

@@ -1,4 +1,4 @@
-"""The data sets of strings that have names, one entry each."""
+"""The named data sets of strings."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Notation:
 
     Attributes:
         domain: The domain.
-        matches: Tells whether a string is written so; None for what is anything else.
-        spaced: Whether there may be spaces between tokens, which mean nothing and are taken out.
+        matches: Whether a string is in this notation; None for "text", which takes any string.
+        spaced: Whether spaces may stand between tokens; they carry no meaning and are removed.
         grammar: The grammar's name in `expost.grammar.grammars`; None if there is none.
         length: The published number of productions of a derivation (Kusner et al. 2017); None if there is none.
     """
@@ -49,7 +49,7 @@ def _is_expression(string: str) -> bool:
     return count_productions("".join(string.split())) is not None
 
 
-#: Tried in this order.
+#: The notations, tried in this order.
 NOTATIONS: Registry[Notation] = Registry(
     "domain",
     {
@@ -64,7 +64,7 @@ NOTATIONS: Registry[Notation] = Registry(
 
 
 def guess_domain(strings: Sequence[str]) -> Domain:
-    """Tell what strings are by how they look: 500 of them, evenly spread, nine tenths of which must agree.
+    """Guess the domain of strings from a sample: 500 of them, evenly spread, nine tenths of which must agree.
 
     Expressions are what the grammar of `expost.data.expressions` derives, spaces between tokens allowed. Molecules look
     like SMILES: only its tokens, an atom first, parentheses in pairs; whether chemistry allows them is not asked.

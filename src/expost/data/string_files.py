@@ -15,7 +15,7 @@ from expost.data.text import kind_of, lines_of, plain, stem_of
 from expost.errors import DataError, UsageError
 
 SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
-"""How the names of files of strings end; any may be followed by .gz."""
+"""Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
 _ABOUT = ("readme", "license", "licence")

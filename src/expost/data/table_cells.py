@@ -1,4 +1,4 @@
-"""A table while it is read: its columns, their cells, and errors of reading in one line."""
+"""A table while it is read: its columns and their cells; reading errors in one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cells(ABC):
         """Return the values of a column of numbers or text."""
 
     def written(self) -> Cells:
-        """Return the cells as the text that is in the file, if the file does not say itself what is a number."""
+        """Return the cells as text, as in the file, if its format has no types; else unchanged."""
         return self
 
 

@@ -21,7 +21,7 @@ _INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")
 _BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
 
 
-#: What reads the files of one part: images, or a table that may hold vectors.
+#: Reads the files of one part: images, or a table that may hold vectors.
 Reader = Callable[[Sequence[Path]], Part | Rows]
 
 
@@ -68,7 +68,7 @@ def _reader(paths: Sequence[Path]) -> Reader:
 
 
 def places(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
-    """Return where each of some names is among others; None if these are not the same names in another order.
+    """Return the index of each wanted name among the given ones; None unless they are the same names in some order.
 
     Example:
         >>> places(["a", "b", "c"], ["c", "a", "b"]), places(["a", "b"], ["a", "c"])
@@ -85,10 +85,10 @@ def _by_name(names: Sequence[str]) -> list[int]:
 
 
 def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tuple[str, ...]]:
-    """Make vectors of the numbers in tables; the columns of the first say what the entries of all are.
+    """Turn the numbers of tables into vectors, with the columns of the first table as the entries of all.
 
     Returns:
-        The examples by part, the columns that were of no use, and the names of a vector's entries.
+        The examples by part, the names of unused columns, and the names of a vector's entries.
 
     Raises:
         DataError: if a table has no rows or no numbers, the tables have different ones, or a value is missing.
@@ -122,7 +122,7 @@ def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tup
 
 
 def _entries(table: Rows, labels: str | None) -> tuple[list[int], list[str]]:
-    """Return which columns hold the entries of vectors, and the names of those that are of no use."""
+    """Return the indices of the columns that hold entries of vectors, and the names of unused columns."""
     used, unused = [], []
     for index, field in enumerate(table.fields):
         if field.name == labels:
