@@ -1,18 +1,17 @@
 """Keyword options that belong together: declared and documented once, in typed records.
 
-A command takes a record's keys as flat keywords (PEP 692), the command line shows them under a heading of their own.
+A command takes a record's keys as flat keywords (PEP 692); the command line lists them under one heading.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from expost.errors import UsageError
+from expost.errors import UsageError, suggestion
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +23,7 @@ class Group:
 
     Attributes:
         record: A TypedDict whose keys are the options; its docstring says what each of them is.
-        defaults: What an option is unless given; None where it is not among them.
+        defaults: Defaults of the options; None for those that are not among them.
     """
 
     record: type
@@ -37,7 +36,7 @@ class Group:
 
     @property
     def unset(self) -> dict[str, Any]:
-        """What the options are unless given, by name."""
+        """The default of each option, by name."""
         return {name: self.defaults.get(name) for name in self.names}
 
     def of(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +48,7 @@ _GROUPS: dict[Callable[..., Any], Mapping[str, Group]] = {}
 
 
 def takes(**groups: Group) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a command whose keyword options are in groups, by their headings; refuse a keyword that none has.
+    """Decorate a command that takes groups of keyword options, given by their headings; refuse unknown keywords.
 
     Raises:
         UsageError: when the command is called with an unknown keyword.
@@ -79,6 +78,6 @@ def groups_of(command: Callable[..., Any]) -> Mapping[str, Group]:
 def _refuse_unknown(command: str, given: Iterable[str], known: list[str]) -> None:
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else ";"
-            raise UsageError(f"{command} has no option '{name}'{hint} its options: {', '.join(known)}")
+            raise UsageError(
+                f"{command} has no option '{name}'{suggestion(name, known)} its options: {', '.join(known)}"
+            )

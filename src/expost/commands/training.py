@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from expost.data import DATASETS
 from expost.data.encoding import suit_codec
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
-from expost.errors import UsageError
+from expost.errors import UsageError, suggestion
 from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part
@@ -155,8 +154,7 @@ def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, 
     if not is_strings(data_name(data)):
         if data_name(data) not in DATASETS and not Path(data_name(data)).exists():
             names = [*DATASETS, *STRING_DATASETS]
-            close = difflib.get_close_matches(data_name(data), names, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else ";"
+            hint = suggestion(data_name(data), names)
             raise UsageError(f"no file, folder or data set '{data}'{hint} names: {', '.join(names)}")
         for name in given:
             raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")
