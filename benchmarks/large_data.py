@@ -123,8 +123,8 @@ def work(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, o
             import sklearn.decomposition  # noqa: F401
 
             import expost
-            import expost.commands.learning
             import expost.commands.scoring
+            import expost.commands.training
             import expost.run
             from expost.errors import DataError
         with watch.phase("load, and train"):

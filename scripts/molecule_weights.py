@@ -16,7 +16,7 @@ import tyro
 from validity import share
 
 import expost
-from expost.data.encoding import LENGTHS
+from expost.data.notations import NOTATIONS
 from expost.grammar.grammars import GRAMMARS
 
 RIGHT, LEFT = "right", "left"
@@ -65,7 +65,7 @@ def main(data: str = "zinc250k", limit: int = 50_000, samples: int = 200, out: P
             grammar = "smiles" if direction == RIGHT else str(out / "left.txt")
             run = expost.train(
                 "grae", data, folder, epochs=1, limit=limit, beta=beta, regularizer_weight=weight, grammar=grammar,
-                length=LENGTHS["molecules"],  # the default where no grammar is named
+                length=NOTATIONS["molecules"].length,  # the default where no grammar is named
             )  # fmt: skip
         examples, strings = run.data(), run.string_generator()
         held_out = examples.validation.x[:samples]

@@ -62,7 +62,8 @@ __getattr__, __dir__ = lazy(
     {
         "models.autoencoder": ["Autoencoder", "build"],
         "commands.exploring": ["explore"],
-        "commands.learning": ["fit", "train"],
+        "commands.fitting": ["fit"],
+        "commands.training": ["train"],
         "commands.scoring": ["evaluate", "rank", "score"],
         "commands.searching": ["optimize"],
         "commands.showing": ["interpolate", "reconstruct", "sample"],

@@ -1,6 +1,9 @@
-"""The two kinds of failure a person meets, a wrong word and anything else; and a stop that a person asked for."""
+"""The errors that users meet: a wrong request, and data that cannot be used; and a stop on request."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UsageError(ValueError):
@@ -16,4 +19,15 @@ class Interrupted(Exception):
 
 
 class OtherProcessError(RuntimeError):
-    """Another process failed, with an error that is not one of ours; it has told what it is."""
+    """Another process failed, and has reported its error itself."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the part of an error between a misspelt name and the list of known names.
+
+    Example:
+        >>> suggestion("aple", ["apple", "pear"]), suggestion("xyz", ["apple", "pear"])
+        (", did you mean 'apple'?", ';')
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean '{close[0]}'?" if close else ";"

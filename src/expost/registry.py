@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from expost.errors import UsageError
+from expost.errors import UsageError, suggestion
 
 T = TypeVar("T")
 
@@ -41,8 +40,7 @@ class Registry(Mapping[str, T]):
         try:
             return self._entries[name]
         except KeyError:
-            close = difflib.get_close_matches(str(name), self._entries, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else ";"
+            hint = suggestion(str(name), self)
             raise UsageError(f"unknown {self.kind} '{name}'{hint} choose one of: {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:

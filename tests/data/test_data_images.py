@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from expost.data import load_data
+from expost.data.decoding import decode
 from expost.data.examples import Preprocess
-from expost.data.images import EncodedImages, ImageFiles, ImageSource, UnreadableImages, decode
+from expost.data.images import EncodedImages, ImageFiles, ImageSource, UnreadableImages
 from expost.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from expost.data.alphabets import alphabet_of, guess_domain
+from expost.data.alphabets import alphabet_of
 from expost.data.expressions import (
     LANGUAGE,
     PUBLISHED_SHA256,
@@ -28,6 +28,7 @@ from expost.data.expressions import (
     sample_expressions,
 )
 from expost.data.named_strings import STRING_DATASETS, ZINC, NamedStrings, Published
+from expost.data.notations import guess_domain
 from expost.data.string_files import Lines, holds_strings
 from expost.data.strings import Strings, fingerprint, read_named_strings, read_strings
 from expost.errors import DataError, UsageError

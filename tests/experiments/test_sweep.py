@@ -110,7 +110,7 @@ def test_a_run_that_diverges_is_told_of_and_ends_nothing(tmp_path):
     assert (good["options"]["lr"], good["place"], bad["options"]["lr"], bad["place"]) == (1e-3, 1, 1e30, None)
     assert "the loss stopped being finite" in bad["runs"][0]["failed"]
     assert "- ae, lr=1e+30, epochs=1, width=8, seed 0: the loss stopped being finite" in (out / "table.md").read_text()
-    with pytest.raises(DataError, match="all 1 runs have failed, one of them since the loss stopped being finite"):
+    with pytest.raises(DataError, match="all 1 runs failed; the first one: the loss stopped being finite"):
         sweep(("ae",), "digits", tmp_path / "none", ("lr=1e30", "epochs=1"), device="cpu", workers=1)
 
 

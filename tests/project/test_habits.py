@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from expost.cli import parsing as cli
-from expost.cli.parsing import COMMANDS, EXAMPLES
+from expost.cli.catalog import COMMANDS
 from expost.utils import progress as module
 from expost.utils.progress import progress
 
@@ -28,9 +28,9 @@ def printed(words, capsys):
 
 
 def test_every_command_has_examples():
-    assert set(EXAMPLES) == set(COMMANDS)
-    for name, lines in EXAMPLES.items():
-        assert all(line.split()[:2] == ["expost", name] for line in lines)
+    for name, command in COMMANDS.items():
+        assert command.examples
+        assert all(line.split()[:2] == ["expost", name] for line in command.examples)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -103,9 +103,10 @@ def test_an_option_of_another_command_is_said_to_be_that(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_ends_with_examples(name, capsys):
+def test_a_help_text_has_the_examples_and_the_shared_options(name, capsys):
     shown = printed([name, "--help"], capsys)
-    for line in EXAMPLES[name]:
+    assert "Print the result as JSON." in shown
+    for line in COMMANDS[name].examples:
         assert any(each.strip() == line for each in shown.splitlines())
 
 

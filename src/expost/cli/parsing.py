@@ -10,11 +10,11 @@ import functools
 import inspect
 import io
 import os
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -24,18 +24,18 @@ from expost.cli import startup  # first of all that is not the standard library,
 # isort: split
 import tyro
 
+from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.usage import refused
+from expost.commands.groups import groups_of
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
-
-DESCRIPTION = "Generative modelling with regularized autoencoders: train, fit a density ex post, sample, evaluate."
 
 
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
 ) -> str:
-    """Print the script that makes a shell complete commands and options.
+    """Print a shell's script for completing commands and options.
 
     Args:
         shell: Which shell.
@@ -49,190 +49,47 @@ def completion(
     return script.getvalue()
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command, which is imported when it is asked for.
-
-    Attributes:
-        home: Its module, below `expost`, and its function.
-        shown: What of `expost.cli.printing` prints its result for a person: the name behind `show_`.
-        summary: The first line of its docstring.
-    """
-
-    home: str
-    shown: str
-    summary: str
-
-
-#: A flag that is on or off has one name, for what is not its default; one that may be left open has two.
+#: A flag has one name, for the opposite of its default; an optional one (None) has two, --x and --no-x.
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def load(name: str) -> tuple[Callable[..., Any], Callable[[Any], None]]:
-    """Import a command: what runs, and what prints its result for a person."""
+    """Import a command: return its function, and the one that prints its result for a person."""
     module, _, function = COMMANDS[name].home.partition(":")
     with startup.watched():
         show = getattr(import_module("expost.cli.printing"), f"show_{COMMANDS[name].shown}")
         return getattr(import_module(f"expost.{module}"), function), show
 
 
-#: The commands, in the order of the help.
-COMMANDS: dict[str, Command] = {
-    "zoo": Command("commands.listing:zoo", "zoo", "List the models: each is one row of choices."),
-    "data": Command(
-        "commands.listing:data", "data", "List the data sets that have names, and what can be read from disk."
-    ),
-    "train": Command(
-        "commands.learning:train", "run", "Train a model of the zoo; the best weights on validation data are kept."
-    ),
-    "fit": Command(
-        "commands.learning:fit",
-        "path",
-        "Fit a density on the codes of the run's training set, and save it with the run.",
-    ),
-    "sample": Command("commands.showing:sample", "path", "Draw from a fitted density and decode."),
-    "reconstruct": Command(
-        "commands.showing:reconstruct",
-        "path",
-        "Show test examples and their reconstructions: images in rows, strings in two columns.",
-    ),
-    "interpolate": Command(
-        "commands.showing:interpolate",
-        "path",
-        "Show paths between the codes of random pairs of test examples, a row each.",
-    ),
-    "evaluate": Command(
-        "commands.scoring:evaluate",
-        "scores",
-        "Score reconstructions, samples, interpolations and codes against the test split, and save the scores.",
-    ),
-    "rank": Command(
-        "commands.scoring:rank",
-        "ranking",
-        "Order runs by a saved score, and refuse if they were not scored in the same way.",
-    ),
-    "score": Command(
-        "commands.scoring:score",
-        "scores",
-        "Score images that anything has made: a folder or array of pictures against a data set.",
-    ),
-    "report": Command(
-        "commands.reporting:report",
-        "path",
-        "Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.",
-    ),
-    "explore": Command(
-        "commands.exploring:explore",
-        "nothing",
-        "Explore a run on a local web page: latent space, samples, reconstructions, paths, neighbours. Ctrl-C ends it.",
-    ),
-    "optimize": Command(
-        "commands.searching:optimize",
-        "search",
-        "Search the latent space of a run for strings that score well, by Bayesian optimisation.",
-    ),
-    "reproduce": Command(
-        "experiments:reproduce", "table", "Train and score the models of a table of the paper under one protocol."
-    ),
-    "sweep": Command(
-        "experiments.sweep:sweep",
-        "table",
-        "Train, fit and score a grid of runs, and rank its settings by a score on the validation split.",
-    ),
-    "push": Command(
-        "commands.publishing:push",
-        "path",
-        "Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.",
-    ),
-    "pull": Command(
-        "commands.publishing:pull", "run", "Fetch a published run into a folder, where all commands take it as a run."
-    ),
-    "export": Command(
-        "commands.publishing:export",
-        "exported",
-        "Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.",
-    ),
-    "doctor": Command(
-        "commands.doctor:doctor",
-        "doctor",
-        "Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one "
-        "step.",
-    ),
-    "completion": Command(
-        "cli.parsing:completion", "path", "Print the script that makes a shell complete commands and options."
-    ),
-}
-
-#: Commands that several launched processes share; any other is run by the first of them alone.
-SHARED = ("train", "fit", "evaluate")
-
-#: What a person types: every command's help ends with these.
-EXAMPLES: dict[str, tuple[str, ...]] = {
-    "zoo": ("expost zoo", "expost zoo --json"),
-    "data": ("expost data",),
-    "train": (
-        "expost train rae-l2 --data mnist-5k --out runs/first",
-        "expost train vae --data photos/ --size 64 --out runs/photos --epochs 50",
-        "expost train grae --data expressions --out runs/strings",
-        "expost train cv-vae --data digits --out runs/cv --set latent.sigma=0.5 --dry-run",
-        "expost train rae-l2 --data mnist-5k --out runs/first --resume --epochs 50",
-    ),
-    "fit": (
-        "expost fit runs/first --density gmm --components 10",
-        "expost fit runs/first --density gmm --set covariance=diag",
-    ),
-    "sample": (
-        "expost sample runs/first -n 64 --out samples.png",
-        "expost sample runs/first -n 10000 --out samples.npy",
-    ),
-    "reconstruct": ("expost reconstruct runs/first --out reconstructions.png",),
-    "interpolate": ("expost interpolate runs/first --out paths.png --method spherical",),
-    "evaluate": ("expost evaluate runs/first", "expost evaluate runs/first --densities gmm kde --bootstrap 100"),
-    "rank": ("expost rank runs/* --score fid --of gmm",),
-    "score": ("expost score samples.npy --reference mnist-5k", "expost score generated/ --reference photos/"),
-    "optimize": ("expost optimize runs/strings --rounds 5", "expost optimize runs/molecules --objective qed"),
-    "reproduce": ("expost reproduce table1 --help",),
-    "sweep": (
-        "expost sweep rae-l2 vae --data mnist-5k --set beta=1e-4,1e-3,1e-2 epochs=10 --seeds 3 --out runs/sweep",
-        "expost sweep rae-l2 --data mnist --set latent_dim=8,16,32 --out /shared/sweep --engine ray --address auto",
-    ),
-    "report": ("expost report runs/first",),
-    "explore": ("expost explore runs/first", "expost explore runs/first --no-browser --port 8000"),
-    "push": (
-        "expost push runs/first me/rae-digits --license mit --dry-run --out look",
-        "expost push runs/first me/rae-digits --license mit --private",
-    ),
-    "pull": ("expost pull me/rae-digits --out runs/theirs",),
-    "export": ("expost export runs/first --out onnx/",),
-    "doctor": ("expost doctor", "expost doctor --json"),
-    "completion": (
-        "expost completion bash > ~/.local/share/bash-completion/completions/expost",
-        "expost completion zsh > ~/.zfunc/_expost",
-        "expost completion fish > ~/.config/fish/completions/expost.fish",
-    ),
-}
-
-
 def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None]]:
-    """Wrap a command: it reads its options, with those that all commands share, and returns what runs and prints."""
+    """Wrap a command for tyro: a function that takes its options and the shared ones, and returns the call to run."""
     function, show = load(name)
+    groups = {f"{heading}_options": (heading, group) for heading, group in groups_of(function).items()}
 
     def read(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> Callable[[], None]:
+        for group in groups:
+            options |= options.pop(group)
         call = functools.partial(function, *args, **options)
         return functools.partial(_run, name, call, show, words, options, json, debug)
 
-    shared = {
-        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False) for name in ("json", "debug")
-    }
-    signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
-    read.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *shared.values()], return_annotation=None
-    )
-    hints |= {"json": bool, "debug": bool, "return": None}
-    read.__annotations__ = {name: _Flag if hint is bool else hint for name, hint in hints.items()}
-    read.__doc__ = _document(function.__doc__ or "", EXAMPLES.get(name, ()))
+    parameters = [
+        each.replace(annotation=hints[each.name])
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is not inspect.Parameter.VAR_KEYWORD  # the groups are its names
+    ]
+    parameters += [_keyword(shared, bool, False) for shared in ("json", "debug")]
+    for key, (heading, group) in groups.items():
+        kind: Any = Annotated[(group.record, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=heading))]
+        parameters.append(_keyword(key, kind, group.unset))
+    read.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    read.__annotations__ = {each.name: _Flag if each.annotation is bool else each.annotation for each in parameters}
+    read.__doc__ = _document(function.__doc__ or "", COMMANDS[name].examples)
     return read
+
+
+def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def _run(
@@ -244,13 +101,13 @@ def _run(
     json: bool,
     debug: bool,
 ) -> None:
-    """Run a command, print its result, and turn what goes wrong into a line and an exit status."""
+    """Run a command and print its result; turn an error into one line and an exit status."""
     first, launched = True, False
     if "RANK" in os.environ:  # else there is no need of torch to know
         from expost import distributed
 
         first, launched = distributed.is_first(), distributed.launched()
-        if launched and name not in SHARED:
+        if launched and not COMMANDS[name].shared:
             if not first:
                 return
             distributed.leave()
@@ -269,7 +126,7 @@ def _run(
         _discard_output()
     except (Interrupted, KeyboardInterrupt) as stop:
         if first:
-            print(_stopped(stop, words, options), file=sys.stderr)
+            print(_stopped(name, stop, words, options), file=sys.stderr)
         raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
     except Exception as error:
         if debug:
@@ -282,7 +139,7 @@ def _run(
 
 
 def _listed(name: str) -> Callable[[], None]:
-    """Stand in for a command that is not asked for: it has a name and a summary."""
+    """Return a stand-in with the name and summary of a command that was not asked for, so as not to import it."""
 
     def listed() -> None: ...
 
@@ -291,29 +148,27 @@ def _listed(name: str) -> Callable[[], None]:
 
 
 def _discard_output() -> None:
-    """Send what is still to be printed nowhere: the reader of our output went away, as `head` does."""
+    """Discard further output: its reader has gone away, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _document(doc: str, examples: Sequence[str]) -> str:
     """Add the shared options and the examples to a command's description."""
-    shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
-    head, args, tail = doc.partition("    Args:\n")
+    head, _, tail = re.split(r"\n    (?:Returns|Raises):", doc)[0].partition("    Args:\n")
+    options = re.sub(r"\n {12}", " ", tail).rstrip()  # a line each: tyro keeps line breaks
     shown = "".join(f"      {example}\n" for example in examples)
-    head = f"{head.rstrip()}\n\n    For example\n{shown}\n" if shown else head
-    if not args:
-        return f"{head.rstrip()}\n\n    Args:\n{shared}"
-    described, returns, rest = tail.partition("\n    Returns:")
-    return f"{head}{args}{described.rstrip()}\n{shared}{returns}{rest}"
+    shared = "        json: Print the result as JSON.\n        debug: Show the traceback of an error.\n"
+    return f"{head.rstrip()}\n\n    For example\n{shown}\n    Args:\n{options}\n{shared}"
 
 
-def _stopped(stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
-    if {"engine", "rounds"} & options.keys():  # a grid of runs, or a search: each goes on by itself
-        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
-    if "browser" in options:
+def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict[str, Any]) -> str:
+    """Return a line that says that a command was stopped, and how to go on."""
+    after = COMMANDS[name].after_stop
+    if after == "nothing":
         return "stopped"
-    out = options.get("out")
-    if "resume" not in options or out is None or not (Path(out) / "config.json").is_file():
+    if after == "again":
+        return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
+    if after == "saved" or not (Path(options["out"]) / "config.json").is_file():
         return "stopped; what was saved before is kept"
     again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
     return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
@@ -329,7 +184,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _read(words: Sequence[str]) -> Callable[[], None]:
-    """Read the words; return what they ask for.
+    """Parse the words; return the call that they ask for.
 
     Raises:
         SystemExit: after a help text, or with status 2 if the words are refused, which is said.
@@ -355,7 +210,7 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
 
 
 def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
-    """Read the words by the options of some commands; of the others only the names are known."""
+    """Parse the words with the options of the loaded commands; of the others only the names are known."""
     made: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         {name: _command(name, words) if name in loaded else _listed(name) for name in COMMANDS},
         prog="expost",

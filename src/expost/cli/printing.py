@@ -54,7 +54,7 @@ def show_data(rows: list[dict[str, Any]]) -> None:
 
 
 def show_scores(scores: list[Score]) -> None:
-    """Print scores, a column a subject, and how they were taken."""
+    """Print scores, one column per subject, and how they were computed."""
     subjects = list(dict.fromkeys(score.of for score in scores))
     table = Table("score", *subjects, box=None, pad_edge=False)
     for name in dict.fromkeys(score.name for score in scores):
@@ -86,7 +86,7 @@ def show_ranking(ranking: list[tuple[str, Score]]) -> None:
 
 
 def show_exported(files: list[Exported]) -> None:
-    """Print the files of an export, and what goes in and out."""
+    """Print the files of an export, with their inputs and outputs."""
     for file in files:
         checked = "not compared" if file.difference is None else f"within {file.difference:.1g} of torch"
         print(f"{file.path} ({checked})\n  {file.input}\n  {file.output}")
@@ -114,7 +114,7 @@ def show_table(folder: Path) -> None:
 
 
 def show_run(run: Run) -> None:
-    """Print a run's folder; of a dry run what it would be."""
+    """Print a run's folder; for a dry run, its configuration."""
     from expost.utils.progress import say
 
     if run.dry:

@@ -1,7 +1,7 @@
-"""Ctrl-C while the command line imports what it needs, which takes seconds: one line, status 130, no traceback.
+"""Ctrl-C during the imports of the command line, which take seconds: one line, status 130, no traceback.
 
-To be imported before what takes long. An exception would not do: compiled modules that are interrupted amid their
-import turn it into errors of their own.
+Import this module before slow ones. Raising an exception would not do: compiled modules that are interrupted during
+their import turn it into errors of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def watch() -> None:
-    """Let Ctrl-C end the process at once; where it is ignored, or somebody else's, it stays so."""
+    """Let Ctrl-C end the process at once, unless it is ignored or has a handler of somebody else's."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _USUAL:
         signal.signal(signal.SIGINT, _stop)
 
@@ -33,7 +33,7 @@ def done() -> None:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Watch during a block."""
+    """Let Ctrl-C end the process at once during a block."""
     watch()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Refused words on the command line, told in one line, from tyro's boxes of several."""
+"""Errors of the command line in one line, made from tyro's boxes of several lines."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 
-#: How kinds of values are called.
+#: Names of kinds of values.
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _MOST = 3
-#: Where the terminal has no such signs tyro takes blanks and dashes.
+#: What tyro draws instead of a frame on a terminal without these characters.
 _FRAME = {**dict.fromkeys(map(ord, "╭╮╰╯│"), " "), ord("─"): "-"}
 
 
 def refused(box: str, words: Sequence[str], commands: Collection[str]) -> str:
-    """Say in one line what is wrong with the words, and what to do.
+    """Return one line that says what is wrong with the words, and what to do.
 
     Args:
         box: What tyro prints.
@@ -67,7 +67,7 @@ def _unframe(box: str) -> tuple[str, list[list[str]]]:
 
 
 def _unknown(sections: Sequence[Sequence[str]], asked: str) -> str:
-    """Say which words are unknown, and which options are spelt like them."""
+    """Return which words are unknown, and which options are spelt like them."""
     first = " ".join(sections[0])
     inside = re.findall(r"(\S+) \(applied to", first)
     unknown = " ".join(inside) if inside else first.partition(":")[2].strip().replace(", ", " ")

@@ -12,11 +12,12 @@ from expost.utils.lazy import lazy
 if TYPE_CHECKING:
     from expost.commands.arguments import data_name, parse_options
     from expost.commands.exploring import explore
-    from expost.commands.learning import fit, train
+    from expost.commands.fitting import fit
     from expost.commands.listing import data, zoo
     from expost.commands.scoring import evaluate, rank, score, score_run
     from expost.commands.searching import optimize
     from expost.commands.showing import interpolate, reconstruct, sample
+    from expost.commands.training import train
 
 __all__ = [
     "data",
@@ -41,7 +42,8 @@ __getattr__, __dir__ = lazy(
     {
         "arguments": ["data_name", "parse_options"],
         "exploring": ["explore"],
-        "learning": ["fit", "train"],
+        "fitting": ["fit"],
+        "training": ["train"],
         "listing": ["data", "zoo"],
         "scoring": ["evaluate", "rank", "score", "score_run"],
         "searching": ["optimize"],

@@ -1,4 +1,4 @@
-"""What the commands' arguments are, and how they are read."""
+"""Types of arguments that several commands share, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constr
 DataLike = Annotated[str | Path, tyro.conf.arg(constructor=str, metavar="NAME|PATH")]
 #: An output: a file or a folder.
 Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
-#: Options that have no name of their own, as NAME=VALUE.
-Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
+#: Options of a slot, density or objective: a mapping, or NAME=VALUE words as on the command line.
+Options = Annotated[
+    Sequence[str] | Mapping[str, Any],
+    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...], help_behavior_hint="(default: none)"),
+]
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Networks = Annotated[tuple[nn.Module, nn.Module] | None, tyro.conf.Suppress]
 
 
 def data_name(data: str | Path) -> str:
-    """Return a data set's name as it is, and a path in full, so that the run finds it from any working directory."""
+    """Return a data set's name unchanged, a path as absolute, so that the run finds it from any working directory."""
     if isinstance(data, str) and (data in DATASETS or data in STRING_DATASETS):
         return data
     path = Path(os.path.expanduser(data))  # Path.expanduser fails for an unknown user
@@ -43,7 +46,7 @@ def prior_options(run: Run, density: str) -> dict[str, Any]:
 
 
 def parse_options(options: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Read options as NAME=VALUE; a value is JSON where it is that, else a string. A mapping is taken as it is.
+    """Parse NAME=VALUE options: a value is JSON if it parses, else a string. A mapping is returned as it is.
 
     Example:
         >>> parse_options(["latent.sigma=0.5", "covariance=diag"])

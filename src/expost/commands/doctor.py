@@ -39,14 +39,14 @@ VARIABLES: dict[str, tuple[bool, str]] = {
     "CUDA_VISIBLE_DEVICES": (False, "GPUs that may be used"),
     "OMP_NUM_THREADS": (False, "threads of the CPU"),
 }
-#: Set or not set is all that is said of these.
+#: Reported only as set or not set.
 SECRETS = ("HF_TOKEN",)
 #: Extras for working on expost, not for using it.
 INTERNAL = frozenset({"dev", "peers"})
 
 
 def doctor(self_test: bool = True) -> dict[str, Any]:
-    """Report what this machine has: versions, devices, weights, data, settings; and train a tiny model for one step.
+    """Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.
 
     Args:
         self_test: The tiny model is trained, unless --no-self-test is given.
@@ -124,7 +124,7 @@ def _extras() -> list[dict[str, Any]]:
 
 
 def _requirements() -> list[tuple[str, str | None]]:
-    """Return the packages that expost asks for, each with its extra, as its own metadata has them."""
+    """Return the packages that expost requires, each with its extra, from its metadata."""
     try:
         lines = importlib.metadata.requires("expost") or []
     except importlib.metadata.PackageNotFoundError:  # run from its source, not installed

@@ -23,11 +23,11 @@ def explore(
 
     Args:
         run: The run.
-        host: Address to listen on. Only this machine can reach the page unless you give another; then whoever can
-            reach that address can use the page, which asks for no password.
+        host: Address to listen on; default: reachable from this machine only. At another address, anyone who can reach
+            it can use the page, which asks for no password.
         port: Port to listen on, 0 for any that is free; default: the first free one from 7860.
         browser: The page is opened in a browser, unless --no-browser is given.
-        examples: At most this many training examples are drawn and compared.
+        examples: Most training examples to draw and compare with.
         max_upload: Largest upload, in MB.
         device: auto, cpu, cuda or mps.
 

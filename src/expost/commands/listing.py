@@ -1,4 +1,4 @@
-"""Commands that list what there is: models, data sets."""
+"""Commands that list models and data sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def zoo() -> list[dict[str, Any]]:
 
 
 def data() -> list[dict[str, Any]]:
-    """List the data sets that have names, and what can be read from disk."""
+    """List the named data sets, and the formats that are read from disk."""
     from expost.data import data_catalog
 
     return [to_json(entry) for entry in data_catalog()]

@@ -1,4 +1,4 @@
-"""Commands that give runs away: to the Hub and from it, and as ONNX files."""
+"""Commands that share runs: to and from the Hub, and as ONNX files."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def push(
 ) -> str:
     """Publish a run on the Hugging Face Hub: weights, densities, scores and a model card with pictures.
 
-    The data stay here, and so does the path they are at. Log in before: hf auth login.
+    Neither the data nor their path are uploaded. Log in first: hf auth login.
 
     Args:
         run: The run.
-        repository: user/name; made if it does not exist.
-        private: A new repository is private.
+        repository: user/name; created if it does not exist.
+        private: Make a new repository private.
         license: Licence of the weights as the Hub writes it, for example apache-2.0.
-        show_data: Show test examples beside their reconstructions, if the data may be shown.
-        densities: Which fitted densities to publish; default: all but those by label. A kde
-            consists of the training examples' codes.
+        show_data: Show test examples beside their reconstructions; only where the data's licence allows it.
+        densities: Which fitted densities to publish; default: all but those by label. A kde contains the
+            codes of the training examples.
         dry_run: Write what would be uploaded to --out, and stop.
         out: With --dry-run: a folder, new or empty.
 
@@ -55,15 +55,15 @@ def pull(
     revision: str | None = None,
     offline: bool = False,
 ) -> Run:
-    """Fetch a published run into a folder, where all commands take it as a run.
+    """Fetch a published run into a folder, which all commands take as a run.
 
-    Commands that need its data need them on this machine, under the same name.
+    Commands that use its data expect them on this machine, under the same name.
 
     Args:
         source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
         out: The run's folder, new or empty.
         revision: Branch, tag or commit of the repository; default: its main branch.
-        offline: Take it from the local cache, without asking the Hub.
+        offline: Take the run from the local cache, without asking the Hub.
 
     Returns:
         The run.
@@ -78,8 +78,8 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
 
     Args:
         run: The run.
-        out: Folder for the files; those of their names are replaced.
-        format: onnx.
+        out: Folder for the files; files of the same names are replaced.
+        format: Format of the files: onnx.
 
     Returns:
         The files, with the largest difference found.

@@ -1,4 +1,4 @@
-"""The command that reports on runs: one page, complete in itself."""
+"""The command that reports on runs in one self-contained page."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def report(
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
-    """Show all about runs on one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
+    """Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
 
-    Nothing is trained, fitted or scored; what is missing is said on the page, with what to run.
+    Nothing is trained, fitted or scored: the page says what is missing, and which command makes it.
 
     Args:
-        runs: Runs, finished or not. Several are also ranked by their scores, where the protocols agree.
-        out: FILE.html, complete in itself: it loads nothing from anywhere; an older one is replaced. Unless given,
-            report.html.
+        runs: Runs, finished or not. Several are also ranked, by the scores whose protocols agree.
+        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html.
         device: auto, cpu, cuda or mps.
-        seed: Seeds samples and pairs.
+        seed: Seed of samples and pairs.
 
     Returns:
         Where the page is.
@@ -90,7 +89,7 @@ class _Loader:
 
 
 def _open(run: Run | Path | str) -> Run:
-    """Open a run; one of a person's own networks is opened without them, for what can be said of it all the same."""
+    """Open a run; one with networks of your own is opened without them, to report what needs no model."""
     if isinstance(run, Run):
         return run
     path = Path(run)

@@ -1,4 +1,4 @@
-"""Commands that score: a run, any images, and runs against each other."""
+"""Commands that score runs or any images, and that rank runs."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def evaluate(
         run: The run.
         densities: Which densities to sample from; default: the model's own (the paper's column N) and gmm.
         measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
-            memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Of strings:
-            properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on
-            the codes), latent. Default: all.
-        samples: Samples from each density; default: as many as there are test images, at most 10,000.
-        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels; or auto: Inception's
-            if its weights are on this machine and there are enough test images, else the bundled ones that suit the
-            data.
+            memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Strings have
+            others: properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian
+            process on the codes), latent. Default: all.
+        samples: Samples from each density; default: as many as there are test examples, at most 10,000.
+        features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, or pixels; or auto: Inception's if its weights are on this machine and there
+            are enough test images, else the bundled ones that suit the data.
         method: Interpolation between codes: linear, linear-rescaled or spherical.
         bootstrap: Resamples for a 95 % interval of the Frechet distance, 100 for example; 0 for none.
-        allow_few: Take fewer examples than features all the same.
-        seed: Seeds samples, pairs, clusters, subsets and resamples.
+        allow_few: Compute Frechet distances even from fewer examples than features.
+        seed: Seed of samples, pairs, clusters, subsets and resamples.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -117,13 +117,13 @@ def rank(
     of: str = "gmm",
     ignoring: tuple[str, ...] = (),
 ) -> list[tuple[str, Score]]:
-    """Order runs by a saved score, and refuse if they were not scored in the same way.
+    """Rank runs by a saved score; refuse if they were not scored in the same way.
 
     Args:
         runs: Evaluated runs.
-        score: Which score, for example fid or recall; default: the first that all runs have (of strings not their
-            validity or novelty, which a collapsed model wins).
-        of: Of what: reconstruction, interpolation, or a density.
+        score: Which score, for example fid or recall; default: the first that all runs have (for strings never validity
+            or novelty, which a collapsed model wins).
+        of: What was scored: reconstruction, interpolation, or a density.
         ignoring: Fields of the protocol that may differ, for example version.
 
     Returns:
@@ -180,17 +180,18 @@ def score(
     seed: int = 0,
     device: str = "auto",
 ) -> list[Score]:
-    """Score images that anything has made: a folder or array of pictures against a data set.
+    """Score images of any origin, a folder or an array, against a data set.
 
     Args:
-        samples: An image folder, or an .npy, .npz, parquet or IDX file; all of it is taken, whatever its splits.
+        samples: An image folder, or an .npy, .npz, parquet or IDX file; all its splits are taken together.
         reference: A data set's name, or a path.
-        split: Which of its splits; a path without splits is taken whole.
+        split: The split of the reference; a path without splits is taken whole.
         measures: frechet, kid, prd, neighbours.
-        features: inception-2048 (FID), inception-768 (FID-768), either with -bf16, digits, pixels.
+        features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, or pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
-        allow_few: Take fewer examples than features all the same.
-        seed: Seeds clusters, subsets and resamples.
+        allow_few: Compute Frechet distances even from fewer examples than features.
+        seed: Seed of clusters, subsets and resamples.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -229,7 +230,7 @@ def saved_scores(path: Path) -> list[dict[str, Any]]:
 
 
 def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
-    """Return old and fresh scores, without the old ones that were done again or are of other weights."""
+    """Return old and fresh scores, without old ones that were recomputed or belong to other weights."""
     done = [(each["name"], each["of"], each["card"]) for each in fresh]
     kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
     return kept + fresh

@@ -1,15 +1,17 @@
-"""The command that searches: strings of good score, in the latent space of a run."""
+"""The command that searches the latent space of a run for strings that score well."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from expost.commands.arguments import Options, Output, RunLike, parse_options, prior_options
+from expost.commands.groups import Group, takes
 from expost.errors import DataError, UsageError
 from expost.evaluation.strings import training_forms
 from expost.examples.domains import DOMAINS
@@ -28,49 +30,64 @@ from expost.utils.progress import say
 from expost.utils.seeding import PAIRS, generator
 from expost.utils.store import write_text
 
-#: The part of the training set that a search begins with, as the paper has it.
+#: Largest share of the training set that a search starts from, as in the paper.
 BEGUN_WITH = 0.9
-#: What is searched for unless something else is asked for.
-OBJECTIVE_OF = {"expressions": "expression", "molecules": "plogp"}
 
 
+class SearchOptions(TypedDict, total=False):
+    """How to search.
+
+    Attributes:
+        region: Where to search: density (where the fitted density has mass) or box (the smallest that holds all
+            training codes, as in the paper).
+        rounds: Rounds of the search; each proposes one batch of codes.
+        batch: Codes per round.
+        decodes: Decodes of each code; the most frequent valid string counts. Default: 25 for expressions, 500 for
+            molecules.
+        inducing: Inducing points of the Gaussian process.
+        seed: Seed of everything random.
+    """
+
+    region: Literal["density", "box"]
+    rounds: int
+    batch: int
+    decodes: int | None
+    inducing: int
+    seed: int
+
+
+#: The domain of the strings decides how many decodes a code gets.
+SEARCH = Group(SearchOptions, asdict(SearchConfig()) | {"decodes": None})
+
+
+@takes(search=SEARCH)
 def optimize(
     run: RunLike,
     objective: str | None = None,
-    region: Literal["density", "box"] = "density",
+    *,
     density: str = "gmm",
-    rounds: int = 5,
-    batch: int = 50,
-    decodes: int | None = None,
-    inducing: int = 500,
     codes: int | None = None,
     out: Output | None = None,
     options: Options = (),
-    seed: int = 0,
     device: str = "auto",
+    **given: Unpack[SearchOptions],
 ) -> SearchResult:
     """Search the latent space of a run for strings that score well, by Bayesian optimisation.
 
-    A search that was interrupted goes on when the command is given again; more --rounds go on with a finished one.
+    The same command goes on with an interrupted search; more --rounds go on with a finished one.
 
     Args:
         run: A run of strings.
-        objective: expression (distance from a target formula), plogp (its terms normalized on ZINC 250k, unless options
-            say otherwise), qed, or MODULE:FUNCTION, a function of your own of a list of strings, found in the working
-            directory; default: expression or plogp.
-        region: density, where the fitted density has mass; or box, the smallest that holds all training codes, as in
-            the paper.
-        density: The density that bounds the region; fitted if it is not.
-        rounds: Batches.
-        batch: Codes a round.
-        decodes: Decodes of each code, of which the most frequent valid one counts; default: 25 for expressions,
-            500 for molecules.
-        inducing: Inducing points of the Gaussian process.
-        codes: Begin with at most this many training codes; default: 90 % of all.
+        objective: What to search for: expression (a small distance from a target formula), plogp (high penalized logP,
+            its terms normalized on ZINC 250k unless options say otherwise), qed (high drug-likeness), or
+            MODULE:FUNCTION, your own function of a list of strings, found in the working directory. Default: expression
+            for expressions, plogp for molecules.
+        density: The density of region density; fitted first if it is not.
+        codes: Start from at most this many training codes; default: 90 % of all.
         out: The search's folder; default: one in the run's.
         options: Options of the objective, for example target=sin(x)*x, or minimize=true for a function of your own.
-        seed: Seeds everything.
         device: auto, cpu, cuda or mps.
+        **given: How to search, for example `rounds=10`: the keys of `SearchOptions`.
 
     Returns:
         The search: table.md and best.png in its folder show it.
@@ -79,29 +96,22 @@ def optimize(
     strings = opened.string_generator(device)
     data = opened.data()
     domain = DOMAINS[data.domain]
-    wanted = objective or OBJECTIVE_OF.get(data.domain)
+    wanted = objective or domain.objective
     if wanted is None:
         raise UsageError(f"there is no usual objective for {data.domain}; give --objective MODULE:FUNCTION")
     if codes is not None and codes < 2:
         raise UsageError(f"codes is {codes}; a search begins with at least 2")
+    config = SearchConfig(**{"decodes": domain.decodes} | SEARCH.of(given))
     count = len(data.train)
-    chosen = torch.randperm(count, generator=generator(seed, PAIRS, 1))
+    chosen = torch.randperm(count, generator=generator(config.seed, PAIRS, 1))
     chosen = chosen[: min(count if codes is None else codes, max(2, int(BEGUN_WITH * count)))]
     texts = [text or "" for text in strings.codec.decode(data.train.x[chosen])]
     goal = make_objective(wanted, **parse_options(options))
-    config = SearchConfig(
-        rounds=rounds,
-        batch=batch,
-        decodes=domain.decodes if decodes is None else decodes,
-        region=region,
-        seed=seed,
-        inducing=inducing,
-    )
     z, scores = _begin(strings.generator.encode(data.train.x[chosen]), texts, goal)
-    if region == "density" and density not in strings.generator.densities:
+    if config.region == "density" and density not in strings.generator.densities:
         fitted = strings.generator.fit(density, data.train.x, **prior_options(opened, density))
         opened.save_density(density, fitted)
-    bound = strings.generator.density(density) if region == "density" else None
+    bound = strings.generator.density(density) if config.region == "density" else None
 
     def decode(points: Tensor, k: int, source: torch.Generator) -> list[str | None]:
         return strings.best_of(points, k, domain.valid, source=source)[0]
@@ -111,7 +121,7 @@ def optimize(
         there = set(training_forms(strings.codec.decode(data.train.x), forms, domain))
         return {string for string, form in zip(found, forms, strict=True) if form is not None and form in there}
 
-    folder = Path(out) if out is not None else _folder(opened, wanted, region, seed)
+    folder = Path(out) if out is not None else _folder(opened, wanted, config.region, config.seed)
     result = search(z, scores, decode, goal, config, bound, folder, known)
     write_text(folder / "table.md", markdown(result))
     best = result.best(1)

@@ -35,16 +35,16 @@ def sample(
 
     Args:
         run: The run.
-        n: How many samples.
-        out: FILE.png (or .jpg, .webp: a grid), FILE.npy (uint8 images N x C x H x W), or a folder (an image a sample);
-            of tables FILE.csv or .npy; of strings FILE.txt or .smi, of molecules FILE.png too. Unless given,
-            samples.png, .csv or .txt.
-        density: A fitted density; gmm if it is fitted, else the other one.
-        label: A class, or a value of a property, that a density was fitted by (`expost fit --by`); default: any.
+        n: Number of samples.
+        out: Images: FILE.png, .jpg or .webp (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one file per
+            sample). Tables: FILE.csv or .npy. Strings: FILE.txt or .smi; molecules also FILE.png. Default: samples.png,
+            .csv or .txt.
+        density: A fitted density; default: gmm if it is fitted, else the last one.
+        label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
-        code_temperature: Below 1, samples concentrate near the modes of the density (cleaner, less various); above
-            1 they spread; 1 draws from it as it was fitted.
-        seed: Seeds the draws.
+        code_temperature: Below 1, samples concentrate near the modes of the density (cleaner, less diverse); above
+            1 they spread; 1 draws from the density as it was fitted.
+        seed: Seed of the draws.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -65,9 +65,9 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
 
     Args:
         run: The run.
-        out: FILE.png; of strings FILE.txt, with a tab between the columns; of tables FILE.csv, in which a row's
-            reconstruction stands behind it.
-        n: How many test examples.
+        out: Images: FILE.png. Strings: FILE.txt, with a tab between the columns. Tables: FILE.csv, where each row ends
+            with its reconstruction.
+        n: Number of test examples.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -93,11 +93,11 @@ def interpolate(
 
     Args:
         run: The run.
-        out: FILE.png; of strings FILE.txt, with tabs between the steps; of tables FILE.csv, a row a step.
+        out: Images: FILE.png. Strings: FILE.txt, with tabs between the steps. Tables: FILE.csv, one row per step.
         method: linear, linear-rescaled or spherical.
-        n: How many pairs.
-        steps: Steps of a path, both ends included.
-        seed: Seeds the choice of pairs.
+        n: Number of pairs.
+        steps: Points of a path, both ends included.
+        seed: Seed of the choice of pairs.
         device: auto, cpu, cuda or mps.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Arrays in .npz archives, without loading them: mapped where they are stored as they are, else unpacked to disk."""
+"""Arrays in .npz archives without loading them: mapped if stored uncompressed, else unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from expost.data.examples import Array
 from expost.data.mapped import PIECE, scratch
 
 _LOCAL_HEADER = 30
-"""Bytes before the name in what precedes an entry (PKWARE's APPNOTE, section 4.3.7)."""
+"""Bytes of an entry's local header before its name (PKWARE's APPNOTE, section 4.3.7)."""
 
 
 def unpacked_size(path: Path) -> int:
-    """Return how many bytes a .npz holds; of another or a damaged file, how many it has."""
+    """Return the unpacked size of a .npz in bytes; for other or damaged files, the size of the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(entry.file_size for entry in archive.infolist())
@@ -69,7 +69,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _begin(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Return where the contents of an entry begin in the file; the lengths of what precedes them stand there alone."""
+    """Return the offset of an entry's contents; only the local header has the lengths of the fields before them."""
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.archives import map_archive, unpacked_size
+from expost.data.decoding import check_unit, round_to_bytes
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.images import ArrayImages, as_they_are, check_unit, round_to_bytes
+from expost.data.images import ArrayImages, as_they_are
 from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, open_file, pieces, row_bytes, scratch
 from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
@@ -167,7 +168,7 @@ def labels_of(array: Array, name: str, n: int) -> Array:
 
 
 def _role(key: str) -> tuple[str, bool] | None:
-    """Tell what an array's name says: (part, whether it holds examples rather than labels); None if nothing."""
+    """Return the part that an array's name stands for, and whether it holds examples (else labels); None if unknown."""
     words = [word for word in re.split(r"[^a-z0-9]+", key) if word]
     part = next((PART_WORDS[word] for word in words if word in PART_WORDS), POOL)
     rest = "_".join(word for word in words if word not in PART_WORDS)
@@ -177,7 +178,7 @@ def _role(key: str) -> tuple[str, bool] | None:
 
 
 def _load(path: Path, mapped: bool) -> Mapping[str, Array]:
-    """Load every array of a .npz by name, or the one of a .npy under the empty name; or map what is `mapped`."""
+    """Load, or map, every array of a .npz by name, or the one of a .npy under the empty name."""
     try:
         with path.open("rb") as file:
             magic = file.read(6)

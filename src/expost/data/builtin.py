@@ -1,4 +1,4 @@
-"""The two data sets that are here already, and so work on any machine, offline."""
+"""The two data sets that are installed with the package and need no network."""
 
 from __future__ import annotations
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.examples import Array, Indices
-from expost.data.tables import EXACT, LABEL_COLUMNS, Cells, Field, Piece, Rows, places
+from expost.data.table_cells import Cells, Field, Piece, Rows
+from expost.data.table_labels import EXACT, LABEL_COLUMNS
+from expost.data.tables import places
 from expost.errors import DataError
 
 _AT_ONCE = 8_192
-#: What stands for a value that is missing.
+#: Cells that mean a missing value.
 _MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
 _MISSING |= {"N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"}
 _BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
@@ -25,7 +27,7 @@ _BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "
 
 @dataclass(frozen=True)
 class _Numbers(Cells):
-    """A column of numbers; what is missing is NaN. Of what may be labels, the text is there too."""
+    """A column of numbers, with NaN for missing values; a column that may be labels also keeps its text."""
 
     numbers: Array
     texts: Sequence[str]
@@ -48,7 +50,7 @@ class _Numbers(Cells):
 
 @dataclass(frozen=True)
 class _Texts(Cells):
-    """A column of text, in which an empty cell is a value like another."""
+    """A column of text, where an empty cell is an ordinary value."""
 
     texts: Sequence[str]
 
@@ -64,7 +66,7 @@ class _Texts(Cells):
 
 @dataclass
 class _Column:
-    """A column in the making: numbers for as long as all its cells are; text is kept of what may be labels alone."""
+    """A column while it is read: numeric as long as all its cells are; the text is kept only if it may be labels."""
 
     name: str
     numeric: bool = True
@@ -88,7 +90,7 @@ class _Column:
         return _Numbers(np.concatenate([np.zeros(0), *self.numbers]), self.texts)
 
     def is_used(self) -> bool:
-        """Tell whether it holds numbers, and not gaps alone."""
+        """Tell whether the column holds numbers, not only missing values."""
         return self.numeric and any(not np.isnan(each).all() for each in self.numbers)
 
 

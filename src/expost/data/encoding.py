@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from expost.data.alphabets import alphabet_of
+from expost.data.notations import NOTATIONS
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, Rejection, encode_cached
@@ -18,10 +19,6 @@ from expost.utils.downloads import cache_folder
 
 CodecName = Literal["grammar", "characters"]
 
-#: The published lengths: productions of a derivation, by domain (Kusner et al. 2017).
-LENGTHS = {"molecules": 277, "expressions": 15}
-#: The grammar of a domain.
-GRAMMAR_OF = {"molecules": "smiles", "expressions": "expressions"}
 #: Symbols a row where nothing is known of the strings.
 DEFAULT_LENGTH = 300
 #: From this many strings on, what was parsed is kept.
@@ -50,13 +47,15 @@ def suit_codec(
         return Part(
             "characters", {"alphabet": list(found.symbols), "length": found.length if length is None else length}
         )
-    name = GRAMMAR_OF.get(strings.domain) if grammar is None else grammar
+    notation = NOTATIONS[strings.domain]
+    name = notation.grammar if grammar is None else grammar
     if name is None:
         raise UsageError(
             f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"
         )
-    known = LENGTHS.get(strings.domain, DEFAULT_LENGTH) if grammar is None else DEFAULT_LENGTH
-    return Part("grammar", {"grammar": load_grammar(name).text, "length": known if length is None else length})
+    if length is None:
+        length = DEFAULT_LENGTH if grammar is not None or notation.length is None else notation.length
+    return Part("grammar", {"grammar": load_grammar(name).text, "length": length})
 
 
 def encode_strings(strings: Strings, codec: Part) -> Data:

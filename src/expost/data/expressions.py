@@ -48,10 +48,10 @@ PUBLISHED = 100_000
 """How many of them the published set has."""
 
 PUBLISHED_SHA256 = "ae9850311e884f888491f56dca57ef3c2f9880899e63d26b5da3b71840591ca2"
-"""Of the published file, unpacked: a space between tokens, a line feed after each string."""
+"""SHA-256 of the published file, unpacked: a space between tokens, a line feed after each string."""
 
 TARGET = "1/3+x+sin(x*x)"
-"""The function that the paper's optimization looks for."""
+"""The target function of the paper's search."""
 
 SOLUTIONS = (TARGET, "1/3+(x)+sin(x*x)", "x+1/3+sin(x*x)", "x+1/(3)+sin(x*x)")
 """All strings of that language that equal `TARGET` as functions of x, by the usual precedence of the operators."""
@@ -135,7 +135,7 @@ def _sums(depth: int) -> tuple[str, ...]:
 
 @cache
 def _terms(depth: int) -> tuple[str, ...]:
-    """List the same of T."""
+    """List what T derives, likewise."""
     inner = _sums(depth - 1) if depth > 1 else ()
     return (*(opening + a + ")" for opening in OPENINGS for a in inner), *ATOMS)
 

@@ -1,4 +1,4 @@
-"""Whatever lies on disk: which reader a file or folder goes to, and folders of images."""
+"""Data sets on disk: which reader takes a file or a folder; and folders of images."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def read_images(folder: Path, files: Sequence[Path], where: str) -> Found:
 
 
 def _descend(folder: Path, files: Sequence[Path]) -> Path:
-    """Go down if everything lies in one subfolder that is itself divided into parts, as unpacked archives are."""
+    """Descend into a single subfolder that is itself divided into parts, as in unpacked archives."""
     relative = [file.relative_to(folder).parts for file in files]
     top = relative[0][0]
     together = all(len(parts) > 1 and parts[0] == top for parts in relative)
@@ -161,7 +161,7 @@ def _hidden(name: str) -> bool:
 
 
 def _refuse_empty_parts(folder: Path, filled: set[str]) -> None:
-    """Refuse a part's folder without images: more likely a mistake than a wish for another part in its place."""
+    """Refuse a part's folder without images, which is more likely a mistake than intended."""
     for entry in sorted(folder.iterdir()):
         part = PART_WORDS.get(entry.name.lower())
         if part is not None and part not in filled and entry.is_dir():

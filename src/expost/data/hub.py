@@ -1,4 +1,4 @@
-"""Where named sets come from: the package, a dependency, a folder of the user's, the cache of `datasets`, the Hub."""
+"""Sources of named data sets: the package, a dependency, the user's folder, the cache of `datasets`, the Hub."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Origin(ABC):
 
     @abstractmethod
     def find(self, name: str) -> str | None:
-        """Say where the set is on this machine, without reading it or using the network; None if it is not."""
+        """Return where the set is on this machine, without reading it or using the network; None if it is absent."""
 
     @abstractmethod
     def read(self, name: str) -> Found:
@@ -57,7 +57,7 @@ class BuiltIn(Origin):
     repository: None = field(default=None, init=False)
 
     def find(self, name: str) -> str | None:
-        """Say that it is here."""
+        """Return "built in"."""
         return "built in"
 
     def read(self, name: str) -> Found:
@@ -67,7 +67,7 @@ class BuiltIn(Origin):
 
 @dataclass(frozen=True)
 class OnDisk(Origin):
-    """A set that nobody offers for download in a form we read; the user puts its files into `$EXPOST_DATA/<name>/`."""
+    """A set without a download that we can read; the user puts its files into `$EXPOST_DATA/<name>/`."""
 
     kind: str = field(default="disk", init=False)
     repository: None = field(default=None, init=False)
@@ -170,14 +170,14 @@ def _remedy(name: str) -> str:
 
 
 def _cache() -> Path:
-    """Return the cache of `datasets`, found as it documents it, but without the second that importing it takes."""
+    """Return the cache folder of `datasets` by its documented rules; importing it would take a second."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
 
 
 @contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """Keep `datasets` from the network, and from saying so, for the time of one call."""
+    """Keep `datasets` off the network, and silent about it, for one call."""
     before, verbosity = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
     datasets.config.HF_HUB_OFFLINE = True
     datasets.logging.set_verbosity_error()

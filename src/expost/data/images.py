@@ -1,10 +1,9 @@
-"""Image files and encoded image bytes: decoding, conversion to grey or RGB, cropping, resizing, padding."""
+"""Images as examples: from files, from encoded bytes, and from arrays."""
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from expost.data.decoding import decode, pad, preprocess
 from expost.data.examples import Array, Examples, Indices, New, Preprocess, in_memory
 from expost.data.mapped import PIECE, as_they_lie, gather, pieces, row_bytes
 from expost.errors import DataError
@@ -23,10 +23,9 @@ from expost.utils.progress import progress
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 """What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: Pillow has some that start programs (EPS)
 _BLOCK = 512  # encoded images in flight
 _CHUNK = 16  # images a task decodes
-#: Unreadable images that one message names.
+#: Most unreadable images that one message names.
 NAMED = 5
 
 
@@ -39,7 +38,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
-        """Yield (what to call it in an error, file or bytes) for each of `indices`, which ascend."""
+        """Yield (name for errors, file or bytes) for each of the ascending `indices`."""
 
 
 class ImageFiles(ImageSource):
@@ -73,12 +72,12 @@ class UnreadableImages(DataError):
         super().__init__(f"{reasons[first]}{f' ({len(others)} more cannot be read: {listed})' if others else ''}")
 
     def __reduce__(self) -> tuple[type[UnreadableImages], tuple[dict[str, str]]]:
-        """Travel between processes as the reasons, not as the message."""
+        """Pickle the reasons, not the message."""
         return type(self), (self.reasons,)
 
 
 class EncodedImages(Examples):
-    """Images that are decoded when they are loaded, so that nobody waits for those that `limit` leaves out."""
+    """Images that are decoded only when they are loaded, so that those beyond `limit` cost nothing."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -141,90 +140,8 @@ class ImageStack:
         self.array[slot] = image
 
     def fitting(self, most: int) -> int:
-        """Return how many images to hold beside the array at a time: `most`, fewer if they are large or unknown yet."""
+        """Return how many images to hold beside the array: `most`, or fewer while they are large or of unknown size."""
         return min(most, max(_CHUNK, PIECE // row_bytes(self.array))) if self.first else _CHUNK
-
-
-def decode(where: str, source: Path | bytes, prep: Preprocess) -> Array:
-    """Decode one image.
-
-    EXIF orientation is applied; of an animation the first frame is taken; transparency is composited onto white;
-    16 bits of grey are scaled to 8 (x / 257, rounded); floating-point images must lie in [0, 1]. Black-and-white and
-    grey modes, and palettes of greys alone, give one channel, everything else RGB.
-
-    Args:
-        where: What errors call it.
-        source: The file, or its contents.
-        prep: What to do to the image after that.
-
-    Returns:
-        uint8, shape (C, H, W), C in {1, 3}.
-
-    Raises:
-        DataError: if it is no image, truncated, unreadable, larger than Pillow's bound against decompression bombs,
-            or smaller than the crop or larger than the padding that is asked for.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
-            bound = Image.MAX_IMAGE_PIXELS
-            if bound is not None and image.width * image.height > bound:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            if prep.size and not prep.crop:
-                # JPEG can decode at 1/2, 1/4 or 1/8; twice the wanted size is left for the resize to smooth.
-                image.draft(None, (2 * prep.size, 2 * prep.size))
-            plain = _plain(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{where} is too large to be safe to decode ({error}); shrink or remove it") from None
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"cannot read image {where}: damaged, or none of {', '.join(_FORMATS)}; replace it") from None
-    except Exception as error:  # on a damaged file, Pillow raises nearly anything: SyntaxError, struct.error, ...
-        reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-        raise DataError(f"cannot read image {where}: {' '.join(reason.split())}; repair or replace it") from None
-    return preprocess(plain, where, prep)
-
-
-def preprocess(image: Image.Image, where: str, prep: Preprocess) -> Array:
-    """Crop, resize, recolor and pad an image of mode L or RGB; return it as uint8 (C, H, W).
-
-    Raises:
-        DataError: if it is smaller than the crop or larger than the padding.
-    """
-    if prep.crop:
-        if min(image.size) < prep.crop:
-            raise DataError(
-                f"{where} is {image.width}x{image.height}, smaller than the {prep.crop}x{prep.crop} crop; "
-                "choose a smaller crop"
-            )
-        left, upper = (image.width - prep.crop) // 2, (image.height - prep.crop) // 2
-        image = image.crop((left, upper, left + prep.crop, upper + prep.crop))
-    if prep.size and image.size != (prep.size, prep.size):
-        side = min(image.size)
-        left, upper = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, upper, left + side, upper + side)
-        image = image.resize((prep.size, prep.size), Image.Resampling.BILINEAR, box=box)
-    if prep.channels:
-        image = image.convert("L" if prep.channels == 1 else "RGB")
-    pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1).transpose(2, 0, 1)
-    return pad(pixels[None], prep.pad, where)[0]
-
-
-def pad(images: Array, side: int | None, where: str) -> Array:
-    """Surround uint8 images (N, C, H, W) with zeros to side x side, evenly; a remainder goes right and below.
-
-    Raises:
-        DataError: if they are larger.
-    """
-    if side is None:
-        return images
-    height, width = images.shape[2:]
-    if max(height, width) > side:
-        raise DataError(f"{where} is {width}x{height}, larger than the {side}x{side} padding; pass size instead")
-    top, left = (side - height) // 2, (side - width) // 2
-    return np.pad(images, ((0, 0), (0, 0), (top, side - height - top), (left, side - width - left)))
 
 
 def as_they_are(pixels: Array) -> Array:
@@ -277,7 +194,7 @@ def _picture(image: Array) -> Image.Image:
 
 
 def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array | DataError]:
-    """Decode images, or find out why they cannot be: one message is to name all that are bad."""
+    """Decode images; return the error of each that cannot be decoded, so that one message can name them all."""
     found: list[Array | DataError] = []
     for where, source in chunk:
         try:
@@ -285,73 +202,6 @@ def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list
         except DataError as error:
             found.append(error)
     return found
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Convert any mode of Pillow to L or RGB."""
-    if image.mode in ("L", "RGB") and "transparency" not in image.info:
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # I;16 and its byte orders; plain I is what 16-bit files become in some versions
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits")
-        return Image.fromarray(((values * 2 + 257) // 514).astype(np.uint8))
-    if image.mode == "F":
-        return Image.fromarray(unit_to_bytes(np.asarray(image)))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-        return flat.convert("L" if _is_grey(image) else "RGB")
-    return image.convert("L" if _is_grey(image) else "RGB")
-
-
-def unit_to_bytes(values: Array) -> Array:
-    """Turn floats in [0, 1] into uint8 0..255, rounded to the nearest.
-
-    Raises:
-        DataError: for NaN, infinity, or a range that shows other scaling; the message says how to convert it.
-    """
-    check_unit((values,))
-    return round_to_bytes(values)
-
-
-def check_unit(parts: Iterable[Array]) -> None:
-    """Refuse floats that are not in [0, 1]; arguments are parts of one array, in turn.
-
-    Raises:
-        DataError: as `unit_to_bytes`.
-    """
-    count = size = 0
-    low, high = np.inf, -np.inf
-    for values in parts:
-        size += values.size
-        count += int((~np.isfinite(values)).sum())
-        if not count:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if count:
-        raise DataError(f"{count} of {size} pixels are NaN or infinite; repair or remove them")
-    if low < -1e-6 or high > 1 + 1e-6:
-        remedy = "scale them to [0, 1]"
-        if low >= -1 - 1e-6 and high <= 1 + 1e-6:
-            remedy = "map them to [0, 1] with (x + 1) / 2"
-        elif low >= 0 and high <= 255:
-            remedy = "divide by 255, or store them as uint8"
-        raise DataError(f"floating-point pixels from {low:g} to {high:g}; {remedy}")
-
-
-def round_to_bytes(values: Array) -> Array:
-    """Turn floats in [0, 1], which is not checked, into uint8 0..255, rounded to the nearest."""
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode in ("1", "L", "LA", "La"):
-        return True
-    if image.mode not in ("P", "PA"):
-        return False
-    colors = np.array([color for _, color in image.convert("RGBA").getcolors(256) or ()])[:, :3]
-    return bool((colors == colors[:, :1]).all())
 
 
 def _width_height(image: Array) -> str:

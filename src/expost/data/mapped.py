@@ -1,4 +1,4 @@
-"""Arrays too large for memory: files that are mapped into it, so that the system brings pages in and drops them again.
+"""Arrays too large for memory: memory-mapped files, whose pages the system loads and drops as needed.
 
 A mapping of a file takes no memory of the process's own: what is read stays in the system's page cache for as long as
 nobody needs the room. Mappings are shared and, once written, read-only; private ones would count as the process's own.
@@ -28,7 +28,7 @@ VARIABLE = "EXPOST_MEMORY"
 """The environment variable that says how large a data set may be to be kept in memory: bytes, or 512M, 1.5G."""
 
 DEFAULT_LIMIT = 2**29
-"""What it is unless set: 512 MiB."""
+"""The default: 512 MiB."""
 
 PIECE = 2**25
 """Bytes that are read, converted or compared at once: 32 MiB."""
@@ -55,7 +55,7 @@ def memory_limit() -> int:
 
 
 def scratch(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-    """Make an array in memory, or where it is larger than `memory_limit`, in a file that goes away with it; a `New`.
+    """Make an array in memory or, if larger than `memory_limit`, in a file that is deleted with it; a `New`.
 
     Raises:
         DataError: if there is no room on disk.
@@ -122,7 +122,7 @@ def is_mapped(array: Any) -> bool:
 
 
 def as_they_lie(indices: Indices, rows: Array) -> bool:
-    """Tell whether the rows of a mapped file are asked for as they lie in it, all and in order: no copy is needed."""
+    """Tell whether all rows of a mapped file are asked for in their order, so that no copy is needed."""
     in_order = len(indices) == len(rows) and bool((indices == np.arange(len(rows))).all())
     return in_order and is_mapped(rows) and rows.flags.c_contiguous and rows.flags.aligned
 

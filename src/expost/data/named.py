@@ -1,4 +1,4 @@
-"""The data sets that have names, one entry each."""
+"""The named data sets of images."""
 
 from __future__ import annotations
 

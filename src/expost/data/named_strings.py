@@ -1,4 +1,4 @@
-"""The data sets of strings that have names, one entry each."""
+"""The named data sets of strings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.alphabets import Domain
 from expost.data.examples import POOL, Found, Part
 from expost.data.expressions import PUBLISHED, SOLUTIONS, published_expressions, sample_expressions
 from expost.data.hub import VARIABLE, BuiltIn, Origin, data_folder
+from expost.data.notations import Domain
 from expost.data.splits import permutation
 from expost.data.string_files import Lines, read_string_parts, read_string_path
 from expost.errors import DataError

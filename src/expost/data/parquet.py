@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
-from expost.data.tables import Cells, Field, Piece, Rows, label_column, labels_in, places
+from expost.data.table_cells import Cells, Field, Piece, Rows
+from expost.data.table_labels import label_column, labels_in
+from expost.data.tables import places
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")

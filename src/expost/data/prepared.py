@@ -1,8 +1,8 @@
-"""Prepared examples: what is too large for memory is decoded, cropped and resized once, and kept in files to be mapped.
+"""Prepared examples: data too large for memory are decoded, cropped and resized once, and kept in mapped files.
 
-A file holds one part of a data set in its final order and form, and is named by what it was made from: the source's
-files with their sizes and times of change, what was done to the images, and which examples were chosen in which order.
-Whatever of that changes, another file is made. The oldest are removed when the disk has no room for a new one.
+A file holds one part of a data set in its final order and form. Its name is a hash of the source's files (with sizes
+and modification times), the preprocessing, and the chosen examples in order; if any of them changes, another file is
+made. The least recently used files are removed when the disk has no room for a new one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FORMAT = 2  # of what is in the files; raised whenever the same source would be
 
 
 class _MadeMeanwhile(Exception):
-    """Another process has made the file that this one was about to make."""
+    """Another process made the file first."""
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Preparation:
 
 @dataclass
 class _Making:
-    """One prepared file in the making: written under a temporary name, by one process at a time, and then renamed."""
+    """A prepared file being made: written under a temporary name by one process at a time, then renamed."""
 
     path: Path
     total: int
@@ -172,7 +172,7 @@ class _Making:
         return array
 
     def settle(self, array: Array) -> Path | None:
-        """Give the file of an array that `new` made its name, and return that; None for an array of another origin."""
+        """Rename the file of an array that `new` made to its final name and return it; None for any other array."""
         for made, temporary in self.made:
             if made is array:
                 made.flush()  # type: ignore[attr-defined]
@@ -182,7 +182,7 @@ class _Making:
 
 
 def _too_large(total: int, shape: tuple[int, ...], kind: type[np.generic]) -> bool:
-    """Tell whether `total` examples exceed the limit, `shape` and `kind` being those of some of them."""
+    """Tell whether `total` examples exceed the limit, given the shape and type of some of them."""
     return total * int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(kind).itemsize > memory_limit()
 
 
@@ -191,7 +191,7 @@ def _lock(path: Path) -> FileLock:
 
 
 def _with_more_and_more_room(folder: Path, keep: Path) -> Iterator[None]:
-    """Yield once, then again after each removal of what is unfinished and nobody's, or was used the longest ago."""
+    """Yield once, then again after each removal of an abandoned file or of the least recently used one."""
     yield None
     left_over = [path for path in folder.glob(".*.part") if not path.name.startswith(f".{keep.stem}.")]
     for path in left_over:
@@ -213,7 +213,7 @@ def _last_used(path: Path) -> float:
 
 
 def describe(paths: Sequence[Path]) -> str:
-    """Say which files a data set is mapped from; empty for none."""
+    """Return a remark on the files that a data set is mapped from; empty for none."""
     if not paths:
         return ""
     size = sum(path.stat().st_size for path in paths if path.exists())

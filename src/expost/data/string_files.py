@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.alphabets import guess_domain
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
+from expost.data.notations import NOTATIONS, guess_domain
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.string_tables import SMILES_COLUMNS, TABLES, has_strings, read_column
 from expost.data.text import kind_of, lines_of, plain, stem_of
 from expost.errors import DataError, UsageError
 
 SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
-"""How the names of files of strings end; any may be followed by .gz."""
+"""Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
 _ABOUT = ("readme", "license", "licence")
@@ -147,9 +147,10 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
         kept = [string for string in strings if string]
         if not kept:
             raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
-        if guess_domain(kept) == "expressions" and any(len(string.split()) > 1 for string in kept):
+        domain = guess_domain(kept)
+        if NOTATIONS[domain].spaced and any(len(string.split()) > 1 for string in kept):
             kept = ["".join(string.split()) for string in kept]
-            remarks.append("spaces within expressions taken out")
+            remarks.append(f"spaces within {domain} taken out")
         cleaned[part] = Part(Lines(kept, str(path)))
     return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)))
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from expost.data.alphabets import guess_domain
 from expost.data.examples import POOL
+from expost.data.notations import NOTATIONS, guess_domain
 from expost.data.splits import PART_WORDS
 from expost.data.text import kind_of, lines_of, plain
 from expost.errors import DataError, UsageError
@@ -109,7 +109,8 @@ def _choose(header: Sequence[str], rows: Sequence[Sequence[str]], column: str | 
         unclear = ", ".join(header[i].strip() or "(unnamed)" for i in texts[:20])
         raise DataError(f"{path}: the strings could be in any of the columns {unclear}; choose one with column=")
     domain = guess_domain([row[texts[0]].strip() for row in rows if len(row) > texts[0]])
-    return texts[0], domain != "text" and guess_domain([header[texts[0]].strip()]) == domain
+    recognized = NOTATIONS[domain].matches is not None
+    return texts[0], recognized and guess_domain([header[texts[0]].strip()]) == domain
 
 
 def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

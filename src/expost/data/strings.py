@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.alphabets import Domain, guess_domain
 from expost.data.examples import POOL, Found, Indices, Part, Preprocess, existing
 from expost.data.named_strings import STRING_DATASETS, NamedStrings
+from expost.data.notations import Domain, guess_domain
 from expost.data.splits import plan_split, subset
 from expost.data.string_files import Lines, holds_strings, read_string_path
 from expost.errors import DataError, UsageError

@@ -2,97 +2,26 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from expost.data.arrays import Vectors, labels_of, rows_of
-from expost.data.examples import POOL, Array, Found, Indices, Part
+from expost.data.arrays import Vectors, rows_of
+from expost.data.examples import POOL, Array, Found, Part
 from expost.data.mapped import scratch
 from expost.data.splits import part_named
+from expost.data.table_cells import Cells, Rows, reading
+from expost.data.table_labels import labels_of_tables
 from expost.errors import DataError
 from expost.utils.extras import require
 
-LABEL_COLUMNS = ("label", "labels", "target", "class", "species", "y")
 _INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")
 _BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
-EXACT = 2.0**53
-"""Up to it float64 holds every whole number."""
 
 
-class Cells(ABC):
-    """A column of a table, or a piece of one."""
-
-    @abstractmethod
-    def missing(self) -> Indices:
-        """Return the rows that have no value."""
-
-    @abstractmethod
-    def matrix(self, name: str) -> Array:
-        """Return the numbers as float64, shape (N, d); `name` is what errors call the column."""
-
-    @abstractmethod
-    def values(self) -> Array:
-        """Return the values of a column of numbers or text."""
-
-    def written(self) -> Cells:
-        """Return the cells as the text that is in the file, if the file does not say itself what is a number."""
-        return self
-
-
-@dataclass(frozen=True)
-class Field:
-    """What a column is.
-
-    Attributes:
-        name: Its name.
-        numeric: Whether it holds numbers, or lists of them.
-    """
-
-    name: str
-    numeric: bool
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some rows of a table.
-
-    Attributes:
-        count: How many rows.
-        cells: Its columns.
-    """
-
-    count: int
-    cells: Sequence[Cells]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table, read in pieces.
-
-    Attributes:
-        name: What errors call it.
-        fields: Of its columns.
-        count: How many rows.
-        column: Reads the whole of one column, by name.
-        pieces: Reads all columns, a few rows at a time.
-        titled: Whether the file names its columns; otherwise they are numbered.
-    """
-
-    name: str
-    fields: Sequence[Field]
-    count: int
-    column: Callable[[str], Cells]
-    pieces: Callable[[], Iterator[Piece]]
-    titled: bool = True
-
-
-#: What reads the files of one part: images, or a table that may hold vectors.
+#: Reads the files of one part: images, or a table that may hold vectors.
 Reader = Callable[[Sequence[Path]], Part | Rows]
 
 
@@ -116,7 +45,7 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
     found: dict[str, Part | Rows] = {}
     for part, paths in grouped.items():
-        with _told(paths[0]):
+        with reading(paths[0]):
             found[part] = _reader(paths)(paths)
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
     vectors, ignored, columns = _vectors(tables)
@@ -125,22 +54,6 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
         remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])})")
     parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
     return Found(parts, where, tuple(remarks), columns=columns)
-
-
-@contextmanager
-def _told(name: Path | str) -> Iterator[None]:
-    """Turn the errors of reading a file into one line each."""
-    try:
-        yield
-    except MemoryError:
-        raise DataError(
-            f"{name} does not fit in memory; convert it to .npy or parquet, which are read in pieces"
-        ) from None
-    except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())[:200]
-        raise DataError(f"cannot read {name}: {reason}; restore it") from None
-    except UnicodeDecodeError:
-        raise DataError(f"cannot read {name}: its text is not UTF-8; save it in that encoding") from None
 
 
 def _reader(paths: Sequence[Path]) -> Reader:
@@ -155,7 +68,7 @@ def _reader(paths: Sequence[Path]) -> Reader:
 
 
 def places(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
-    """Return where each of some names is among others; None if these are not the same names in another order.
+    """Return the index of each wanted name among the given ones; None unless they are the same names in some order.
 
     Example:
         >>> places(["a", "b", "c"], ["c", "a", "b"]), places(["a", "b"], ["a", "c"])
@@ -172,10 +85,10 @@ def _by_name(names: Sequence[str]) -> list[int]:
 
 
 def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tuple[str, ...]]:
-    """Make vectors of the numbers in tables; the columns of the first say what the entries of all are.
+    """Turn the numbers of tables into vectors, with the columns of the first table as the entries of all.
 
     Returns:
-        The examples by part, the columns that were of no use, and the names of a vector's entries.
+        The examples by part, the names of unused columns, and the names of a vector's entries.
 
     Raises:
         DataError: if a table has no rows or no numbers, the tables have different ones, or a value is missing.
@@ -183,7 +96,7 @@ def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tup
     for table in tables.values():
         if table.count == 0:
             raise DataError(f"{table.name} has no rows; fill or remove it")
-    labels = _labels(tables)
+    labels = labels_of_tables(tables)
     entries: dict[str, list[int]] = {}
     ignored: set[str] = set()
     for part, table in tables.items():
@@ -197,7 +110,7 @@ def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tup
     names: set[tuple[str, ...]] = set()
     known: dict[tuple[str, ...], tuple[str, list[int]]] = {}
     for part, table in tables.items():
-        with _told(table.name):
+        with reading(table.name):
             rows, widths = _rows(table, entries[part])
         parts[part] = Part(Vectors(rows, table.name), labels[part][1] if part in labels else None)
         titles = tuple(table.fields[index].name for index in entries[part])
@@ -209,7 +122,7 @@ def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tup
 
 
 def _entries(table: Rows, labels: str | None) -> tuple[list[int], list[str]]:
-    """Return which columns hold the entries of vectors, and the names of those that are of no use."""
+    """Return the indices of the columns that hold entries of vectors, and the names of unused columns."""
     used, unused = [], []
     for index, field in enumerate(table.fields):
         if field.name == labels:
@@ -292,73 +205,3 @@ def _refuse_gaps(columns: Mapping[str, Cells], name: str, begin: int) -> None:
             gaps.append(f"{len(missing)} in column '{title}' (the first in row {first}, counted from 0)")
     if gaps:
         raise DataError(f"{name} lacks values: {', '.join(gaps[:5])}; fill them in or drop those rows")
-
-
-def _labels(tables: Mapping[str, Rows]) -> dict[str, tuple[str, Array]]:
-    """Return the column of the labels, and what it holds, for each table that has it.
-
-    Raises:
-        DataError: if some are missing, or two tables have them in columns of different names.
-    """
-    titles = {part: [field.name for field in table.fields] for part, table in tables.items()}
-    own = {part: name for part, names in titles.items() if (name := label_column(names)) and not _is_point(name, names)}
-    if not own:
-        return {}
-    first = next(iter(own))
-    cells: dict[str, tuple[str, Cells]] = {}
-    for part, table in tables.items():
-        name = next((name for name in titles[part] if name.lower() == own[first].lower()), None)
-        if name is not None:
-            with _told(table.name):
-                cells[part] = (name, table.column(name))
-        elif part in own and own[part] not in titles[first]:
-            raise DataError(
-                f"{table.name} has labels in column '{own[part]}', but {tables[first].name} in '{own[first]}'; "
-                "give both columns one name"
-            )
-    typed = _typed([column for _, column in cells.values()])
-    if typed is None:
-        return {}
-    result = {}
-    for (part, (name, _)), column in zip(cells.items(), typed, strict=True):
-        with _told(tables[part].name):
-            result[part] = (name, labels_in(column, tables[part].name))
-    return result
-
-
-def _is_point(name: str, names: Sequence[str]) -> bool:
-    """Tell whether what could be labels is a coordinate."""
-    return name.lower() == "y" and "x" in names
-
-
-def _typed(columns: Sequence[Cells]) -> Sequence[Cells] | None:
-    """Make a column of labels numbers in all tables, or text in all; None if it holds a measured quantity."""
-    values = [column.values() for column in columns]
-    filled = [each for each in values if each.dtype.kind != "f" or not np.isnan(each).all()]
-    if not filled or any(each.dtype.kind not in "buif" for each in filled):
-        return [column.written() for column in columns]
-    floats = [each[~np.isnan(each)] for each in filled if each.dtype.kind == "f"]
-    if any((each != np.rint(each)).any() for each in floats):
-        return None
-    if any((np.abs(each[np.isfinite(each)]) > EXACT).any() for each in floats):  # neighbours would be one class
-        return [column.written() for column in columns]
-    return columns
-
-
-def labels_in(column: Cells, name: str) -> Array:
-    """Return the labels that a column holds.
-
-    Raises:
-        DataError: if some are missing, or they are no labels.
-    """
-    missing = len(column.missing())
-    if missing:
-        raise DataError(f"{name}: {missing} labels are missing; fill them in or drop those rows")
-    values = column.values()
-    return labels_of(values, name, len(values))
-
-
-def label_column(names: Sequence[str]) -> str | None:
-    """Return the column that is taken for the labels, if there is one."""
-    lower = {name.lower(): name for name in names}
-    return next((lower[name] for name in LABEL_COLUMNS if name in lower), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from expost.errors import DataError
 
 LONGEST = 100_000
-"""Characters that a line may have; longer ones are no strings that a model here could learn."""
+"""Longest line that is read, in characters; no model here could learn longer strings."""
 
 
 def lines_of(path: Path) -> Iterator[str]:
@@ -66,5 +66,5 @@ def stem_of(path: Path) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a word as names are compared: in lower case, without white space around it."""
+    """Return a word in lower case without white space around it, for comparing names."""
     return text.strip().lower()

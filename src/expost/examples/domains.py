@@ -64,6 +64,7 @@ class StringDomain:
         picture: Draws those of some strings that can be drawn, None if there are none; None where strings have no
             picture.
         remark: Says what is worth saying of samples.
+        objective: What a search looks for unless something else is asked for; None if there is nothing usual.
     """
 
     canonical: Canonical
@@ -74,6 +75,7 @@ class StringDomain:
     distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
     picture: Callable[[Strings], Image.Image | None] | None = None
     remark: Callable[[Strings], None] = lambda strings: None
+    objective: str | None = None
 
     def valid(self, string: str) -> bool:
         """Tell whether a string is valid."""
@@ -163,6 +165,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             "expression-score",
             _expression_scores,
             _no_distance,
+            objective="expression",
         ),
         "molecules": StringDomain(
             canonical_smiles,
@@ -173,6 +176,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             _chemnet,
             _draw_molecules,
             _remark_on_molecules,
+            objective="plogp",
         ),
         "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
     },

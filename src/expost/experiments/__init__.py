@@ -1,14 +1,15 @@
-"""Grids of runs: the paper's tables, and sweeps of one's own."""
+"""Grids of runs: the tables of the paper, and sweeps."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import tyro
 
+from expost.commands.groups import takes
 from expost.errors import UsageError
-from expost.experiments.engines import Resources
+from expost.experiments.engines import RESOURCES, ResourceOptions, Resources
 from expost.experiments.sweep import sweep
 from expost.experiments.table1 import reproduce_table1
 from expost.experiments.table2 import reproduce_table2
@@ -16,6 +17,7 @@ from expost.experiments.table2 import reproduce_table2
 __all__ = ["reproduce", "sweep"]
 
 
+@takes(grid=RESOURCES)
 def reproduce(
     experiment: Annotated[Literal["table1", "table2"], tyro.conf.Positional],
     dataset: str | None = None,
@@ -26,34 +28,25 @@ def reproduce(
     features: str | None = None,
     out: Path | None = None,
     columns: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--column"])] = (),
-    device: str = "auto",
-    workers: int | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    gpu_share: float | None = None,
+    **resources: Unpack[ResourceOptions],
 ) -> Path:
     """Train and score the models of a table of the paper under one protocol.
 
-    A cell that is finished is not done again; one that was interrupted goes on: the same command goes on with all.
+    Give the same command again to go on: finished cells are kept, interrupted ones resume.
 
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model. table2:
             Bayesian optimisation in the latent spaces of grammar and character models.
-        dataset: table1 only: a data set's name or path; default: mnist; the paper has mnist, cifar10 and
-            celeba.
+        dataset: table1 only: a data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist.
         domain: table2 only: expressions (default) or molecules.
         scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
-        models: Rows; default: the paper's ten of table1, or the paper's four and ours of table2.
+        models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2.
         seeds: table1 only: runs of each model, seeded 0, 1, ...; default: 1.
-        features: table1 only: inception-2048 (FID), inception-768 (FID-768), digits, pixels, or auto.
+        features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
+            inception-768-bf16), digits, pixels, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
-        columns: table1 only: Rec, N, GMM or Interp, those alone are computed; default: all.
-        device: auto, cpu, cuda or mps.
-        workers: Models trained side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
-        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
-            or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a model takes on Ray, for example 0.5; default: a whole one.
+        columns: table1 only: compute these columns alone, of Rec, N, GMM and Interp; default: all.
+        **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:
         The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
@@ -65,7 +58,7 @@ def reproduce(
     for name, value in given[experiment].items():
         if value is not None:
             raise UsageError(f"{name} is no option of {experiment}; leave it out")
-    where = Resources(engine, device, workers, address, gpu_share)
+    where = Resources(**resources)
     if experiment == "table2":
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"

@@ -1,4 +1,4 @@
-"""What the tables share about the runs they are made of."""
+"""The runs behind a table: what defines one, whether it is done, and what was saved of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from expost.experiments.hardware import note_hardware
 from expost.run import Run
 from expost.utils.store import read_json
 
-#: Defaults that are in JSON as they are.
+#: Types of defaults that JSON holds unchanged.
 _PLAIN = (type(None), bool, int, float, str)
-#: Settings of training that leave the weights as they are.
+#: Settings that do not affect the weights.
 _INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds", "resized_by")
 
 
 def defining_settings(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:
-    """Return what decides a run's weights, leaving out some settings of its training."""
+    """Return the settings that decide a run's weights, without those in `leaving_out`."""
     config = to_json(run.config)
     left_out = {*_INDIFFERENT, *leaving_out}
     training, data = (
@@ -49,7 +49,7 @@ def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, An
 
 
 def train_or_go_on(model: str, data: str, folder: Path, options: Mapping[str, Any], device: str, hardware: Path) -> Run:
-    """Train a run, or go on with it, on whatever device it was begun; one that is finished stays as it is.
+    """Train a run, or resume it, also on another device; a finished run is left as it is.
 
     Args:
         model: Row of the zoo.
@@ -81,13 +81,13 @@ def _finished(run: Run) -> bool:
 
 
 def density_hash(run: Run, subject: str) -> dict[str, str]:
-    """Return what samples rest on beside the weights: the fitted density, by the hash of its file."""
+    """Return the hash of the fitted density, which samples depend on besides the weights; empty if there is none."""
     path = run.folder / "densities" / f"{subject}.safetensors"
     return {"density": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
 
 
 def saved(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a finished cell, or None if there is none or it answers another question."""
+    """Return a finished cell; None if there is none, or it was made under other settings."""
     found = read_json(path) if path.exists() else None
     if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
         return None
@@ -96,7 +96,7 @@ def saved(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _completed(settings: Any) -> Any:
-    """Add settings that came later than a cell, at their defaults, which leave things as they were."""
+    """Add settings that are newer than a cell, at their defaults."""
     kinds = {"model": ModelConfig, "training": TrainingConfig, "data": DataConfig}
     if not isinstance(settings, dict) or not all(isinstance(settings.get(part), dict) for part in kinds):
         return settings

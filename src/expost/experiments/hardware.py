@@ -1,4 +1,4 @@
-"""What an experiment ran on, and how long."""
+"""The hardware that an experiment ran on, and its training time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _processor() -> str:
 
 
 def note_hardware(path: Path, device: str) -> None:
-    """Add what this process runs on to a file's list, if it is not there yet."""
+    """Add the hardware of this process to the list in a file, once."""
     known, this = noted_hardware(path), hardware(device)
     if this not in known:
         write_json(path, [*known, this])
 
 
 def noted_hardware(path: Path) -> list[str]:
-    """Return what was noted; nothing for what was run before there were notes."""
+    """Return the hardware noted in a file; empty for runs older than such files."""
     found = read_json(path) if path.exists() else []
     return [str(each) for each in found] if isinstance(found, list) else []
 

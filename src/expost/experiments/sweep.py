@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Unpack, get_type_hints
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
@@ -16,13 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from expost._version import __version__
 from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
+from expost.commands.groups import takes
+from expost.commands.train_options import DATA, STRINGS, TrainOptions
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import Protocol, resolve_features
 from expost.evaluation.scoring import measures_of
 from expost.evaluation.strings import PROPERTIES
 from expost.experiments.cells import refuse_another
-from expost.experiments.engines import Resources, open_engine
+from expost.experiments.engines import RESOURCES, ResourceOptions, Resources, open_engine
 from expost.experiments.hardware import summary
 from expost.experiments.sweep_report import (
     LOSS,
@@ -37,12 +39,13 @@ from expost.experiments.sweep_run import Job, as_options, fill
 from expost.utils.progress import say
 from expost.utils.store import write_json, write_text
 
-#: Options of `train` that are no settings of a grid.
-_NOT_SET = ("model", "data", "out", "seed", "device", "options", "tensorboard", "resume", "dry_run", "networks")
-#: Options that change what is scored against: they may be set, to one value.
-_OF_DATA = ("size", "limit", "codec", "grammar", "length")
+#: Options of `train` that a sweep sets itself.
+_NOT_SET = ("seed", "device", "tensorboard")
+#: Options that change the data scored against: they take one value, not several.
+_OF_DATA = (*DATA.names, *STRINGS.names)
 
 
+@takes(grid=RESOURCES)
 def sweep(
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
@@ -56,38 +59,29 @@ def sweep(
     samples: int | None = None,
     features: str = "auto",
     allow_few: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    gpu_share: float | None = None,
+    **resources: Unpack[ResourceOptions],
 ) -> Path:
     """Train, fit and score a grid of runs, and rank its settings by a score on the validation split.
 
-    The same command goes on with what was interrupted; with more values or seeds, it does what is new. Scores of the
-    test split stand beside those of the validation split, and choose nothing.
+    The same command goes on with interrupted runs; with more values or seeds, it does what is new. Test scores are
+    reported beside the validation scores and choose nothing.
 
     Args:
-        models: Rows of the zoo.
+        models: Names of models; `expost zoo` lists them.
         data: A data set's name, or a path, as `expost train` takes it.
         out: The sweep's folder.
         options: What the grid is made of, each with one value or several: options of `expost train` as beta=1e-4,1e-3
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
-        by: The score that ranks: one of `expost evaluate`, or loss (the training's own; weights that differ make it
-            another quantity). Default: the Frechet distance, of strings the share of distinct valid ones.
-        of: Of what: a density, or reconstruction; default: gmm.
+        by: Score to rank by: one of `expost evaluate`, or loss (that of training, not comparable between settings with
+            other weights). Default: the Frechet distance; for strings, the share of distinct valid ones.
+        of: What was scored: a density, or reconstruction; default: gmm.
         densities: Which densities to fit and sample from; default: the model's own and gmm.
-        measures: As of `expost evaluate`; default: frechet, of strings properties.
+        measures: As of `expost evaluate`; default: frechet; for strings, properties.
         samples: Samples from each density; default: as many as there are examples to compare with.
         features: As of `expost evaluate`.
-        allow_few: Take fewer examples than features all the same.
-        device: auto, cpu, cuda or mps.
-        workers: Runs side by side; default: one a CUDA device, or one a core; on Ray as many as fit.
-        engine: local (processes of this machine), or ray (a Ray cluster, all of whose nodes have to see the folder).
-        address: Of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
-            or one that is started on this machine meanwhile.
-        gpu_share: Share of a GPU that a run takes on Ray, for example 0.5; default: a whole one.
+        allow_few: Compute Frechet distances even from fewer examples than features.
+        **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:
         The folder, with table.json, table.md, table.csv, and the runs.
@@ -125,7 +119,7 @@ def sweep(
         refuse_another(job.model, job.data, job.run, job.training)
     say(f"runs: {len(jobs)} (models: {len(names)}, settings: {len(grid)}, seeds: {seeds})")
     started, results, score = time.perf_counter(), dict[str, dict[str, Any]](), by
-    with open_engine(Resources(engine, device, workers, address, gpu_share), home) as open_:
+    with open_engine(Resources(**resources), home) as open_:
         for done in open_.run(fill, jobs, open_.devices(len(jobs)), lambda job: home / "logs" / f"{job.label}.log"):
             found = results[done.task.label] = done.result
             if "failed" not in found and not strings:  # of strings a score may be missing for want of valid samples
@@ -135,7 +129,7 @@ def sweep(
             say(f"{done.task.label}: {what}; {len(results)} of {len(jobs)} after {elapsed:.0f} s")
     failures = [found["failed"] for found in results.values() if "failed" in found]
     if len(failures) == len(jobs):
-        raise DataError(f"all {len(jobs)} runs have failed, one of them since {failures[0]}")
+        raise DataError(f"all {len(jobs)} runs failed; the first one: {failures[0]}")
     finished = [results[job.label] for job in jobs if "failed" not in results[job.label]]
     score = choose_score(finished, score, subject)
     check_comparable(finished, score, subject)
@@ -158,7 +152,7 @@ def sweep(
 
 
 def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:
-    """Return every combination of the values of NAME=VALUE,VALUE,...; values are JSON where they are that, else words.
+    """Return every combination of the values of NAME=VALUE,VALUE,...; values are JSON if they parse, else strings.
 
     Raises:
         UsageError: for an option without values, one given twice, or one that `train` does not have.
@@ -167,7 +161,8 @@ def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:
         >>> settings(["beta=0.1,1", "network=conv4"])
         [(('beta', 0.1), ('network', 'conv4')), (('beta', 1.0), ('network', 'conv4'))]
     """
-    kinds = {name: kind for name, kind in get_type_hints(train).items() if name not in (*_NOT_SET, "return")}
+    kinds = {"preset": str | None, **get_type_hints(TrainOptions)}
+    kinds = {name: kind for name, kind in kinds.items() if name not in _NOT_SET}
     values: dict[str, list[Any]] = {}
     for text in options:
         name, equals, listed = text.partition("=")
@@ -187,7 +182,7 @@ def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas outside of brackets, which are within a JSON value."""
+    """Split at commas outside brackets; a comma in brackets belongs to a JSON value."""
     depth, parts = 0, [""]
     for char in text:
         depth += (char in "[{") - (char in "]}")

@@ -63,7 +63,7 @@ class Job:
 
     @property
     def run(self) -> Path:
-        """Its run's folder."""
+        """The folder of its run."""
         return self.out / "runs" / self.label
 
     @property
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def hardware(self) -> Path:
-        """Where is noted what it was trained on."""
+        """The file that notes the hardware it was trained on."""
         return self.out / "hardware" / f"{self.label}.json"
 
     @property
@@ -89,13 +89,13 @@ class Job:
 
 
 def as_options(chosen: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return what is set as options of `train`: those of slots, which have a dot, go together."""
+    """Return settings as keywords of `train`; those of slots, which have a dot, become its `options`."""
     named = {name: value for name, value in chosen if "." not in name}
     return {**named, "options": {name: value for name, value in chosen if "." in name}}
 
 
 def fill(job: Job, device: str) -> dict[str, Any]:
-    """Train, fit and score a run, or do only what of that is not done yet.
+    """Train, fit and score a run; skip what is done already.
 
     Returns:
         "validation" and "test" scores, the validation "loss", seconds and hardware; or what "failed", so that a run

@@ -43,7 +43,7 @@ from expost.utils.store import read_json, write_json, write_text
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of an experiment.
 
     Attributes:
         preset: Where settings come from.
@@ -104,7 +104,7 @@ class Cells:
 
     @property
     def run(self) -> Path:
-        """Its run's folder."""
+        """The folder of its run."""
         return self.out / "runs" / self.label
 
     def file(self, subject: str) -> Path:
@@ -113,7 +113,7 @@ class Cells:
 
     @property
     def hardware(self) -> Path:
-        """Where is noted what it was trained on."""
+        """The file that notes the hardware it was trained on."""
         return self.out / "hardware" / f"{self.label}.json"
 
     @property
@@ -226,7 +226,7 @@ def reproduce_table1(
 
 
 def _columns(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns in the table's order, however their names are written."""
+    """Return the columns in the table's order; upper and lower case do not matter."""
     known = {name.lower(): name for name in COLUMNS}
     for name in asked:
         if name.lower() not in known:
@@ -236,13 +236,13 @@ def _columns(asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def _said_before(path: Path) -> str | None:
-    """Return the hardware that a table states which was made before each cell had its own."""
+    """Return the hardware stated by an older table, whose cells have none of their own."""
     record = read_json(path) if path.exists() else None
     return record.get("hardware") if isinstance(record, dict) else None
 
 
 def fill(task: Cells, device: str) -> dict[str, Any]:
-    """Train a model and score it, or only what of that is not done yet.
+    """Train a model and score it; skip what is done already.
 
     Returns:
         "scores", "training seconds" and "scoring seconds" of all that was ever done for these cells, and "hardware":

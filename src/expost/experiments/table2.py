@@ -16,7 +16,7 @@ from typing import Any, Literal
 from expost._version import __version__
 from expost.commands import optimize
 from expost.config import to_json
-from expost.errors import DataError, UsageError
+from expost.errors import DataError
 from expost.experiments.cells import refuse_another, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
@@ -29,8 +29,24 @@ from expost.utils.store import read_json, write_json, write_text
 
 Domain = Literal["expressions", "molecules"]
 
-#: The published data of each domain.
-DATA = {"expressions": "expressions-published", "molecules": "zinc250k"}
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper's search in one domain was done with.
+
+    Attributes:
+        data: Name of the data set.
+        cutoff: Where the published script cut off the best strings: see `aggregate_original`.
+    """
+
+    data: str
+    cutoff: Literal["last", "own"]
+
+
+PUBLISHED: Registry[Published] = Registry(
+    "domain",
+    {"expressions": Published("expressions-published", "last"), "molecules": Published("zinc250k", "own")},
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ TABLE: Registry[Row] = Registry(
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of an experiment.
 
     Attributes:
         epochs: Passes over the training set; None takes the preset's.
@@ -115,12 +131,12 @@ class Job:
 
     @property
     def run(self) -> Path:
-        """Its run's folder."""
+        """The folder of its run."""
         return self.out / "runs" / f"{TABLE[self.name].model}-{TABLE[self.name].preset}"
 
     @property
     def search(self) -> Path:
-        """Its search's folder."""
+        """The folder of its search."""
         return self.out / "searches" / f"{self.name.replace(', ', '-')}-{self.repetition}"
 
     @property
@@ -135,7 +151,7 @@ class Job:
 
     @property
     def hardware(self) -> Path:
-        """Where is noted what it ran on."""
+        """The file that notes the hardware it ran on."""
         return self.out / "hardware" / f"{self.part}.json"
 
     @property
@@ -162,8 +178,7 @@ def reproduce_table2(
         `out`.
     """
     given, out = out, out.resolve()  # workers have working directories of their own
-    if domain not in DATA:
-        raise UsageError(f"unknown domain '{domain}'; choose one of: {', '.join(DATA)}")
+    data = PUBLISHED[domain].data
     size = SCALES[scale][domain]
     names = tuple(dict.fromkeys(models)) or tuple(TABLE)
     rows = [Job(out, name, domain, size) for name in names]
@@ -171,7 +186,7 @@ def reproduce_table2(
     repetitions = [[replace(row, repetition=seed) for row in rows] for seed in range(size.repetitions)]
     searches = [job for repetition in repetitions for job in repetition]
     for job in jobs:
-        refuse_another(TABLE[job.name].model, DATA[domain], job.run, job.options)
+        refuse_another(TABLE[job.name].model, data, job.run, job.options)
     started = time.perf_counter()
     command = f"expost reproduce table2 --domain {domain} --scale {scale}"
     if models:
@@ -209,7 +224,7 @@ def _hardware_before(path: Path) -> str | None:
 def _record(
     rows: Sequence[Job], repetitions: Sequence[Sequence[Job]], found: Mapping[Job, SearchResult], before: str | None
 ) -> dict[str, Any]:
-    """Return the table of whole repetitions, in each of which every row has been searched."""
+    """Return the table of complete repetitions: those in which every row has been searched."""
     runs = {row.run: row for row in rows}.values()
     parts = [noted_hardware(job.hardware) for job in (*runs, *(job for each in repetitions for job in each))]
     columns = zip(rows, zip(*repetitions, strict=True), strict=True)
@@ -222,7 +237,7 @@ def _record(
             sum(training_seconds(job.run) for job in runs) + sum(row["search seconds"] for row in results.values())
         ),
         "domain": rows[0].domain,
-        "data": DATA[rows[0].domain],
+        "data": PUBLISHED[rows[0].domain].data,
         "searches": len(repetitions),
         "rows": results,
     }
@@ -230,7 +245,7 @@ def _record(
 
 def learn(job: Job, device: str) -> None:
     """Train a row's model, or go on with it."""
-    train_or_go_on(TABLE[job.name].model, DATA[job.domain], job.run, job.options, device, job.hardware)
+    train_or_go_on(TABLE[job.name].model, PUBLISHED[job.domain].data, job.run, job.options, device, job.hardware)
 
 
 def _finished(search: Path, rounds: int) -> bool:
@@ -262,8 +277,7 @@ def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
     searches, results = list(found), list(found.values())
     best = [found for result in results for found in result.best(1)]
     best.sort(key=lambda found: results[0].sign * found.score)
-    # the published scripts cut off in different ways; see aggregate_original
-    original = aggregate_original(results, "last" if job.domain == "expressions" else "own")
+    original = aggregate_original(results, PUBLISHED[job.domain].cutoff)
     return {
         "model": asdict(TABLE[job.name]),
         "corrected": asdict(aggregate_corrected(results)),

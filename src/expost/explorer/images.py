@@ -12,8 +12,8 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from expost.data.decoding import decode
 from expost.data.examples import Preprocess
-from expost.data.images import decode
 from expost.errors import DataError
 from expost.examples.pictures import grid, to_bytes, to_pil
 from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of

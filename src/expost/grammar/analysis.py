@@ -1,4 +1,4 @@
-"""What follows from productions alone: which symbols can be empty, useful or recursive, and what they begin with."""
+"""Properties of productions: which symbols can be empty, useful or recursive, and which characters begin them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _reached(edges: Mapping[str, set[str]], name: str) -> set[str]:
 
 
 def _until_stable(sets: dict[str, set[str]], step: Callable[[], list[tuple[str, set[str]]]]) -> None:
-    """Add what `step` finds to the sets, again and again, until nothing is new."""
+    """Add what `step` finds to the sets until nothing changes (a fixed point)."""
     size = -1
     while (total := sum(map(len, sets.values()))) > size:
         size = total

@@ -59,13 +59,13 @@ class Codec(ABC):
 
     @abstractmethod
     def groups(self) -> Tensor:
-        """Return which symbols compete at one step, as equal numbers, int64, shape (V,)."""
+        """Return a group number for each symbol, int64, shape (V,): symbols of one group compete at a step."""
 
     @abstractmethod
     def generate(
         self, logits: Tensor | Stepwise, temperature: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Choose symbols by a decoder's logits, only where they may stand.
+        """Choose symbols by a decoder's logits, among those that are allowed at each place.
 
         Args:
             logits: Floating point, shape (N, L', V), or computed step by step from the symbols before; no NaN.
@@ -150,7 +150,7 @@ class GrammarCodec(Codec):
 
 
 class CharacterCodec(Codec):
-    """Strings as characters, or tokens of several: at each place the longest token that fits is taken.
+    """Strings as tokens of one or more characters: at each place the longest token that fits is taken.
 
     Args:
         alphabet: The tokens, distinct and not empty; symbol i is `alphabet[i]`, and one more symbol pads.
@@ -234,7 +234,7 @@ class CharacterCodec(Codec):
         return None
 
     def decode(self, indices: Tensor) -> list[str | None]:
-        """Return the strings up to the first padding; every row is one, if an empty one."""
+        """Return the strings up to the first padding; every row is a string, perhaps an empty one."""
         table = indices.detach().cpu().numpy()
         check_indices(table, self.size)
         pad = self.size - 1
@@ -242,7 +242,7 @@ class CharacterCodec(Codec):
         return ["".join([self.alphabet[i] for i in row[:end].tolist()]) for row, end in zip(table, ends, strict=True)]
 
     def groups(self) -> Tensor:
-        """Return zeros: at every step all symbols compete."""
+        """Return zeros: all symbols are one group."""
         return torch.zeros(self.size, dtype=torch.int64)
 
     def generate(

@@ -1,4 +1,4 @@
-"""Machine code from functions over integer arrays. Import what uses it where it is called: numba takes time to load."""
+"""Functions over integer arrays, compiled by numba. Import their modules lazily: numba takes time to load."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ LONGEST = 1_000_000  # productions; an ambiguous grammar can derive even the emp
 def _add(
     t: Tables, items: Ints, seen: Ints, used: Ints, cell: int, ahead: int, dot: int, origin: int, at: int, link: int
 ) -> int:
-    """Add an item to set `at` and return its row, or NONE where its child is not to be set."""
+    """Add an item to set `at`; return its row, or NONE if its child must not be set."""
     if not t.fits[dot, ahead]:
         return NONE
     old = seen[cell]
@@ -73,7 +73,7 @@ def _add(
 
 @compiled
 def _node(nodes: Ints, spans: Ints, used: Ints, width: int, symbol: int, begin: int, stop: int) -> int:
-    """Return the row of a span's node, made if there is none."""
+    """Return the row of a span's node; make it if there is none."""
     cell = symbol * width + begin
     old = spans[cell]
     known = 0 <= old < used[NODES] and nodes[old, SYMBOL] == symbol

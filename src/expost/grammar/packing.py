@@ -1,4 +1,4 @@
-"""What all codecs share: packed integer types, the record of a refused string, and checks of what is given."""
+"""Parts shared by all codecs: packed integer types, the record of a refused string, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _clip(text: str) -> str:
 
 
 def as_strings(strings: Iterable[Any]) -> list[Any]:
-    """Return `strings` as a list; whether its entries are strings is looked at one by one, later.
+    """Return `strings` as a list; its entries are checked later, one by one.
 
     Raises:
         UsageError: if it is one string or not a collection.
@@ -89,7 +89,7 @@ def check_length(length: int) -> int:
 
 
 def check_indices(indices: NDArray[Any], size: int) -> None:
-    """Refuse what is not a table of symbols.
+    """Refuse an array that is not a table of symbols.
 
     Raises:
         UsageError: unless `indices` has shape (N, L), L at least 1, and holds integers 0..size - 1.

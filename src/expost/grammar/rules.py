@@ -22,7 +22,7 @@ class Symbol:
     terminal: bool
 
     def __str__(self) -> str:
-        """Return the symbol as a grammar's text has it: terminals in quotes."""
+        """Return the symbol as written in a grammar: terminals in quotes."""
         quote = '"' if "'" in self.name else "'"
         return f"{quote}{self.name}{quote}" if self.terminal else self.name
 
@@ -40,7 +40,7 @@ class Production:
     right: tuple[Symbol, ...]
 
     def __str__(self) -> str:
-        """Return the production as a grammar's text has it."""
+        """Return the production as written in a grammar."""
         return f"{self.left} -> {' '.join(map(str, self.right))}".rstrip()
 
 
@@ -95,7 +95,7 @@ def read_rules(text: str, name: str) -> list[tuple[Production, int]]:
 
 
 def _is_padding(productions: Sequence[Production]) -> bool:
-    """Whether the last production is only there for padding: neither of its names occurs elsewhere."""
+    """Tell whether the last production serves only as padding: neither of its names occurs elsewhere."""
     if not productions or productions[-1] != _PADDING:
         return False
     left = [production.left for production in productions]

@@ -1,4 +1,4 @@
-"""Stacks of non-terminals as tensors: what masked decoding walks, for many examples at a time."""
+"""Stacks of non-terminals as tensors, on which masked decoding walks many examples at a time."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Stacks:
         return self._ring.gather(1, self._top.remainder(self._size).unsqueeze(1)).squeeze(1)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the stacks, by their numbers."""
+        """Keep some of the stacks, by their indices."""
         self._ring, self._top = self._ring.index_select(0, rows), self._top.index_select(0, rows)
 
     def replace(self, symbols: Tensor) -> None:

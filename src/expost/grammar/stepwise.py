@@ -1,4 +1,4 @@
-"""Where a codec gets logits from: a table of all of them, or a decoder that reads what was chosen before."""
+"""Sources of logits for a codec: a table of all of them, or a decoder that reads the symbols chosen before."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rows(logits: Tensor | Stepwise, first: int, last: int, repeats: int) -> Tens
 
 
 def walk(logits: Tensor | Stepwise) -> Walk:
-    """Return a function that gives the logits step by step, whichever kind they are."""
+    """Return a function that gives the logits step by step, for either kind."""
     if isinstance(logits, Stepwise):
         return logits.walk()
     steps = iter(logits.detach().unbind(1))  # a choice has no gradient

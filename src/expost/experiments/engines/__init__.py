@@ -1,20 +1,22 @@
-"""Independent tasks side by side: on this machine, or on a Ray cluster."""
+"""Engines: independent tasks in parallel, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from expost.experiments.engines.base import Done, Engine, Resources
+from expost.experiments.engines.base import RESOURCES, Done, Engine, ResourceOptions, Resources
 from expost.experiments.engines.local import LocalEngine, pick_workers, run_all
 from expost.experiments.engines.on_ray import RayEngine
 from expost.registry import Registry
 
 __all__ = [
     "ENGINES",
+    "RESOURCES",
     "Done",
     "Engine",
     "LocalEngine",
     "RayEngine",
+    "ResourceOptions",
     "Resources",
     "open_engine",
     "pick_workers",
@@ -25,7 +27,7 @@ ENGINES: Registry[type[Engine]] = Registry("engine", {"local": LocalEngine, "ray
 
 
 def open_engine(where: Resources, folder: Path) -> Engine:
-    """Return the engine that is asked for; entering it as a context connects or starts it, leaving it stops all.
+    """Return the requested engine. Entering it as a context connects or starts it; leaving it stops all tasks.
 
     Args:
         where: What is asked for.

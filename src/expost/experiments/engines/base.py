@@ -1,4 +1,4 @@
-"""What runs independent tasks side by side has to offer."""
+"""The interface of engines, which run independent tasks in parallel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypedDict, TypeVar
 
+from expost.commands.groups import Group
 from expost.errors import Interrupted
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ class Done(Generic[T, R]):
     """A task that is finished.
 
     Attributes:
-        task: What was asked for.
-        result: What came of it.
+        task: The task.
+        result: What it returned.
     """
 
     task: T
@@ -37,16 +38,7 @@ class Done(Generic[T, R]):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a grid of tasks may use.
-
-    Attributes:
-        engine: Entry of `ENGINES`.
-        device: What a task runs on: auto, cpu, cuda, mps.
-        workers: Tasks side by side; None leaves it to the engine.
-        address: Of a Ray cluster: auto (of this machine), HOST:PORT or ray://HOST:PORT; None takes `$RAY_ADDRESS`, or
-            starts one on this machine for as long as it is needed.
-        gpu_share: GPUs of a task on a Ray cluster, for example 0.5 for two tasks on each; None is 1.
-    """
+    """What a grid of tasks may use: the fields are the keys of `ResourceOptions`."""
 
     engine: str = "local"
     device: str = "auto"
@@ -55,8 +47,31 @@ class Resources:
     gpu_share: float | None = None
 
 
+class ResourceOptions(TypedDict, total=False):
+    """What the grid may use.
+
+    Attributes:
+        device: auto, cpu, cuda or mps.
+        workers: Runs side by side; default: one per CUDA device, or one per core; on Ray, as many as fit.
+        engine: local (processes of this machine) or ray (a Ray cluster whose nodes all see the folder).
+        address: Address of the Ray cluster: auto (this machine's), HOST:PORT or ray://HOST:PORT; default: $RAY_ADDRESS,
+            or a cluster that is started on this machine for as long as it is needed.
+        gpu_share: Share of a GPU per run on Ray, for example 0.5; default: a whole one.
+    """
+
+    device: str
+    workers: int | None
+    engine: str
+    address: str | None
+    gpu_share: float | None
+
+
+#: The options of every command that runs a grid.
+RESOURCES = Group(ResourceOptions, asdict(Resources()))
+
+
 class Engine(ABC):
-    """Runs independent tasks; a context, which stops on leaving what still runs, so that it can go on another time.
+    """Runs independent tasks in parallel. Leaving it as a context stops running tasks, which save their state first.
 
     While it is open, SIGTERM raises `Interrupted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
 
@@ -72,11 +87,11 @@ class Engine(ABC):
     @property
     @abstractmethod
     def here(self) -> str:
-        """The device for what this process itself computes, between tasks."""
+        """The device for computations of this process itself, between tasks."""
 
     @abstractmethod
     def devices(self, tasks: int) -> list[str]:
-        """Return the device of each worker, for so many tasks."""
+        """Return the device of each worker for this number of tasks."""
 
     @abstractmethod
     def run(
@@ -103,11 +118,11 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Connect to, or start, what tasks run on."""
+        """Connect to the machines that run tasks, or start them."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what still runs; a training saves its state first."""
+        """Stop running tasks; a training saves its state first."""
 
     def __enter__(self) -> Self:
         self._watched = threading.current_thread() is threading.main_thread()
@@ -132,7 +147,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def logged(function: Callable[[T, str], R], task: T, device: str, log: Path | None) -> R:
-    """Run a task, its progress and the traceback of its error in a file of its own."""
+    """Run a task with its progress, and the traceback of an error, in a log file of its own."""
     if log is None:
         return function(task, device)
     log.parent.mkdir(parents=True, exist_ok=True)

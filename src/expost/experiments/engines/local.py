@@ -1,4 +1,4 @@
-"""Tasks side by side on this machine: a process a device, or a process a core."""
+"""Parallel tasks on this machine: one process per device, or one per core."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from expost.utils.process import cores
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: What a worker never gets from the terminal: Ctrl-C reaches the process that started it, which stops its workers once.
+#: Signals that workers ignore: Ctrl-C reaches the process that started them, which stops its workers once.
 _FROM_TERMINAL = {signal.SIGINT}
 
 
 class LocalEngine(Engine):
-    """Processes of this machine; one worker alone is this process itself.
+    """Processes on this machine; a single worker is this process itself.
 
     Workers end with the process that started them, however that ended: one that trains saves its state first.
 
@@ -128,7 +128,7 @@ class LocalEngine(Engine):
 
 
 class _Worker:
-    """A process that does one task after the other."""
+    """A process that runs one task after another."""
 
     def __init__(self, device: str, threads: int) -> None:
         self.device = device
@@ -150,7 +150,7 @@ class _Worker:
             self.pipe.send((function, task, self.device, self.log))
 
     def result(self) -> Any:
-        """Return what came of the task, or raise what it raised."""
+        """Return the task's result, or raise its error."""
         try:
             done, value = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -167,7 +167,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, threads: int) -> None:
-    """Do the tasks that come through the pipe, until it is closed."""
+    """Run the tasks that come through the pipe, until it is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
@@ -188,7 +188,7 @@ def _work(pipe: Connection, threads: int) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that gets through a pipe, with its traceback as a note."""
+    """Return an error that can be pickled, with its traceback as a note."""
     error.add_note("".join(traceback.format_tb(error.__traceback__)))
     try:
         again = pickle.loads(pickle.dumps(error))
@@ -199,7 +199,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one, and end too: a training saves its state first."""
+    """Wait until the parent process ends, then end too: a training saves its state first."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

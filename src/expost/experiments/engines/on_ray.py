@@ -1,4 +1,4 @@
-"""Tasks side by side on the nodes of a Ray cluster, which may come and go while they run."""
+"""Parallel tasks on a Ray cluster, whose nodes may come and go while they run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from expost.utils.progress import say
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: How often a task is begun again when its node or its process died; one that raises an error is not begun again.
+#: Retries of a task whose node or process died; a task that raises an error is not retried.
 RETRIES = 5
-#: Seconds between looks at which nodes are there.
+#: Seconds between checks of which nodes are alive.
 LOOK = 5.0
-#: Seconds for finding out whether anybody listens at an address.
+#: Seconds to wait for a connection to the address of a cluster.
 CONNECT = 10.0
-#: What tasks find in their environment as it is here, beside all that begins with EXPOST_. No secrets: what a task gets
-#: is shown on Ray's dashboard.
+#: Environment variables that tasks inherit, besides all that begin with EXPOST_. No secrets: Ray's dashboard shows
+#: them.
 PASSED = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT",
           "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # fmt: skip
 
@@ -38,7 +38,7 @@ PASSED = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASET
 class RayEngine(Engine):
     """A Ray cluster: a running one, or one that is started on this machine for as long as it is needed.
 
-    Each task takes a core, or a GPU or a share of one. A task whose node dies is begun again elsewhere, up to
+    Each task takes a core, or a GPU or a share of one. A task whose node dies is restarted elsewhere, up to
     `RETRIES` times, and goes on from what it saved; so the folder has to be one that all nodes share.
 
     Args:
@@ -66,11 +66,11 @@ class RayEngine(Engine):
 
     @property
     def here(self) -> str:
-        """Whatever this machine has: it may have less than the nodes."""
+        """The best device of this machine, which may have less than the nodes."""
         return "cpu" if self.where.device == "cpu" else "auto"
 
     def devices(self, tasks: int) -> list[str]:
-        """Return a worker for each task, or as many as were asked for: Ray begins as many as the cluster has room for.
+        """Return one device per task, or as many as were asked for: Ray runs as many at a time as fit the cluster.
 
         Raises:
             UsageError: if GPUs are asked for and no node has one.
@@ -138,7 +138,7 @@ class RayEngine(Engine):
             self._stop()
 
     def close(self) -> None:
-        """Stop what runs, and leave the cluster; one that was started for this is ended."""
+        """Stop running tasks and leave the cluster; one that was started for them is shut down."""
         try:
             self._stop()
         finally:
@@ -169,7 +169,7 @@ class RayEngine(Engine):
         return {"num_cpus": 1, "num_gpus": (1.0 if share is None else share) if device == "cuda" else 0}
 
     def _check_nodes(self) -> None:
-        """Let every node that can take tasks look for the folder, and say which expost it has."""
+        """Check that every node that can run tasks sees the folder and has this version of expost."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         token = str(self._token)
@@ -236,7 +236,7 @@ class RayEngine(Engine):
             ) from error
 
     def _stop(self) -> None:
-        """Interrupt what runs, and wait until it has saved its state."""
+        """Interrupt running tasks, and wait until they have saved their state."""
         running, self._running = list(self._running), {}
         if running and self._ray.is_initialized():
             for reference in running:
@@ -261,6 +261,6 @@ def _invisible(folder: Path, host: str) -> str:
 
 
 def passed_environment() -> dict[str, str]:
-    """Return the variables that tasks are to find as they are here, paths in full."""
+    """Return the environment variables that tasks inherit, with absolute paths."""
     chosen = {name: value for name, value in os.environ.items() if name.startswith("EXPOST_") or name in PASSED}
     return {name: os.path.abspath(value) if os.path.exists(value) else value for name, value in chosen.items()}

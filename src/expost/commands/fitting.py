@@ -1,0 +1,91 @@
+"""The command that fits a density on the codes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from expost import distributed
+from expost.commands.arguments import Options, RunLike, parse_options, prior_options
+from expost.densities import DENSITIES, Density, MixtureDensity
+from expost.errors import UsageError
+from expost.metrics.molecule_properties import properties
+from expost.registry import Part, construct
+from expost.run import open_run
+from expost.types import Data
+from expost.utils.progress import say
+
+
+@distributed.together()
+def fit(
+    run: RunLike,
+    density: str,
+    components: int | None = None,
+    by: str | None = None,
+    bins: int | None = None,
+    options: Options = (),
+    device: str = "auto",
+) -> Path:
+    """Fit a density on the codes of the run's training set, and save it with the run.
+
+    Args:
+        run: The run.
+        density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae or reduced.
+        components: Components of a mixture; default: 10, fewer for small classes.
+        by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` draws from one class, or for one value of the property.
+        bins: Number of bins of equal counts that a property is cut into; default: 5.
+        options: Other options of the density, for example covariance=diag.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        Where it was saved.
+    """
+    opened = open_run(run)
+    given = prior_options(opened, density) | parse_options(options)
+    if components is not None:
+        given["components"] = components
+    construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    data = opened.data()
+    if by is None:
+        if bins is not None:
+            raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
+        fitted = opened.generator(device).fit(density, data.train.x, **given)
+        _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
+        return opened.save_density(density, fitted)
+    labels, kept, bins = _labels(data, by, bins)
+    generator = opened.generator(device)
+    x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
+    classes = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
+    return opened.save_density(f"by_label/{density}", classes)
+
+
+def _remark_on_components(density: Density, codes: int, d: int) -> None:
+    """Warn if a mixture has too few codes per component to estimate full covariances."""
+    if not isinstance(density, MixtureDensity) or density.covariance != "full":
+        return
+    if density.components > 1 and codes < 2 * density.components * d:
+        say(
+            f"{density.components} full covariances of {d} dimensions from {codes:,} codes are likely to overfit: "
+            "compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
+        )
+
+
+def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, int | None]:
+    """Return labels or values of a property, of which training examples they are, and into how many bins they go."""
+    if by == "label":
+        labels = data.labels(data.train)
+        if labels is None:
+            raise UsageError(f"data set '{data.name}' has no labels to fit by; leave --by out")
+        if bins is not None:
+            raise UsageError(f"bins is {bins}, but labels are classes; leave --bins out")
+        return labels, torch.arange(len(data.train)), None
+    if data.codec is None or data.domain != "molecules":
+        raise UsageError(f"cannot fit by '{by}': data set '{data.name}' has no molecules; give --by label")
+    texts = data.codec.decode(data.train.x)
+    values = torch.from_numpy(properties(texts, (by,))[by])
+    kept = values.isfinite().nonzero().flatten()
+    return values[kept], kept, 5 if bins is None else bins

@@ -1,0 +1,88 @@
+"""The options of `expost.train`: of the data, of strings, of the model, and of the training itself."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from expost.commands.groups import Group
+from expost.data.encoding import CodecName
+from expost.utils.arithmetic import Precision
+
+
+class DataOptions(TypedDict, total=False):
+    """Which examples are trained on.
+
+    Attributes:
+        size: Resize images (their largest central square) to this side, in pixels.
+        limit: Use at most this many examples of each split.
+    """
+
+    size: int | None
+    limit: int | None
+
+
+class StringOptions(TypedDict, total=False):
+    """Strings only: how they become rows of symbols.
+
+    Attributes:
+        codec: The symbols: grammar (productions) or characters; default: the model's.
+        grammar: Grammar of the strings: smiles, expressions, or a text file of rules.
+        length: Longest row, in symbols; longer strings are left out and counted.
+    """
+
+    codec: CodecName | None
+    grammar: str | None
+    length: int | None
+
+
+class ModelOptions(TypedDict, total=False):
+    """Sizes and weights of the model.
+
+    Attributes:
+        latent_dim: Dimension of a code.
+        width: Channels of the first convolution, or units of a hidden layer.
+        network: Architecture of encoder and decoder. Images: conv4, conv5; strings: convnext-1d, transformer,
+            gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
+        beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
+        regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
+    """
+
+    latent_dim: int | None
+    width: int | None
+    network: str | None
+    beta: float | None
+    regularizer_weight: float | None
+
+
+class TrainingOptions(TypedDict, total=False):
+    """How the model is trained.
+
+    Attributes:
+        epochs: Passes over the training set.
+        batch_size: Examples per step.
+        lr: Initial learning rate.
+        clip: Clip the norm of the whole gradient to this value.
+        seed: Seed of the weights (of built-in networks), the order of examples and the noise.
+        device: auto, cpu, cuda or mps.
+        precision: float32, bf16, or auto: bf16 where the device has instructions for it, else float32.
+        checkpoint_seconds: Longest time between checkpoints, which is the work that a kill may cost. One is also
+            written after each epoch, unless that would take more than a twentieth of the time.
+        tensorboard: Whether to write TensorBoard files; default: if TensorBoard is installed.
+    """
+
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    clip: float | None
+    seed: int | None
+    device: str | None
+    precision: Precision | None
+    checkpoint_seconds: float | None
+    tensorboard: bool | None
+
+
+class TrainOptions(DataOptions, StringOptions, ModelOptions, TrainingOptions, total=False):
+    """All options of `expost.train` that the groups declare; None leaves one to the preset."""
+
+
+DATA, STRINGS, MODEL, TRAINING = map(Group, (DataOptions, StringOptions, ModelOptions, TrainingOptions))
