@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,8 +38,8 @@ from expost.evaluation.scores import Card, Score
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
-from expost.metrics import Space, mse, psnr, ssim
-from expost.metrics.image import WINDOW
+from expost.metrics import Space
+from expost.metrics.image import PIXEL_SCORES
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud
 from expost.metrics.memorization import authenticity, copying_test
@@ -193,7 +193,7 @@ class _Comparison:
         found = []
         for measure in measures:
             try:
-                values = MEASURES[measure](self.reference, samples, context)
+                values = MEASURES[measure].compute(self.reference, samples, context)
             except (UsageError, DataError) as error:
                 self.omissions.add(measure, subject, error)
                 continue
@@ -222,14 +222,12 @@ def _subjects(
 def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
     if not kind_of_data(data).pixels:
         return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
-    scores: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [("mse", mse), ("psnr", psnr)]
-    if min(data.shape[1:]) >= WINDOW:
-        scores.append(("ssim", ssim))
-    sums = dict.fromkeys((key for key, _ in scores), 0.0)
+    scores = {key: score for key, score in PIXEL_SCORES.items() if min(data.shape[1:]) >= score.side}
+    sums = dict.fromkeys(scores, 0.0)
     size = max(1, min(500, _ERROR_ELEMENTS // x[:1].numel()))
     for batch, output in zip(x.split(size), reconstructions.split(size), strict=True):  # type: ignore[no-untyped-call]
-        for key, score in scores:
-            sums[key] += score(to_unit(batch), output).sum().item()
+        for key, score in scores.items():
+            sums[key] += score.compute(to_unit(batch), output).sum().item()
     return [(key, value / len(x)) for key, value in sums.items()]
 
 

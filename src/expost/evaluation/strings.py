@@ -25,6 +25,7 @@ from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
 from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
+from expost.metrics.direction import HIGHER, LOWER
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from expost.registry import Part
@@ -35,6 +36,8 @@ from expost.utils.seeding import SAMPLES, generator
 #: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.
 PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
 STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
+#: The direction of each score of the regression.
+REGRESSION_SCORES = {"regression-rmse": LOWER, "regression-log-likelihood": HIGHER}
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.

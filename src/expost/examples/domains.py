@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from expost.examples.molecules import structures
 from expost.metrics.chemnet import frechet_chemnet_distance
+from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.expressions import ExpressionScore, canonical_expression
 from expost.metrics.molecule_properties import PenalizedLogP, properties
 from expost.metrics.molecules import (
@@ -61,6 +62,7 @@ class StringDomain:
         prop_name: What that property is called.
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
+        directions: The direction of each score and distance, by name.
         picture: Draws those of some strings that can be drawn, None if there are none; None where strings have no
             picture.
         remark: Says what is worth saying of samples.
@@ -72,6 +74,7 @@ class StringDomain:
     prop_name: str
     scores: Callable[[Strings, Strings], dict[str, Measured]]
     distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
+    directions: Mapping[str, Direction]
     picture: Callable[[Strings], Image.Image | None] | None = None
     remark: Callable[[Strings], None] = lambda strings: None
 
@@ -163,6 +166,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             "expression-score",
             _expression_scores,
             _no_distance,
+            {"expression-score": LOWER, "best-expression-score": LOWER},
         ),
         "molecules": StringDomain(
             canonical_smiles,
@@ -171,9 +175,18 @@ DOMAINS: Registry[StringDomain] = Registry(
             "plogp",
             _molecule_scores,
             _chemnet,
+            {
+                "mean-logp": NEITHER,
+                "mean-qed": HIGHER,
+                "mean-sa": LOWER,
+                "mean-plogp": HIGHER,
+                "internal-diversity": HIGHER,
+                "scaffold-diversity": HIGHER,
+                "fcd": LOWER,
+            },
             _draw_molecules,
             _remark_on_molecules,
         ),
-        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
+        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance, {}),
     },
 )

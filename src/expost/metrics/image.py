@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from expost.errors import DataError, UsageError
+from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.types import to_unit
 
 #: The window of Wang et al. 2004: a Gaussian of this standard deviation, cut to this many pixels a side.
@@ -84,3 +88,26 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return similarity.view(len(x), -1).mean(1)
+
+
+@dataclass(frozen=True)
+class PixelScore:
+    """A score of images beside their reconstructions.
+
+    Attributes:
+        compute: Maps two batches of images to a value an image.
+        direction: Which values are better.
+        side: Pixels a side that images need at least.
+    """
+
+    compute: Callable[[Tensor, Tensor], Tensor]
+    direction: Direction
+    side: int = 1
+
+
+#: The scores of reconstructions, by name.
+PIXEL_SCORES = {
+    "mse": PixelScore(mse, LOWER),
+    "psnr": PixelScore(psnr, HIGHER),
+    "ssim": PixelScore(ssim, HIGHER, WINDOW),
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,9 +17,20 @@ from expost.densities import Density, TractableDensity
 from expost.densities.checks import check_float
 from expost.errors import UsageError
 from expost.metrics.checks import check_features
+from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.distances import CHUNK_ELEMENTS
 
 ACTIVE_VARIANCE = 0.01
+
+#: The direction of each score of codes. Halving the scale of the codes raises a likelihood.
+LATENT_SCORES: dict[str, Direction] = {
+    "log-likelihood": replace(HIGHER, within_model=True),
+    "participation-ratio": NEITHER,
+    "active-units": NEITHER,
+    "kl-from-normal": LOWER,
+    "frechet-from-normal": LOWER,
+    "mmd-z-from-normal": NEITHER,
+}
 
 
 @dataclass(frozen=True)

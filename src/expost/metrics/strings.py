@@ -8,12 +8,27 @@ form of a string, None for an invalid one. Examples are `expost.metrics.molecule
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from expost.errors import DataError, UsageError
+from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.utils.progress import progress
 
 Canonical = Callable[[str], str | None]
 """Maps a string to its standard form, an invalid one to None."""
+
+_GAMEABLE_HIGHER, _GAMEABLE_LOWER = replace(HIGHER, gameable=True), replace(LOWER, gameable=True)
+#: The direction of each score. A model that makes one string over and over, or hardly any, wins by the gameable ones.
+STRING_SCORES: dict[str, Direction] = {
+    "accuracy": HIGHER,
+    "validity-greedy": _GAMEABLE_HIGHER,
+    "validity-sampled": _GAMEABLE_HIGHER,
+    "validity-best-of-k": _GAMEABLE_HIGHER,
+    "truncated": _GAMEABLE_LOWER,
+    "unique-valid": HIGHER,
+    "uniqueness": _GAMEABLE_HIGHER,
+    "novelty": _GAMEABLE_HIGHER,
+}
 
 
 def reconstruction_accuracy(originals: Sequence[str], reconstructions: Sequence[str | None]) -> float:
