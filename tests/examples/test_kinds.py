@@ -14,6 +14,7 @@ from expost.commands.reporting import report
 from expost.errors import UsageError
 from expost.examples import KINDS, Examples, Wish, examples_of, kind_of, kind_of_data
 from expost.registry import Registry
+from expost.sharing.onnx import export_onnx
 from expost.types import Data, Split
 
 
@@ -103,6 +104,22 @@ def test_a_new_kind_is_a_class_and_an_entry(rows, tmp_path, monkeypatch):
     scores = {(score.of, score.name): score.value for score in expost.evaluate(rows, allow_few=True)}
     assert ("reconstruction", "mse") in scores
     assert report((rows.folder,), tmp_path / "page.html").read_text().count("<h2") > 3
+
+
+def test_a_new_kind_is_published_and_exported_as_what_it_is_like(rows, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub")
+    pytest.importorskip("onnxscript", reason="export needs onnxscript")
+    monkeypatch.setattr(examples, "KINDS", Registry("kind of examples", {Profiles.name: Profiles, **KINDS}))
+    assert isinstance(examples_of(rows.config), Profiles)
+    shared = expost.save_pretrained(rows, tmp_path / "shared")
+    card = (shared / "README.md").read_text()
+    assert "rows = generator.sample(64)" in card
+    assert "there is nothing to picture" in card
+    assert expost.from_pretrained(shared, device="cpu").sample(4, seed=1).equal(rows.generator("cpu").sample(4, seed=1))
+    encoder, decoder = export_onnx(rows, tmp_path / "onnx")
+    assert encoder.input == "x: float32 (batch, 3), vectors"
+    assert decoder.output == "y: float32 (batch, 3), vectors"
+    assert encoder.difference < 1e-4
 
 
 def test_the_kind_of_data_is_that_of_their_shape():

@@ -32,7 +32,7 @@ from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
-from expost.metrics.molecule_properties import properties
+from expost.examples import kind_of_data
 from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part, construct
@@ -152,13 +152,14 @@ def train(
     wanted = DataConfig(data_name(data), size, limit, codec=suited)
     examples, data_config = load(wanted)
     training_options["tensorboard"] = installed("tensorboard") if tensorboard is None else tensorboard
-    if examples.codec is not None:
-        slots.setdefault("reconstruction.groups", examples.codec.groups().tolist())
+    kind = kind_of_data(examples)
+    for option, value in kind.slots(examples).items():
+        slots.setdefault(option, value)
     own = networks is not None
     config, training = configure(
         model, examples.shape, preset or "small", model_options, training_options, slots, own_networks=own
     )
-    if examples.codec is not None and preset in (None, "small") and batch_size is None:
+    if kind.symbols and preset in (None, "small") and batch_size is None:
         training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
     chosen = choose(training.precision, pick_device(training.device))
     said = _precision_note(training, chosen)
@@ -350,9 +351,8 @@ def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, i
         if bins is not None:
             raise UsageError(f"bins is {bins}, but labels are classes; leave --bins out")
         return labels, torch.arange(len(data.train)), None
-    if data.codec is None or data.domain != "molecules":
+    values = kind_of_data(data).values(data, data.train.x, by)
+    if values is None:
         raise UsageError(f"cannot fit by '{by}': data set '{data.name}' has no molecules; give --by label")
-    texts = data.codec.decode(data.train.x)
-    values = torch.from_numpy(properties(texts, (by,))[by])
     kept = values.isfinite().nonzero().flatten()
     return values[kept], kept, 5 if bins is None else bins

@@ -27,6 +27,7 @@ from expost.evaluation.ranking import direction_of
 from expost.evaluation.ranking import rank as rank_scores
 from expost.evaluation.scores import Score, score_from_json
 from expost.evaluation.scoring import Request, scorer_of
+from expost.examples import kind_of
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run, open_run
@@ -210,7 +211,7 @@ def score(
         against, part = load_part(reference, split)
         name = f"{reference} {part}".rstrip()
     space: Space
-    if drawn.dim() == 4:
+    if kind_of(drawn.shape[1:]).pixels:
         space = FEATURES[features].load(pick_device(device))
     else:
         space = StandardizedValues(against, "reference")

@@ -63,9 +63,10 @@ class StringDomain:
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
         directions: The direction of each score and distance, by name.
-        picture: Draws those of some strings that can be drawn, None if there are none; None where strings have no
-            picture.
-        remark: Says what is worth saying of samples.
+        picture: Draws the strings that are valid, returns None if none is; None where strings have no picture.
+        remark: Says how many samples are valid and different, where that is cheap to tell.
+        properties: Gets strings and a property's name; returns its values, NaN for invalid strings. None where strings
+            have no named properties.
     """
 
     canonical: Canonical
@@ -77,6 +78,7 @@ class StringDomain:
     directions: Mapping[str, Direction]
     picture: Callable[[Strings], Image.Image | None] | None = None
     remark: Callable[[Strings], None] = lambda strings: None
+    properties: Callable[[Strings, str], Values] | None = None
 
     def valid(self, string: str) -> bool:
         """Tell whether a string is valid."""
@@ -186,6 +188,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             },
             _draw_molecules,
             _remark_on_molecules,
+            lambda strings, name: properties(strings, (name,))[name],
         ),
         "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance, {}),
     },

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expost.config import DataConfig
 from expost.generators.generator import Generator
+from expost.types import Data
 
 #: Two batches of examples, row by row.
 Pair = tuple[Tensor, Tensor]
@@ -48,6 +49,7 @@ class Examples(ABC):
         name: Of the kind.
         like: The kind whose scores and pages this one takes.
         pixels: Whether values are pixels, which features of images, PSNR and SSIM are for.
+        symbols: Whether an example is a row of symbols, each drawn at a temperature.
         usual: The file of samples unless a person names one.
         samples: Suffixes of files of samples.
         pairs: Suffixes of files of examples beside their reconstructions.
@@ -57,6 +59,7 @@ class Examples(ABC):
     name: ClassVar[str]
     like: ClassVar[str]
     pixels: ClassVar[bool] = False
+    symbols: ClassVar[bool] = False
     usual: ClassVar[str]
     samples: tuple[str, ...]
     pairs: tuple[str, ...]
@@ -74,6 +77,22 @@ class Examples(ABC):
             shape: Of one example, as a model sees it.
             coded: Whether a codec made it.
         """
+
+    @classmethod
+    def slots(cls, data: Data) -> dict[str, Any]:
+        """Return options of the model's slots that follow from the data, such as reconstruction.groups."""
+        return {}
+
+    @classmethod
+    def values(cls, data: Data, x: Tensor, name: str) -> Tensor | None:
+        """Return a property of each example, NaN where it has none; None if examples have no such property.
+
+        Args:
+            data: What the examples are of.
+            x: The examples.
+            name: The property, for example logp.
+        """
+        return None
 
     @abstractmethod
     def draw(self, generator: Generator, wish: Wish) -> Any:

@@ -18,8 +18,6 @@ from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.densities import DENSITIES
 from expost.errors import DataError
-from expost.generators.generator import Generator
-from expost.generators.strings import StringGenerator
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.networks import NETWORKS
@@ -73,33 +71,6 @@ def open_untrusted(folder: Path) -> Run:
         )
     _check_sizes(config, _shapes(folder / WEIGHTS), path)
     return Run(folder, config)
-
-
-def load(run: Run, device: str) -> Generator | StringGenerator:
-    """Load the model and the densities of a run that `open_untrusted` has opened.
-
-    Raises:
-        DataError: if weights are not finite, or a density is of another model, or the codec does not fit.
-    """
-    config = run.config
-    strings = run.string_generator(device) if config.data.codec is not None else None
-    generator = strings.generator if strings else run.generator(device)
-    assert generator.module is not None
-    for name, tensor in generator.module.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise DataError(f"{run.folder / WEIGHTS}: tensor '{name}' is not finite; the file is damaged")
-    for name, density in generator.densities.items():
-        if density.dim != config.model.latent_dim:
-            raise DataError(
-                f"{run.folder / density_file(name)} is of codes with {density.dim} dimensions, the model's have "
-                f"{config.model.latent_dim}; fit it again"
-            )
-    if strings and (strings.codec.length, strings.codec.size) != config.model.shape:
-        raise DataError(
-            f"{run.folder / CONFIG}: the codec makes rows of shape {(strings.codec.length, strings.codec.size)}, the "
-            f"model takes {config.model.shape}; restore it"
-        )
-    return strings or generator
 
 
 def _shapes(path: Path) -> Shapes:
