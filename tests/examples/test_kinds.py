@@ -28,7 +28,7 @@ def test_a_shape_is_of_one_kind(shape, coded, name):
 
 
 def test_a_shape_of_no_kind_is_refused():
-    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no kind that is known: strings, images, vectors"):
+    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no known kind: strings, images, vectors"):
         kind_of((3, 4, 5, 6))
 
 

@@ -57,14 +57,14 @@ _ERROR_ELEMENTS = 2**20
 def score_examples(
     samples: Tensor, reference: Tensor, space: Space, protocol: Protocol | None = None, name: str = "reference"
 ) -> list[Score]:
-    """Score one set of examples against another, wherever they come from.
+    """Score one set of examples against another, from any source.
 
     Args:
         samples: Shape (N, ...); images uint8, or floats in [0, 1].
         reference: Shape (M, ...).
         space: From `FEATURES[...].load(device)`, or `StandardizedValues`.
-        protocol: What to compute; the measures that need a model are left out.
-        name: What the reference is called on the cards.
+        protocol: What to compute; measures that need a model are left out.
+        name: Name of the reference on the cards.
 
     Raises:
         UsageError: for fewer than two examples, unequal shapes, or too few examples for the features.
@@ -100,7 +100,7 @@ def evaluate_generator(
         subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
-        split: What the cards call the test split, for who has put another one into its place.
+        split: Name of the test split on the cards, for callers who substitute another one.
 
     Raises:
         UsageError: if there are fewer than two test examples, or too few for the features.
@@ -242,8 +242,8 @@ def latent_scores(
 ) -> list[Score]:
     """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
 
-    Codes are noiseless. Of a VAE these are posterior means, which are narrower than the aggregate posterior: even where
-    that is N(0, I), they are at some distance from it.
+    Codes are noiseless. A VAE's are posterior means, narrower than the aggregate posterior: even if that is N(0, I),
+    the means are not.
     """
     codes = generator_.encode(data.test.x)
     if codes.dim() != 2:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from expost.errors import DataError, UsageError
 
-#: What a score is *of*. All other fields of a card say *how* it was computed, and must agree before two are compared.
+#: Fields that name what was scored. All others say how, and must agree before two scores are compared.
 SUBJECT = ("model", "density")
 
 
@@ -20,7 +20,7 @@ class Card:
     """How a score was computed; scores whose cards differ in more than their subject are not to be compared.
 
     Attributes:
-        model: SHA-256 of the weights' file that was scored; empty for what is not of a run.
+        model: SHA-256 of the scored weights' file; empty for examples that no run made.
         features: What turned examples into vectors; "none" for scores of pixels.
         weights: SHA-256 of the features' weights; empty where there are none.
         reference: The data set and split that was compared with.
@@ -103,9 +103,9 @@ def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tup
 
 
 def in_rows(scores: Sequence[Score]) -> list[tuple[str, dict[str, Score]]]:
-    """Put scores into rows of a table, one column a subject: in a row are scores of one name and one protocol.
+    """Arrange scores in rows of one name and one protocol, with a column for each subject.
 
-    What differs between subjects by nature, a density or the path of an interpolation, does not part them.
+    Fields that differ between subjects by nature (a density, the path of an interpolation) do not split a row.
 
     Returns:
         Names, in order of appearance, with scores by subject; a name has several rows if it was scored in several ways.

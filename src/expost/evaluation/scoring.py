@@ -1,4 +1,4 @@
-"""Scoring a model's examples, whatever kind they are of."""
+"""Scoring a model by the kind of its examples."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Scorer = Callable[[Generator, Sequence[str], str, str], list[Score]]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be scored, and how.
+    """A request for scores.
 
     Attributes:
         data: Its test split is scored against.
-        codec: What made strings into rows of symbols, as the cards name it; None for other data.
+        codec: The strings' codec, for the cards; None for other data.
         features: As `pick_space` takes them.
         protocol: What to compute, and how.
         device: Where features are computed.

@@ -36,7 +36,7 @@ def kind_of(shape: Sequence[int], coded: bool = False) -> type[Examples]:
     for kind in KINDS.values():
         if kind.holds(shape, coded):
             return kind
-    raise UsageError(f"examples of shape {tuple(shape)} are of no kind that is known: {', '.join(KINDS)}")
+    raise UsageError(f"examples of shape {tuple(shape)} are of no known kind: {', '.join(KINDS)}")
 
 
 def kind_of_data(data: Data) -> type[Examples]:

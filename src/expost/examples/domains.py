@@ -1,4 +1,4 @@
-"""What strings can be: molecules, expressions or any text, and what follows from it for scores and search."""
+"""Domains of strings (molecules, expressions, text): what is valid, which scores and properties they have."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ CHEMNET_DIM = 512
 
 @dataclass(frozen=True)
 class Measured:
-    """A score of samples, with what it rests on, for its card.
+    """A score of samples, with entries for its card.
 
     Attributes:
         value: The score.
-        settings: What else decides it.
-        features: What turned strings into vectors; "strings" where nothing did.
+        settings: Settings that decide it.
+        features: The features that make strings vectors; "strings" if there are none.
     """
 
     value: float
@@ -55,11 +55,11 @@ class StringDomain:
     """A kind of strings.
 
     Attributes:
-        canonical: Brings a string to standard form, None for an invalid one.
-        decodes: Decodes of a code in the published search, of which the most frequent valid one counts.
-        prop: Gets training strings; returns a property of strings, NaN for invalid ones. It is what a Gaussian process
-            on the codes predicts.
-        prop_name: What that property is called.
+        canonical: Returns the standard form of a string, None for an invalid one.
+        decodes: Decodes of each code in the published search, which keeps the most frequent valid one.
+        prop: Gets training strings; returns a function from strings to the property that a Gaussian process on the
+            codes predicts, NaN for invalid strings.
+        prop_name: Name of that property.
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
         directions: The direction of each score and distance, by name.

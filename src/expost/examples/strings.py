@@ -1,4 +1,4 @@
-"""Strings: rows of symbols, which a codec makes and reads."""
+"""Strings, encoded by a codec as rows of symbols."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Strings(Examples):
 
 
 def remark_on_alike(strings: Texts, what: str) -> None:
-    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
+    """Warn if few strings are different, valid or not; None, an unfinished derivation, does not count."""
     different = len(set(strings) - {None})
     if different < ALIKE * len(strings):
         say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")

@@ -1,4 +1,4 @@
-"""The measures: what is computed from the features of a reference set and of samples.
+"""Measures of distributions, computed from the features of a reference set and of samples.
 
 | measure | scores |
 |---|---|
@@ -76,7 +76,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Context:
-    """What a measure may need beside the two sets.
+    """Settings of a measure.
 
     Attributes:
         score_name: What the Frechet distance on these features is called.
