@@ -228,7 +228,7 @@ def test_scores_and_densities_of_earlier_weights_are_left_out(digits, tmp_path):
     run = copied(digits, tmp_path)
     expost.train("rae-l2", "digits", run, epochs=7, resume=True)
     page = report_on(run, to=tmp_path)
-    assert "Of earlier weights, and left out" in page.words
+    assert "Scores of earlier weights are left out" in page.words
     assert "left out: gaussian, gmm" in page.words
     assert not page.all("table")
 

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks. The template knows how to draw each kind, and nothing else.
+"""The parts of a page: sections of blocks, each drawn by the template according to its kind.
 
 Text is plain text: the template escapes it. Only `Drawing.svg` is markup, made by `expost.report.svg`.
 """

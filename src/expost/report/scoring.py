@@ -1,4 +1,4 @@
-"""Scores in tables, their protocols as cards, and runs ranked by what they may be ranked by."""
+"""Tables of scores, cards of their protocols, and the ranking of runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shown(score: Score) -> Cell:
 
 
 def name_cell(name: str) -> Cell:
-    """Return a score's name, with the direction in which it is better where that is known."""
+    """Return a score's name with an arrow in its direction."""
     return Cell(name, {1: "↑", -1: "↓", 0: ""}[direction_of(name).sign])
 
 
@@ -81,7 +81,7 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
 
 
 def _below_0(scores: Iterable[Score]) -> str:
-    """Return what a reader should know where a kernel distance is negative, or nothing."""
+    """Return an explanation if a kernel distance is negative, else nothing."""
     if not any(score.name in MEASURES["kid"].directions and score.value < 0 for score in scores):
         return ""
     return " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
@@ -96,7 +96,7 @@ def _full_coverage(scores: Iterable[Score]) -> str:
 
 
 def protocol_cards(scores: Sequence[Score]) -> Cards:
-    """Return what all scores share on one card, and on further ones how each was computed."""
+    """Return a card of the protocol that all scores share, and cards of the differences."""
     cards = [_fields(score.card) for score in scores]
     names = [each.name for each in fields(Protocol)]
     shared = [name for name in names if all(card[name] == cards[0][name] for card in cards)]
@@ -201,7 +201,7 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
         blocks.append(Table("Runs by every score", ("score", *runs), rows, folded=True))
     for reason, what in refused.items():
         names = ", ".join(dict.fromkeys(what))
-        text = f"Not ranked, because protocols are unlike: {names}. {reason[:1].upper()}{reason[1:]}."
+        text = f"Not ranked, because their protocols differ: {names}. {reason[:1].upper()}{reason[1:]}."
         blocks.append(Note(text))
     if not found and not refused and not unscored:
         blocks.append(Note("These runs have no score in common, so nothing can be ranked."))

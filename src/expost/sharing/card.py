@@ -1,4 +1,4 @@
-"""The model card: what a published run says of itself, generated from the run."""
+"""The model card of a published run, generated from the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What a person decides about the card.
+    """Options of the card.
 
     Attributes:
         license: Licence of the weights, as the Hub writes it, for example apache-2.0; None states none.
@@ -41,7 +41,7 @@ class CardOptions:
     densities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a licence that would break the card's header."""
+        """Check that the licence is a word, because it goes into the card's YAML header."""
         if self.license is not None and not _LICENSE.fullmatch(self.license):
             raise UsageError(f"license '{self.license}' is not written as on the Hub; for example apache-2.0, mit")
 
@@ -56,8 +56,8 @@ def model_card(
         generator: Its model, with the densities that are published.
         scores: The scores of its weights.
         shown: Pictures and samples.
-        options: A person's decisions.
-        source: What `expost.from_pretrained` is to be given.
+        options: Options of the card.
+        source: The argument of `expost.from_pretrained` in the card's example.
     """
     config = run.config
     sections = [
@@ -214,5 +214,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text in which nothing is Markdown, HTML or the end of a table's cell."""
+    """Escape Markdown, HTML and the separators of table cells."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

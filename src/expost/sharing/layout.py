@@ -1,4 +1,4 @@
-"""What a published run consists of, and how one from anywhere is opened without trusting it."""
+"""The files of a published run, and how to open one without trusting it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def density_file(name: str) -> str:
-    """Return where a published run has a density."""
+    """Return the path of a density within a published run."""
     return f"densities/{name}.safetensors"
 
 
 def known_files() -> tuple[str, ...]:
-    """Return the names of all files that are ever fetched or copied; a repository has no say in them."""
+    """Return the fixed list of files that are fetched or copied; a repository cannot add to it."""
     return (CONFIG, WEIGHTS, SCORES, FITTED_ON, *(density_file(name) for name in DENSITIES))
 
 
@@ -83,7 +83,7 @@ def _shapes(path: Path) -> Shapes:
 
 
 def _check_sizes(config: RunConfig, shapes: Shapes, path: Path) -> None:
-    """Compare what a configuration asks for with the tensors there are, from the cheapest check to the full one.
+    """Compare the sizes in a configuration with the tensors of the file, the cheapest check first.
 
     Raises:
         DataError: naming the first difference.
@@ -128,7 +128,7 @@ def _own(module: nn.Module) -> Shapes:
 
 
 def _plain(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """Name reparametrised weights as they are named without."""
+    """Rename reparametrised weights to their plain names."""
     return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): shape for name, shape in shapes.items()}
 
 
@@ -150,7 +150,7 @@ def _lists(value: Any) -> Iterator[list[Any] | tuple[Any, ...]]:
 
 
 def public_name(name: str) -> str:
-    """Return a data set's name; of a path only its last part, since the rest tells of somebody's machine.
+    """Return a data set's name; of a path only its last part, so that no folder names are published.
 
     Example:
         >>> public_name("mnist-5k"), public_name("/home/me/secret/cats.npz"), public_name("/home/me/mnist-5k")

@@ -137,7 +137,7 @@ def _parts(model: Autoencoder) -> list[_Part]:
 
 
 def _known(config: RunConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:
-    """Return random inputs and torch's outputs by name: what a part gives, the next ones take."""
+    """Return random inputs and torch's outputs by name; the outputs of a part are inputs of the next."""
     shape, count = config.model.shape, max(CHECKED)
     known = {"x": sharing_of(config).inputs(count, shape, generator(0, SAMPLES))}
     if any("previous" in part.inputs for part in parts):  # a decoder that takes a symbol a step
@@ -152,7 +152,7 @@ def _known(config: RunConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[
 
 
 def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tuple[str, str]:
-    """Export one part to `path`; return what goes in and what comes out, in words."""
+    """Export one part to `path`; return descriptions of its inputs and its outputs."""
     import onnx
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -192,7 +192,7 @@ def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tu
 
 
 def _strip(graph: Any) -> None:
-    """Remove what the exporter notes on every node: its stack traces name the folders of this machine."""
+    """Remove the exporter's notes on nodes: their stack traces contain local paths."""
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
@@ -240,7 +240,7 @@ def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]
 
 
 def _bake(model: nn.Module) -> None:
-    """Replace reparametrised weights by what they come to, in place."""
+    """Replace reparametrised weights by their values, in place."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
@@ -281,7 +281,7 @@ def _require(*names: str) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the reason of an exporter's error, which comes as a page with the reason at its root."""
+    """Return the first line of the exception at the root of an exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

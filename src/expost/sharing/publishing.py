@@ -40,7 +40,7 @@ def save_pretrained(
     Args:
         run: The run.
         out: Folder, new or empty.
-        license: Licence of the weights as the Hub writes it, for example apache-2.0.
+        license: Licence of the weights, spelled as on the Hub, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
         densities: Which fitted densities to publish; default: all but those by label.
 
@@ -74,7 +74,7 @@ def publish(run: Run, repository: str, private: bool, options: CardOptions, out:
 
 
 def check_publishable(run: Run, options: CardOptions) -> None:
-    """Refuse a run that nobody else could load, and densities that it has not.
+    """Check that others could load the run, and that it has the chosen densities.
 
     Raises:
         UsageError: for a run with networks of one's own, or a density that is not fitted.
@@ -99,8 +99,8 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
     Args:
         run: The run.
         folder: Where to.
-        options: What a person decides.
-        source: What the card tells others to load.
+        options: Options of the card.
+        source: The name or folder that the card tells others to load.
 
     Raises:
         UsageError: as `check_publishable`, or if the folder is the run's own.
@@ -143,7 +143,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _scores(run: Run) -> list[Score]:
-    """Return the saved scores of these weights, without the data's path."""
+    """Return the saved scores of these weights, with paths of data removed."""
     path = run.folder / SCORES
     if not path.is_file():
         return []
