@@ -692,7 +692,7 @@ def test_unlike_protocols_are_not_ranked_and_the_reason_is_said():
     section = ranking(runs, dict.fromkeys(runs))
     assert not [block for block in section.blocks if block.kind == "table"]
     (note,) = section.blocks
-    assert "unlike: fid. " in note.text
+    assert "differ: fid. " in note.text
     assert "differ in seed (0, 1)" in note.text
 
 
