@@ -11,7 +11,7 @@ from expost.commands import rank, score
 from expost.errors import DataError, UsageError
 from expost.evaluation.evaluate import evaluate_generator, score_examples
 from expost.evaluation.protocol import ALL_MEASURES, Omissions, Protocol, pick_space, resolve_features
-from expost.evaluation.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
+from expost.evaluation.ranking import DIRECTIONS
 from expost.generators.generator import Generator
 from expost.metrics import FEATURES, InceptionFeatures, PixelFeatures, StandardizedValues
 from expost.metrics.measures import MEASURES
@@ -82,8 +82,7 @@ def test_an_evaluated_run_has_all_its_scores(run):
         assert {(subject, n) for n in ("frechet-pixels", "precision", "recall", "f8", "kernel-distance")} <= names
     assert {("gaussian", "log-likelihood"), ("gmm", "copying"), ("gmm", "authenticity")} <= names
     assert ("codes", "participation-ratio") in names
-    known = HIGHER_IS_BETTER | LOWER_IS_BETTER | UNRANKED
-    assert {name for _, name in names} <= known  # every score says which end is better, or that none is
+    assert {name for _, name in names} <= set(DIRECTIONS)
     copies = next(s.card for s in scores if (s.of, s.name) == ("gmm", "copying"))
     assert (copies.reference, copies.reference_count) == ("digits train", 1_437)
     data, generator = run.data(), run.generator("cpu")

@@ -7,18 +7,10 @@ import pytest
 from expost.commands.scoring import _first_in_common
 from expost.config import to_json
 from expost.errors import DataError, UsageError
-from expost.evaluation.scores import (
-    HIGHER_IS_BETTER,
-    LOWER_IS_BETTER,
-    SUBJECT,
-    UNRANKED,
-    Card,
-    Score,
-    differences,
-    in_rows,
-    rank,
-    score_from_json,
-)
+from expost.evaluation.ranking import DIRECTIONS, rank
+from expost.evaluation.scores import SUBJECT, Card, Score, differences, in_rows, score_from_json
+from expost.metrics import FEATURES
+from expost.metrics.direction import LOWER
 
 CARD = Card(
     model="aa", features="inception-2048", weights="ff", reference="mnist test", reference_hash="cc",
@@ -40,7 +32,6 @@ def test_scores_are_ordered_from_best_to_worst():
     assert [label for label, _ in rank({"a": fid(3.0), "b": fid(1.0), "c": fid(2.0)})] == ["b", "c", "a"]
     assert [label for label, _ in rank({"a": fid(3.0, name="recall"), "b": fid(1.0, name="recall")})] == ["a", "b"]
     assert rank({}) == []
-    assert "fid" in LOWER_IS_BETTER
 
 
 @pytest.mark.parametrize("field", [each.name for each in fields(Card)])
@@ -64,8 +55,11 @@ def test_what_has_no_better_end_is_not_ranked():
     for name in ("copying", "participation-ratio", "made-up"):
         with pytest.raises(UsageError, match=f"{name} has no preferred direction"):
             rank({"a": fid(1.0, name=name), "b": fid(2.0, name=name)})
-    assert not HIGHER_IS_BETTER & LOWER_IS_BETTER
-    assert not UNRANKED & (HIGHER_IS_BETTER | LOWER_IS_BETTER)
+
+
+def test_the_frechet_distance_of_all_features_is_better_when_lower():
+    assert {each.score_name for each in FEATURES.values()} > {"fid", "fid-768"}
+    assert all(DIRECTIONS[each.score_name] == LOWER for each in FEATURES.values())
 
 
 def test_scores_of_different_names_are_not_ranked():

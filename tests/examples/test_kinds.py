@@ -14,6 +14,7 @@ from expost.commands.reporting import report
 from expost.errors import UsageError
 from expost.examples import KINDS, Examples, Wish, examples_of, kind_of, kind_of_data
 from expost.registry import Registry
+from expost.sharing.onnx import export_onnx
 from expost.types import Data, Split
 
 
@@ -27,7 +28,7 @@ def test_a_shape_is_of_one_kind(shape, coded, name):
 
 
 def test_a_shape_of_no_kind_is_refused():
-    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no kind that is known: strings, images, vectors"):
+    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no known kind: strings, images, vectors"):
         kind_of((3, 4, 5, 6))
 
 
@@ -103,6 +104,25 @@ def test_a_new_kind_is_a_class_and_an_entry(rows, tmp_path, monkeypatch):
     scores = {(score.of, score.name): score.value for score in expost.evaluate(rows, allow_few=True)}
     assert ("reconstruction", "mse") in scores
     assert report((rows.folder,), tmp_path / "page.html").read_text().count("<h2") > 3
+
+
+def test_a_new_kind_is_published_and_exported_as_what_it_is_like(rows, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub")
+    pytest.importorskip("onnxscript", reason="export needs onnxscript")
+    monkeypatch.setattr(examples, "KINDS", Registry("kind of examples", {Profiles.name: Profiles, **KINDS}))
+    assert isinstance(examples_of(rows.config), Profiles)
+    shared = expost.save_pretrained(rows, tmp_path / "shared")
+    card = (shared / "README.md").read_text()
+    assert "rows = generator.sample(64)" in card
+    assert "there is nothing to picture" in card
+    loaded, own = (
+        each.sample(4, seed=1) for each in (expost.from_pretrained(shared, device="cpu"), rows.generator("cpu"))
+    )
+    assert torch.equal(torch.as_tensor(loaded), torch.as_tensor(own))
+    encoder, decoder = export_onnx(rows, tmp_path / "onnx")
+    assert encoder.input == "x: float32 (batch, 3), vectors"
+    assert decoder.output == "y: float32 (batch, 3), vectors"
+    assert encoder.difference < 1e-4
 
 
 def test_the_kind_of_data_is_that_of_their_shape():

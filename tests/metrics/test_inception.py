@@ -20,7 +20,8 @@ from test_metrics import check_contract
 from expost.data.idx import read_idx
 from expost.errors import DataError, UsageError
 from expost.metrics import FEATURES, InceptionFeatures, Statistics, frechet_distance, weights
-from expost.metrics.inception import BLOCKS, inception, resize_tf1
+from expost.metrics.inception import resize_tf1
+from expost.metrics.inception_network import BLOCKS, inception
 from expost.metrics.weights import (
     PUBLIC,
     find_or_download,

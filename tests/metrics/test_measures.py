@@ -4,18 +4,27 @@ A new measure is picked up here, and fails until it has a row in `MEASURE_CASES`
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from scipy import linalg
 
+from expost.densities import Gaussian
+from expost.evaluation.strings import REGRESSION_SCORES
+from expost.examples.domains import DOMAINS
+from expost.metrics import FEATURES
+from expost.metrics.direction import LOWER
+from expost.metrics.image import PIXEL_SCORES
+from expost.metrics.latent import LATENT_SCORES, held_out_log_likelihood, prior_gap
+from expost.metrics.latent_regression import latent_regression
 from expost.metrics.measures import MEASURES, Cloud, Context
+from expost.metrics.strings import STRING_SCORES, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from references import reference_for
 
 HERE = "MEASURE_CASES in tests/metrics/test_measures.py"
-CONTEXT = Context("frechet-test")
+CONTEXT = Context("frechet-values")
 
 
 def normal(n, seed, d=3):
@@ -37,7 +46,6 @@ class MeasureCase:
         itself: From an array to the scores of that set against itself, where it is not the formula that says.
         turned: For each score the one that takes its value when reference and samples change places; a score that is
             not named has none.
-        falls: Scores that fall as the samples move away from the reference; the others rise.
         tolerance: Relative, of the formula.
     """
 
@@ -45,7 +53,6 @@ class MeasureCase:
     sets: tuple[torch.Tensor, torch.Tensor]
     itself: Callable[[np.ndarray], dict[str, float]]
     turned: Mapping[str, str]
-    falls: frozenset[str] = field(default_factory=frozenset)
     tolerance: float = 1e-9
 
 
@@ -53,7 +60,7 @@ def frechet(x, y):
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = linalg.sqrtm(a @ b).real
     shift = x.mean(0) - y.mean(0)
-    return {"frechet-test": shift @ shift + np.trace(a + b - 2 * root)}
+    return {"frechet-values": shift @ shift + np.trace(a + b - 2 * root)}
 
 
 def kernel_distance(x, y):
@@ -97,8 +104,8 @@ MEASURE_CASES = {
     "frechet": MeasureCase(
         frechet,
         (normal(60, 0, 7) @ normal(7, 2, 7), normal(45, 1, 7) @ normal(7, 3, 7) + 0.7),
-        lambda x: {"frechet-test": 0.0},
-        {"frechet-test": "frechet-test"},
+        lambda x: {"frechet-values": 0.0},
+        {"frechet-values": "frechet-values"},
         tolerance=1e-7,
     ),
     "kid": MeasureCase(
@@ -112,7 +119,6 @@ MEASURE_CASES = {
         (sites([20] * 5 + [8] * 10 + [4] * 5), sites([0] * 5 + [12] * 10 + [16] * 5)),
         lambda x: {"f8": 1.0, "f1/8": 1.0},
         {"f8": "f1/8", "f1/8": "f8"},
-        frozenset({"f8", "f1/8"}),
     ),
     "neighbours": MeasureCase(
         neighbours,
@@ -120,7 +126,6 @@ MEASURE_CASES = {
         # each example lies in its own ball and, without ties, in those of five others on average
         lambda x: {"precision": 1.0, "recall": 1.0, "density": 6 / 5, "coverage": 1.0},
         {"precision": "recall", "recall": "precision"},
-        frozenset({"precision", "recall", "density", "coverage"}),
     ),
 }
 
@@ -130,7 +135,7 @@ def case_of(name):
 
 
 def scores(name, reference, samples, context=CONTEXT):
-    return {key: each.value for key, each in MEASURES[name](Cloud(reference), Cloud(samples), context).items()}
+    return {key: each.value for key, each in MEASURES[name].compute(Cloud(reference), Cloud(samples), context).items()}
 
 
 def test_no_reference_is_of_a_measure_that_is_gone():
@@ -169,11 +174,11 @@ def test_what_a_measure_says_when_reference_and_samples_change_places(name):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_scores_get_worse_as_samples_move_away(name):
-    case, reference, samples = case_of(name), normal(200, 0), normal(200, 1)
+def test_scores_get_worse_by_their_direction_as_samples_move_away(name):
+    reference, samples, directions = normal(200, 0), normal(200, 1), MEASURES[name].directions
     moved = [scores(name, reference, samples + shift) for shift in (0.0, 1.0, 2.0, 3.0)]
     for key in moved[0]:
-        values = [each[key] * (-1 if key in case.falls else 1) for each in moved]
+        values = [-directions[key].sign * each[key] for each in moved]
         assert values == sorted(set(values)), key
         assert values[-1] - values[0] > 0.5
 
@@ -186,6 +191,101 @@ def test_the_order_of_examples_does_not_matter(name):
     shuffled = [x[torch.randperm(len(x), generator=generator)] for x in case.sets]
     assert scores(name, *shuffled) == pytest.approx(scores(name, reference, samples), rel=1e-7)
     assert scores(name, shuffled[0], samples) == pytest.approx(scores(name, reference, samples), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("score_name", ["frechet-values", *(each.score_name for each in FEATURES.values())])
+def test_a_measure_states_the_direction_of_every_score_under_all_features(name, score_name):
+    found = scores(name, normal(30, 0), normal(30, 1), Context(score_name))
+    assert set(found) <= set(MEASURES[name].directions)
+
+
+# The other scores: each with values for something better and something worse.
+
+
+def pixel_scores():
+    x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    near, far = ((x + scale * noise).clamp(0, 1) for scale in (0.05, 0.3))
+    return {
+        name: (each.compute(x, near).mean().item(), each.compute(x, far).mean().item())
+        for name, each in PIXEL_SCORES.items()
+    }
+
+
+def latent_scores():
+    """A density of the codes against one of other codes; codes from N(0, I) against codes that are wide."""
+    codes, wide = normal(300, 0), 3 * normal(300, 0)
+    fitted = [held_out_log_likelihood(Gaussian().fit(z), normal(300, 1)).mean for z in (codes, wide)]
+    near, far = prior_gap(codes), prior_gap(wide)
+    return {
+        "log-likelihood": tuple(fitted),
+        "kl-from-normal": (near.kl, far.kl),
+        "frechet-from-normal": (near.frechet, far.frechet),
+    }
+
+
+def string_scores():
+    """Distinct valid new strings, against one training string made over and over, or what is no string."""
+    good, bad, training = ["a", "b", "c", "d"], ["x", "x", "x", None], {"x"}
+    shares = [sum(each is not None for each in forms) / 4 for forms in (good, bad)]
+    return {
+        "accuracy": (reconstruction_accuracy(good, good), reconstruction_accuracy(good, bad)),
+        "validity-greedy": tuple(shares),
+        "validity-sampled": tuple(shares),
+        "validity-best-of-k": tuple(shares),
+        "truncated": tuple(1 - share for share in shares),
+        "unique-valid": (unique_valid(good), unique_valid(bad)),
+        "uniqueness": (uniqueness(good), uniqueness(bad)),
+        "novelty": (novelty(good, training), novelty(bad, training)),
+    }
+
+
+def regression_scores():
+    codes = normal(200, 0)
+    told, noise = codes[:, 0] + codes[:, 1], normal(200, 1)[:, 0]
+    better, worse = (
+        latent_regression(codes, values / values.std(), torch.Generator().manual_seed(0)) for values in (told, noise)
+    )
+    return {
+        "regression-rmse": (better.rmse, worse.rmse),
+        "regression-log-likelihood": (better.log_likelihood, worse.log_likelihood),
+    }
+
+
+def expression_scores():
+    """The target itself, and a constant."""
+    near, far = (DOMAINS["expressions"].scores([text], []) for text in ("1/3+x+sin(x*x)", "1"))
+    return {name: (near[name].value, far[name].value) for name in near}
+
+
+@pytest.mark.parametrize(
+    ("directions", "compared"),
+    [
+        ({name: each.direction for name, each in PIXEL_SCORES.items()}, pixel_scores),
+        (LATENT_SCORES, latent_scores),
+        (STRING_SCORES, string_scores),
+        (REGRESSION_SCORES, regression_scores),
+        (DOMAINS["expressions"].directions, expression_scores),
+    ],
+)
+def test_the_better_of_two_has_the_better_score(directions, compared):
+    values = compared()
+    assert set(values) == {name for name, direction in directions.items() if direction.sign}
+    for name, (better, worse) in values.items():
+        assert directions[name].sign * (better - worse) > 1e-3, name
+
+
+def test_of_molecules_drugs_score_better_than_a_strained_ring_made_over_and_over():
+    pytest.importorskip("rdkit", reason="molecules need RDKit")
+    domain = DOMAINS["molecules"]
+    drugs = ["CC(=O)Oc1ccccc1C(=O)O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"]
+    strained = ["OC12C3(O)C4(O)C1(O)C5(O)C2(O)C3(O)C45O"] * 3
+    better, worse = domain.scores(drugs, []), domain.scores(strained, [])
+    assert set(better) == set(worse) == set(domain.directions) - {"fcd"}  # a Frechet distance
+    assert domain.directions["fcd"] == LOWER
+    for name in set(better) - {"mean-logp"}:
+        assert domain.directions[name].sign * (better[name].value - worse[name].value) > 1e-3, name
 
 
 def test_the_kernel_distance_of_inceptions_features_is_called_kid():

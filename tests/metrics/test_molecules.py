@@ -42,11 +42,8 @@ from expost.metrics.molecules import (
     parse_molecule,
     parse_molecules,
     scaffold_diversity,
-    scaffold_similarity,
     scaffolds,
-    score_molecules,
 )
-from expost.metrics.strings import validity
 
 SMILES = [smiles for _, smiles in DRUGS]
 SOME = SMILES[::6]
@@ -288,36 +285,12 @@ def test_scaffolds_equal_rdkits_by_name():
         if scaffold:
             expected[scaffold] += 1
     assert scaffolds(SOME) == expected
-    two = scaffolds(SOME, min_rings=2)
-    assert two == {s: c for s, c in expected.items() if rdMolDescriptors.CalcNumRings(Chem.MolFromSmiles(s)) >= 2}
-    assert 0 < len(two) < len(expected)
+    assert 0 < sum(expected.values()) < len(SOME)  # acyclic molecules have none
 
 
-def test_scaffold_diversity_and_similarity_by_hand():
+def test_scaffold_diversity_by_hand():
     benzenes, naphthalene = ["Cc1ccccc1", "Oc1ccccc1"], "Cc1ccc2ccccc2c1"
     assert scaffold_diversity([*benzenes, naphthalene, "CCO", "C("]) == 2 / 4
-    cosine = (2 * 1 + 1 * 2) / (math.sqrt(5) * math.sqrt(5))
-    found = scaffold_similarity([*benzenes, naphthalene], [benzenes[0], naphthalene, naphthalene], min_rings=1)
-    assert found == pytest.approx(cosine)
-    assert scaffold_similarity(SOME, SOME) == pytest.approx(1)
-    assert scaffold_similarity([naphthalene], ["c1ccc2[nH]ccc2c1"]) == 0
-    assert math.isnan(scaffold_similarity(benzenes, SOME))
-
-
-def test_scores_side_by_side():
-    generated = ["CCO", "OCC", "Cc1ccccc1", "C(", None, "CC(=O)O"]
-    scores = score_molecules(generated, ["C(C)O", "not one"])
-    assert (scores.n, scores.valid, scores.unique, scores.novel) == (6, 4 / 6, 3 / 4, 2 / 3)
-    assert scores.scaffold_diversity == 1 / 4
-    assert scores.internal_diversity == internal_diversity(generated)
-    json.dumps(asdict(scores), allow_nan=False)
-    nothing = score_molecules(["C(", None], [])
-    assert (nothing.valid, nothing.unique, nothing.novel, nothing.internal_diversity) == (0, 0, 0, None)
-
-
-def test_validity_of_molecules():
-    found = validity(["CCO", "C("], [["OCC", "C("], ["C(", "C1CC1"]], canonical_smiles)
-    assert (found.greedy, found.sampled, found.best_of_k) == (0.5, 0.5, 1.0)
 
 
 def test_drugs_have_the_formulas_that_were_written_down():

@@ -32,7 +32,7 @@ import yaml
 from expost.cli import parsing as cli
 from expost.commands.doctor import VARIABLES
 from expost.densities import DENSITIES
-from expost.evaluation.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, UNRANKED
+from expost.evaluation.ranking import DIRECTIONS
 from expost.models.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,8 +202,7 @@ def test_the_page_of_scores_has_every_score_with_its_direction():
     text = (DOCS / "howto" / "scores.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.+?) \| (higher|lower|neither) \|", text, re.MULTILINE)
     found = {name: direction for names, direction in rows for name in re.findall(r"`([^`]+)`", names)}
-    wanted = dict.fromkeys(HIGHER_IS_BETTER, "higher") | dict.fromkeys(LOWER_IS_BETTER, "lower")
-    assert found == wanted | dict.fromkeys(UNRANKED, "neither")
+    assert found == {name: direction.better for name, direction in DIRECTIONS.items()}
 
 
 def test_the_page_of_models_has_every_row_of_the_zoo():

@@ -31,7 +31,7 @@ from expost.report.codes import Codes, code_map, contours
 from expost.report.page import render
 from expost.report.pictures import stack, tiles
 from expost.report.plane import Plane, Surface, shadow, surface
-from expost.report.scoring import direction, protocol_cards, ranking, score_blocks
+from expost.report.scoring import name_cell, protocol_cards, ranking, score_blocks
 from expost.report.strings import edit_distances
 from expost.report.structures import draw_expression, draw_molecule
 from expost.report.subject import Subject
@@ -228,7 +228,7 @@ def test_scores_and_densities_of_earlier_weights_are_left_out(digits, tmp_path):
     run = copied(digits, tmp_path)
     expost.train("rae-l2", "digits", run, epochs=7, resume=True)
     page = report_on(run, to=tmp_path)
-    assert "Of earlier weights, and left out" in page.words
+    assert "Scores of earlier weights are left out" in page.words
     assert "left out: gaussian, gmm" in page.words
     assert not page.all("table")
 
@@ -664,6 +664,13 @@ def test_a_kernel_distance_below_0_is_explained_where_there_is_one(tmp_path):
     assert "may fall below that" in ranked.note
 
 
+def test_the_coverage_of_perfect_samples_stands_below_the_table(tmp_path):
+    card = replace(CARD, reference_count=2, count=1, settings={"neighbours": 1})
+    note = score_blocks([scored("coverage", "gmm", 0.4, card)], tmp_path)[0].note
+    assert "have a coverage of 0.500 on average" in note
+    assert "coverage" not in score_blocks([scored("recall", "gmm", 0.4, card)], tmp_path)[0].note
+
+
 def test_runs_are_ranked_best_first_with_shared_places():
     runs = {
         "a": [scored("fid", "gmm", 3.0), scored("recall", "gmm", 0.5)],
@@ -685,7 +692,7 @@ def test_unlike_protocols_are_not_ranked_and_the_reason_is_said():
     section = ranking(runs, dict.fromkeys(runs))
     assert not [block for block in section.blocks if block.kind == "table"]
     (note,) = section.blocks
-    assert "unlike: fid. " in note.text
+    assert "differ: fid. " in note.text
     assert "differ in seed (0, 1)" in note.text
 
 
@@ -703,12 +710,9 @@ def test_own_densities_compare_and_what_means_nothing_across_models_does_not():
     assert rows == [["rae", "1"], ["vae", "2"], ["new", "–"]]
 
 
-def test_directions():
-    better = ["psnr", "f1/8", "accuracy", "validity-sampled", "novelty", "log-likelihood"]
-    worse = ["fid", "fid-768", "kid", "kernel-distance", "frechet-digits", "mse", "fcd", "truncated"]
-    assert [direction(name) for name in better] == [1] * len(better)
-    assert [direction(name) for name in worse] == [-1] * len(worse)
-    assert [direction(name) for name in ("copying", "mean-logp", "active-units", "unknown")] == [0] * 4
+def test_a_score_has_an_arrow_in_its_direction():
+    arrows = {"psnr": "↑", "unique-valid": "↑", "fid": "↓", "truncated": "↓", "copying": "", "unknown": ""}
+    assert {name: name_cell(name).detail for name in arrows} == arrows
 
 
 def test_cards_say_once_what_scores_share():

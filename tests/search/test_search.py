@@ -26,7 +26,6 @@ from expost.search import (
     SearchResult,
     aggregate_corrected,
     aggregate_original,
-    best_of,
     draw,
     make_objective,
     markdown,
@@ -661,27 +660,6 @@ def test_two_training_codes_are_enough(tmp_path: Path) -> None:
 
 
 # --- decoding, aggregation, report -----------------------------------------------------------------------------------
-
-
-def test_best_of_takes_the_most_frequent_valid_string() -> None:
-    table = [["CC", "x", None], ["x", "x", ""], ["x", "CO", None], ["CC", "CO", None], ["N", "x", None]]
-    rows = iter(table)
-    prepared = []
-
-    def prepare(z: Tensor) -> Callable[[torch.Generator], list[str | None]]:
-        prepared.append(z)
-        return lambda generator: next(rows)
-
-    asked: list[str] = []
-
-    def valid(strings: list[str]) -> list[bool]:
-        asked.extend(strings)
-        return [string != "x" for string in strings]
-
-    decode = best_of(prepare, valid)  # type: ignore[arg-type]
-    assert decode(torch.zeros(3, 2), 5, seeded()) == ["CC", "CO", None]
-    assert sorted(asked) == ["CC", "CO", "N", "x"]  # each string is judged once
-    assert len(prepared) == 1  # the decoder runs once for all draws
 
 
 def made(scores: list[list[float]], minimize: bool, worst: float, invalid: int = 0) -> SearchResult:

@@ -26,7 +26,7 @@ from expost.grammar.grammars import load_grammar
 from expost.registry import Part
 from expost.run import Run
 from expost.sharing import from_pretrained, save_pretrained
-from expost.sharing.publishing import LARGEST_PICTURE, _save
+from expost.sharing.kinds import LARGEST_PICTURE, save_fitting
 from expost.utils.store import read_json, read_tensors, write_json, write_tensors
 
 GRAMMAR = Part("grammar", {"grammar": load_grammar("expressions").text, "length": 15})
@@ -132,7 +132,7 @@ def test_a_picture_that_would_be_too_large_shows_fewer(tmp_path):
         shown.append(count)
         return expost.examples.pictures.grid(noise[:count])
 
-    _save(draw, (64, 36, 16, 4, 1), tmp_path / "a.png")
+    save_fitting(draw, (64, 36, 16, 4, 1), tmp_path / "a.png")
     assert shown == [64, 36, 16]  # 16 * 64 * 64 * 3 bytes of noise, which PNG cannot compress, are the first below
     assert (tmp_path / "a.png").stat().st_size <= LARGEST_PICTURE
     assert Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())).size == (4 * 66 - 2, 4 * 66 - 2)

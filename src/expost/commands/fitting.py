@@ -12,7 +12,7 @@ from expost import distributed
 from expost.commands.arguments import Options, RunLike, parse_options, prior_options
 from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
-from expost.metrics.molecule_properties import properties
+from expost.examples import kind_of_data
 from expost.registry import Part, construct
 from expost.run import open_run
 from expost.types import Data
@@ -83,9 +83,8 @@ def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, i
         if bins is not None:
             raise UsageError(f"bins is {bins}, but labels are classes; leave --bins out")
         return labels, torch.arange(len(data.train)), None
-    if data.codec is None or data.domain != "molecules":
+    values = kind_of_data(data).values(data, data.train.x, by)
+    if values is None:
         raise UsageError(f"cannot fit by '{by}': data set '{data.name}' has no molecules; give --by label")
-    texts = data.codec.decode(data.train.x)
-    values = torch.from_numpy(properties(texts, (by,))[by])
     kept = values.isfinite().nonzero().flatten()
     return values[kept], kept, 5 if bins is None else bins

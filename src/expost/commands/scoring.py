@@ -23,9 +23,11 @@ from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation.evaluate import score_examples
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
-from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, score_from_json
-from expost.evaluation.scores import rank as rank_scores
+from expost.evaluation.ranking import direction_of
+from expost.evaluation.ranking import rank as rank_scores
+from expost.evaluation.scores import Score, score_from_json
 from expost.evaluation.scoring import Request, scorer_of
+from expost.examples import kind_of
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run, open_run
@@ -149,14 +151,19 @@ def rank(
     return rank_scores(found, ignoring)
 
 
+def _ranks(name: str) -> bool:
+    """Return whether a ranking may be by this score without being asked to."""
+    direction = direction_of(name)
+    return direction.sign != 0 and not direction.gameable
+
+
 def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
     """Return the first score that all runs have and that has a preferred direction.
 
     Raises:
         UsageError: if there is none; the message names the first run that shares none with those before it.
     """
-    known = (HIGHER_IS_BETTER | LOWER_IS_BETTER) - FLATTERING
-    names = {label: [s.name for s in scores if s.of == of and s.name in known] for label, scores in saved.items()}
+    names = {label: [s.name for s in scores if s.of == of and _ranks(s.name)] for label, scores in saved.items()}
     first, *_ = names
     common = list(dict.fromkeys(names[first]))
     for label, mine in names.items():
@@ -205,7 +212,7 @@ def score(
         against, part = load_part(reference, split)
         name = f"{reference} {part}".rstrip()
     space: Space
-    if drawn.dim() == 4:
+    if kind_of(drawn.shape[1:]).pixels:
         space = FEATURES[features].load(pick_device(device))
     else:
         space = StandardizedValues(against, "reference")

@@ -52,7 +52,7 @@ def sample(
     """
     opened = open_run(run)
     examples = examples_of(opened.config)
-    if temperature and not opened.config.data.codec:
+    if temperature and not examples.symbols:
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
     path = check_output(Path(out or examples.usual), examples.samples)
     wish = Wish(n, density, label, seed, temperature, code_temperature)

@@ -21,6 +21,7 @@ from expost.data.encoding import suit_codec
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
+from expost.examples import kind_of_data
 from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part
@@ -98,13 +99,14 @@ def train(
         suited = _codec(model, data, of_data.get("limit"), of_strings)
     examples, data_config = load(DataConfig(data_name(data), codec=suited, **of_data))
     of_training["tensorboard"] = installed("tensorboard") if tensorboard is None else tensorboard
-    if examples.codec is not None:
-        slots.setdefault("reconstruction.groups", examples.codec.groups().tolist())
+    kind = kind_of_data(examples)
+    for option, value in kind.slots(examples).items():
+        slots.setdefault(option, value)
     own = networks is not None
     config, training = configure(
         model, examples.shape, preset or "small", of_model, of_training, slots, own_networks=own
     )
-    if examples.codec is not None and preset in (None, "small") and "batch_size" not in of_training:
+    if kind.symbols and preset in (None, "small") and "batch_size" not in of_training:
         training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
     chosen = choose(training.precision, pick_device(training.device))
     said = precision_note(training, chosen)

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,8 +38,8 @@ from expost.evaluation.scores import Card, Score
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
-from expost.metrics import Space, mse, psnr, ssim
-from expost.metrics.image import WINDOW
+from expost.metrics import Space
+from expost.metrics.image import PIXEL_SCORES
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud
 from expost.metrics.memorization import authenticity, copying_test
@@ -57,14 +57,14 @@ _ERROR_ELEMENTS = 2**20
 def score_examples(
     samples: Tensor, reference: Tensor, space: Space, protocol: Protocol | None = None, name: str = "reference"
 ) -> list[Score]:
-    """Score one set of examples against another, wherever they come from.
+    """Score one set of examples against another, from any source.
 
     Args:
         samples: Shape (N, ...); images uint8, or floats in [0, 1].
         reference: Shape (M, ...).
         space: From `FEATURES[...].load(device)`, or `StandardizedValues`.
-        protocol: What to compute; the measures that need a model are left out.
-        name: What the reference is called on the cards.
+        protocol: What to compute; measures that need a model are left out.
+        name: Name of the reference on the cards.
 
     Raises:
         UsageError: for fewer than two examples, unequal shapes, or too few examples for the features.
@@ -100,7 +100,7 @@ def evaluate_generator(
         subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
-        split: What the cards call the test split, for who has put another one into its place.
+        split: Name of the test split on the cards, for callers who substitute another one.
 
     Raises:
         UsageError: if there are fewer than two test examples, or too few for the features.
@@ -193,7 +193,7 @@ class _Comparison:
         found = []
         for measure in measures:
             try:
-                values = MEASURES[measure](self.reference, samples, context)
+                values = MEASURES[measure].compute(self.reference, samples, context)
             except (UsageError, DataError) as error:
                 self.omissions.add(measure, subject, error)
                 continue
@@ -222,14 +222,12 @@ def _subjects(
 def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
     if not kind_of_data(data).pixels:
         return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
-    scores: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [("mse", mse), ("psnr", psnr)]
-    if min(data.shape[1:]) >= WINDOW:
-        scores.append(("ssim", ssim))
-    sums = dict.fromkeys((key for key, _ in scores), 0.0)
+    scores = {key: score for key, score in PIXEL_SCORES.items() if min(data.shape[1:]) >= score.side}
+    sums = dict.fromkeys(scores, 0.0)
     size = max(1, min(500, _ERROR_ELEMENTS // x[:1].numel()))
     for batch, output in zip(x.split(size), reconstructions.split(size), strict=True):  # type: ignore[no-untyped-call]
-        for key, score in scores:
-            sums[key] += score(to_unit(batch), output).sum().item()
+        for key, score in scores.items():
+            sums[key] += score.compute(to_unit(batch), output).sum().item()
     return [(key, value / len(x)) for key, value in sums.items()]
 
 
@@ -244,8 +242,8 @@ def latent_scores(
 ) -> list[Score]:
     """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
 
-    Codes are noiseless. Of a VAE these are posterior means, which are narrower than the aggregate posterior: even where
-    that is N(0, I), they are at some distance from it.
+    Codes are noiseless. A VAE's are posterior means, narrower than the aggregate posterior: even if that is N(0, I),
+    the means are not.
     """
     codes = generator_.encode(data.test.x)
     if codes.dim() != 2:

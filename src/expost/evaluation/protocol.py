@@ -35,10 +35,10 @@ class Protocol:
     """How to score.
 
     Attributes:
-        measures: Names of `MEASURES`, "memorization" and "latent", for strings those of `STRING_MEASURES`; none given,
-            all that there are for the data.
-        samples: Samples of each density, and at most so many reconstructions and mid-points, since a distance between
-            few examples is biased upwards; None takes as many as there are test examples, at most 10,000.
+        measures: Names of `MEASURES`, "memorization" and "latent", for strings those of `STRING_MEASURES`; empty takes
+            all that suit the data.
+        samples: Samples of each density, and the most reconstructions and mid-points; few bias a distance upwards.
+            None takes as many as there are test examples, at most 10,000.
         method: Interpolation between codes.
         seed: Seeds samples, pairs, clusters, subsets and resamples.
         bootstrap: Resamples for intervals of the Frechet distance; 0 for none.
@@ -63,14 +63,14 @@ class Protocol:
         _ = INTERPOLATIONS[self.method]
 
     def count(self, available: int) -> int:
-        """Return the number of samples where there are so many test examples."""
+        """Return the number of samples for `available` test examples."""
         return min(available, PAPER_COUNT) if self.samples is None else self.samples
 
     def chosen(self, available: Sequence[str]) -> tuple[str, ...]:
-        """Return the measures, of those that there are for the data.
+        """Return the chosen measures, all available ones by default.
 
         Raises:
-            UsageError: for one that there is not.
+            UsageError: for a measure that is not available for the data.
         """
         for name in self.measures:
             if name not in available:
@@ -78,15 +78,15 @@ class Protocol:
         return self.measures or tuple(available)
 
     def context(self, space: Space) -> Context:
-        """Return what the measures need to know."""
+        """Return the settings that the measures read."""
         return Context(space.score_name, self.seed, self.bootstrap, self.allow_few)
 
 
 class Omissions:
-    """Measures that cannot be computed, to be told once with all that they are of.
+    """Collects measures that cannot be computed, so that each reason is printed once with all its subjects.
 
     Args:
-        protocol: What was asked for by name must not be left out.
+        protocol: Its measures were asked for by name, and raise their error instead.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -106,12 +106,12 @@ class Omissions:
 
 
 def pick_space(name: str, data: Data, device: str = "auto") -> Space:
-    """Return where to compare examples: the features of images, or the standardized values of vectors.
+    """Return the space to compare examples in: features of images, or standardized values of vectors.
 
     Args:
         name: Entry of `FEATURES`, or "auto": Inception's if its weights are on this machine and there are enough test
             images for so many features, else what suits the data without a download.
-        data: What is scored.
+        data: The data set.
         device: Where features are computed.
 
     Raises:
@@ -148,7 +148,7 @@ def bundled_features(data: Data) -> str:
 
 
 def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
-    """Return the test examples that are reconstructed and interpolated: a seeded draw, as files are often in order."""
+    """Return the test examples to reconstruct and interpolate: a seeded draw, because files are often sorted."""
     count = protocol.count(len(x))
     if count >= len(x):
         return x
@@ -157,6 +157,6 @@ def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
 
 
 def pairs(codes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Pair codes at random: a cycle through a random order, so that each is in two pairs, and none with itself."""
+    """Pair codes along a random cycle: each code is in two pairs, none with itself."""
     shuffled = codes[torch.randperm(len(codes), generator=generator(seed, PAIRS))]
     return shuffled, shuffled.roll(1, 0)

@@ -1,4 +1,4 @@
-"""Scoring a model's examples, whatever kind they are of."""
+"""Scoring a model by the kind of its examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from expost.errors import UsageError
 from expost.evaluation.evaluate import evaluate_generator
 from expost.evaluation.protocol import ALL_MEASURES, Protocol, pick_space
 from expost.evaluation.scores import Score
-from expost.evaluation.strings import STRING_MEASURES, evaluate_strings
+from expost.evaluation.strings import PROPERTIES, STRING_MEASURES, evaluate_strings
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
@@ -23,11 +23,11 @@ Scorer = Callable[[Generator, Sequence[str], str, str], list[Score]]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be scored, and how.
+    """A request for scores.
 
     Attributes:
         data: Its test split is scored against.
-        codec: What made strings into rows of symbols, as the cards name it; None for other data.
+        codec: The strings' codec, for the cards; None for other data.
         features: As `pick_space` takes them.
         protocol: What to compute, and how.
         device: Where features are computed.
@@ -64,24 +64,42 @@ def _strings(request: Request) -> Scorer:
     return score
 
 
-#: The measures that there are for examples, by their kind, and what makes a scorer of them.
-SCORERS: dict[str, tuple[tuple[str, ...], Callable[[Request], Scorer]]] = {
-    "images": (tuple(ALL_MEASURES), _tensors),
-    "strings": (tuple(STRING_MEASURES), _strings),
-    "vectors": (tuple(ALL_MEASURES), _tensors),
+@dataclass(frozen=True)
+class Scoring:
+    """How examples of a kind are scored.
+
+    Attributes:
+        measures: The measures that there are.
+        ranking: Those that runs are ranked by, unless a person names others.
+        complete: Whether every run gets every score; strings lack some where no sample is valid.
+        scorer: Makes what scores as requested.
+    """
+
+    measures: tuple[str, ...]
+    ranking: tuple[str, ...]
+    complete: bool
+    scorer: Callable[[Request], Scorer]
+
+
+#: How examples are scored, by their kind.
+SCORERS: dict[str, Scoring] = {
+    "images": Scoring(tuple(ALL_MEASURES), ("frechet",), True, _tensors),
+    "strings": Scoring(tuple(STRING_MEASURES), (PROPERTIES,), False, _strings),
+    "vectors": Scoring(tuple(ALL_MEASURES), ("frechet",), True, _tensors),
 }
 
 
-def measures_of(data: Data) -> tuple[str, ...]:
-    """Return the measures that there are for a data set's examples."""
-    return SCORERS[kind_of_data(data).like][0]
+def scoring_of(data: Data) -> Scoring:
+    """Return how a data set's examples are scored."""
+    return SCORERS[kind_of_data(data).like]
 
 
 def scorer_of(request: Request) -> Scorer:
-    """Return what scores as requested; what cannot be is refused, and features are loaded, before a model is asked.
+    """Return what scores as requested; a request that cannot be met is refused, and features loaded, before it scores.
 
     Raises:
         UsageError: for unknown measures, or features that do not suit the examples.
     """
-    request.protocol.chosen(measures_of(request.data))
-    return SCORERS[kind_of_data(request.data).like][1](request)
+    scoring = scoring_of(request.data)
+    request.protocol.chosen(scoring.measures)
+    return scoring.scorer(request)

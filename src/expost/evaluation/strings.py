@@ -25,6 +25,7 @@ from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
 from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
+from expost.metrics.direction import HIGHER, LOWER
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
 from expost.registry import Part
@@ -32,9 +33,11 @@ from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.seeding import SAMPLES, generator
 
-#: What there is to measure of strings, beside what is always there: accuracy, validity, uniqueness, novelty.
+#: Optional measures of strings; accuracy, validity, uniqueness and novelty are always computed.
 PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
 STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
+#: The direction of each score of the regression.
+REGRESSION_SCORES = {"regression-rmse": LOWER, "regression-log-likelihood": HIGHER}
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
@@ -54,12 +57,12 @@ def evaluate_strings(
 
     Args:
         strings: The generator; densities among the subjects must be fitted.
-        data: From `encode_strings`: its test split is what is reconstructed, its training split what is novel.
+        data: From `encode_strings`; the test split is reconstructed, and novel samples are not in the training split.
         codec: What encoded them, for the cards.
         subjects: "reconstruction", "interpolation", "codes" and names of fitted densities.
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
-        split: What the cards call the test split, for who has put another one into its place.
+        split: Name of the test split on the cards, for callers who substitute another one.
     """
     domain = DOMAINS[data.domain]
     measures = protocol.chosen(STRING_MEASURES)
@@ -143,24 +146,24 @@ def _of_density(
 
 
 def training_forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
-    """Return the standard forms of training strings; of molecules only those that can be among the wanted.
+    """Return the standard forms of the training strings that could equal a wanted string.
 
-    RDKit brings 2,000 molecules a second to standard form. What has the standard form of a sample has the same heavy
-    atoms too, and the letters of a SMILES are those of its atoms: all others need not be looked at.
+    RDKit canonicalizes 2,000 molecules a second. Equal molecules have the same heavy atoms, hence the same letters in
+    their SMILES, so strings with other letters are skipped.
     """
     atoms = {letters(each) for each in wanted if each is not None}
     return canonicalize([each for each in training if each is not None and letters(each) in atoms], domain.canonical)
 
 
 def letters(string: str) -> str:
-    """Return the letters of a SMILES but H, in order: those of its atoms."""
+    """Return the letters of a SMILES without H, sorted: its heavy atoms."""
     return "".join(sorted(char for char in string.upper() if char.isalpha() and char != "H"))
 
 
 def _regression(strings: StringGenerator, data: Data, domain: StringDomain, card: Card) -> Iterator[Score]:
     """Yield how well a Gaussian process predicts a property from codes.
 
-    On the training split, as Kusner et al. 2017 do it: nine tenths of a random part of it to fit, one for the score.
+    A random part of the training split is used, as in Kusner et al. 2017: nine tenths to fit, one tenth to score.
     """
     assert domain.prop is not None
     train = data.train.x

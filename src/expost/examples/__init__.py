@@ -13,7 +13,7 @@ from expost.examples.vectors import Vectors
 from expost.registry import Registry
 from expost.types import Data
 
-__all__ = ["KINDS", "Examples", "Wish", "examples_of", "kind_of", "kind_of_data"]
+__all__ = ["KINDS", "Examples", "Wish", "examples_of", "kind_of", "kind_of_data", "kind_of_run"]
 
 #: The kinds of examples; the first that holds a shape has it.
 KINDS: Registry[type[Examples]] = Registry("kind of examples", {kind.name: kind for kind in (Strings, Images, Vectors)})
@@ -36,7 +36,7 @@ def kind_of(shape: Sequence[int], coded: bool = False) -> type[Examples]:
     for kind in KINDS.values():
         if kind.holds(shape, coded):
             return kind
-    raise UsageError(f"examples of shape {tuple(shape)} are of no kind that is known: {', '.join(KINDS)}")
+    raise UsageError(f"examples of shape {tuple(shape)} are of no known kind: {', '.join(KINDS)}")
 
 
 def kind_of_data(data: Data) -> type[Examples]:
@@ -44,6 +44,11 @@ def kind_of_data(data: Data) -> type[Examples]:
     return kind_of(data.shape, data.codec is not None)
 
 
+def kind_of_run(config: RunConfig) -> type[Examples]:
+    """Return the kind of a run's examples."""
+    return kind_of(config.model.shape, config.data.codec is not None)
+
+
 def examples_of(config: RunConfig) -> Examples:
     """Return what a run's examples are."""
-    return kind_of(config.model.shape, config.data.codec is not None)(config.data)
+    return kind_of_run(config)(config.data)

@@ -1,8 +1,8 @@
-"""What strings can be: molecules, expressions or any text, and what follows from it for scores and search."""
+"""Domains of strings (molecules, expressions, text): what is valid, which scores and properties they have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from expost.examples.molecules import structures
 from expost.metrics.chemnet import frechet_chemnet_distance
+from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.expressions import ExpressionScore, canonical_expression
 from expost.metrics.molecule_properties import PenalizedLogP, properties
 from expost.metrics.molecules import (
@@ -36,12 +37,12 @@ CHEMNET_DIM = 512
 
 @dataclass(frozen=True)
 class Measured:
-    """A score of samples, with what it rests on, for its card.
+    """A score of samples, with entries for its card.
 
     Attributes:
         value: The score.
-        settings: What else decides it.
-        features: What turned strings into vectors; "strings" where nothing did.
+        settings: Settings that decide it.
+        features: The features that make strings vectors; "strings" if there are none.
     """
 
     value: float
@@ -54,17 +55,19 @@ class StringDomain:
     """A kind of strings.
 
     Attributes:
-        canonical: Brings a string to standard form, None for an invalid one.
-        decodes: Decodes of a code in the published search, of which the most frequent valid one counts.
-        prop: Gets training strings; returns a property of strings, NaN for invalid ones. It is what a Gaussian process
-            on the codes predicts.
-        prop_name: What that property is called.
+        canonical: Returns the standard form of a string, None for an invalid one.
+        decodes: Decodes of each code in the published search, which keeps the most frequent valid one.
+        prop: Gets training strings; returns a function from strings to the property that a Gaussian process on the
+            codes predicts, NaN for invalid strings.
+        prop_name: Name of that property.
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
-        picture: Draws those of some strings that can be drawn, None if there are none; None where strings have no
-            picture.
-        remark: Says what is worth saying of samples.
+        directions: The direction of each score and distance, by name.
+        picture: Draws the strings that are valid, returns None if none is; None where strings have no picture.
+        remark: Says how many samples are valid and different, where that is cheap to tell.
         objective: What a search looks for unless something else is asked for; None if there is nothing usual.
+        properties: Gets strings and a property's name; returns its values, NaN for invalid strings. None where strings
+            have no named properties.
     """
 
     canonical: Canonical
@@ -73,9 +76,11 @@ class StringDomain:
     prop_name: str
     scores: Callable[[Strings, Strings], dict[str, Measured]]
     distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
+    directions: Mapping[str, Direction]
     picture: Callable[[Strings], Image.Image | None] | None = None
     remark: Callable[[Strings], None] = lambda strings: None
     objective: str | None = None
+    properties: Callable[[Strings, str], Values] | None = None
 
     def valid(self, string: str) -> bool:
         """Tell whether a string is valid."""
@@ -165,6 +170,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             "expression-score",
             _expression_scores,
             _no_distance,
+            {"expression-score": LOWER, "best-expression-score": LOWER},
             objective="expression",
         ),
         "molecules": StringDomain(
@@ -174,10 +180,20 @@ DOMAINS: Registry[StringDomain] = Registry(
             "plogp",
             _molecule_scores,
             _chemnet,
+            {
+                "mean-logp": NEITHER,
+                "mean-qed": HIGHER,
+                "mean-sa": LOWER,
+                "mean-plogp": HIGHER,
+                "internal-diversity": HIGHER,
+                "scaffold-diversity": HIGHER,
+                "fcd": LOWER,
+            },
             _draw_molecules,
             _remark_on_molecules,
             objective="plogp",
+            properties=lambda strings, name: properties(strings, (name,))[name],
         ),
-        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance),
+        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance, {}),
     },
 )

@@ -1,4 +1,4 @@
-"""What examples are: one small class, an implementation for each kind."""
+"""The base class of the kinds of examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expost.config import DataConfig
 from expost.generators.generator import Generator
+from expost.types import Data
 
 #: Two batches of examples, row by row.
 Pair = tuple[Tensor, Tensor]
@@ -19,7 +20,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Wish:
-    """What samples are asked for.
+    """A request for samples.
 
     Attributes:
         count: How many.
@@ -39,16 +40,17 @@ class Wish:
 
 
 class Examples(ABC):
-    """What the examples of a data set are, and what a person sees of them.
+    """A kind of examples: how they are drawn and written.
 
     Args:
-        data: What a run was trained on.
+        data: The data of a run.
 
     Attributes:
-        name: Of the kind.
-        like: The kind whose scores and pages this one takes.
-        pixels: Whether values are pixels, which features of images, PSNR and SSIM are for.
-        usual: The file of samples unless a person names one.
+        name: Name of the kind.
+        like: The kind whose scores, pages and ways of sharing this one takes.
+        pixels: Whether values are pixels: only these have image features, PSNR and SSIM.
+        symbols: Whether an example is a row of symbols, each drawn at a temperature.
+        usual: The default file of samples.
         samples: Suffixes of files of samples.
         pairs: Suffixes of files of examples beside their reconstructions.
         paths: Suffixes of files of interpolations.
@@ -57,6 +59,7 @@ class Examples(ABC):
     name: ClassVar[str]
     like: ClassVar[str]
     pixels: ClassVar[bool] = False
+    symbols: ClassVar[bool] = False
     usual: ClassVar[str]
     samples: tuple[str, ...]
     pairs: tuple[str, ...]
@@ -75,13 +78,29 @@ class Examples(ABC):
             coded: Whether a codec made it.
         """
 
+    @classmethod
+    def slots(cls, data: Data) -> dict[str, Any]:
+        """Return options of the model's slots that follow from the data, such as reconstruction.groups."""
+        return {}
+
+    @classmethod
+    def values(cls, data: Data, x: Tensor, name: str) -> Tensor | None:
+        """Return a property of each example, NaN where it has none; None if examples have no such property.
+
+        Args:
+            data: What the examples are of.
+            x: The examples.
+            name: The property, for example logp.
+        """
+        return None
+
     @abstractmethod
     def draw(self, generator: Generator, wish: Wish) -> Any:
-        """Return samples, in whatever form `write` takes them."""
+        """Return samples in the form that `write` takes."""
 
     @abstractmethod
     def write(self, drawn: Any, path: Path) -> None:
-        """Write samples to a file, and say what could not be written."""
+        """Write samples to a file, and report what could not be written."""
 
     @abstractmethod
     def write_pairs(self, generator: Generator, x: Tensor, path: Path) -> None:

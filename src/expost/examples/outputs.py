@@ -1,4 +1,4 @@
-"""Where samples go: pictures, arrays, folders of pictures."""
+"""Files of samples: pictures, arrays, folders of pictures, tables, lines of strings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".n
 
 
 def write_strings(strings: Sequence[str | None], path: Path) -> int:
-    """Write strings, one a line, and leave out what is None; return how many were left out."""
+    """Write strings, one a line, without the Nones; return how many were left out."""
     kept = [string for string in strings if string is not None]
     write_text(path, "".join(f"{string}\n" for string in kept))
     return len(strings) - len(kept)

@@ -1,11 +1,12 @@
-"""Strings: rows of symbols, which a codec makes and reads."""
+"""Strings, encoded by a codec as rows of symbols."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor
 
 from expost.config import DataConfig
@@ -19,6 +20,7 @@ from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.grammar.codec import CODECS
 from expost.registry import construct
+from expost.types import Data
 from expost.utils.progress import say
 
 #: With a smaller share of different strings among samples, the model makes the same few over and over.
@@ -31,6 +33,7 @@ class Strings(Examples):
 
     name: ClassVar[str] = "strings"
     like: ClassVar[str] = "strings"
+    symbols: ClassVar[bool] = True
     usual: ClassVar[str] = "samples.txt"
     pairs = paths = TEXT_SUFFIXES
 
@@ -43,6 +46,19 @@ class Strings(Examples):
     def holds(shape: Sequence[int], coded: bool) -> bool:
         """Return whether a codec made them."""
         return coded
+
+    @classmethod
+    def slots(cls, data: Data) -> dict[str, Any]:
+        """Return the groups of symbols among which the loss normalizes."""
+        assert data.codec is not None
+        return {"reconstruction.groups": data.codec.groups().tolist()}
+
+    @classmethod
+    def values(cls, data: Data, x: Tensor, name: str) -> Tensor | None:
+        """Return a property of the strings that the domain has properties of."""
+        assert data.codec is not None
+        properties = DOMAINS[data.domain].properties
+        return None if properties is None else torch.from_numpy(properties(data.codec.decode(x), name))
 
     def _strings(self, generator: Generator) -> StringGenerator:
         assert self.data.codec is not None
@@ -84,7 +100,7 @@ class Strings(Examples):
 
 
 def remark_on_alike(strings: Texts, what: str) -> None:
-    """Say where few strings are different, valid or not; None, a derivation that did not end, is no string."""
+    """Warn if few strings are different, valid or not; None, an unfinished derivation, does not count."""
     different = len(set(strings) - {None})
     if different < ALIKE * len(strings):
         say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")

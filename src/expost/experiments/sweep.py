@@ -21,8 +21,7 @@ from expost.commands.train_options import DATA, STRINGS, TrainOptions
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import Protocol, resolve_features
-from expost.evaluation.scoring import measures_of
-from expost.evaluation.strings import PROPERTIES
+from expost.evaluation.scoring import scoring_of
 from expost.experiments.cells import refuse_another
 from expost.experiments.engines import RESOURCES, ResourceOptions, Resources, open_engine
 from expost.experiments.hardware import summary
@@ -99,12 +98,11 @@ def sweep(
     grid = settings(options)
     plans = [train(name, source, home, dry_run=True, **as_options(chosen)) for name in names for chosen in grid]
     examples = plans[0].data()
-    strings = examples.codec is not None
-    wanted = measures or ((PROPERTIES,) if strings else ("frechet",))
-    Protocol(wanted, samples).chosen(measures_of(examples))
+    scoring = scoring_of(examples)
+    wanted = measures or scoring.ranking
+    Protocol(wanted, samples).chosen(scoring.measures)
     scarce = min(examples.validation, examples.test, key=len)
-    if not strings:
-        features = resolve_features(features, replace(examples, test=scarce))
+    features = resolve_features(features, replace(examples, test=scarce))
     protocols = [Protocol(wanted, samples, seed=seed, allow_few=allow_few) for seed in range(seeds)]
     jobs = [
         Job(home, name, source, chosen, protocol, densities, features)
@@ -122,7 +120,7 @@ def sweep(
     with open_engine(Resources(**resources), home) as open_:
         for done in open_.run(fill, jobs, open_.devices(len(jobs)), lambda job: home / "logs" / f"{job.label}.log"):
             found = results[done.task.label] = done.result
-            if "failed" not in found and not strings:  # of strings a score may be missing for want of valid samples
+            if "failed" not in found and scoring.complete:  # else a run may lack a score that others have
                 score = choose_score([found], score, subject)
             elapsed = time.perf_counter() - started
             what = f"failed ({found['failed']})" if "failed" in found else "done"

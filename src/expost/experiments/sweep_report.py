@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from expost.errors import UsageError
-from expost.evaluation.scores import FLATTERING, HIGHER_IS_BETTER, LOWER_IS_BETTER, differences, score_from_json
+from expost.evaluation.ranking import DIRECTIONS, direction_of
+from expost.evaluation.scores import differences, score_from_json
 from expost.experiments.cells import comma_separated
 
 #: The training's own loss on the validation split, by its best epoch.
@@ -18,7 +19,7 @@ LOSS = "loss"
 
 
 #: What may rank. The likelihood of codes may not: codes of half the size have a higher density.
-RANKING = frozenset({LOSS, *HIGHER_IS_BETTER, *LOWER_IS_BETTER} - {"log-likelihood"})
+RANKING = frozenset({LOSS, *(name for name, each in DIRECTIONS.items() if each.sign and not each.within_model)})
 
 
 def choose_score(results: Sequence[Mapping[str, Any]], name: str | None, of: str) -> str:
@@ -36,7 +37,7 @@ def choose_score(results: Sequence[Mapping[str, Any]], name: str | None, of: str
     rankable = [each for each in have if each in RANKING]
     if name is not None and name in (LOSS, *rankable):
         return name
-    unasked = [each for each in rankable if each not in FLATTERING]
+    unasked = [each for each in rankable if not direction_of(each).gameable]
     if name is None and unasked:
         return unasked[0]
     raise UsageError(
@@ -87,7 +88,7 @@ def ranked(
             row[split] = _mean(values)
         row["loss"] = _mean([run["loss"] for run in row["runs"] if "loss" in run])
         row["failed"] = sum("failed" in run for run in row["runs"])
-    sign = -1 if score in HIGHER_IS_BETTER else 1
+    sign = -1 if direction_of(score).sign > 0 else 1  # the loss, which no measure gives, is to be low
 
     def order(row: Mapping[str, Any]) -> tuple[bool, float]:
         mean = row["validation"]
@@ -115,7 +116,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     """Return the ranking as Markdown, with the command and the hardware above it."""
     score, rows = record["score"], record["rows"]
     what = score["name"] if score["of"] is None else f"{score['name']} of {score['of']}"
-    better = "higher" if score["name"] in HIGHER_IS_BETTER else "lower"
+    better = "higher" if direction_of(score["name"]).sign > 0 else "lower"
     names = list(dict.fromkeys(name for row in rows for name in row["options"]))
     test = score["name"] != LOSS
     heads = ["", "model", *names, f"{what}, validation", *(["test"] if test else [])]

@@ -1,4 +1,4 @@
-"""The page: Gradio's components, and which of them asks for what.
+"""The page: Gradio's components and their events.
 
 Every handler's first output is a panel, where an error is shown in its place, in one line.
 """
@@ -21,7 +21,7 @@ MONOSPACE = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
 
 
 def application(explored: Explored, largest: int) -> App:
-    """Return the page of a run as an ASGI application; it is to stand behind a `Gate`.
+    """Return the page of a run as an ASGI application, to be wrapped in a `Gate`.
 
     Args:
         explored: The run.
@@ -51,7 +51,7 @@ def application(explored: Explored, largest: int) -> App:
 
 
 def _theme() -> gr.Theme:
-    """Return a theme of fonts that every machine has, so that none is fetched."""
+    """Return a theme with system fonts, so that no font is downloaded."""
     return gr.themes.Base(
         primary_hue="blue",
         neutral_hue="stone",

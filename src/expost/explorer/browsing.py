@@ -1,4 +1,4 @@
-"""The tabs in which codes are chosen: the map with its sliders, and samples."""
+"""The tabs that choose codes: the map with its sliders, and samples."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def latent_space(blocks: gr.Blocks, explored: Explored) -> None:
 
 
 def _rounded(coordinates: np.ndarray) -> list[float]:
-    """Return coordinates with the digits that a person reads."""
+    """Round coordinates for display."""
     return [round(float(value), 3) for value in coordinates]
 
 
 def _coordinates(values: Sequence[object], reach: np.ndarray) -> np.ndarray:
-    """Return what the sliders say; a number typed beside one may be anything."""
+    """Return the sliders' values; the numbers typed beside them are checked."""
     return np.array(
         [
             between(f"axis {i + 1}", value, -r * 1.001, r * 1.001)

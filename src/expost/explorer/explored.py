@@ -1,4 +1,4 @@
-"""A trained run, ready to be explored: what the page can ask of it."""
+"""A loaded run, and the requests that the page makes of it."""
 
 from __future__ import annotations
 
@@ -134,16 +134,16 @@ class Explored:
 
     @property
     def choices(self) -> list[str]:
-        """What can be sampled from: densities, then densities by label, each with a name of its own."""
+        """Names of all that can be sampled: densities, then densities by label."""
         return [*self.densities, *(f"{name} by label" for name in self.generator.by_label)]
 
     @property
     def density(self) -> str | None:
-        """The choice to begin with: gmm if it is fitted, else the last."""
+        """The default choice: gmm if it is fitted, else the last."""
         return usual_density(self.choices)
 
     def conditional(self, choice: str | None) -> ConditionalDensity | None:
-        """Return the densities by label that a choice names, None if it names another."""
+        """Return the densities by label of a choice, None if it names a plain density."""
         name = (choice or "").removesuffix(" by label")
         return self.generator.by_label.get(name) if name != choice else None
 

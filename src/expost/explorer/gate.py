@@ -1,4 +1,4 @@
-"""The gate in front of the page: who may ask, for what, how much; and what a browser may do with the answers.
+"""The gate in front of the page: checks who asks for what and how much, and restricts what a browser may run.
 
 Gradio serves files, fetches addresses and takes uploads, which this page does not need. The gate lets through the few
 requests that the page makes and answers everything else with 404, so that no path of the disk can be asked for. It

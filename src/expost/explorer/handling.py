@@ -1,4 +1,4 @@
-"""What all handlers of the page share: how they are called, and what becomes of their errors."""
+"""Shared by all handlers of the page: registration, and errors shown as one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def asset(name: str) -> str:
 
 
 def panel_of(**options: Any) -> gr.HTML:
-    """Return a place for markup, in which nothing runs unless it is given."""
+    """Return an HTML component; scripts run only where they are passed explicitly."""
     return gr.HTML("", apply_default_css=False, **({"js_on_load": None} | options))
 
 

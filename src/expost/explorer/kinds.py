@@ -1,4 +1,4 @@
-"""What a kind of examples must be able to do to be explored: be decoded, read, shown, compared and saved."""
+"""The interface of a kind of examples in the explorer: decode, read, show, compare, save."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest training examples in one sense.
+    """The nearest training examples by one distance.
 
     Attributes:
         title: In which sense.
@@ -89,7 +89,7 @@ class Kind(ABC, Generic[Items]):
 
     @abstractmethod
     def parse(self, text: str) -> Items:
-        """Read one example from what was typed.
+        """Read one example from typed text.
 
         Raises:
             DataError: if it is unusable.
@@ -97,7 +97,7 @@ class Kind(ABC, Generic[Items]):
 
     @abstractmethod
     def text(self, items: Items) -> str:
-        """Return the first example as one would type it; empty where none can be typed."""
+        """Return the first example as typed text; empty where examples cannot be typed."""
 
     @abstractmethod
     def size(self, items: Items) -> int:

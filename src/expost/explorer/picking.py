@@ -1,4 +1,4 @@
-"""The tabs in which examples are chosen: to be reconstructed, and to go from one to another."""
+"""The tabs that choose examples: reconstruction, and interpolation between two."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Picker:
         return reference, self._preview(item), self.explored.kind.text(item), index
 
     def connect(self, panel: gr.HTML, show: Callable[..., str], inputs: Sequence[Any]) -> None:
-        """Show what follows from a choice.
+        """Update the outputs when the choice changes.
 
         Args:
             panel: Where it is shown.

@@ -1,4 +1,4 @@
-"""Serving the page: on which address, and until when."""
+"""The server of the page: its address, start and stop."""
 
 from __future__ import annotations
 

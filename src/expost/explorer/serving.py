@@ -1,4 +1,4 @@
-"""What runs behind `expost explore`."""
+"""The function behind `expost explore`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coordinates in the latent space: along the principal axes of the codes, and what of a code lies off these axes."""
+"""Coordinates in the latent space: along the principal axes of the codes, and the rest orthogonal to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page refers to by a token: examples that were uploaded, results that can be saved. Kept in memory only."""
+"""An in-memory store of uploaded examples and results to save, which the page names by tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class TokenStore(Generic[T]):
-    """Things by unguessable tokens; the ones not used for longest go when there are too many.
+    """A store by unguessable tokens; when it is full, the least recently used entries go.
 
     Args:
         kind: What they are, in the singular; for messages.
@@ -33,7 +33,7 @@ class TokenStore(Generic[T]):
         self._lock = threading.Lock()
 
     def keep(self, thing: T, size: int) -> str:
-        """Keep a thing of so many bytes; return its token."""
+        """Store an entry of the given size in bytes; return its token."""
         token = secrets.token_urlsafe(18)
         with self._lock:
             self._things[token] = (thing, size)
@@ -54,5 +54,5 @@ class TokenStore(Generic[T]):
             return self._things[token][0]
 
     def __len__(self) -> int:
-        """Return how many things are kept."""
+        """Return the number of entries."""
         return len(self._things)

@@ -1,4 +1,4 @@
-"""What the page shows for what is asked of it: markup, without a word of Gradio."""
+"""The page's answers as markup, independent of Gradio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEAREST = 6
 
 
 def header(explored: Explored) -> Markup:
-    """Return what the run is."""
+    """Return the run's name, model and data."""
     config = explored.run.config.model
     dims = "codes on a map" if config.prior is None else f"{config.latent_dim} latent dimensions"
     fitted = ", ".join(explored.choices) or "no density fitted"
@@ -25,7 +25,7 @@ def header(explored: Explored) -> Markup:
 
 
 def axes_note() -> Markup:
-    """Return what the sliders are."""
+    """Return a note that explains the sliders."""
     return panel(note("The first principal axes of the codes, each with its share of their variance."))
 
 
@@ -46,7 +46,7 @@ def point(explored: Explored, z: Tensor) -> Markup:
 
 
 def samples(explored: Explored, drawn: Drawn, what: str) -> Markup:
-    """Return samples, each to be picked."""
+    """Return samples as a sheet, each selectable by a click."""
     return panel(
         explored.kind.sheet(drawn.items),
         downloads(explored.keep(drawn, "samples")),

@@ -15,7 +15,8 @@ from expost.metrics.digits import DigitFeatures
 from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, quantize
 from expost.metrics.frechet import RunningStatistics, Statistics, frechet_distance
 from expost.metrics.image import mse, psnr, ssim
-from expost.metrics.inception import LAST_LAYER, SCORE_NAME, InceptionFeatures, Precision
+from expost.metrics.inception import SCORE_NAME, InceptionFeatures, Precision
+from expost.metrics.inception_network import LAST_LAYER
 from expost.metrics.weights import find_weights
 from expost.registry import Registry
 

@@ -88,7 +88,7 @@ class DigitFeatures(Features):
         self._network = network.to(self.device)
 
     def protocol(self) -> dict[str, Any]:
-        """Say what is done to an image."""
+        """Return how an image is preprocessed, for the card."""
         return {
             "resize": "none; 28x28 zero-padded to 32x32",
             "quantization": QUANTIZATION,

@@ -46,7 +46,7 @@ class Features(ABC):
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """Say what is done to an image: `resize`, `quantization`, `channels` and `precision`, and which `weights`."""
+        """Return how an image is preprocessed: `resize`, `quantization`, `channels`, `precision` and `weights`."""
 
     @abstractmethod
     def check(self, shape: tuple[int, int, int]) -> None:
@@ -154,7 +154,7 @@ class Space(Protocol):
     weights_hash: str
 
     def protocol(self) -> dict[str, Any]:
-        """Say what is done to an example."""
+        """Return how an example is preprocessed, for the card."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Map examples (N, ...) to float32 (N, D)."""
@@ -181,7 +181,7 @@ class StandardizedValues:
         self.weights_hash = hash_tensors({"mean": self._mean, "scale": self._scale})
 
     def protocol(self) -> dict[str, Any]:
-        """Say what is done to an example."""
+        """Return how an example is preprocessed, for the card."""
         return {"values": f"standardized by the {self._by}"}
 
     def __call__(self, x: Tensor, /) -> Tensor:
@@ -225,7 +225,7 @@ class PixelFeatures(Features):
         super().__init__("pixels", "frechet-pixels", 3 * self.side**2, "", 1024, device)
 
     def protocol(self) -> dict[str, Any]:
-        """Say what is done to an image."""
+        """Return how an image is preprocessed, for the card."""
         return {
             "resize": f"area average to {self.side}x{self.side}",
             "quantization": QUANTIZATION,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from expost.errors import DataError, UsageError
+from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.types import to_unit
 
 #: The window of Wang et al. 2004: a Gaussian of this standard deviation, cut to this many pixels a side.
 WINDOW, SIGMA = 11, 1.5
+#: Mean squared error of rounding to 8 bits: `psnr` counts none below it.
+ROUNDING = (1 / 255) ** 2 / 12
 
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,15 +48,14 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each image in decibels, -10 log10(mse), for a data range of 1.
 
-    Identical images have an infinite ratio, which would make every mean infinite. The error is therefore not let below
-    that of rounding to 8 bits, (1/255)^2 / 12, which caps the ratio at 58.92 dB.
+    Identical images have an infinite ratio, and one such pair would make the mean infinite. The error is clamped from
+    below at that of rounding to 8 bits, (1/255)^2 / 12, which caps the ratio at 58.92 dB.
 
     Args:
         x: Images, floats in [0, 1] or uint8 0..255, shape (N, C, H, W).
         y: Images of the same shape.
     """
-    floor = (1 / 255) ** 2 / 12
-    return -10 * mse(x, y).clamp_min(floor).log10()
+    return -10 * mse(x, y).clamp_min(ROUNDING).log10()
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
@@ -87,5 +90,24 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return similarity.view(len(x), -1).mean(1)
 
 
-#: The largest ratio that `psnr` returns, in decibels.
-PSNR_CAP = -10 * math.log10((1 / 255) ** 2 / 12)
+@dataclass(frozen=True)
+class PixelScore:
+    """A score of images beside their reconstructions.
+
+    Attributes:
+        compute: Maps two batches of images to a value an image.
+        direction: Which values are better.
+        side: Pixels a side that images need at least.
+    """
+
+    compute: Callable[[Tensor, Tensor], Tensor]
+    direction: Direction
+    side: int = 1
+
+
+#: The scores of reconstructions, by name.
+PIXEL_SCORES = {
+    "mse": PixelScore(mse, LOWER),
+    "psnr": PixelScore(psnr, HIGHER),
+    "ssim": PixelScore(ssim, HIGHER, WINDOW),
+}

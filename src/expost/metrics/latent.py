@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from expost.densities import Density, TractableDensity
 from expost.densities.checks import check_float
-from expost.errors import DataError, UsageError
+from expost.errors import UsageError
 from expost.metrics.checks import check_features
+from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.distances import CHUNK_ELEMENTS
 
 ACTIVE_VARIANCE = 0.01
-EXPLAINED = 0.99
+
+#: The direction of each score of codes. Halving the scale of the codes raises a likelihood.
+LATENT_SCORES: dict[str, Direction] = {
+    "log-likelihood": replace(HIGHER, within_model=True),
+    "participation-ratio": NEITHER,
+    "active-units": NEITHER,
+    "kl-from-normal": LOWER,
+    "frechet-from-normal": LOWER,
+    "mmd-z-from-normal": NEITHER,
+}
 
 
 @dataclass(frozen=True)
@@ -28,20 +38,16 @@ class Dimensions:
     """How many dimensions codes use, with l_1 >= ... >= l_d the eigenvalues of their covariance.
 
     Attributes:
-        dim: Dimensions d of a code.
         participation_ratio: (sum l)^2 / sum l^2, from 1 (a line) to d (isotropic); 0 if all codes are equal.
         active_units: Dimensions whose variance exceeds 0.01 (Burda et al. 2016, section 5), 0 to d. Depends on scale.
-        explained_99: Fewest principal components with at least 99 % of the variance, 0 to d.
     """
 
-    dim: int
     participation_ratio: float
     active_units: int
-    explained_99: int
 
 
 def dimensions(codes: Tensor) -> Dimensions:
-    """Count the dimensions that codes use, in three ways.
+    """Count the dimensions that codes use, in two ways.
 
     Args:
         codes: Shape (n, d), n at least 2; to count active units, the means of the posteriors.
@@ -52,19 +58,16 @@ def dimensions(codes: Tensor) -> Dimensions:
 
     Example:
         >>> dimensions(torch.tensor([[1.0, 0.0, 5.0], [-1.0, 0.0, 5.0], [0.0, 1.0, 5.0], [0.0, -1.0, 5.0]]))
-        Dimensions(dim=3, participation_ratio=2.0, active_units=2, explained_99=2)
+        Dimensions(participation_ratio=2.0, active_units=2)
     """
-    _, cov = _moments(check_features("codes", codes, 2), 1)
+    _, cov = _moments(check_features("codes", codes, 2))
     eigenvalues = torch.linalg.eigvalsh(cov).clamp(min=0).flip(0)
     total = eigenvalues.sum()
     if float(total) == 0.0:
-        return Dimensions(len(cov), 0.0, 0, 0)
-    short = eigenvalues.cumsum(0) < (EXPLAINED - 1e-12) * total  # a sum that is 99 % but for rounding is enough
+        return Dimensions(0.0, 0)
     return Dimensions(
-        dim=len(cov),
         participation_ratio=float(total**2 / eigenvalues.square().sum()),
         active_units=int((cov.diagonal() > ACTIVE_VARIANCE).sum()),
-        explained_99=int(short.sum()) + 1,
     )
 
 
@@ -120,7 +123,7 @@ def prior_gap(codes: Tensor, bandwidth: float | None = None) -> PriorGap:
     d = z.shape[1]
     scale = math.sqrt(d) if bandwidth is None else bandwidth
     check_float("bandwidth", scale, minimum=0, above=True)
-    mean, cov = _moments(z, 1)
+    mean, cov = _moments(z)
     eigenvalues = torch.linalg.eigvalsh(cov).clamp(min=0)
     shift = float(mean.square().sum())
     full = bool(eigenvalues[0] > _rounding(eigenvalues))
@@ -129,76 +132,6 @@ def prior_gap(codes: Tensor, bandwidth: float | None = None) -> PriorGap:
     # an unbounded bandwidth makes the kernel constant, and both 0
     standardized = mmd / deviation if deviation > 0 else 0.0
     return PriorGap(kl, shift + float((eigenvalues.sqrt() - 1).square().sum()), mmd, standardized)
-
-
-@dataclass(frozen=True)
-class Mardia:
-    """Skewness and kurtosis of codes in all directions at once, and how likely a Gaussian is to show as much.
-
-    Attributes:
-        rank: Directions r in which the codes vary; others are left out.
-        skewness: b_1 >= 0; 0 for symmetric distributions, r (r + 1) (r + 2) / n expected of a Gaussian's n draws.
-        skewness_p: Probability that a Gaussian's is at least as large, in [0, 1].
-        kurtosis: b_2; r (r + 2) (n - 1) / (n + 1) expected of a Gaussian.
-        kurtosis_z: Its deviation from that, in units of a Gaussian's standard deviation: above 0, heavy tails or
-            outliers; below 0, several clusters or a bounded range.
-    """
-
-    rank: int
-    skewness: float
-    skewness_p: float
-    kurtosis: float
-    kurtosis_z: float
-
-
-def mardia(codes: Tensor) -> Mardia:
-    """Return Mardia's multivariate skewness and kurtosis (Mardia 1970), signs of non-Gaussian codes.
-
-        g_ij = (z_i - m)^T S^-1 (z_j - m),   b_1 = sum_ij g_ij^3 / n^2,   b_2 = sum_i g_ii^2 / n,
-
-    with S the covariance divided by n. Of a Gaussian's codes, n b_1 k / 6 is about chi-squared with
-    r (r + 1) (r + 2) / 6 degrees of freedom, k = (r + 1) (n + 1) (n + 3) / (n ((n + 1) (r + 1) - 6)) (Mardia 1974, the
-    correction for small n), and b_2 about normal with variance 8 r (r + 2) / n. Both need n far above r; b_1 takes
-    n^2 r multiplications.
-
-    Args:
-        codes: Shape (n, d), n at least 8, and at least 2 above the number of directions in which they vary.
-
-    Raises:
-        UsageError: if `codes` are no (n, d) tensor of floats.
-        DataError: for too few codes, NaN or infinity.
-
-    Example:
-        >>> cube = torch.tensor([[a, b, c] for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)])
-        >>> shape = mardia(cube)
-        >>> round(abs(shape.skewness), 6), round(shape.kurtosis, 6)  # symmetric; every corner has g_ii = 3
-        (0.0, 9.0)
-    """
-    z = check_features("codes", codes, 8)
-    n = len(z)
-    mean, cov = _moments(z, 0)
-    eigenvalues, vectors = torch.linalg.eigh(cov)
-    kept = eigenvalues > _rounding(eigenvalues)
-    r = int(kept.sum())
-    if r == 0:
-        return Mardia(0, 0.0, 1.0, 0.0, 0.0)
-    if n <= r + 1:  # whatever the codes, they are then the corners of a regular simplex, after whitening
-        raise DataError(f"codes: {n} of them cannot tell how they are distributed in {r} directions; give more")
-    white = (z - mean) @ (vectors[:, kept] / eigenvalues[kept].sqrt())
-    skewness = sum(float((part @ white.T).pow_(3).sum()) for part in _parts(white)) / n**2
-    kurtosis = float(white.square().sum(dim=1).square().mean())
-    correction = (r + 1) * (n + 1) * (n + 3) / (n * ((n + 1) * (r + 1) - 6))
-    freedom = r * (r + 1) * (r + 2) / 6
-    from scipy.special import gammaincc  # slow to import
-
-    expected = r * (r + 2) * (n - 1) / (n + 1)
-    return Mardia(
-        rank=r,
-        skewness=skewness,
-        skewness_p=float(gammaincc(freedom / 2, max(skewness, 0.0) * n * correction / 12)),
-        kurtosis=kurtosis,
-        kurtosis_z=(kurtosis - expected) / math.sqrt(8 * r * (r + 2) / n),
-    )
 
 
 @dataclass(frozen=True)
@@ -244,15 +177,15 @@ def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihoo
     return HeldOutLikelihood(mean, error, len(z))
 
 
-def _moments(z: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-    """Return mean, shape (d,), and covariance divided by n - correction, shape (d, d)."""
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean, shape (d,), and covariance divided by n - 1, shape (d, d)."""
     mean = z.mean(dim=0)
     centered = z - mean
-    return mean, centered.T @ centered / (len(z) - correction)
+    return mean, centered.T @ centered / (len(z) - 1)
 
 
 def _rounding(eigenvalues: Tensor) -> float:
-    """Return what the eigenvalue 0 may come out as, by the rule of `numpy.linalg.matrix_rank`."""
+    """Return below what an eigenvalue counts as 0, by the rule of `numpy.linalg.matrix_rank`."""
     return float(eigenvalues[-1]) * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
 
 

@@ -1,4 +1,4 @@
-"""The measures: what is computed from the features of a reference set and of samples.
+"""Measures of distributions, computed from the features of a reference set and of samples.
 
 | measure | scores |
 |---|---|
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from expost.errors import UsageError
+from expost.metrics import FEATURES, StandardizedValues
 from expost.metrics.bootstrap import bootstrap_frechet
+from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.metrics.frechet import Statistics, frechet_distance
 from expost.metrics.kernel import kernel_distance
 from expost.metrics.neighbours import neighbour_scores
@@ -30,6 +32,8 @@ from expost.registry import Registry
 NEIGHBOURS = 5
 #: Examples of a subset of the kernel distance, where there are as many (Binkowski et al. 2018 take 1,000).
 SUBSET = 1_000
+#: Scores by nearest neighbours, as `neighbour_scores` names them.
+NEIGHBOUR_SCORES = ("precision", "recall", "density", "coverage")
 _KERNEL_NAMES = {"fid": "kid", "fid-768": "kid-768"}
 
 
@@ -55,7 +59,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Value:
-    """What a measure found.
+    """A score as a measure computes it.
 
     Attributes:
         value: The score.
@@ -72,7 +76,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Context:
-    """What a measure may need beside the two sets.
+    """Settings of a measure.
 
     Attributes:
         score_name: What the Frechet distance on these features is called.
@@ -132,15 +136,32 @@ def _subset(features: Tensor, size: int, seed: int) -> Tensor:
 def _neighbours(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
     found = neighbour_scores(reference.features, samples.features, k=NEIGHBOURS)
     settings = {"neighbours": NEIGHBOURS}
-    return {
-        name: Value(getattr(found, name), settings=settings) for name in ("precision", "recall", "density", "coverage")
-    }
+    return {name: Value(getattr(found, name), settings=settings) for name in NEIGHBOUR_SCORES}
 
 
-#: A measure maps (reference, samples, context) to scores by name.
-Measure = Callable[[Cloud, Cloud, Context], dict[str, Value]]
+@dataclass(frozen=True)
+class Measure:
+    """A measure of two sets.
 
-#: The measures. A new one is a function above and a line here.
+    Attributes:
+        compute: Maps (reference, samples, context) to scores by name.
+        directions: The direction of each score that it gives, by name.
+    """
+
+    compute: Callable[[Cloud, Cloud, Context], dict[str, Value]]
+    directions: Mapping[str, Direction]
+
+
+#: The measures. A new one is a function above and an entry here.
 MEASURES: Registry[Measure] = Registry(
-    "measure", {"frechet": _frechet, "kid": _kid, "prd": _prd, "neighbours": _neighbours}
+    "measure",
+    {
+        "frechet": Measure(
+            _frechet,
+            dict.fromkeys([StandardizedValues.score_name, *(each.score_name for each in FEATURES.values())], LOWER),
+        ),
+        "kid": Measure(_kid, dict.fromkeys([*_KERNEL_NAMES.values(), "kernel-distance"], LOWER)),
+        "prd": Measure(_prd, {"f8": HIGHER, "f1/8": HIGHER}),
+        "neighbours": Measure(_neighbours, dict.fromkeys(NEIGHBOUR_SCORES, HIGHER)),
+    },
 )

@@ -18,7 +18,12 @@ from expost.densities.checks import check_int, check_seed
 from expost.densities.kmeans import assign, lloyd, plus_plus
 from expost.errors import DataError, UsageError
 from expost.metrics.checks import check_features
+from expost.metrics.direction import NEITHER
 from expost.metrics.pool import Pool
+
+#: The direction of each score. Both describe: `copying` (C_T) far below 0 means copies, far above 0 underfitting;
+#: `authenticity` is 0 for copies and 1 for samples that are far off.
+MEMORIZATION_SCORES = {"copying": NEITHER, "authenticity": NEITHER}
 
 
 def authenticity(train: Tensor | Pool, samples: Tensor) -> float:

@@ -6,18 +6,15 @@ invalid and raises nothing. RDKit's messages are silenced while it runs, and onl
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import DataError, UsageError
-from expost.metrics.strings import canonicalize, novelty, uniqueness
 from expost.utils.extras import require
 
 MAX_LENGTH = 500
@@ -138,11 +135,10 @@ def internal_diversity(molecules: Sequence[object], power: int = 1, bits: int = 
     return 1 - (total / len(x) ** 2) ** (1 / power)
 
 
-def scaffolds(molecules: Sequence[object], min_rings: int = 1) -> Counter[str]:
+def scaffolds(molecules: Sequence[object]) -> Counter[str]:
     """Return the Bemis-Murcko scaffolds of the valid molecules, as canonical SMILES, and how often each occurs.
 
-    A scaffold is what rings and the chains between them leave (Bemis & Murcko 1996); molecules whose scaffold has fewer
-    than `min_rings` rings, such as acyclic ones, have none here.
+    A scaffold consists of the rings and the chains between them (Bemis & Murcko 1996); acyclic molecules have none.
 
     Example:
         >>> scaffolds(["Cc1ccccc1", "Oc1ccccc1", "CCO"])
@@ -156,7 +152,7 @@ def scaffolds(molecules: Sequence[object], min_rings: int = 1) -> Counter[str]:
 
         for molecule in parsed:
             scaffold = _attempt(MurckoScaffold.GetScaffoldForMol, molecule)
-            if scaffold is not None and scaffold.GetNumAtoms() and scaffold.GetRingInfo().NumRings() >= min_rings:
+            if scaffold is not None and scaffold.GetNumAtoms() and scaffold.GetRingInfo().NumRings():
                 found[Chem.MolToSmiles(scaffold)] += 1
     return found
 
@@ -178,71 +174,6 @@ def scaffold_diversity(molecules: Sequence[object]) -> float:
     if not parsed:
         raise DataError("no valid molecule; scaffold diversity needs at least one")
     return len(scaffolds(parsed)) / len(parsed)
-
-
-def scaffold_similarity(generated: Sequence[object], reference: Sequence[object], min_rings: int = 2) -> float:
-    r"""Return the cosine between the scaffold counts of two sets, in [0, 1]: MOSES' Scaf.
-
-        Scaf(G, R) = sum_s c_s(G) c_s(R) / sqrt(sum_s c_s(G)^2 sum_s c_s(R)^2),
-
-    over scaffolds of at least two rings (Polykovskiy et al. 2020, section 2). NaN if one set has no scaffold.
-
-    Example:
-        >>> scaffold_similarity(["Cc1ccccc1"], ["Oc1ccccc1"], min_rings=1)
-        1.0
-    """
-    a, b = scaffolds(generated, min_rings), scaffolds(reference, min_rings)
-    norms = sum(count**2 for count in a.values()) * sum(count**2 for count in b.values())
-    return sum(count * b[scaffold] for scaffold, count in a.items()) / math.sqrt(norms) if norms else math.nan
-
-
-@dataclass(frozen=True)
-class MoleculeScores:
-    """Scores of a set of generated SMILES, without neural networks.
-
-    Attributes:
-        n: Strings, valid or not.
-        valid: Fraction that RDKit parses.
-        unique: Distinct among the valid (`uniqueness`), by canonical SMILES.
-        novel: Not in the training set among the distinct (`novelty`).
-        internal_diversity: `internal_diversity` of the valid ones; None if there is none.
-        scaffold_diversity: `scaffold_diversity` of the valid ones; None if there is none.
-    """
-
-    n: int
-    valid: float
-    unique: float
-    novel: float
-    internal_diversity: float | None
-    scaffold_diversity: float | None
-
-
-def score_molecules(generated: Sequence[str | None], training: Sequence[str | None]) -> MoleculeScores:
-    """Score generated molecules.
-
-    Args:
-        generated: SMILES as they were decoded, None where decoding gave no string.
-        training: SMILES of the training set.
-
-    Raises:
-        DataError: if nothing was generated.
-
-    Example:
-        >>> scores = score_molecules(["CCO", "OCC", "Cc1ccccc1", "C("], ["CCO"])
-        >>> scores.n, scores.valid, round(scores.unique, 3), scores.novel, round(scores.scaffold_diversity, 3)
-        (4, 0.75, 0.667, 0.5, 0.333)
-    """
-    forms = canonicalize(generated, canonical_smiles)
-    molecules = parse_molecules(forms)
-    unique = uniqueness(forms)
-    return MoleculeScores(
-        n=len(forms),
-        valid=len(molecules) / len(forms),
-        unique=unique,
-        novel=novelty(forms, set(canonicalize(training, canonical_smiles))),
-        internal_diversity=internal_diversity(molecules) if molecules else None,
-        scaffold_diversity=scaffold_diversity(molecules) if molecules else None,
-    )
 
 
 def _attempt(function: Callable[[Any], Any], molecule: Any) -> Any | None:

@@ -1,43 +1,34 @@
-"""Scores of strings that hold for any language: reconstruction accuracy, validity three ways, uniqueness, novelty.
+"""Scores of strings in any language: reconstruction accuracy, uniqueness, novelty.
 
-What is valid, and which strings mean the same, is a domain's business. It comes as a function `canonical` that brings a
-string to one standard form and returns None if it is invalid: `expost.metrics.molecules.canonical_smiles`,
-`expost.metrics.expressions.canonical_expression`, or a person's own. All fractions lie in [0, 1].
+The domain decides which strings are valid, and which mean the same, by a function `canonical`: it returns the standard
+form of a string, None for an invalid one. Examples are `expost.metrics.molecules.canonical_smiles` and
+`expost.metrics.expressions.canonical_expression`. All fractions lie in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from expost.errors import DataError, UsageError
+from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.utils.progress import progress
 
 Canonical = Callable[[str], str | None]
-"""Brings a string to standard form; None for an invalid one."""
+"""Maps a string to its standard form, an invalid one to None."""
 
-
-@dataclass(frozen=True)
-class Validity:
-    """How many of N codes decode to a valid string, by three protocols that must not be compared with each other.
-
-    Attributes:
-        greedy: Fraction of codes whose most likely decode is valid.
-        sampled: Fraction of all N k sampled decodes that are valid; its expectation does not depend on k.
-        best_of_k: Fraction of codes with at least one valid decode among k samples; it grows with k. This is what
-            Kusner et al. 2017 (k = 500 for molecules, 25 for expressions) and after them Ghosh et al. 2020, Table 2,
-            call "valid". (The former's code also drops expressions of the character model that fail at the integer
-            x = 0, such as '1/x'; here these are valid.)
-        n: Number N of codes.
-        k: Number of samples a code.
-    """
-
-    greedy: float
-    sampled: float
-    best_of_k: float
-    n: int
-    k: int
+_GAMEABLE_HIGHER, _GAMEABLE_LOWER = replace(HIGHER, gameable=True), replace(LOWER, gameable=True)
+#: The direction of each score. A model that makes one string over and over, or hardly any, wins by the gameable ones.
+STRING_SCORES: dict[str, Direction] = {
+    "accuracy": HIGHER,
+    "validity-greedy": _GAMEABLE_HIGHER,
+    "validity-sampled": _GAMEABLE_HIGHER,
+    "validity-best-of-k": _GAMEABLE_HIGHER,
+    "truncated": _GAMEABLE_LOWER,
+    "unique-valid": HIGHER,
+    "uniqueness": _GAMEABLE_HIGHER,
+    "novelty": _GAMEABLE_HIGHER,
+}
 
 
 def reconstruction_accuracy(originals: Sequence[str], reconstructions: Sequence[str | None]) -> float:
@@ -75,66 +66,6 @@ def canonicalize(strings: Sequence[str | None], canonical: Canonical) -> list[st
             forms[text] = canonical(text)
             bar.advance()
     return [None if text is None else forms.get(text) for text in strings]
-
-
-def validity(greedy: Sequence[str | None], sampled: Sequence[Sequence[str | None]], canonical: Canonical) -> Validity:
-    """Return validity of greedy decodes, of sampled ones, and of the best of k samples, side by side.
-
-    Args:
-        greedy: The most likely decode of each of N codes; None where decoding gave no string.
-        sampled: k rounds of sampled decodes, each with one string for each of the same codes, in the same order.
-        canonical: Tells valid from invalid strings.
-
-    Raises:
-        UsageError: if a round has another number of strings than `greedy`.
-        DataError: if there are no codes or no rounds.
-
-    Example:
-        >>> validity(["a", "?"], [["a", "?"], ["?", "b"]], lambda text: text if text.isalpha() else None)
-        Validity(greedy=0.5, sampled=0.5, best_of_k=1.0, n=2, k=2)
-    """
-    n, k = len(greedy), len(sampled)
-    _some(greedy, "decoded strings")
-    chosen = most_frequent_valid(sampled, canonical, n)
-    good = sum(form is not None for round_ in sampled for form in canonicalize(round_, canonical))
-    return Validity(
-        greedy=_fraction(canonicalize(greedy, canonical)), sampled=good / (n * k), best_of_k=_fraction(chosen), n=n, k=k
-    )
-
-
-def most_frequent_valid(
-    sampled: Sequence[Sequence[str | None]], canonical: Canonical, n: int | None = None
-) -> list[str | None]:
-    """Return, for each code, the standard form that most of its valid samples have; None if none is valid.
-
-    Kusner et al. 2017 count spellings; here different spellings of the same object are counted together. Of equally
-    frequent ones the one drawn first is taken, so the result depends on nothing but the samples.
-
-    Args:
-        sampled: k rounds of decodes, each with one string for each of N codes.
-        canonical: Brings a string to standard form.
-        n: The number N that is expected; by default that of the first round.
-
-    Raises:
-        UsageError: if the rounds differ in length.
-        DataError: if there are no rounds.
-
-    Example:
-        >>> lower = lambda text: text.lower() if text.isalpha() else None
-        >>> most_frequent_valid([["a", "?"], ["b", "?"], ["A", "?"]], lower)
-        ['a', None]
-    """
-    _some(sampled, "rounds of samples")
-    expected = len(sampled[0]) if n is None else n
-    for index, round_ in enumerate(sampled):
-        if len(round_) != expected:
-            raise UsageError(f"round {index} of the samples has {len(round_)} strings, not {expected}; give one a code")
-    counts: list[Counter[str]] = [Counter() for _ in range(expected)]
-    for round_ in sampled:
-        for count, form in zip(counts, canonicalize(round_, canonical), strict=True):
-            if form is not None:
-                count[form] += 1
-    return [max(count, key=count.__getitem__) if count else None for count in counts]
 
 
 def uniqueness(forms: Sequence[str | None]) -> float:
@@ -194,10 +125,6 @@ def novelty(forms: Sequence[str | None], training: Collection[str | None]) -> fl
     _some(forms, "strings")
     valid = {form for form in forms if form is not None}
     return len(valid.difference(training)) / len(valid) if valid else 0.0
-
-
-def _fraction(forms: Sequence[str | None]) -> float:
-    return sum(form is not None for form in forms) / len(forms)
 
 
 def _some(items: Collection[object], what: str) -> None:

@@ -1,1 +1,1 @@
-"""Reports: all about one or more runs on a page that is complete in itself."""
+"""Reports: one self-contained HTML page about one or more runs."""

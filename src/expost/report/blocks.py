@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks. The template knows how to draw each kind, and nothing else.
+"""The parts of a page: sections of blocks, each drawn by the template according to its kind.
 
 Text is plain text: the template escapes it. Only `Drawing.svg` is markup, made by `expost.report.svg`.
 """
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Note:
-    """Something that is missing, or has to be said, and what to run.
+    """A remark, such as what is missing, and the command that mends it.
 
     Attributes:
         text: One or two sentences.
@@ -74,7 +74,7 @@ class Picture:
 
     Attributes:
         source: A data URI.
-        alt: What it shows, for who cannot see it.
+        alt: Text that replaces the image for screen readers.
         width: Width in CSS pixels; narrower screens shrink it.
         height: Height in CSS pixels.
         pixelated: Whether it is enlarged by whole pixels.

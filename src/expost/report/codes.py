@@ -89,7 +89,7 @@ def _map(frame: svg.Frame, label: str, body: Markup) -> Markup:
 
 
 def frame_around(points: Array, boxes: list[tuple[Array, Array]]) -> svg.Frame:
-    """Return the frame that holds the codes, and of the densities what is not too far off, to one scale."""
+    """Return a frame with equal scales that holds the codes and the nearby parts of the densities."""
     low, high = np.quantile(points, 0.002, 0), np.quantile(points, 0.998, 0)
     size = np.maximum(high - low, 1e-9 + 0.05 * float((high - low).max()))
     wide_low = np.min([low, *(box[0] for box in boxes)], axis=0)

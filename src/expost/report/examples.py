@@ -45,7 +45,7 @@ def image_samples(subject: Subject) -> list[Block]:
         tiles(subject.sample(SAMPLES, name), 8, f"{SAMPLES} images sampled from {name}", name, tile=48)
         for name in subject.generator.densities
     ]
-    return [Pictures(tuple(grids), "Not chosen: the first that the seed gives.", "wide")]
+    return [Pictures(tuple(grids), "The first samples of the seed, not selected.", "wide")]
 
 
 def image_neighbours(subject: Subject) -> list[Block]:
@@ -71,7 +71,7 @@ def image_neighbours(subject: Subject) -> list[Block]:
 
 
 def _typical(subject: Subject) -> str:
-    """Return how far test examples are from training examples, which is what a distance is to be measured against."""
+    """Return the typical distance of test examples from training examples, as a yardstick."""
     distances, _ = subject.nearest_training(to_unit(subject.data.test.x[:100]))
     return f"; for test examples it is {distances.median():.2f} (median)"
 

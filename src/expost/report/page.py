@@ -1,4 +1,4 @@
-"""The page as HTML, complete in itself."""
+"""The page as self-contained HTML."""
 
 from __future__ import annotations
 

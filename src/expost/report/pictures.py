@@ -76,7 +76,7 @@ def _enlarged(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _drawable(image: Tensor) -> Image.Image:
-    """Turn an image into a picture; of other than 1, 3 or 4 channels the mean is drawn."""
+    """Turn an image into a picture; the mean of channels is drawn unless there are 1, 3 or 4."""
     if image.shape[0] not in (1, 3, 4):
         image = image.float().mean(0, keepdim=True).round().to(torch.uint8)
     picture = to_pil(image)

@@ -1,4 +1,4 @@
-"""The plane in which codes are drawn, and the shadow that a density casts on it."""
+"""The plane in which codes are drawn, and the marginal of a density in it."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Surface:
     exact: bool
 
     def level(self, mass: float) -> float:
-        """Return the density's value around the smallest region that holds so much mass; 0 if the grid holds less."""
+        """Return the density on the border of the smallest region with the given mass; 0 if the grid holds less."""
         falling = np.sort(self.values, axis=None)[::-1]
         held = np.cumsum(falling) * (self.x[1] - self.x[0]) * (self.y[1] - self.y[0])
         held /= max(1.0, held[-1])  # the sum over a grid that is coarse against a component may exceed 1

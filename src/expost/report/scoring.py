@@ -1,4 +1,4 @@
-"""Scores in tables, their protocols as cards, and runs ranked by what they may be ranked by."""
+"""Tables of scores, cards of their protocols, and the ranking of runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from expost.errors import DataError, UsageError
-from expost.evaluation.scores import HIGHER_IS_BETTER, LOWER_IS_BETTER, Score, in_rows, rank, score_from_json
+from expost.evaluation.ranking import direction_of, rank
 from expost.evaluation.scores import Card as Protocol
+from expost.evaluation.scores import Score, in_rows, score_from_json
+from expost.metrics.measures import MEASURES
+from expost.metrics.neighbours import expected_coverage
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
 from expost.utils.store import read_json
 
 #: What a run's own density is called where runs are compared: the paper's column N, whichever density it is.
 OWN = "own density"
-#: Scores by an unbiased estimate of a quantity that is at least 0.
-KERNEL_DISTANCES = frozenset({"kid", "kid-768", "kernel-distance"})
 
 
 def read_scores(folder: Path) -> list[Score]:
@@ -43,19 +44,9 @@ def shown(score: Score) -> Cell:
     return Cell(f"{score.value:.4g}".replace("-", "−"), spread, "number")
 
 
-def direction(name: str) -> int:
-    """Return 1 for a score of which more is better, -1 for one of which less is, 0 where that is not so simple.
-
-    Example:
-        >>> direction("recall"), direction("fid-768"), direction("copying")
-        (1, -1, 0)
-    """
-    return (name in HIGHER_IS_BETTER) - (name in LOWER_IS_BETTER)
-
-
 def name_cell(name: str) -> Cell:
-    """Return a score's name, with the direction in which it is better where that is known."""
-    return Cell(name, {1: "↑", -1: "↓", 0: ""}[direction(name)])
+    """Return a score's name with an arrow in its direction."""
+    return Cell(name, {1: "↑", -1: "↓", 0: ""}[direction_of(name).sign])
 
 
 def headline(scores: Sequence[Score]) -> Facts | None:
@@ -80,7 +71,7 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
             (name_cell(name), *(shown(row[subject]) if subject in row else Cell("") for subject in subjects))
             for name, row in in_rows(table)
         ]
-        note = f"↑ more is better, ↓ less.{_below_0(table)}"
+        note = f"↑ more is better, ↓ less.{_below_0(table)}{_full_coverage(table)}"
         blocks.append(Table("Scores of what the run makes", ("score", *subjects), tuple(rows), note))
     of_codes = [score for score in scores if score.of == "codes"]
     if of_codes:
@@ -90,14 +81,22 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
 
 
 def _below_0(scores: Iterable[Score]) -> str:
-    """Return what a reader should know where a kernel distance is negative, or nothing."""
-    if not any(score.name in KERNEL_DISTANCES and score.value < 0 for score in scores):
+    """Return an explanation if a kernel distance is negative, else nothing."""
+    if not any(score.name in MEASURES["kid"].directions and score.value < 0 for score in scores):
         return ""
     return " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
 
 
+def _full_coverage(scores: Iterable[Score]) -> str:
+    """Return what coverage samples of the test distribution itself are expected to have, or nothing without one."""
+    cards = [score.card for score in scores if score.name == "coverage" and "neighbours" in score.card.settings]
+    expected = [expected_coverage(card.reference_count, card.count, card.settings["neighbours"]) for card in cards]
+    values = " or ".join(dict.fromkeys(f"{value:.3f}" for value in expected))
+    return f" Samples of the test examples' own distribution have a coverage of {values} on average." if values else ""
+
+
 def protocol_cards(scores: Sequence[Score]) -> Cards:
-    """Return what all scores share on one card, and on further ones how each was computed."""
+    """Return a card of the protocol that all scores share, and cards of the differences."""
     cards = [_fields(score.card) for score in scores]
     names = [each.name for each in fields(Protocol)]
     shared = [name for name in names if all(card[name] == cards[0][name] for card in cards)]
@@ -202,7 +201,7 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
         blocks.append(Table("Runs by every score", ("score", *runs), rows, folded=True))
     for reason, what in refused.items():
         names = ", ".join(dict.fromkeys(what))
-        text = f"Not ranked, because protocols are unlike: {names}. {reason[:1].upper()}{reason[1:]}."
+        text = f"Not ranked, because their protocols differ: {names}. {reason[:1].upper()}{reason[1:]}."
         blocks.append(Note(text))
     if not found and not refused and not unscored:
         blocks.append(Note("These runs have no score in common, so nothing can be ranked."))
@@ -215,8 +214,9 @@ def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[
     refused: dict[str, list[str]] = {}
     for name, subject in dict.fromkeys(place for scores in runs.values() for place in scores):
         having = {label: scores[name, subject] for label, scores in runs.items() if (name, subject) in scores}
-        # codes of two models are not of one space, nor are densities of them
-        if len(having) < 2 or subject == "codes" or name == "log-likelihood" or not direction(name):
+        direction = direction_of(name)
+        # the codes of two models lie in different spaces
+        if len(having) < 2 or subject == "codes" or direction.within_model or not direction.sign:
             continue
         try:
             rank(having)
@@ -224,9 +224,8 @@ def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[
             reason = str(error).partition(": ")[2] or str(error)
             refused.setdefault(reason, []).append(name)
             continue
-        sign = direction(name)
         places = {
-            label: 1 + sum(sign * other.value > sign * score.value for other in having.values())
+            label: 1 + sum(direction.sign * (other.value - score.value) > 0 for other in having.values())
             for label, score in having.items()
         }
         found.append(Comparison(name, subject, having, places))

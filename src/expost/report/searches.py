@@ -19,7 +19,7 @@ WIDTH = 720
 
 
 def search_blocks(folder: Path) -> list[Block]:
-    """Return what is to be shown of the searches in a run's folder; nothing where there is none.
+    """Return the blocks of the searches in a run's folder; none if there is no search.
 
     Args:
         folder: The run's.

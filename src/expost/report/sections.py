@@ -1,4 +1,4 @@
-"""The sections of a run. What cannot be shown is said, with what to run."""
+"""The sections of a run. A note replaces what cannot be shown, with the command that makes it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _training_lead(config: RunConfig, history: History) -> str:
 
 
 def _choices(config: RunConfig, precision: str) -> list[Block]:
-    """Return the row of choices, and the objective that they come to."""
+    """Return the row of choices of the design space."""
     model, training = config.model, config.training
     slots = [
         _slot("latent", model.latent, f"{model.latent_dim} dimensions"),
@@ -145,7 +145,7 @@ def _data_words(data: DataConfig, model: ModelConfig) -> str:
 
 
 def _subject(source: Source) -> Subject | Note:
-    """Return model and data, or why they cannot be had."""
+    """Return model and data, or a note why they cannot be loaded."""
     run = source.run
     if run.config.own_networks and run.networks is None:
         return Note(
@@ -194,7 +194,7 @@ def _example_sections(subject: Subject) -> list[Section]:
         )
         if fitted
         else Section(
-            "neighbours", "Nearest training neighbours", (Note("They are of samples, and there are none yet."),)
+            "neighbours", "Nearest training neighbours", (Note("There are no samples yet to find neighbours of."),)
         ),
         Section("interpolations", "Interpolations", _made(interpolations, subject)),
         Section(
@@ -221,11 +221,13 @@ def _stale(subject: Subject) -> tuple[Block, ...]:
     if not names:
         return ()
     command = f"expost fit {subject.run.folder} --density {names[0]}"
-    return (Note(f"Fitted on codes of earlier weights, and left out: {', '.join(names)}. To fit again:", command),)
+    return (
+        Note(f"Densities fitted on codes of earlier weights are left out: {', '.join(names)}. To fit again:", command),
+    )
 
 
 def _scores(run: Run) -> tuple[list[Score], list[Block], list[Block]]:
-    """Return the scores of the run's weights, what is to be said of others, and what is broken."""
+    """Return the scores of the run's weights, a note on scores of other weights, and an error of reading."""
     try:
         scores = read_scores(run.folder)
         weights = run.weights_hash() if (run.folder / "model.safetensors").exists() else ""
@@ -236,7 +238,7 @@ def _scores(run: Run) -> tuple[list[Score], list[Block], list[Block]]:
     if len(current) < len(scores):
         count = len(scores) - len(current)
         old = [
-            Note(f"Of earlier weights, and left out: {count} scores. To score again:", f"expost evaluate {run.folder}")
+            Note(f"Scores of earlier weights are left out: {count}. To score again:", f"expost evaluate {run.folder}")
         ]
     return current, old, []
 
@@ -246,5 +248,5 @@ def _reason(error: BaseException) -> str:
 
 
 def anchors(labels: Sequence[str]) -> list[str]:
-    """Return an anchor for every run, whatever it is called."""
+    """Return a unique anchor for every run."""
     return [f"run-{number}" for number, _ in enumerate(labels, 1)]

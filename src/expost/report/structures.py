@@ -1,4 +1,4 @@
-"""What strings look like: molecules as structural formulas, expressions as curves; and what they score."""
+"""Drawings and scores of strings: molecules as structural formulas, expressions as curves."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ STRUCTURES: Registry[Structure] = Registry(
 
 
 def available(structure: Structure) -> str:
-    """Return why a kind of strings cannot be drawn here, or nothing if it can."""
+    """Return why a kind of strings cannot be drawn on this machine, empty if it can."""
     try:
         structure.standard("C")
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""What the sections of a run are made from."""
+"""A trained run with its data, from which its sections are made."""
 
 from __future__ import annotations
 

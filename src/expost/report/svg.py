@@ -1,4 +1,4 @@
-"""Charts as SVG that takes its colors from the page, so that it is legible on light and dark.
+"""SVG charts with colors from the page's style sheet, legible on light and dark.
 
 Every piece of markup is made by `Markup.format`, which escapes what it is given.
 """
@@ -90,7 +90,7 @@ def path(x: ArrayLike, y: ArrayLike) -> str:
 
 
 def dots(x: ArrayLike, y: ArrayLike) -> str:
-    """Return path data of lines without length, which round caps turn into dots.
+    """Return path data of zero-length lines, drawn as dots by round line caps.
 
     Example:
         >>> dots([1, 2], [3, 4])

@@ -1,4 +1,4 @@
-"""What training has recorded: the loss, term by term."""
+"""The recorded losses of training, term by term."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class History:
 
     @classmethod
     def read(cls, path: Path) -> History:
-        """Read `metrics.jsonl`; without the file there are no epochs. Of an epoch that is there twice the last counts.
+        """Read `metrics.jsonl`; without the file there are no epochs. If an epoch is there twice, the last counts.
 
         Raises:
             DataError: if a line is no record of an epoch.

@@ -8,7 +8,7 @@ density fitted ex post has mass, and so to what the decoder has learned.
 from __future__ import annotations
 
 from expost.search.functions import FunctionObjective
-from expost.search.loop import Decode, SearchConfig, best_of, optimize
+from expost.search.loop import Decode, SearchConfig, optimize
 from expost.search.objective import Objective, Scored
 from expost.search.objectives import OBJECTIVES, make_objective
 from expost.search.records import read_search
@@ -37,7 +37,6 @@ __all__ = [
     "SearchResult",
     "aggregate_corrected",
     "aggregate_original",
-    "best_of",
     "draw",
     "make_objective",
     "markdown",

@@ -7,7 +7,6 @@ data and the finished rounds alone: a search that was interrupted goes on as if 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +118,7 @@ def optimize(
     Args:
         codes: Codes of training examples, shape (N, d), finite, N at least 2. (The paper: 90 % of the training set.)
         scores: Their objective's values, shape (N,), finite, not all equal.
-        decode: Turns codes into strings; see `Decode` and `best_of`. All its randomness must come from the generator.
+        decode: Turns codes into strings; see `Decode`. All its randomness must come from the generator.
         objective: From `make_objective`.
         config: How to search.
         density: The density fitted on the codes; needed for region "density", else unused.
@@ -261,37 +260,3 @@ def _check_density(density: Density | None, config: SearchConfig, codes: Tensor)
         what = f"of {density.dim} dimensions" if density.fitted else "not fitted"
         raise UsageError(f"density '{density.name}' is {what}, the codes have {codes.shape[1]}; fit it on these codes")
     return density
-
-
-def best_of(
-    prepare: Callable[[Tensor], Callable[[torch.Generator], Sequence[str | None]]],
-    valid: Callable[[Sequence[str]], Sequence[bool]] | None = None,
-) -> Decode:
-    """Make a `Decode` that takes the most frequent valid one of k draws; of equally frequent ones that drawn first.
-
-    Args:
-        prepare: Gets codes (M, d) and does what all draws share (run the decoder once); returns a function that draws
-            one string, or None, for each of them.
-        valid: Tells which of the (different) strings are valid; None takes all.
-
-    Example:
-        >>> words = iter([["a", "b"], ["c", ""], ["c", None]])
-        >>> decode = best_of(lambda z: lambda generator: next(words))
-        >>> decode(torch.zeros(2, 3), 3, torch.Generator())
-        ['c', 'b']
-    """
-
-    def decode(z: Tensor, k: int, generator: torch.Generator) -> list[str | None]:
-        draw = prepare(z)
-        counts: list[Counter[str]] = [Counter() for _ in range(len(z))]
-        for _ in range(k):
-            for counter, string in zip(counts, draw(generator), strict=True):
-                if string:
-                    counter[string] += 1
-        distinct = list(dict.fromkeys(string for counter in counts for string in counter))
-        good = set(distinct)
-        if valid is not None:
-            good = {string for string, verdict in zip(distinct, valid(distinct), strict=True) if verdict}
-        return [next((string for string, _ in counter.most_common() if string in good), None) for counter in counts]
-
-    return decode

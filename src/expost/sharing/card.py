@@ -1,4 +1,4 @@
-"""The model card: what a published run says of itself, generated from the run."""
+"""The model card of a published run, generated from the run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from expost.config import RunConfig, to_json
 from expost.data import DATASETS
@@ -20,6 +18,7 @@ from expost.generators.generator import Generator
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.run import Run
+from expost.sharing.kinds import Shown, sharing_of
 from expost.sharing.layout import public_name
 from expost.utils.extras import require
 
@@ -29,7 +28,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What a person decides about the card.
+    """Options of the card.
 
     Attributes:
         license: Licence of the weights, as the Hub writes it, for example apache-2.0; None states none.
@@ -42,24 +41,9 @@ class CardOptions:
     densities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a licence that would break the card's header."""
+        """Check that the licence is a word, because it goes into the card's YAML header."""
         if self.license is not None and not _LICENSE.fullmatch(self.license):
             raise UsageError(f"license '{self.license}' is not written as on the Hub; for example apache-2.0, mit")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a card shows beside its words.
-
-    Attributes:
-        pictures: File name and caption of each picture, in order.
-        text: Lines of sampled strings.
-        note: Why there is nothing to show, or what is left out.
-    """
-
-    pictures: tuple[tuple[str, str], ...] = ()
-    text: tuple[str, ...] = ()
-    note: str = ""
 
 
 def model_card(
@@ -72,8 +56,8 @@ def model_card(
         generator: Its model, with the densities that are published.
         scores: The scores of its weights.
         shown: Pictures and samples.
-        options: A person's decisions.
-        source: What `expost.from_pretrained` is to be given.
+        options: Options of the card.
+        source: The argument of `expost.from_pretrained` in the card's example.
     """
     config = run.config
     sections = [
@@ -90,18 +74,17 @@ def model_card(
 
 
 def _header(config: RunConfig, options: CardOptions) -> str:
-    rank = len(config.model.shape)
+    kind = sharing_of(config)
     tags = ["expost", "autoencoder", "regularized-autoencoder", "ex-post-density-estimation", config.model.name]
-    kinds = {1: "tabular", 2: "strings", 3: "image-generation"}
     name = config.data.name
     repositories = [DATASETS[name].origin.repository] if name in DATASETS else []
     hub = require("huggingface_hub", "hub", "a model card needs huggingface_hub")
     data = hub.ModelCardData(
         library_name="expost",
         license=options.license,
-        tags=[*tags, kinds[rank]],
+        tags=[*tags, kind.tag],
         datasets=[repository for repository in repositories if repository] or None,
-        pipeline_tag="unconditional-image-generation" if rank == 3 else None,
+        pipeline_tag=kind.task,
     )
     return f"---\n{data.to_yaml()}\n---"
 
@@ -126,7 +109,7 @@ def _shown(shown: Shown) -> str:
 
 
 def _loading(config: RunConfig, generator: Generator, source: str) -> str:
-    name = {1: "rows", 2: "strings", 3: "images"}[len(config.model.shape)]
+    name = sharing_of(config).noun
     last = f"{name} = generator.sample(64)" if generator.densities else f"{name} = generator.decode(codes)"
     code = f"import expost\ngenerator = expost.from_pretrained({source!r})\n{last}"
     return f"## How to load\n\n`pip install expost`, then\n\n```python\n{code}\n```"
@@ -231,16 +214,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text in which nothing is Markdown, HTML or the end of a table's cell."""
+    """Escape Markdown, HTML and the separators of table cells."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def codes_between(a: torch.Tensor, b: torch.Tensor, steps: int) -> torch.Tensor:
-    """Return points from each row of `a` to that of `b`, both ends included, shape (N * steps, d).
-
-    Example:
-        >>> codes_between(torch.zeros(1, 1), torch.ones(1, 1), 3).flatten().tolist()
-        [0.0, 0.5, 1.0]
-    """
-    weights = torch.linspace(0, 1, steps)[None, :, None]
-    return torch.lerp(a[:, None], b[:, None], weights).flatten(0, 1)

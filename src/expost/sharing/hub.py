@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: fetching repositories, and filling them by huggingface_hub's mixin."""
+"""The Hugging Face Hub: download repositories, and upload runs by huggingface_hub's mixin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class SharedRun(ModelHubMixin, library_name="expost"):  # type: ignore[misc, call-arg, unused-ignore]
-    """A run as huggingface_hub's mixin has it: `save_pretrained`, `push_to_hub`, `from_pretrained`.
+    """Adapts a run to huggingface_hub's mixin: `save_pretrained`, `push_to_hub`, `from_pretrained`.
 
     Args:
         run: The run.
@@ -110,7 +110,7 @@ def check_name(repository: str) -> None:
 
 
 def _asking(what: str, ask: Callable[[], R]) -> R:
-    """Ask the Hub; whatever goes wrong there becomes one line.
+    """Call the Hub, and turn its exceptions into errors of one line.
 
     The client raises errors of its own, of its HTTP library (another one in each major version) and of the operating
     system: they have no common class.

@@ -1,4 +1,4 @@
-"""What a published run consists of, and how one from anywhere is opened without trusting it."""
+"""The files of a published run, and how to open one without trusting it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.densities import DENSITIES
 from expost.errors import DataError
-from expost.generators.generator import Generator
-from expost.generators.strings import StringGenerator
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.networks import NETWORKS
@@ -40,12 +38,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def density_file(name: str) -> str:
-    """Return where a published run has a density."""
+    """Return the path of a density within a published run."""
     return f"densities/{name}.safetensors"
 
 
 def known_files() -> tuple[str, ...]:
-    """Return the names of all files that are ever fetched or copied; a repository has no say in them."""
+    """Return the fixed list of files that are fetched or copied; a repository cannot add to it."""
     return (CONFIG, WEIGHTS, SCORES, FITTED_ON, *(density_file(name) for name in DENSITIES))
 
 
@@ -75,33 +73,6 @@ def open_untrusted(folder: Path) -> Run:
     return Run(folder, config)
 
 
-def load(run: Run, device: str) -> Generator | StringGenerator:
-    """Load the model and the densities of a run that `open_untrusted` has opened.
-
-    Raises:
-        DataError: if weights are not finite, or a density is of another model, or the codec does not fit.
-    """
-    config = run.config
-    strings = run.string_generator(device) if config.data.codec is not None else None
-    generator = strings.generator if strings else run.generator(device)
-    assert generator.module is not None
-    for name, tensor in generator.module.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise DataError(f"{run.folder / WEIGHTS}: tensor '{name}' is not finite; the file is damaged")
-    for name, density in generator.densities.items():
-        if density.dim != config.model.latent_dim:
-            raise DataError(
-                f"{run.folder / density_file(name)} is of codes with {density.dim} dimensions, the model's have "
-                f"{config.model.latent_dim}; fit it again"
-            )
-    if strings and (strings.codec.length, strings.codec.size) != config.model.shape:
-        raise DataError(
-            f"{run.folder / CONFIG}: the codec makes rows of shape {(strings.codec.length, strings.codec.size)}, the "
-            f"model takes {config.model.shape}; restore it"
-        )
-    return strings or generator
-
-
 def _shapes(path: Path) -> Shapes:
     """Read the tensors' shapes from a file's header, which safetensors checks against the file's size."""
     try:
@@ -112,7 +83,7 @@ def _shapes(path: Path) -> Shapes:
 
 
 def _check_sizes(config: RunConfig, shapes: Shapes, path: Path) -> None:
-    """Compare what a configuration asks for with the tensors there are, from the cheapest check to the full one.
+    """Compare the sizes in a configuration with the tensors of the file, the cheapest check first.
 
     Raises:
         DataError: naming the first difference.
@@ -157,7 +128,7 @@ def _own(module: nn.Module) -> Shapes:
 
 
 def _plain(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """Name reparametrised weights as they are named without."""
+    """Rename reparametrised weights to their plain names."""
     return {re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name): shape for name, shape in shapes.items()}
 
 
@@ -179,7 +150,7 @@ def _lists(value: Any) -> Iterator[list[Any] | tuple[Any, ...]]:
 
 
 def public_name(name: str) -> str:
-    """Return a data set's name; of a path only its last part, since the rest tells of somebody's machine.
+    """Return a data set's name; of a path only its last part, so that no folder names are published.
 
     Example:
         >>> public_name("mnist-5k"), public_name("/home/me/secret/cats.npz"), public_name("/home/me/mnist-5k")

@@ -6,11 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.run import Run
-from expost.sharing.layout import CARD, known_files, load, open_untrusted
+from expost.sharing.kinds import sharing_of
+from expost.sharing.layout import CARD, WEIGHTS, density_file, known_files, open_untrusted
 from expost.utils.extras import require
 from expost.utils.store import replacing
 
@@ -67,3 +68,25 @@ def _locate(source: str | Path, revision: str | None, offline: bool) -> Path:
     from expost.sharing.hub import download  # huggingface_hub takes a while to import, and a folder needs none of it
 
     return download(str(source), revision, offline)
+
+
+def load(run: Run, device: str) -> Generator | StringGenerator:
+    """Load the model and the densities of a run that `open_untrusted` has opened.
+
+    Raises:
+        DataError: if weights are not finite, or a density is of another model, or the codec does not fit.
+    """
+    config = run.config
+    loaded = sharing_of(config).load(run, device)
+    generator = loaded.generator if isinstance(loaded, StringGenerator) else loaded
+    assert generator.module is not None
+    for name, tensor in generator.module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError(f"{run.folder / WEIGHTS}: tensor '{name}' is not finite; the file is damaged")
+    for name, density in generator.densities.items():
+        if density.dim != config.model.latent_dim:
+            raise DataError(
+                f"{run.folder / density_file(name)} is of codes with {density.dim} dimensions, the model's have "
+                f"{config.model.latent_dim}; fit it again"
+            )
+    return loaded

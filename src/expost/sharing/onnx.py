@@ -23,7 +23,6 @@ files say what they are in their metadata, under names that begin with `expost.`
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -33,17 +32,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from expost._version import __version__
-from expost.config import ModelConfig, to_json
+from expost.config import RunConfig, to_json
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, GrammarCodec
 from expost.models.autoencoder import Autoencoder
 from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.registry import construct
 from expost.run import Run
+from expost.sharing.kinds import sharing_of
 from expost.utils.extras import installed, missing
 from expost.utils.progress import progress, say
 from expost.utils.seeding import SAMPLES, generator
@@ -90,7 +89,7 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
     for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
         raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
     with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
-        known = _known(run.config.model, model, parts)
+        known = _known(run.config, model, parts)
         _bake(model)  # after torch has computed what to compare with
         bar.advance()
         exported = []
@@ -137,13 +136,14 @@ def _parts(model: Autoencoder) -> list[_Part]:
     return [encoder, start, _Part("step", inputs, ("y", "next_state"), model.decoder.step, model)]
 
 
-def _known(config: ModelConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:
-    """Return random inputs and torch's outputs by name: what a part gives, the next ones take."""
-    known = {"x": _examples(config, max(CHECKED))}
-    if len(config.shape) == 2:
+def _known(config: RunConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[str, Tensor]:
+    """Return random inputs and torch's outputs by name; the outputs of a part are inputs of the next."""
+    shape, count = config.model.shape, max(CHECKED)
+    known = {"x": sharing_of(config).inputs(count, shape, generator(0, SAMPLES))}
+    if any("previous" in part.inputs for part in parts):  # a decoder that takes a symbol a step
         source = generator(0, SAMPLES, 1)
-        known["previous"] = torch.randint(config.shape[1] + 1, (max(CHECKED),), generator=source)
-        known["groups"] = torch.randint(config.shape[1], (max(CHECKED),), generator=source)
+        known["previous"] = torch.randint(shape[-1] + 1, (count,), generator=source)
+        known["groups"] = torch.randint(shape[-1], (count,), generator=source)
     for part in parts:
         with torch.inference_mode():
             outputs = part(*(known[name] for name in part.inputs))
@@ -152,7 +152,7 @@ def _known(config: ModelConfig, model: nn.Module, parts: Sequence[_Part]) -> dic
 
 
 def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tuple[str, str]:
-    """Export one part to `path`; return what goes in and what comes out, in words."""
+    """Export one part to `path`; return descriptions of its inputs and its outputs."""
     import onnx
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -171,7 +171,7 @@ def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tu
             reason = _last_line(error)
             raise UsageError(f"the {part.name} of {run.folder} cannot be exported to ONNX: {reason}") from error
     assert program is not None
-    words = _meanings(run.config.model)
+    words = _meanings(run.config)
     described = {
         name: f"{name}: {str(known[name].dtype).removeprefix('torch.')} "
         f"({', '.join(['batch', *map(str, known[name].shape[1:])])}), {words[name]}"
@@ -192,7 +192,7 @@ def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tu
 
 
 def _strip(graph: Any) -> None:
-    """Remove what the exporter notes on every node: its stack traces name the folders of this machine."""
+    """Remove the exporter's notes on nodes: their stack traces contain local paths."""
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
@@ -204,15 +204,14 @@ def _strip(graph: Any) -> None:
         del value.metadata_props[:]
 
 
-def _meanings(config: ModelConfig) -> dict[str, str]:
-    kinds = {3: "images in [0, 1], channels first", 2: "one-hot symbols", 1: "vectors"}
-    example = kinds[len(config.shape)]
+def _meanings(config: RunConfig) -> dict[str, str]:
+    kind = sharing_of(config)
     return {
-        "x": example,
+        "x": kind.input,
         "z": "codes",
-        "y": "logits of symbols" if len(config.shape) == 2 else example,
+        "y": kind.output,
         "state": "what the decoder keeps between symbols",
-        "previous": f"the last symbols, {config.shape[-1]} before the first",
+        "previous": f"the last symbols, {config.model.shape[-1]} before the first",
         "groups": "groups of the symbols that may come next",
         "next_state": "what the decoder keeps after these symbols",
     }
@@ -240,18 +239,8 @@ def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]
     return {f"expost.{key}": value for key, value in record.items()}
 
 
-def _examples(config: ModelConfig, count: int) -> Tensor:
-    """Return random inputs of the kind that the model takes, float32 (count, *shape)."""
-    source = generator(0, SAMPLES)
-    if len(config.shape) == 2:
-        symbols = torch.randint(config.shape[1], (count, config.shape[0]), generator=source)
-        return functional.one_hot(symbols, config.shape[1]).float()
-    uniform = torch.rand(count, *config.shape, generator=source)
-    return uniform if len(config.shape) == 3 else math.sqrt(12) * (uniform - 0.5)  # of variance 1
-
-
 def _bake(model: nn.Module) -> None:
-    """Replace reparametrised weights by what they come to, in place."""
+    """Replace reparametrised weights by their values, in place."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
@@ -292,7 +281,7 @@ def _require(*names: str) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the reason of an exporter's error, which comes as a page with the reason at its root."""
+    """Return the first line of the exception at the root of an exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from PIL import Image
 
 from expost.config import to_json
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation.scores import Score, score_from_json
-from expost.examples.pictures import grid, pairs, to_bytes
-from expost.generators.generator import Generator
-from expost.generators.strings import StringGenerator
-from expost.grammar.codec import CODECS
-from expost.registry import construct
 from expost.run import Run, open_run
-from expost.sharing.card import CardOptions, Shown, codes_between, model_card
+from expost.sharing.card import CardOptions, model_card
+from expost.sharing.kinds import sharing_of
 from expost.sharing.layout import (
     CARD,
     CONFIG,
     FITTED_ON,
-    INTERPOLATIONS,
-    RECONSTRUCTIONS,
-    SAMPLES,
     SCORES,
     WEIGHTS,
     density_file,
@@ -38,11 +26,6 @@ from expost.sharing.layout import (
 from expost.utils.extras import require
 from expost.utils.progress import progress, say
 from expost.utils.store import read_json, replacing, write_json, write_text
-
-#: Bytes of a picture at most.
-LARGEST_PICTURE = 300_000
-#: Sampled strings on a card.
-STRINGS = 20
 
 
 def save_pretrained(
@@ -57,7 +40,7 @@ def save_pretrained(
     Args:
         run: The run.
         out: Folder, new or empty.
-        license: Licence of the weights as the Hub writes it, for example apache-2.0.
+        license: Licence of the weights, spelled as on the Hub, for example apache-2.0.
         show_data: Show test examples beside their reconstructions, if the data may be shown.
         densities: Which fitted densities to publish; default: all but those by label.
 
@@ -91,7 +74,7 @@ def publish(run: Run, repository: str, private: bool, options: CardOptions, out:
 
 
 def check_publishable(run: Run, options: CardOptions) -> None:
-    """Refuse a run that nobody else could load, and densities that it has not.
+    """Check that others could load the run, and that it has the chosen densities.
 
     Raises:
         UsageError: for a run with networks of one's own, or a density that is not fitted.
@@ -116,8 +99,8 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
     Args:
         run: The run.
         folder: Where to.
-        options: What a person decides.
-        source: What the card tells others to load.
+        options: Options of the card.
+        source: The name or folder that the card tells others to load.
 
     Raises:
         UsageError: as `check_publishable`, or if the folder is the run's own.
@@ -138,7 +121,7 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
     shared = replace(run.config, data=replace(run.config.data, name=public_name(run.config.data.name)))
     scores = _scores(run)
     with progress("writing", 4) as bar:
-        shown = _show(run, generator, options, folder)
+        shown = sharing_of(run.config).show(run, generator, options.show_data, folder)
         bar.advance()
         _copy(run.folder / WEIGHTS, folder / WEIGHTS)
         bar.advance()
@@ -160,7 +143,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _scores(run: Run) -> list[Score]:
-    """Return the saved scores of these weights, without the data's path."""
+    """Return the saved scores of these weights, with paths of data removed."""
     path = run.folder / SCORES
     if not path.is_file():
         return []
@@ -180,57 +163,3 @@ def _renamed(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
         return {key: _renamed(each, old, new) for key, each in value.items()}
     return [_renamed(each, old, new) for each in value] if isinstance(value, list) else value
-
-
-def _show(run: Run, generator: Generator, options: CardOptions, folder: Path) -> Shown:
-    codec, shape = run.config.data.codec, run.config.model.shape
-    name = generator.density().name if generator.densities else None
-    drawable = len(shape) == 3 and shape[0] in (1, 3, 4)
-    show_data = options.show_data and (drawable or codec is not None)
-    test = run.data().test.x if show_data else torch.empty(0)
-    if codec is not None:
-        strings = StringGenerator(generator, construct(CODECS, codec))
-        lines: list[str] = []
-        if name is not None:
-            drawn = (text for text in strings.sample(3 * STRINGS, name) if text is not None)
-            lines += [f"sampled from {name}:", *list(dict.fromkeys(drawn))[:STRINGS]]
-        if show_data:
-            back = zip(strings.codec.decode(test[:STRINGS]), strings.reconstruct(test[:STRINGS]), strict=True)
-            lines += ["test examples -> their reconstructions:", *(f"{a} -> {b or '(no end)'}" for a, b in back)]
-        return Shown(text=tuple(lines))
-    if not drawable:
-        return Shown(note="Examples are vectors; there is nothing to picture." if len(shape) == 1 else "")
-    pictures = []
-    if name is not None:
-        images = generator.sample(64, name, seed=0)
-        _save(lambda n: grid(images[:n]), (64, 49, 36, 25, 16, 9, 4, 1), folder / SAMPLES)
-        pictures.append((SAMPLES, f"Samples from {name}, the first of seed 0"))
-        ends = generator.density(name).sample(16, generator=torch.Generator().manual_seed(0)).cpu()
-        paths = generator.decode(codes_between(ends[:8], ends[8:], 8))
-        _save(lambda n: grid(paths[: 8 * n], 8), (8, 6, 4, 2, 1), folder / INTERPOLATIONS)
-        pictures.append((INTERPOLATIONS, f"Paths between codes drawn from {name}, a row each"))
-    if show_data:
-        back_images = to_bytes(generator.reconstruct(test[:40]))
-        _save(
-            lambda n: pairs(test[:n], back_images[:n], min(n, 10)),
-            (40, 20, 10, 5, 2, 1),
-            folder / RECONSTRUCTIONS,
-        )
-        pictures.append((RECONSTRUCTIONS, "Test examples, and below each its reconstruction"))
-    return Shown(tuple(pictures), note="" if pictures else "No density is fitted on the codes.")
-
-
-def _save(draw: Callable[[int], Image.Image], counts: tuple[int, ...], path: Path) -> None:
-    """Write the picture of as many examples as fit into the largest size."""
-    for data in _encoded(draw, counts):
-        if len(data) <= LARGEST_PICTURE:
-            break
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def _encoded(draw: Callable[[int], Image.Image], counts: tuple[int, ...]) -> Iterator[bytes]:
-    for count in counts:
-        buffer = io.BytesIO()
-        draw(count).save(buffer, "PNG", optimize=True)
-        yield buffer.getvalue()
