@@ -37,7 +37,7 @@ from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part, construct
 from expost.run import Run, load, open_run
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.types import Data
 from expost.utils.arithmetic import Precision
 from expost.utils.extras import installed, require

@@ -32,8 +32,8 @@ LARGEST_DRAW = 2**26
 class Noise:
     """Where the noise of the coming batches comes from.
 
-    It seeds torch's global generators: by the seed alone in a single process, else for each process by its own address,
-    so that layers which draw for themselves (dropout) do not draw alike.
+    It seeds torch's global generators of the device: by the seed alone in a single process, else for each process by
+    its own address, so that layers which draw for themselves (dropout) do not draw alike.
 
     Args:
         seed: Decides all of it.
@@ -45,7 +45,10 @@ class Noise:
         if distributed.world() > 1:
             self.shared = torch.Generator(device).manual_seed(seed)
             seed = int(np.random.SeedSequence([seed, distributed.rank()]).generate_state(1, np.uint64)[0] >> 1)
-        torch.manual_seed(seed)
+        if device.type == "cpu":  # torch.manual_seed formats the stack once for each accelerator that is not in use
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,7 @@ from expost.estimators.fitting import ExactFunctions, standardization, train
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.models.presets import configure
-from expost.training.trainer import pick_device
-from expost.utils.precision import full_float32
-from expost.utils.seeding import NOISE, VALIDATION, WEIGHTS, generator, isolated, stream_seed
+from expost.utils.seeding import HELD_OUT, WEIGHTS, generator, isolated, stream_seed
 
 #: Least variance of the noise, in standardized units: reconstructions are not believed beyond a thousandth.
 _LEAST_NOISE = 1e-6
@@ -154,16 +152,14 @@ class RegularizedAutoencoder(
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.mean_, self.scale_, self.varying_ = standardization(rows)
         t = self._standardize(rows)
-        self.config_, training = self._configure(t.shape)
-        order = torch.randperm(len(t), generator=generator(seed, VALIDATION))
+        self.config_, training = self._configure(t.shape, seed)
+        order = torch.randperm(len(t), generator=generator(seed, HELD_OUT))
         held_out, training_rows = order.tensor_split([max(1, round(self.validation_fraction * len(t)))])
-        with isolated(), full_float32():
+        with isolated():
             torch.manual_seed(stream_seed(seed, WEIGHTS))
-            device = pick_device(training.device)
-            self.autoencoder_ = build(self.config_).to(device)
-            torch.manual_seed(stream_seed(seed, NOISE))
-            x = t.float().to(device)
-            self.history_ = train(self.autoencoder_, x[training_rows], x[held_out], training, seed, self.verbose)
+            self.autoencoder_ = build(self.config_)
+        x = t.float()
+        self.history_ = train(self.autoencoder_, x[training_rows], x[held_out], training, self.verbose)
         self.n_epochs_ = len(self.history_)
         self.autoencoder_.cpu()
         self._exact = ExactFunctions(self.autoencoder_)
@@ -278,7 +274,7 @@ class RegularizedAutoencoder(
             )
         return rows
 
-    def _configure(self, shape: tuple[int, ...]) -> tuple[ModelConfig, TrainingConfig]:
+    def _configure(self, shape: tuple[int, ...], seed: int) -> tuple[ModelConfig, TrainingConfig]:
         """Return the configurations for standardized rows of that shape, (n, D)."""
         given = {name: _plain(getattr(self, name)) for name in ("latent_dim", "batch_size", "width", "epochs")}
         for name, value in given.items():
@@ -299,6 +295,7 @@ class RegularizedAutoencoder(
             },
             training_overrides={
                 "epochs": given["epochs"], "batch_size": min(batch_size, n), "lr": self.lr, "device": self.device,
+                "seed": seed,
             },
         )  # fmt: skip
         if LATENTS[config.latent.name].spatial:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch import Tensor
 from expost.config import TrainingConfig
 from expost.errors import DataError
 from expost.models.autoencoder import Autoencoder
+from expost.training.loop import Loop, NonFiniteLossError
 from expost.utils.progress import say
-from expost.utils.seeding import ORDER, generator
 
 #: Standardized values beyond it are cut before they enter the encoder, where they would overflow.
 LARGEST_INPUT = 1e4
@@ -46,18 +45,15 @@ def standardization(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def train(
-    model: Autoencoder, x: Tensor, held_out: Tensor, config: TrainingConfig, seed: int, verbose: int
+    model: Autoencoder, x: Tensor, held_out: Tensor, config: TrainingConfig, verbose: int
 ) -> list[tuple[float, float]]:
-    """Train as `Training` does, but in memory; leave the model with its best weights, in evaluation mode.
-
-    Its random numbers come from torch's global generators.
+    """Train in memory; leave the model with its best weights, in evaluation mode, on the device of the configuration.
 
     Args:
-        model: What is trained, on the device of the rows.
+        model: What is trained.
         x: Training rows, float32.
         held_out: Rows by whose loss the learning rate is cut and the best weights are chosen.
         config: How; `epochs` is the most.
-        seed: Seeds the order of the rows.
         verbose: Above 0, every so many epochs a line on stderr.
 
     Raises:
@@ -66,37 +62,19 @@ def train(
     Returns:
         Mean losses on training and held-out rows, a pair an epoch.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=x.device.type in ("cpu", "cuda"))
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=config.factor, patience=config.patience - 1, threshold=0.0
-    )
-    best, best_weights, history = math.inf, copy.deepcopy(model.state_dict()), []
-    steps = len(x) // config.batch_size
-    for epoch in range(config.epochs):
-        model.train()
-        order = torch.randperm(len(x), generator=generator(seed, ORDER, epoch)).to(x.device)
-        total = torch.zeros((), device=x.device)
-        for batch in torch.split(order[: steps * config.batch_size], config.batch_size):
-            optimizer.zero_grad()
-            loss = model.loss(x[batch]).total
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.detach()
-        model.eval()
-        with torch.no_grad():
-            validation = model.loss(held_out, regularize=False).total.item()
-        history.append((total.item() / steps, validation))
-        if not all(map(math.isfinite, history[-1])):
-            raise DataError(f"the loss stopped being finite in epoch {epoch + 1}; lower lr={config.lr:g}, or scale X")
-        if validation < best:
-            best, best_weights = validation, copy.deepcopy(model.state_dict())
-        scheduler.step(validation)
-        if verbose > 0 and (epoch + 1) % verbose == 0:
-            say(f"epoch {epoch + 1}/{config.epochs}: train {history[-1][0]:.4g}, held-out {validation:.4g}")
-        if optimizer.param_groups[0]["lr"] <= LAST_LR * config.lr:
-            break
-    model.load_state_dict(best_weights)
-    model.eval()
+    history: list[tuple[float, float]] = []
+    loop = Loop(model, x, held_out, config)
+    with loop.running():
+        while len(history) < config.epochs and loop.position.lr > LAST_LR * config.lr:
+            try:
+                epoch = loop.epoch()
+            except NonFiniteLossError as error:
+                raise DataError(f"{error}; lower lr={config.lr:g}, or scale X") from None
+            history.append((epoch.train["total"], epoch.validation["total"]))
+            if verbose > 0 and epoch.number % verbose == 0:
+                train, validation = history[-1]
+                say(f"epoch {epoch.number}/{config.epochs}: train {train:.4g}, held-out {validation:.4g}")
+    loop.load_best()
     return history
 
 

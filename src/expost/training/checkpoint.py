@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from expost.errors import DataError
+from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
-
-
-@dataclass
-class Position:
-    """Where a training run stands.
-
-    Attributes:
-        epoch: Epochs done.
-        step: Steps done in the epoch under way.
-        steps: Steps done in all.
-        best: Best validation loss so far; None before the first.
-        sums: Sums of the training terms over the epoch under way.
-        seconds: Time spent in training, in all.
-        plateau: The learning-rate scheduler's state.
-        lr: The learning rate.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    best: float | None = None
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    plateau: dict[str, Any] = field(default_factory=dict)
-    lr: float = 0.0
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
