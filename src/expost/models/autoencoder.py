@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
 
     def _one_hot(self, x: Tensor) -> Tensor:
         """Turn symbols into one-hot vectors; a batch at a time, since a data set of them would not fit into memory."""
-        if x.is_floating_point() or x.dim() != 2:
+        if not _are_symbols(x):
             return x
         return functional.one_hot(x.long(), self.shape[-1]).float()
 
@@ -127,7 +127,7 @@ class Autoencoder(nn.Module):
     def _decoder(self, x: Tensor) -> nn.Module:
         """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
         if isinstance(self.decoder, AutoregressiveDecoder):
-            return TeacherForced(self.decoder, x.long() if x.dim() == 2 else x.argmax(-1))
+            return TeacherForced(self.decoder, x.long() if _are_symbols(x) else x.argmax(-1))
         return self.decoder
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,6 +167,11 @@ class Autoencoder(nn.Module):
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
         return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def _are_symbols(x: Tensor) -> bool:
+    """Return whether examples are rows of symbols (B, L), not yet one-hot."""
+    return x.dim() == 2 and not x.is_floating_point()
 
 
 def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Regularizer(ABC):
     """
 
     wants_output: bool = False
+    #: Whether `penalty` is a term of the objective, which needs a weight.
+    has_term: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -58,6 +60,8 @@ class Regularizer(ABC):
 
 class NoRegularizer(Regularizer):
     """Nothing."""
+
+    has_term: ClassVar[bool] = False
 
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
         """Leave the networks as they are."""
@@ -266,6 +270,8 @@ class SpectralNorm(Regularizer):
         scope: `decoder`, as the paper's text has it, or `both`, as the official code does.
         iterations: Power iterations per training step, at least 1.
     """
+
+    has_term: ClassVar[bool] = False
 
     def __init__(self, scope: Literal["decoder", "both"] = "decoder", iterations: int = 1) -> None:
         choices: dict[str, bool] = {"decoder": False, "both": True}

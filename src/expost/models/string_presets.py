@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
+from expost.models.penalties import PENALTIES
+from expost.models.regularizers import REGULARIZERS
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.utils.arithmetic import Precision
@@ -80,7 +82,7 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
     long = _BOUNDED if row.family == "vae" else _READS_ITSELF
     small = long if setting.longest == math.inf else _AT_ONCE
     beta, weight = small.rae if row.family == "rae" and not published else _WEIGHTS[row.family]
-    if row.penalty.name == "none":
+    if not PENALTIES[row.penalty.name].has_term:
         beta = 0.0
     model = ModelConfig(
         name=name,
@@ -94,7 +96,7 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
         width=setting.width if published else 64,
         latent_dim=setting.latent_dim,
         beta=beta if row.beta is None else row.beta,
-        regularizer_weight=weight if row.has_term else 0.0,
+        regularizer_weight=weight if REGULARIZERS[row.regularizer.name].has_term else 0.0,
     )
     training = TrainingConfig(epochs=setting.epochs, batch_size=setting.batch_size, lr=setting.lr)
     if published:

@@ -28,6 +28,7 @@ from torch.nn import functional
 from expost.errors import UsageError
 from expost.networks.image import BATCH_NORM_EPS
 from expost.networks.layers import glorot
+from expost.types import Layout, layout_of
 
 #: Residual blocks of each encoder and decoder of the `convnext-1d` and `transformer` pairs.
 LAYERS: Final = 2
@@ -39,7 +40,7 @@ def check_sequence_shape(shape: Sequence[int]) -> tuple[int, int]:
     Raises:
         UsageError: unless `shape` is (L, V), both at least 1.
     """
-    if len(shape) != 2 or min(shape) < 1:
+    if layout_of(shape) is not Layout.SEQUENCE or min(shape) < 1:
         raise UsageError(
             f"sequence networks need examples of shape (L, V), got {tuple(shape)}; use mlp, or conv4 for images"
         )
