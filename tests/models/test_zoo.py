@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from expost.models.presets import PRESETS, configure
 from expost.models.regularizers import REGULARIZERS, GradientPenalty
 from expost.models.zoo import ZOO
 from expost.networks import NETWORKS
-from expost.registry import Part
+from expost.registry import Part, Registry
 
 COMMAND_LINE = (
     "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
@@ -282,7 +283,9 @@ def test_a_row_under_another_name_is_the_same_model(preset, name, monkeypatch):
 def test_parts_under_other_names_get_the_same_weights_and_options(preset, name, monkeypatch):
     """The classes of a row's parts decide its configuration, not the names that registries give them."""
     row = ZOO[name]
-    slots = {"latent": LATENTS, "penalty": PENALTIES, "regularizer": REGULARIZERS, "prior": DENSITIES}
+    slots: dict[str, Registry[Any]] = {
+        "latent": LATENTS, "penalty": PENALTIES, "regularizer": REGULARIZERS, "prior": DENSITIES,
+    }  # fmt: skip
     parts = {slot: part for slot in slots if (part := vars(row)[slot]) is not None}
     for slot, part in parts.items():
         registry = slots[slot]

@@ -29,9 +29,10 @@ from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
 from expost.models.autoencoder import build
+from expost.models.jacobians import jvp, jvp_in_reverse
 from expost.models.penalties import Penalty
 from expost.models.presets import configure
-from expost.models.regularizers import GradientPenalty, _jvp, _jvp_in_reverse
+from expost.models.regularizers import GradientPenalty
 from expost.networks import convolution
 from expost.networks.layers import SameConv2d, SameConvTranspose2d
 from expost.networks.normalization import BatchNorm2d
@@ -488,7 +489,7 @@ def test_the_forward_derivative_comes_out_of_two_backward_ones(kind):
     decoder = dict(small_decoders())[kind]
     z, direction = torch.randn(6, 3), torch.randn(6, 3)
     found = []
-    for derivative in (_jvp, _jvp_in_reverse):
+    for derivative in (jvp, jvp_in_reverse):
         value = derivative(decoder, z, direction)
         found.append([value, *torch.autograd.grad(value.square().sum(), decoder.parameters(), allow_unused=True)])
     for a, b in zip(*found, strict=True):
