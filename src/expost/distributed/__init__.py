@@ -1,4 +1,4 @@
-"""Several processes as one: what they exchange, who has which rows of a batch, and gradients summed over all."""
+"""Several processes as one: launching, blocks, exchanges, shards of a batch, and summed gradients."""
 
 from expost.distributed.blocks import (
     all_or_none,

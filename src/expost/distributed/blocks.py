@@ -47,10 +47,10 @@ def together() -> Iterator[None]:
 def main_first() -> Iterator[None]:
     """Run a block in the first process, then in the others, which find what it has prepared.
 
-    All of them may write there: a machine with a disk of its own has to prepare it as well.
+    All of them may write files in it: a machine with its own disk must prepare them as well.
 
     Raises:
-        Exception: in every process, what one of them has raised.
+        Exception: in every process, the error of one of them.
     """
     if not is_main():
         _settle(None)
@@ -75,7 +75,7 @@ def all_or_none() -> Iterator[None]:
     """Run a block in all processes; if it fails in one, it fails in all, instead of leaving the others waiting.
 
     Raises:
-        Exception: in every process, what has been raised in the first that failed.
+        Exception: in every process, the error of the first that failed.
     """
     failure: Exception | None = None
     try:
@@ -91,7 +91,7 @@ def on_main(action: Callable[[], Any]) -> None:
     """Call a function in the first process alone, while the others wait.
 
     Raises:
-        Exception: in every process, what it has raised in the first.
+        Exception: in every process, the error of the first.
     """
     failure: Exception | None = None
     if is_main():
@@ -105,7 +105,7 @@ def on_main(action: Callable[[], Any]) -> None:
 
 
 def _settle(error: Exception | None) -> None:
-    """Tell the others whether this process has failed; raise, where it has not, the error of the first that has."""
+    """Tell the others whether this process failed; if it did not, raise the error of the first that did."""
     if world() == 1:
         return
     first = torch.tensor(world() if error is None else rank())
@@ -128,7 +128,7 @@ def _settle(error: Exception | None) -> None:
 
 
 def require_same(fingerprint: str, what: str) -> None:
-    """Check that all processes have the same of something.
+    """Check that all processes have the same data or files.
 
     Args:
         fingerprint: Its SHA-256, in hex.

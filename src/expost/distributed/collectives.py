@@ -1,4 +1,4 @@
-"""What processes exchange: sums, rows, copies. In a single process everything here does nothing.
+"""Exchanges between processes: sums, rows, copies. In a single process nothing here does any work.
 
 Sums are taken in the precision of what is summed: statistics are given in float64. CPU tensors travel by gloo, CUDA
 tensors by NCCL (by gloo where processes share a GPU, which NCCL refuses).
@@ -14,7 +14,7 @@ from expost.distributed.launch import rank, world
 
 
 def travelling(x: Tensor) -> Tensor:
-    """Return a tensor where the processes can exchange it; with a group of someone's own that may be a GPU."""
+    """Return a tensor on a device where the processes can exchange it: a GPU, if the group has no gloo."""
     if x.device.type == "cpu" and "gloo" not in str(dist.get_backend_config()):
         return x.cuda()
     return x
@@ -40,7 +40,7 @@ def total(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Return the mean of numbers of which each process holds some, shape (n,)."""
+    """Return the mean of numbers that are spread over the processes, shape (n,) in each."""
     if world() == 1:
         return values.mean()
     whole, count = total(values.sum(), values.new_tensor(len(values)))
@@ -48,7 +48,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def bounds(count: int, part: int | None = None) -> tuple[int, int]:
-    """Return the first row, and the one after the last, that a process has of `count`; `part` None is this one.
+    """Return the first row and the end of the rows that a process has of `count`; `part` None is this process.
 
     Example:
         >>> bounds(5)
@@ -61,13 +61,13 @@ def bounds(count: int, part: int | None = None) -> tuple[int, int]:
 
 
 def shard(x: Tensor) -> Tensor:
-    """Return this process's rows of a tensor that all have (a view); all of them in a single process."""
+    """Return this process's rows (a view) of a tensor that all processes have."""
     first, last = bounds(len(x))
     return x[first:last]
 
 
 def gather(part: Tensor, count: int) -> Tensor:
-    """Return all `count` rows, on every process, from the part that each has by `bounds`."""
+    """Return all `count` rows in every process, from the part that each has by `bounds`."""
     if world() == 1:
         return part
     longest = -(-count // world())
@@ -83,7 +83,7 @@ def gather(part: Tensor, count: int) -> Tensor:
 
 
 def everywhere(flag: bool) -> bool:
-    """Return whether something is true in every process."""
+    """Return whether a flag is set in every process."""
     if world() == 1:
         return flag
     missing = torch.tensor(0 if flag else 1)

@@ -1,4 +1,4 @@
-"""Launched processes: what the launcher says of them, how they join, and how many run the current block.
+"""Launched processes: their place, the group that they join, and how many run the current block.
 
 A launcher tells each process its place through the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
 MASTER_PORT).
@@ -18,9 +18,9 @@ import torch.distributed as dist
 
 from expost.errors import UsageError
 
-#: How long a process waits for another, for example while the first one prepares the data.
+#: Longest wait for another process, for example while the first one prepares the data.
 TIMEOUT = timedelta(hours=2)
-#: What a launcher sets.
+#: Environment variables that a launcher sets.
 PLACE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -54,19 +54,19 @@ def remember(fact: str) -> None:
 
 
 def remembers(fact: str) -> bool:
-    """Return whether an earlier attempt of this launch has told it; false where the launcher keeps no store."""
+    """Return whether an earlier attempt of this launch recorded the marker; false if the launcher keeps no store."""
     return restarted() and Shared.store is not None and bool(Shared.store.check([f"expost: {fact}"]))
 
 
 def device_index() -> int | None:
-    """Return the number of the GPU that is this process's, None for a single process."""
+    """Return the index of this process's GPU; None for a single process."""
     if not launched():
         return None
     return int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % max(1, torch.cuda.device_count())
 
 
 def world() -> int:
-    """Return how many processes run the block under way; 1 outside of `together`."""
+    """Return how many processes run the current block; 1 outside of `together`."""
     return dist.get_world_size() if Shared.depth and launched() else 1
 
 
@@ -81,12 +81,12 @@ def is_main() -> bool:
 
 
 def may_write() -> bool:
-    """Return whether this process writes files: beside the main one, each that prepares what its machine lacks."""
+    """Return whether this process writes files: the main one, and any inside of `main_first`."""
     return is_main() or Shared.preparing > 0
 
 
 def leave() -> None:
-    """Make this a single process for good, and those that it starts: for work that the others take no part in."""
+    """Make this process, and those that it starts, single for good: for work that the others take no part in."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
 

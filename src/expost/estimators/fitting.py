@@ -1,13 +1,10 @@
-"""Parts of a fit in memory, for tables: standardization, training without a run folder, and functions in float64."""
+"""Parts of a fit in memory, for tables: training without a run folder, and functions in float64."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from expost.config import TrainingConfig
@@ -16,32 +13,10 @@ from expost.models.autoencoder import Autoencoder
 from expost.training.loop import Loop, NonFiniteLossError
 from expost.utils.progress import say
 
-#: Standardized values beyond it are cut before they enter the encoder, where they would overflow.
+#: Standardized values are clipped to this size before the encoder, where larger ones would overflow.
 LARGEST_INPUT = 1e4
-#: Training ends when the learning rate has been cut to this part of the first.
+#: Training ends when the learning rate has fallen to this fraction of the first.
 LAST_LR = 1e-2
-
-
-def standardization(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return mean (the constant where constant), standard deviation (1 where constant) and which columns vary.
-
-    Raises:
-        DataError: if none varies, or values are too large for their variance.
-
-    Example:
-        >>> standardization(np.array([[1.0, 5.0], [3.0, 5.0]]))
-        (array([2., 5.]), array([1., 1.]), array([ True, False]))
-    """
-    exact = rows.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, scale = exact.mean(0), exact.std(0)
-    if not np.isfinite(scale).all():
-        raise DataError(f"X has values too large for their variance, up to {np.abs(exact).max():.3g}; scale it down")
-    # rounding leaves a constant column with a deviation of a few eps times its value
-    varying = (np.ptp(exact, axis=0) > 0) & (scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
-    if not varying.any():
-        raise DataError(f"none of the {rows.shape[1]} columns of X varies; give columns with different values")
-    return np.where(varying, mean, exact[0]), np.where(varying, scale, 1.0), varying
 
 
 def train(
@@ -53,14 +28,14 @@ def train(
         model: What is trained.
         x: Training rows, float32.
         held_out: Rows by whose loss the learning rate is cut and the best weights are chosen.
-        config: How; `epochs` is the most.
-        verbose: Above 0, every so many epochs a line on stderr.
+        config: How to train, for at most `epochs`.
+        verbose: Epochs between lines on stderr; 0 prints none.
 
     Raises:
         DataError: when the loss stops being finite.
 
     Returns:
-        Mean losses on training and held-out rows, a pair an epoch.
+        Mean losses on training and held-out rows, one pair per epoch.
     """
     history: list[tuple[float, float]] = []
     loop = Loop(model, x, held_out, config)
@@ -79,9 +54,9 @@ def train(
 
 
 class ExactFunctions:
-    """A trained autoencoder's functions in float64, for rows to have values that do not depend on their batch.
+    """A trained autoencoder's functions in float64, so that a row's values do not depend on its batch.
 
-    Rounding in float32 does: matrix products of other sizes add in other orders.
+    In float32 they would: matrix products of other sizes add in other orders.
 
     Args:
         model: The autoencoder, in evaluation mode, on the CPU.

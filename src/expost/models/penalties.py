@@ -37,7 +37,7 @@ class Penalty(ABC):
 
 
 class NoPenalty(Penalty):
-    """Nothing: a plain autoencoder."""
+    """No penalty: a plain autoencoder."""
 
     has_term: ClassVar[bool] = False
 

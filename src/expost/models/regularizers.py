@@ -33,8 +33,8 @@ class Regularizer(ABC):
     """A reparametrisation of the networks, a term on the decoder, or nothing.
 
     Attributes:
-        wants_output: Whether `penalty` is to be given the output that the reconstruction is made from, rather than run
-            the decoder once more.
+        wants_output: Whether `penalty` takes the decoder's output for the reconstruction, instead of running the
+            decoder again.
     """
 
     wants_output: bool = False
@@ -52,12 +52,12 @@ class Regularizer(ABC):
         Args:
             decoder: The decoder.
             code: The codes.
-            output: Where it is wanted, the decoder's output for `code.z`, which then is a leaf of its graph.
+            output: The decoder's output for `code.z`, a leaf of its graph, if `wants_output`; None otherwise.
         """
 
 
 class NoRegularizer(Regularizer):
-    """Nothing."""
+    """No regularizer."""
 
     has_term: ClassVar[bool] = False
 
@@ -73,8 +73,8 @@ class Tikhonov(Regularizer):
     """L_REG = ||theta_D||^2: the sum of squares of the decoder's weights (Ghosh et al. 2020, section 3.1).
 
     Args:
-        scope: Which weights. `kernels`: every weight of two or more axes (not biases, not batch norm's scale and shift,
-            which the smoothness argument does not concern). `transposed-convolutions`: only those kernels, as the
+        scope: Which weights. `kernels`: every weight of two or more axes (no biases, and not batch norm's scale and
+            shift, which do not enter the smoothness argument). `transposed-convolutions`: only those kernels, as the
             official code does for MNIST and CIFAR-10. `all`: every parameter, as the formula reads literally.
 
     Example:
@@ -159,7 +159,7 @@ class GradientPenalty(Regularizer):
         self.fraction = fraction
 
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        """Leave the networks as they are, and see whether their own pass will do for the estimate."""
+        """Leave the networks as they are; set `wants_output` if the reconstruction's output serves the estimate."""
         self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not is_recurrent(decoder)
 
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
@@ -245,7 +245,7 @@ class SpectralNorm(Regularizer):
 
 
 class _Unmixed(_SpectralNorm):
-    """Torch's spectral norm in the precision of the weights; autocast on a GPU would take its products in bfloat16."""
+    """Torch's spectral norm, outside autocast, which on a GPU would compute its products in bfloat16."""
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.is_meta:  # where there are only shapes, there is no autocast either

@@ -1,4 +1,4 @@
-"""What a training run needs to go on: weights, optimiser and position in one safetensors file, replaced atomically."""
+"""Checkpoints: weights, optimizer and position of a training run in one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from expost.utils.store import read_tensors, write_tensors
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write weights, optimiser state and position to `path`."""
+    """Write weights, optimizer state and position to `path`."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Put back what `save_checkpoint` wrote.
+    """Load weights and optimizer state in place, and return the position.
 
     Raises:
         DataError: if the file is damaged, or is of another model.
@@ -46,7 +46,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def load_weights(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load weights into a model, naming the file and what does not fit.
+    """Load weights into a model; an error names the file and what does not fit.
 
     Raises:
         DataError: if a weight is missing, left over, or of another shape.
