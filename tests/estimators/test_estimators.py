@@ -394,6 +394,11 @@ def test_wrong_uses_are_told_the_right_one(curve):
         quick().fit(curve[:2])
 
 
+def test_a_loss_that_explodes_is_told_in_a_table_s_words(curve):
+    with pytest.raises(DataError, match=r"in epoch \d+, step \d+ \(.*is (nan|inf).*\); lower lr=1e\+30, or scale X$"):
+        quick(lr=1e30).fit(curve)
+
+
 def test_numpy_s_numbers_are_numbers(curve):
     estimator = quick(latent_dim=np.int64(2), epochs=np.int32(2), lr=np.float64(1e-3), batch_size=np.int64(32))
     assert estimator.fit(curve).transform(curve).shape == (600, 2)
