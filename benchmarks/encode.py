@@ -15,7 +15,7 @@ from harness import Contest, compete, parser
 from peer import MNIST, ours, theirs
 
 from expost.generators.generator import Generator
-from expost.training.trainer import place
+from expost.training.devices import place
 
 Route = Callable[[], torch.Tensor]
 

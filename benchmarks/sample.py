@@ -12,7 +12,7 @@ from peer import ours, theirs
 from sklearn.mixture import GaussianMixture as Sklearn
 
 from expost.generators.generator import Generator
-from expost.training.trainer import place
+from expost.training.devices import place
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from peer import MNIST, ours, theirs
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from expost.training.trainer import place
+from expost.training.devices import place
 from expost.utils.precision import choose
 from expost.utils.process import freed_memory_kept
 

@@ -17,7 +17,7 @@ from peer import ours
 
 from expost.data import load_data
 from expost.metrics import FEATURES
-from expost.training.trainer import place
+from expost.training.devices import place
 from expost.types import to_unit
 from gpu_stages.bench import BF16, FLOAT32, Bench, LeaveOut, Stage, Unit
 from gpu_stages.steps import arithmetic

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from expost.models.autoencoder import Autoencoder
 from expost.training.cuda_graph import Recorded, recordable
-from expost.training.trainer import place
+from expost.training.devices import place
 from expost.types import Loss
 from gpu_stages.bench import BF16, TF32
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import expost
+from expost.errors import Interrupted
 from expost.run import Run
-from expost.training.trainer import Interrupted
 
 
 @contextmanager

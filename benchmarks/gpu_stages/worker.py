@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from expost.errors import UsageError
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.utils.process import cores
 from gpu_stages import STAGES
 from gpu_stages.bench import Bench, BrokenDevice, Stage, run_stage

@@ -37,7 +37,8 @@ from expost.grammar.codec import CODECS
 from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
-from expost.training.trainer import Training, pick_device, place
+from expost.training.devices import pick_device, place
+from expost.training.trainer import Training
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.progress import say

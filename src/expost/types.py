@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,6 +116,30 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example: (C, H, W) for images, (d,) for vectors, (L, V) one-hot for strings."""
         return (self.codec.length, self.codec.size) if self.codec else tuple(self.train.x.shape[1:])
+
+
+class Layout(Enum):
+    """How an example's numbers are arranged, which decides the networks and weights that suit it."""
+
+    #: (d,): unbounded numbers.
+    VECTOR = 1
+    #: (L, V): one-hot symbols.
+    SEQUENCE = 2
+    #: (C, H, W): values in [0, 1].
+    IMAGE = 3
+    #: Any other number of axes, which only a network that flattens can take.
+    OTHER = 0
+
+
+def layout_of(shape: Sequence[int]) -> Layout:
+    """Return the layout of examples of a shape, as a model sees them.
+
+    Example:
+        >>> layout_of((1, 28, 28)), layout_of((15, 76))
+        (<Layout.IMAGE: 3>, <Layout.SEQUENCE: 2>)
+    """
+    axes = {1: Layout.VECTOR, 2: Layout.SEQUENCE, 3: Layout.IMAGE}
+    return axes.get(len(shape), Layout.OTHER)
 
 
 def to_unit(x: Tensor) -> Tensor:

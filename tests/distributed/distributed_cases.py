@@ -12,7 +12,7 @@ from torch import nn
 import expost
 from expost import distributed
 from expost.densities import make_density
-from expost.distributed import collectives
+from expost.distributed import launch
 from expost.distributed.gradients import replicated
 from expost.distributed.shards import Noise, split
 from expost.errors import DataError, UsageError
@@ -182,6 +182,6 @@ WORK = (step, penalize, train, fit, evaluate, fail)
 if __name__ == "__main__":
     for work in WORK:
         work(Path(sys.argv[1]))
-    collectives._stop()  # what is done at exit
+    launch.stop()  # what is done at exit
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
     assert not any("gloo" in name for name in threads), threads  # one that lives on may abort the process at its end

@@ -221,7 +221,7 @@ def test_seeds(curve):
 
 
 def test_the_weights_are_those_of_the_best_epoch(curve):
-    estimator = RegularizedAutoencoder(latent_dim=2, epochs=30, width=16, lr=0.1, random_state=0).fit(curve)
+    estimator = RegularizedAutoencoder(latent_dim=2, epochs=30, width=16, lr=0.1, random_state=2).fit(curve)
     held_out = [validation for _, validation in estimator.history_]
     assert estimator.n_epochs_ == len(held_out) == 30
     assert min(held_out) < held_out[-1]
@@ -393,6 +393,11 @@ def test_wrong_uses_are_told_the_right_one(curve):
         estimator.inverse_transform(np.zeros((2, 7)))
     with pytest.raises(ValueError, match="minimum of 3 is required"):
         quick().fit(curve[:2])
+
+
+def test_a_loss_that_explodes_is_told_in_a_table_s_words(curve):
+    with pytest.raises(DataError, match=r"in epoch \d+, step \d+ \(.*is (nan|inf).*\); lower lr=1e\+30, or scale X$"):
+        quick(lr=1e30).fit(curve)
 
 
 def test_numpy_s_numbers_are_numbers(curve):

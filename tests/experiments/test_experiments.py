@@ -15,7 +15,7 @@ from expost.experiments import reproduce
 from expost.experiments.hardware import hardware
 from expost.experiments.published import EXPECTED, ROWS
 from expost.experiments.table1_report import columns, distinct_pairs, markdown
-from expost.models.presets import PAPER
+from expost.models.official import PAPER
 from expost.models.zoo import ZOO
 from expost.types import Split
 

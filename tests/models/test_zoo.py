@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,14 @@ from expost.densities import DENSITIES, make_density
 from expost.errors import DataError, UsageError
 from expost.models import zoo as zoo_module
 from expost.models.autoencoder import build
-from expost.models.presets import PAPER, PRESETS, configure
+from expost.models.latents import LATENTS
+from expost.models.official import PAPER, made_of
+from expost.models.penalties import PENALTIES
+from expost.models.presets import PRESETS, configure
+from expost.models.regularizers import REGULARIZERS, GradientPenalty
 from expost.models.zoo import ZOO
-from expost.registry import Part
+from expost.networks import NETWORKS
+from expost.registry import Part, Registry
 
 COMMAND_LINE = (
     "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
@@ -22,7 +28,9 @@ COMMAND_LINE = (
 PUBLISHED = [
     name
     for name, row in ZOO.items()
-    if row.made in PAPER["mnist"].weights and row.regularizer.name != "gradient-penalty" and not (row.beta or row.codec)
+    if made_of(row) in PAPER["mnist"].weights
+    and REGULARIZERS[row.regularizer.name] is not GradientPenalty
+    and not (row.beta or row.codec)
 ]
 PAPER_SHAPES = {name: setting.shape for name, setting in PAPER.items()}
 
@@ -131,7 +139,7 @@ def test_paper_weights_are_the_official_loss_up_to_one_constant(data, name):
     config, _ = configure(name, setting.shape, "paper", {"width": 2})
     torch.manual_seed(0)
     model = build(config).eval()  # evaluation mode: loss and its parts see the same batch norm
-    official = setting.weights[row.made]
+    official = setting.weights[made_of(row)]
     pixels, channels = math.prod(setting.shape), setting.shape[0]
     constant = {"rae": pixels, "vae": channels, "wae": 1 / official.s if official.s else pixels}[row.family]
     theta = sum(
@@ -268,6 +276,43 @@ def test_a_row_under_another_name_is_the_same_model(preset, name, monkeypatch):
         (model, training), (copied, same) = configure(name, shape, preset), configure("copy", shape, preset)
         assert replace(copied, name=name) == model
         assert same == training
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", [name for name, row in ZOO.items() if row.codec is None])
+def test_parts_under_other_names_get_the_same_weights_and_options(preset, name, monkeypatch):
+    """The classes of a row's parts decide its configuration, not the names that registries give them."""
+    row = ZOO[name]
+    slots: dict[str, Registry[Any]] = {
+        "latent": LATENTS, "penalty": PENALTIES, "regularizer": REGULARIZERS, "prior": DENSITIES,
+    }  # fmt: skip
+    parts = {slot: part for slot in slots if (part := vars(row)[slot]) is not None}
+    for slot, part in parts.items():
+        registry = slots[slot]
+        monkeypatch.setattr(registry, "_entries", dict(registry) | {f"other {part.name}": registry[part.name]})
+    others = {slot: replace(part, name=f"other {part.name}") for slot, part in parts.items()}
+    monkeypatch.setattr(zoo_module.ZOO, "_entries", dict(ZOO) | {"other": replace(row, **others)})
+    for shape in (*PAPER_SHAPES.values(), *([] if preset == "paper" else [(9,), (1, 8, 8)])):
+        (model, training), (other, same) = configure(name, shape, preset), configure("other", shape, preset)
+        renamed = {slot: replace(vars(model)[slot], name=others[slot].name) for slot in others}
+        assert other == replace(model, name="other", **renamed)
+        assert same == training
+
+
+def test_options_of_a_row_win_over_those_of_a_preset(monkeypatch):
+    row = replace(ZOO["rae-l2"], regularizer=Part("tikhonov", {"scope": "all"}))
+    monkeypatch.setattr(zoo_module.ZOO, "_entries", dict(ZOO) | {"own": row})
+    assert configure("own", (1, 32, 32), "paper")[0].regularizer.options == {"scope": "all"}
+    assert configure("rae-l2", (1, 32, 32), "paper")[0].regularizer.options == {"scope": "transposed-convolutions"}
+
+
+def test_a_network_that_flattens_has_no_convolutions_to_decay_whatever_its_name(monkeypatch):
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS) | {"flat": NETWORKS["mlp"]})
+    for network in ("mlp", "flat"):
+        model, training = configure("rae-l2", (1, 32, 32), "small", {"network": network})
+        assert (model.network, model.width, dict(model.regularizer.options)) == (network, 256, {})
+        assert training.precision == "float32"
+        build(model)
 
 
 def test_a_row_of_which_nothing_is_published_names_the_weights_that_it_needs(monkeypatch):

@@ -2,11 +2,10 @@
 
 import torch
 
-from expost.distributed.gradients import Gradients
 from expost.models.autoencoder import build
 from expost.models.presets import configure
 from expost.models.zoo import ZOO
-from expost.training.trainer import Training
+from expost.training.loop import Loop
 from expost.types import Data, Split
 
 SUMS = "S -> T '+' S | T '*' S | T\nT -> 'x' | '1' | '2' | '3'"
@@ -24,15 +23,13 @@ STRINGS = [
 ]
 
 
-def training(data, name, device, batch, folder, precision="float32", options=None, **model):
+def training(data, name, device, batch, precision="float32", options=None, **model):
     config, settings = configure(
         name, data.shape, "paper", model,
         {"batch_size": batch, "device": device, "tensorboard": False, "clip": 1.0, "precision": precision}, options,
     )  # fmt: skip
     torch.manual_seed(0)
-    made = Training(build(config), data, settings, folder)
-    made._begin()
-    made.gradients = Gradients([])
+    made = Loop(build(config), data.train.x, data.validation.x, settings)
     if device == "meta":  # for which there is no fused Adam, as it is tested on the CPU
         made.optimizer = torch.optim.SGD(made.model.parameters(), lr=made.config.lr)
     made.model.train()

@@ -15,7 +15,7 @@ from torch import nn
 
 from expost.densities import load_density
 from expost.densities.conditional import ConditionalDensity
-from expost.errors import UsageError
+from expost.errors import Interrupted, UsageError
 from expost.estimators import RegularizedAutoencoder
 from expost.generators.generator import Generator
 from expost.grammar.codec import CharacterCodec, GrammarCodec
@@ -29,9 +29,10 @@ from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
 from expost.models.autoencoder import build
+from expost.models.jacobians import jvp, jvp_in_reverse
 from expost.models.penalties import Penalty
 from expost.models.presets import configure
-from expost.models.regularizers import GradientPenalty, _jvp, _jvp_in_reverse
+from expost.models.regularizers import GradientPenalty
 from expost.networks import convolution
 from expost.networks.layers import SameConv2d, SameConvTranspose2d
 from expost.networks.normalization import BatchNorm2d
@@ -39,7 +40,9 @@ from expost.networks.sequence import RecurrentDecoder
 from expost.training import batches
 from expost.training.batches import Batches
 from expost.training.cuda_graph import FIRST_CALLS, Recorded, recordable
-from expost.training.trainer import Interrupted, Training, place
+from expost.training.devices import place
+from expost.training.loop import Loop
+from expost.training.trainer import Training
 from expost.types import LatentCode, Loss
 from expost.utils.precision import full_float32
 from expost.utils.store import read_tensors
@@ -63,7 +66,7 @@ def made_up(count=32):
 @pytest.fixture
 def same_noise(monkeypatch):
     """Draw noise on the CPU whatever the device, which no recording could."""
-    monkeypatch.setattr("expost.training.trainer.recordable", lambda model, device: False)
+    monkeypatch.setattr("expost.training.loop.recordable", lambda model, device: False)
     for name in ("randn", "randint"):
         drawn = getattr(torch, name)
 
@@ -112,7 +115,7 @@ def test_models_of_strings_learn_as_on_the_cpu(name, network, device, tmp_path, 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(name, device, tmp_path, monkeypatch):
     data = made_up()
     expected = trained(data, name, device, tmp_path / "whole", epochs=3, width=4, latent_dim=4)
-    step = Training._step
+    step = Loop.step
 
     def stopping(self, order):
         loss = step(self, order)
@@ -121,7 +124,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(name, device, tmp_path,
         return loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", stopping)
+        patch.setattr(Loop, "step", stopping)
         with pytest.raises(Interrupted):
             trained(data, name, device, tmp_path / "stopped", epochs=3, width=4, latent_dim=4)
     found = trained(data, name, device, tmp_path / "stopped", epochs=3, width=4, latent_dim=4)
@@ -147,14 +150,14 @@ def never_waiting(device):
 @every_device
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_step_never_waits(name, precision, device, tmp_path):
-    made = training(made_up(8), name, device, 4, tmp_path, precision, width=4)
+def test_a_step_never_waits(name, precision, device):
+    made = training(made_up(8), name, device, 4, precision, width=4)
     order = torch.arange(8, device=made.batches.home)
-    made._step(order)  # what is placed once
+    made.step(order)  # what is placed once
     made.batches = Ready(made.batches.take(order[:4]))
     for step in range(1, 7):
         with never_waiting(device) if step != FIRST_CALLS else nullcontext():  # then it is recorded, once
-            loss = made._step(order)
+            loss = made.step(order)
     assert loss.total.isfinite()
     assert (device == "cuda") == (made.recorded is not None and made.recorded._graph is not None)
 
@@ -162,17 +165,17 @@ def test_a_step_never_waits(name, precision, device, tmp_path):
 CASES = [*((name, {}) for name in IMAGES), ("rae-gp", {"regularizer.fraction": 0.5})]
 
 
-def recorded_and_not(data, name, folder, monkeypatch, precision="float32", **options):
+def recorded_and_not(data, name, monkeypatch, precision="float32", **options):
     """Take ten steps twice, recorded and launched one by one; return the losses of both."""
     both = []
     for recorded in (True, False):
         with monkeypatch.context() as patch:
             if not recorded:
-                patch.setattr("expost.training.trainer.recordable", lambda model, device: False)
-            made = training(data, name, "cuda", 4, folder / str(recorded), precision, **options)
+                patch.setattr("expost.training.loop.recordable", lambda model, device: False)
+            made = training(data, name, "cuda", 4, precision, **options)
             assert (made.recorded is not None) == recorded
             order = torch.arange(40, device=made.batches.home)
-            both.append([made._step(order).total.item() for _ in range(10)])
+            both.append([made.step(order).total.item() for _ in range(10)])
     assert len(set(both[0][FIRST_CALLS:])) == 10 - FIRST_CALLS  # noise and examples are new each time
     return both
 
@@ -180,8 +183,8 @@ def recorded_and_not(data, name, folder, monkeypatch, precision="float32", **opt
 @pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-def test_recorded_steps_are_the_ordinary_ones(name, options, precision, tmp_path, monkeypatch):
-    recorded, ordinary = recorded_and_not(made_up(40), name, tmp_path, monkeypatch, precision, options=options, width=4)
+def test_recorded_steps_are_the_ordinary_ones(name, options, precision, monkeypatch):
+    recorded, ordinary = recorded_and_not(made_up(40), name, monkeypatch, precision, options=options, width=4)
     assert recorded == pytest.approx(ordinary, rel=1e-3 if precision == "float32" else 2e-2)
 
 
@@ -192,7 +195,7 @@ def test_recorded_steps_on_strings_are_the_ordinary_ones(name, network, precisio
     codec = CharacterCodec("x123+*", 30) if name == "character-vae" else GrammarCodec(SUMS, 30)
     options, sizes = {"reconstruction.groups": codec.groups().tolist()}, {"width": 16, "latent_dim": 5}
     recorded, ordinary = recorded_and_not(
-        strings(40, codec), name, tmp_path, monkeypatch, precision, options=options, network=network, **sizes
+        strings(40, codec), name, monkeypatch, precision, options=options, network=network, **sizes
     )
     assert recorded == pytest.approx(ordinary, rel=1e-3 if precision == "float32" else 2e-2)
 
@@ -259,10 +262,10 @@ def test_what_is_recorded_is_done_again_on_each_batch_or_else_one_by_one(fails, 
 
 
 @pytest.mark.cuda
-def test_steps_that_cannot_be_recorded_are_taken_one_by_one(tmp_path, monkeypatch):
+def test_steps_that_cannot_be_recorded_are_taken_one_by_one(monkeypatch):
     both = []
     for waits in (True, False):
-        made = training(made_up(40), "vae", "cuda", 4, tmp_path / str(waits), width=4)
+        made = training(made_up(40), "vae", "cuda", 4, width=4)
         order = torch.arange(40, device=made.batches.home)
         with monkeypatch.context() as patch, ExitStack() as stack:
             if waits:
@@ -270,7 +273,7 @@ def test_steps_that_cannot_be_recorded_are_taken_one_by_one(tmp_path, monkeypatc
                 patch.setattr(made.model, "loss", lambda x, whole=whole: (x.sum().item(), whole(x))[1])
                 said = "steps are launched kernel by kernel, since they cannot be recorded"
                 stack.enter_context(pytest.warns(UserWarning, match=said))
-            both.append([made._step(order).total.item() for _ in range(10)])
+            both.append([made.step(order).total.item() for _ in range(10)])
     assert both[0] == pytest.approx(both[1], rel=1e-3)
 
 
@@ -384,11 +387,11 @@ def test_decoding_takes_the_same_symbols(codec, device):
 
 
 @every_device
-def test_a_decoder_that_reads_its_output_walks_with_the_grammar(device, tmp_path):
+def test_a_decoder_that_reads_its_output_walks_with_the_grammar(device):
     codec = GrammarCodec(SUMS, 20)
     options = {"reconstruction.groups": codec.groups().tolist()}
     sizes = {"network": "gru-autoregressive", "width": 8, "latent_dim": 4}
-    made = training(strings(8, codec), "grae", "cpu", 4, tmp_path, options=options, **sizes)
+    made = training(strings(8, codec), "grae", "cpu", 4, options=options, **sizes)
     model, z = made.model.eval(), torch.randn(30, 4, generator=seeded())
     here = codec.generate(model.stepwise(z))
     walked = model.to(device).stepwise(z.to(device))
@@ -486,7 +489,7 @@ def test_the_forward_derivative_comes_out_of_two_backward_ones(kind):
     decoder = dict(small_decoders())[kind]
     z, direction = torch.randn(6, 3), torch.randn(6, 3)
     found = []
-    for derivative in (_jvp, _jvp_in_reverse):
+    for derivative in (jvp, jvp_in_reverse):
         value = derivative(decoder, z, direction)
         found.append([value, *torch.autograd.grad(value.square().sum(), decoder.parameters(), allow_unused=True)])
     for a, b in zip(*found, strict=True):
@@ -517,7 +520,7 @@ def test_a_full_gpu_is_one_line_that_says_what_to_lower(tmp_path, monkeypatch):
     def full(self, order):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has a total capacity of ...")
 
-    monkeypatch.setattr(Training, "_step", full)
+    monkeypatch.setattr(Loop, "step", full)
     with pytest.raises(UsageError, match=r"batches of 8 \(CUDA out of memory\); lower --batch-size") as caught:
         trained(made_up(), "ae", "cpu", tmp_path, width=4)
     assert "\n" not in str(caught.value)

@@ -42,10 +42,10 @@ def copied(name, *args, **kwargs):
 
 def watched(made, monkeypatch):
     """Take two steps, and watch the second: what is copied or allocated once need not be counted."""
-    order = torch.randperm(len(made.data.train)).to(made.batches.home)
+    order = torch.randperm(len(made.batches)).to(made.batches.home)
     if made.device.type == "meta":  # which has no autocast
         monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    made._step(order)
+    made.step(order)
     x = made.batches.take(order[: made.batch_size])  # in training it is there before
     made.batches = Ready(x)
     made.position.step = 0
@@ -53,7 +53,7 @@ def watched(made, monkeypatch):
     with monkeypatch.context() as patch, watch:
         for where, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
             patch.setattr(where, name, partial(copied, name))
-        loss = made._step(order)
+        loss = made.step(order)
     assert loss.total.device.type == made.device.type
     return watch.counts
 
@@ -69,24 +69,23 @@ CASES = [
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-def test_a_step_on_images_never_waits_and_launches_the_same_for_any_batch(name, options, device, tmp_path, monkeypatch):
+def test_a_step_on_images_never_waits_and_launches_the_same_for_any_batch(name, options, device, monkeypatch):
     """ "meta" holds no numbers, so that what asks for one fails, and takes the ways of an accelerator."""
     counts = [
-        watched(training(images(batch), name, device, batch, tmp_path, options=options, width=2), monkeypatch)
-        for batch in (4, 8)
+        watched(training(images(batch), name, device, batch, options=options, width=2), monkeypatch) for batch in (4, 8)
     ]
     assert counts[0] == counts[1]
     assert 50 < counts[0].total() < 1500
 
 
 @pytest.mark.parametrize(("name", "network"), STRINGS)
-def test_a_step_on_strings_never_waits_and_launches_the_same_for_any_batch(name, network, tmp_path, monkeypatch):
+def test_a_step_on_strings_never_waits_and_launches_the_same_for_any_batch(name, network, monkeypatch):
     """Not on the CPU, where rows are cut to the longest, and what costs nothing is left out."""
     codec = CharacterCodec("x123+*", 30) if name == "character-vae" else GrammarCodec(SUMS, 30)
     options, sizes = {"reconstruction.groups": codec.groups().tolist()}, {"width": 16, "latent_dim": 5}
     counts = [
         watched(
-            training(strings(batch, codec), name, "meta", batch, tmp_path, options=options, network=network, **sizes),
+            training(strings(batch, codec), name, "meta", batch, options=options, network=network, **sizes),
             monkeypatch,
         )
         for batch in (4, 8)

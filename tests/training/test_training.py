@@ -17,15 +17,16 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 import expost
 from expost.commands import train
 from expost.config import DataConfig, RunConfig
-from expost.distributed.gradients import Gradients
 from expost.errors import DataError, Interrupted, UsageError
 from expost.models.presets import configure
 from expost.report.training import History
 from expost.run import Run, load
 from expost.training import trainer as training_module
 from expost.training.checkpoint import save_checkpoint
+from expost.training.devices import place
 from expost.training.history import Records
-from expost.training.trainer import Training, place
+from expost.training.loop import Loop
+from expost.training.trainer import Training
 from expost.utils.store import read_tensors, write_tensors
 
 DATA = DataConfig("digits")
@@ -78,7 +79,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(name
     whole, data = start(tmp_path / "whole", name, **options)
     whole.train(data)
     broken, _ = start(tmp_path / "broken", name, **options)
-    step, stops = Training._step, iter((5, 18, 19, 33))
+    step, stops = Loop.step, iter((5, 18, 19, 33))
     stop_at = [next(stops)]
 
     def stepping(self, order):
@@ -88,7 +89,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(name
             os.kill(os.getpid(), signal.SIGINT)
         return result
 
-    monkeypatch.setattr(Training, "_step", stepping)
+    monkeypatch.setattr(Loop, "step", stepping)
     interruptions = 0
     while True:
         try:
@@ -148,13 +149,11 @@ def test_a_bf16_run_resumes_exactly(tmp_path):
 def test_a_step_takes_the_power_iterations_that_were_asked_for(tmp_path, monkeypatch):
     """A layer looks its weight up several times, and each time it would be normalised anew."""
     run, data = start(tmp_path / "run", "rae-sn", width=2, config=DataConfig("mnist-5k", limit=300), batch_size=20)
-    training = Training(run.fresh_model(), data, run.config.training, run.folder)
-    training._begin()
-    training.gradients, calls = Gradients([]), []
+    loop, calls = Loop(run.fresh_model(), data.train.x, data.validation.x, run.config.training), []
     monkeypatch.setattr(_SpectralNorm, "_power_method", lambda self, weight, count: calls.append((id(self), count)))
-    training.model.train()
-    training._step(torch.arange(len(data.train)))
-    normalised = [module for module in training.model.modules() if isinstance(module, _SpectralNorm)]
+    loop.model.train()
+    loop.step(torch.arange(len(data.train)))
+    normalised = [module for module in loop.model.modules() if isinstance(module, _SpectralNorm)]
     assert sorted(calls) == sorted((id(module), 1) for module in normalised)
     assert len(normalised) > 3
 
@@ -203,7 +202,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path):
 
 def test_training_stops_when_the_loss_is_not_finite_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
     run, data = start(tmp_path / "run", "ae", epochs=3)
-    step = Training._step
+    step = Loop.step
 
     def poisoned(self, order):
         if self.position.epoch == 1 and self.position.step == 4:
@@ -211,7 +210,7 @@ def test_training_stops_when_the_loss_is_not_finite_and_keeps_the_last_good_weig
                 next(iter(self.model.decoder.parameters())).fill_(float("nan"))
         return step(self, order)
 
-    monkeypatch.setattr(Training, "_step", poisoned)
+    monkeypatch.setattr(Loop, "step", poisoned)
     with pytest.raises(
         DataError, match="stopped being finite in epoch 2, step 5 .*reconstruction is nan.*smaller --lr"
     ):
@@ -370,7 +369,7 @@ def test_loading_a_run_leaves_the_global_generator_alone(tmp_path):
 
 def test_one_training_has_a_folder_at_a_time(tmp_path, monkeypatch):
     run, data = start(tmp_path / "run", "rae")
-    step, refusals = Training._step, []
+    step, refusals = Loop.step, []
 
     def stepping(self, order):
         if not refusals:
@@ -379,7 +378,7 @@ def test_one_training_has_a_folder_at_a_time(tmp_path, monkeypatch):
             refusals.append(found.stderr)
         return step(self, order)
 
-    monkeypatch.setattr(Training, "_step", stepping)
+    monkeypatch.setattr(Loop, "step", stepping)
     run.train(data)
     assert "is being trained by another process; wait for it, or stop it" in refusals[0]
     run.with_training(epochs=run.config.training.epochs + 1).train(data)  # afterwards it is free
@@ -444,9 +443,9 @@ def test_saving_that_takes_long_is_not_done_after_every_epoch(tmp_path, monkeypa
         now[0] += 3.0
         return validation(self)
 
-    validation = Training._validate
+    validation = Loop.validate
     monkeypatch.setattr(training_module, "save_checkpoint", slow)
-    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr(Loop, "validate", validate)
     run, data = start(tmp_path / "slow", epochs=10)
     run.train(data)
     lines = [json.loads(line) for line in (tmp_path / "slow" / "metrics.jsonl").read_text().splitlines()]
@@ -459,14 +458,14 @@ def test_saving_that_takes_long_is_not_done_after_every_epoch(tmp_path, monkeypa
 
 
 def test_the_best_weights_are_kept_when_the_loss_stops_being_finite_before_they_were_saved(tmp_path, monkeypatch):
-    validation, calls = Training._validate, []
+    validation, calls = Loop.validate, []
 
     def validate(self):
         calls.append(1)
         return validation(self) if len(calls) < 3 else {"total": float("nan")}
 
     monkeypatch.setattr(Training, "_pays_to_save", lambda self: False)
-    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr(Loop, "validate", validate)
     run, data = start(tmp_path / "run", epochs=5)
     with pytest.raises(DataError, match="the best weights so far are in"):
         run.train(data)
@@ -490,7 +489,7 @@ def test_weights_that_are_not_saved_yet_are_saved_when_an_error_ends_the_trainin
             raise error
         add(self, record, best, train, validation)
 
-    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.position.epoch == 1)
+    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.loop.position.epoch == 1)
     monkeypatch.setattr(Records, "add", failing)
     run, data = start(tmp_path / "run", epochs=8)
     with pytest.raises((OSError, UsageError)):
@@ -514,19 +513,19 @@ def test_weights_are_written_before_the_record_that_speaks_of_them(tmp_path, mon
 def test_going_on_from_an_older_checkpoint_does_not_replace_better_weights(tmp_path, monkeypatch):
     """As after a loss that stopped being finite, in another precision: the replay is another one."""
     run, data = start(tmp_path / "run", epochs=4)
-    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.position.epoch == 1)
-    validation, calls = Training._validate, []
+    monkeypatch.setattr(Training, "_pays_to_save", lambda self: self.loop.position.epoch == 1)
+    validation, calls = Loop.validate, []
 
     def validate(self):
         calls.append(1)
         return validation(self) if len(calls) < 4 else {"total": float("nan")}
 
-    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr(Loop, "validate", validate)
     with pytest.raises(DataError, match="stopped being finite"):
         run.train(data)
     assert kept(tmp_path / "run") == 3
     best = weights(tmp_path / "run")
-    monkeypatch.setattr(Training, "_validate", lambda self: {"total": validation(self)["total"] + 100})
+    monkeypatch.setattr(Loop, "validate", lambda self: {"total": validation(self)["total"] + 100})
     run.train(data)
     assert same(weights(tmp_path / "run"), best)
 
@@ -555,12 +554,10 @@ def test_a_layer_that_asks_for_its_weight_twice_makes_one_power_iteration(tmp_pa
 
     monkeypatch.setattr(torch.nn.Linear, "forward", twice)
     monkeypatch.setattr(_SpectralNorm, "_power_method", counting)
-    made = Training(run.fresh_model(), data, run.config.training, tmp_path / "other")
-    made._begin()
-    made.gradients = Gradients([])
-    made.model.train()
+    loop = Loop(run.fresh_model(), data.train.x, data.validation.x, run.config.training)
+    loop.model.train()
     counted.clear()
-    made._step(torch.arange(len(data.train)))
+    loop.step(torch.arange(len(data.train)))
     assert counted
     assert len(counted) == len(set(counted))
 

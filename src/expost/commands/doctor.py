@@ -230,7 +230,7 @@ def _self_test() -> dict[str, Any]:
     from expost.generators.generator import Generator
     from expost.models.autoencoder import build
     from expost.models.presets import configure
-    from expost.training.trainer import pick_device, place
+    from expost.training.devices import pick_device, place
     from expost.utils.seeding import isolated
 
     device = pick_device("auto")

@@ -17,7 +17,7 @@ from expost.report.page import render
 from expost.report.scoring import ranking
 from expost.report.sections import Source, anchors, run_page
 from expost.run import Run, load
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.types import Data
 from expost.utils.progress import say
 from expost.utils.store import read_json, write_text

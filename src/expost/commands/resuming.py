@@ -9,7 +9,7 @@ from typing import Any
 from expost.config import TrainingConfig, to_json
 from expost.errors import UsageError
 from expost.run import Run
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.utils.arithmetic import Precision
 from expost.utils.precision import Choice, bf16_warning, choose
 from expost.utils.progress import say

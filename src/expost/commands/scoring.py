@@ -31,7 +31,7 @@ from expost.examples import kind_of
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run, open_run
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.utils.store import read_json, update_json
 
 

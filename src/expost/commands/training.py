@@ -26,7 +26,7 @@ from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.run import Run, load
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.types import Data
 from expost.utils.extras import installed, require
 from expost.utils.precision import choose

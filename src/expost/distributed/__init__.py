@@ -1,30 +1,34 @@
-"""Several processes as one: what they exchange, who has which rows of a batch, and gradients summed over all."""
+"""Several processes as one: launching, blocks, exchanges, shards of a batch, and summed gradients."""
 
+from expost.distributed.blocks import (
+    all_or_none,
+    main_first,
+    on_main,
+    require_same,
+    together,
+)
 from expost.distributed.collectives import (
     add_up,
-    all_or_none,
     barrier,
     bounds,
     copy_from_main,
-    device_index,
     everywhere,
     gather,
+    mean,
+    shard,
+    total,
+)
+from expost.distributed.launch import (
+    device_index,
     is_first,
     is_main,
     launched,
     leave,
-    main_first,
     may_write,
-    mean,
-    on_main,
     rank,
     remember,
     remembers,
-    require_same,
     restarted,
-    shard,
-    together,
-    total,
     world,
 )
 

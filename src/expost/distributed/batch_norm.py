@@ -1,7 +1,7 @@
-"""Batch norm written out: over the batch of several processes, and with derivatives of any order and direction.
+"""Elementary batch norm: over the batch of several processes, with derivatives of any order and direction.
 
-Torch's own layer is one operation. It knows nothing of other processes, and a derivative of its forward-mode derivative
-is wrong in training mode (pytorch/pytorch#196699: the statistics are taken for constants).
+Torch's own layer is one operation that ignores other processes, and the derivative of its forward-mode derivative is
+wrong in training mode (pytorch/pytorch#196699: the statistics are taken for constants).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from expost.errors import UsageError
 
 @contextmanager
 def elementary_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Let a model's batch norm compute by elementary operations, and over the whole batch where it is split.
+    """Compute a model's batch norm by elementary operations in this block, over the whole batch where it is split.
 
     The layers' classes, weights and running averages stay as they are.
     """
@@ -40,10 +40,9 @@ def elementary_batch_norm(model: nn.Module) -> Iterator[None]:
 def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
     """Apply batch norm; in training mode, or without running averages, by mean and variance of the whole batch.
 
-    It takes one exchange each way.
-
-    Each process sums distances from its own mean, and their squares; these sums are joined in float64, so that nothing
-    cancels. It takes about an eighth longer than torch's own, measured on whole steps of the networks of preset small.
+    Processes exchange once forward and once backward. Each sums distances from its own mean, and their squares; these
+    sums are joined in float64, so that nothing cancels. Whole steps of the networks of preset small take about an
+    eighth longer than with torch's own layer.
     """
     if not layer.training and layer.running_mean is not None:
         return type(layer).forward(layer, x)
@@ -52,7 +51,7 @@ def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         values = x if x.dtype == torch.float64 else x.float()
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        center = values.detach().mean(axes)  # a constant: what it is does not matter, except to rounding
+        center = values.detach().mean(axes)  # any constant would do, but this one rounds least
         distance = values - center.view(shape)
         here = values.numel() // values.shape[1]
         exact = torch.float32 if x.device.type == "mps" else torch.float64  # which MPS has not

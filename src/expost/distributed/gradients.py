@@ -1,4 +1,4 @@
-"""A model that several processes train alike: batch norm over the whole batch, gradients summed over the processes."""
+"""Data-parallel training: batch norm over the whole batch, and gradients summed over the processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUCKET = 2**25
 
 
 class _Bucket:
-    """Gradients that are summed in one exchange, which starts when the last of them is there."""
+    """Gradients summed in one exchange, which starts when the last of them has been computed."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
@@ -39,7 +39,7 @@ class _Bucket:
             self.work = dist.all_reduce(self.flat, async_op=True)
 
     def finish(self) -> None:
-        if self.missing > 0:  # a parameter that the objective does not depend on
+        if self.missing > 0:  # the objective does not depend on some parameter
             self.start()
         if self.work is not None:
             self.work.wait()
@@ -50,7 +50,7 @@ class _Bucket:
 
 
 class Gradients:
-    """Sums gradients over the processes in buckets, the last layers' while those of the first are still computed."""
+    """Sums gradients over the processes in buckets, those of the last layers during the backward pass of the first."""
 
     def __init__(self, buckets: list[_Bucket]) -> None:
         self._buckets = buckets
@@ -63,12 +63,12 @@ class Gradients:
 
 @contextmanager
 def replicated(model: nn.Module) -> Iterator[Gradients]:
-    """Train a model in all processes alike: its batch norm sees whole batches, and its gradients are summed.
+    """Train a model alike in all processes: its batch norm sees whole batches, and its gradients are summed.
 
-    It starts from the first process's weights. Nothing of this is left on the model afterwards.
+    All processes start from the weights of the first. The block leaves no hooks on the model.
 
     Args:
-        model: The same in every process, on its device, and not to be moved inside the block.
+        model: The same in every process, on its device; do not move it inside the block.
     """
     if distributed.world() == 1:
         yield Gradients([])

@@ -1,4 +1,4 @@
-"""One batch over several processes: who has which rows, noise for all of them, and what couples them.
+"""One batch split over several processes: their rows, their noise, and sums over all rows.
 
 The objective of a batch of N examples is L = sum_p (N_p / N) L_p over the processes p, with L_p the objective on the
 N_p rows that process p has: rows p, p + P, p + 2 P, ... of the batch. Each process differentiates its own term, and
@@ -6,8 +6,8 @@ the gradients are summed. What couples examples (batch norm, the mean discrepanc
 `batch_total` and `batch_rows`, whose derivatives are sums over the processes as well. So the gradient is that of one
 process with the whole batch, up to the order of the sums, also where it is a derivative of a derivative.
 
-Noise is drawn for the whole batch, alike in every process, which keeps its own rows. In a single process all functions
-here are what their names say, with no further work.
+Every process draws the same noise for the whole batch and keeps its own rows. In a single process no function here
+exchanges anything.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from torch import Tensor
 
 from expost import distributed
 
-#: Numbers of a draw for the whole batch; beyond it each process draws its own rows from a stream of its own, which is
-#: as random, but not what one process draws.
+#: Most numbers that are drawn for a whole batch. Beyond it each process draws its own rows from its own stream, which
+#: is as random, but gives other numbers than a single process.
 LARGEST_DRAW = 2**26
 
 
 class Noise:
-    """Where the noise of the coming batches comes from.
+    """The source of the noise of the next batches.
 
-    It seeds torch's global generators: by the seed alone in a single process, else for each process by its own address,
-    so that layers which draw for themselves (dropout) do not draw alike.
+    It seeds torch's global generators of the device: by the seed alone in a single process, else for each process by
+    its own address, so that layers which draw for themselves (dropout) do not draw alike.
 
     Args:
-        seed: Decides all of it.
-        device: Where it is drawn.
+        seed: Determines all of it.
+        device: Device to draw on.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -45,7 +45,10 @@ class Noise:
         if distributed.world() > 1:
             self.shared = torch.Generator(device).manual_seed(seed)
             seed = int(np.random.SeedSequence([seed, distributed.rank()]).generate_state(1, np.uint64)[0] >> 1)
-        torch.manual_seed(seed)
+        if device.type == "cpu":  # torch.manual_seed formats the stack once for each accelerator that is not in use
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Part:
         index: Number p of this part.
         parts: How many parts there are. A batch with fewer rows than processes is not split: all have the whole.
         share: Its weight in the objective; of a batch that is not split, one over the number of processes.
-        noise: What all processes draw alike.
+        noise: Generator of the draws that all processes share.
     """
 
     count: int
@@ -68,16 +71,16 @@ class Part:
 
     @property
     def rows(self) -> slice:
-        """Which rows of the batch these are."""
+        """The rows of the batch in this part."""
         return slice(self.index, self.count, self.parts)
 
     def __len__(self) -> int:
-        """Return how many rows these are."""
+        """Return the number of rows in this part."""
         return len(range(*self.rows.indices(self.count)))
 
 
 class _Now:
-    """The part under way; None where there is one process, or no batch."""
+    """The current part; None in a single process, or outside a batch."""
 
     part: Part | None = None
 
@@ -88,7 +91,7 @@ def split(count: int, noise: Noise) -> Iterator[Part]:
 
     Args:
         count: Rows of the batch.
-        noise: Where its noise comes from.
+        noise: Source of its noise.
 
     Yields:
         The part; in a single process all of it.
@@ -111,15 +114,15 @@ def split(count: int, noise: Noise) -> Iterator[Part]:
 
 @contextmanager
 def head(x: Tensor, fraction: float) -> Iterator[tuple[Tensor, float]]:
-    """Work on the first examples of the batch under way, as many as `fraction` of it.
+    """Work on the first examples of the current batch, a given fraction of it.
 
     Args:
         x: This process's rows of the batch.
         fraction: In (0, 1]; at least two examples are taken (batch norm needs as many), and one for each process.
 
     Yields:
-        Its rows of them, and what their sum is to be divided by, so that the mean over the processes, each with its
-        share of the batch, is the mean over these examples. In a single process that is their number.
+        This process's rows of them, and the divisor of their sum: with it the mean over the processes, each weighted
+        by its share of the batch, is the mean over these examples. In a single process it is their number.
     """
     part = _Now.part
     if part is None:
@@ -157,7 +160,7 @@ class _Total(torch.autograd.Function):
 
 
 def batch_total(x: Tensor) -> Tensor:
-    """Return the sum over the processes that share the batch under way, with its derivatives."""
+    """Return the sum over the processes that share the current batch, with its derivatives."""
     alone = distributed.world() == 1 or (_Now.part is not None and _Now.part.parts == 1)
     return x if alone else _Total.apply(x)  # type: ignore[no-untyped-call]
 
@@ -186,15 +189,15 @@ def _draw_rows(x: Tensor, part: Part, signs: bool) -> Tensor:
 
 
 def normal_like(x: Tensor) -> Tensor:
-    """Draw N(0, I) for rows of the batch under way, of their shape and type."""
-    # of the shape alone: what is drawn must not depend on how a tensor lies in memory, or in how many processes
+    """Draw N(0, I) for this process's rows of the current batch, of their shape and type."""
+    # from the shape alone: draws must not depend on the memory layout, or on the number of processes
     if _Now.part is None:
         return torch.randn(x.shape, device=x.device).to(x.dtype)
     return _draw_rows(x, _Now.part, False).to(x.dtype)
 
 
 def random_signs(x: Tensor) -> Tensor:
-    """Draw -1 and 1 with equal probability for rows of the batch under way, of their shape and type."""
+    """Draw -1 and 1 with equal probability for this process's rows of the current batch, of their shape and type."""
     coins = torch.randint(0, 2, x.shape, device=x.device) if _Now.part is None else _draw_rows(x, _Now.part, True)
     return coins.to(x.dtype).mul_(2).sub_(1)
 

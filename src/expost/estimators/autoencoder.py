@@ -21,7 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
 from expost.config import ModelConfig, TrainingConfig
 from expost.densities import DENSITIES, TractableDensity, make_density
@@ -29,16 +28,15 @@ from expost.densities.checks import check_float, check_int
 from expost.densities.conditional import default_components
 from expost.densities.likelihood import LatentVariableModel
 from expost.densities.linalg import ml_covariance
-from expost.errors import DataError, UsageError
-from expost.estimators.fitting import ExactFunctions, standardization, train
+from expost.errors import UsageError
+from expost.estimators.columns import Columns, require_finite
+from expost.estimators.fitting import ExactFunctions, train
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.models.presets import configure
-from expost.training.trainer import pick_device
-from expost.utils.precision import full_float32
-from expost.utils.seeding import NOISE, VALIDATION, WEIGHTS, generator, isolated, stream_seed
+from expost.utils.seeding import HELD_OUT, WEIGHTS, generator, isolated, stream_seed
 
-#: Least variance of the noise, in standardized units: reconstructions are not believed beyond a thousandth.
+#: Least variance of the noise, in standardized units: a standard deviation of a thousandth.
 _LEAST_NOISE = 1e-6
 
 
@@ -88,9 +86,9 @@ class RegularizedAutoencoder(
             5 (d + 1) rows, from 1 to 10.
         draws: Importance samples per row in `score_samples`, an even number; 0 takes Laplace's approximation.
         random_state: Seeds everything; None makes every fit differ.
-        device: Where to train: cpu, cuda, mps or auto. Networks for tables are small, and mostly fastest on the CPU,
-            where everything but the training takes place.
-        verbose: Above 0, every so many epochs a line on stderr.
+        device: Where to train: cpu, cuda, mps or auto. Networks for tables are small, and mostly fastest on the CPU;
+            everything but the training runs there.
+        verbose: Epochs between lines on stderr; 0 prints none.
 
     Attributes:
         autoencoder_: The trained `Autoencoder`, on standardized columns, in evaluation mode.
@@ -152,18 +150,17 @@ class RegularizedAutoencoder(
         """
         rows = self._check(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.mean_, self.scale_, self.varying_ = standardization(rows)
-        t = self._standardize(rows)
-        self.config_, training = self._configure(t.shape)
-        order = torch.randperm(len(t), generator=generator(seed, VALIDATION))
+        columns = Columns.of(rows)
+        self.mean_, self.scale_, self.varying_ = columns.mean, columns.scale, columns.varying
+        t = columns.standardize(rows)
+        self.config_, training = self._configure(t.shape, seed)
+        order = torch.randperm(len(t), generator=generator(seed, HELD_OUT))
         held_out, training_rows = order.tensor_split([max(1, round(self.validation_fraction * len(t)))])
-        with isolated(), full_float32():
+        with isolated():
             torch.manual_seed(stream_seed(seed, WEIGHTS))
-            device = pick_device(training.device)
-            self.autoencoder_ = build(self.config_).to(device)
-            torch.manual_seed(stream_seed(seed, NOISE))
-            x = t.float().to(device)
-            self.history_ = train(self.autoencoder_, x[training_rows], x[held_out], training, seed, self.verbose)
+            self.autoencoder_ = build(self.config_)
+        x = t.float()
+        self.history_ = train(self.autoencoder_, x[training_rows], x[held_out], training, self.verbose)
         self.n_epochs_ = len(self.history_)
         self.autoencoder_.cpu()
         self._exact = ExactFunctions(self.autoencoder_)
@@ -180,7 +177,7 @@ class RegularizedAutoencoder(
         """Return the codes E(x), shape (n, latent dimension), in the precision of `X`."""
         check_is_fitted(self)
         rows = self._check(X)
-        return self._exact.encode(self._standardize(rows)).numpy().astype(rows.dtype)
+        return self._exact.encode(self._columns.standardize(rows)).numpy().astype(rows.dtype)
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[Any]:
         """Return the decoded codes D(z), in the units of the data, shape (n, D).
@@ -192,7 +189,7 @@ class RegularizedAutoencoder(
         codes = check_array(Z, dtype=[np.float64, np.float32], estimator=self, input_name="Z")
         if codes.shape[1] != self._n_features_out:
             raise UsageError(f"codes have {codes.shape[1]} columns, the model's have {self._n_features_out}")
-        return self._rows(self._exact.decode(torch.from_numpy(codes))).astype(codes.dtype)
+        return self._columns.restore(self._exact.decode(torch.from_numpy(codes))).astype(codes.dtype)
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None, noise: bool = True
@@ -216,7 +213,7 @@ class RegularizedAutoencoder(
         if noise:
             deviation = torch.from_numpy(self.noise_variance_).sqrt()
             t = t + deviation * torch.randn(t.shape, generator=source, dtype=torch.float64)
-        return self._rows(t)
+        return self._columns.restore(t)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Estimate log p(x) of every row, in nats: the higher the more normal.
@@ -244,7 +241,7 @@ class RegularizedAutoencoder(
             self._codes_mean,
             self._codes_covariance,
         )
-        t = self._standardize(rows)
+        t = self._columns.standardize(rows)
         log_prob = model.log_prob(t, self._exact.encode(t), self.draws, self._seed)
         return log_prob.numpy() - np.log(self.scale_).sum()
 
@@ -256,6 +253,10 @@ class RegularizedAutoencoder(
     def _n_features_out(self) -> int:
         return self.config_.latent_dim
 
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.mean_, self.scale_, self.varying_)
+
     def _check(self, X: ArrayLike, reset: bool = False) -> NDArray[Any]:
         """Return `X` as an array of finite float64, or float32 if it is that."""
         rows = validate_data(
@@ -266,19 +267,11 @@ class RegularizedAutoencoder(
             ensure_all_finite=False,
             ensure_min_samples=3 if reset else 1,
         )
-        bad = ~np.isfinite(rows)
-        if bad.any():
-            row, column = map(int, np.argwhere(bad)[0])
-            names = getattr(self, "feature_names_in_", None)
-            which = column if names is None else repr(str(names[column]))
-            value = "infinity (inf)" if np.isinf(rows[bad]).any() else "NaN"
-            raise DataError(
-                f"X has {int(bad.sum())} values that are missing or not finite ({value}), the first in row {row}, "
-                f"column {which}; fill or drop them, e.g. make_pipeline(SimpleImputer(), RegularizedAutoencoder())"
-            )
+        # scikit-learn sets the names where X has some
+        require_finite(rows, getattr(self, "feature_names_in_", None))
         return rows
 
-    def _configure(self, shape: tuple[int, ...]) -> tuple[ModelConfig, TrainingConfig]:
+    def _configure(self, shape: tuple[int, ...], seed: int) -> tuple[ModelConfig, TrainingConfig]:
         """Return the configurations for standardized rows of that shape, (n, D)."""
         given = {name: _plain(getattr(self, name)) for name in ("latent_dim", "batch_size", "width", "epochs")}
         for name, value in given.items():
@@ -299,6 +292,7 @@ class RegularizedAutoencoder(
             },
             training_overrides={
                 "epochs": given["epochs"], "batch_size": min(batch_size, n), "lr": self.lr, "device": self.device,
+                "seed": seed,
             },
         )  # fmt: skip
         if LATENTS[config.latent.name].spatial:
@@ -310,26 +304,15 @@ class RegularizedAutoencoder(
         defaults = {"components": default_components(n, d), "seed": seed}
         return {key: value for key, value in defaults.items() if key in accepted} | dict(self.density_options or {})
 
-    def _standardize(self, rows: NDArray[Any]) -> Tensor:
-        """Return the varying columns in standard units, float64."""
-        t = (rows[:, self.varying_].astype(np.float64) - self.mean_[self.varying_]) / self.scale_[self.varying_]
-        return torch.from_numpy(t)
-
-    def _rows(self, t: Tensor) -> NDArray[np.float64]:
-        """Return standardized columns in the units of the data, with the constant ones."""
-        rows = np.tile(self.mean_, (len(t), 1))
-        rows[:, self.varying_] += self.scale_[self.varying_] * t.numpy()
-        return rows
-
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a file needs: the weights as a state dictionary, everything else as it is."""
+        """Return the state for a copy or a file, with the weights as a state dictionary."""
         state = dict(super().__getstate__())
         if state.pop("_exact", None) is not None:
             state["autoencoder_"] = dict(self.autoencoder_.state_dict())
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the autoencoder from its configuration, and fill in the weights."""
+        """Build the autoencoder from its configuration, and load the weights."""
         super().__setstate__(state)
         if "autoencoder_" in state:
             with isolated():
@@ -346,5 +329,5 @@ class RegularizedAutoencoder(
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's whole numbers, which a grid search gives, as Python's."""
+    """Return a NumPy integer, as a grid search gives it, as a Python int."""
     return int(value) if isinstance(value, np.integer) else value

@@ -15,7 +15,7 @@ from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.bootstrap import LEAST_RESAMPLES
 from expost.metrics.measures import MEASURES, Context
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.types import Data
 from expost.utils.precision import bf16_warning, choose
 from expost.utils.progress import say

@@ -12,6 +12,7 @@ from expost.examples import pictures
 from expost.examples.kind import Examples, Pair, Wish
 from expost.examples.outputs import PICTURE_SUFFIXES, write_examples
 from expost.generators.generator import Generator
+from expost.types import Layout, layout_of
 
 
 @final
@@ -28,7 +29,7 @@ class Images(Examples):
     @staticmethod
     def holds(shape: Sequence[int], coded: bool) -> bool:
         """Return whether there are channels, height and width."""
-        return not coded and len(shape) == 3
+        return not coded and layout_of(shape) is Layout.IMAGE
 
     def draw(self, generator: Generator, wish: Wish) -> Tensor:
         """Return images in [0, 1]."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from expost.examples.kind import Examples, Pair, Wish
 from expost.examples.outputs import VECTOR_SUFFIXES, write_vectors
 from expost.generators.generator import Generator
+from expost.types import Layout, layout_of
 
 
 @final
@@ -27,7 +28,7 @@ class Vectors(Examples):
     @staticmethod
     def holds(shape: Sequence[int], coded: bool) -> bool:
         """Return whether there is one axis."""
-        return not coded and len(shape) == 1
+        return not coded and layout_of(shape) is Layout.VECTOR
 
     def draw(self, generator: Generator, wish: Wish) -> Tensor:
         """Return rows."""

@@ -91,8 +91,8 @@ class Autoencoder(nn.Module):
             return self.latent(features.float(), noise)
 
     def _one_hot(self, x: Tensor) -> Tensor:
-        """Turn symbols into one-hot vectors; a batch at a time, since a data set of them would not fit into memory."""
-        if x.is_floating_point() or x.dim() != 2:
+        """Turn symbols into one-hot vectors, batch by batch: those of a whole data set may not fit into memory."""
+        if not _are_symbols(x):
             return x
         return functional.one_hot(x.long(), self.shape[-1]).float()
 
@@ -101,7 +101,7 @@ class Autoencoder(nn.Module):
         return self.code(x).mean
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return D(z), float32, shape (B, *shape); of strings, the logits.
+        """Return D(z), float32, shape (B, *shape); logits for strings.
 
         Raises:
             UsageError: if the decoder reads its own output, so that there is no D(z); use `stepwise`.
@@ -125,13 +125,13 @@ class Autoencoder(nn.Module):
         return self.decoder.stepwise(self.latent.decodable(z))
 
     def _decoder(self, x: Tensor) -> nn.Module:
-        """Return the decoder as a function of codes alone; one that reads its output gets the examples to read."""
+        """Return the decoder as a function of codes; an autoregressive one is given the true symbols of `x`."""
         if isinstance(self.decoder, AutoregressiveDecoder):
-            return TeacherForced(self.decoder, x.long() if x.dim() == 2 else x.argmax(-1))
+            return TeacherForced(self.decoder, x.long() if _are_symbols(x) else x.argmax(-1))
         return self.decoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the noiseless reconstructions D(E(x)); of an autoregressive decoder, given the true symbols."""
+        """Return the noiseless reconstructions D(E(x)); an autoregressive decoder is given the true symbols."""
         return self._decoder(x)(self.code(x).z)
 
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
@@ -139,7 +139,7 @@ class Autoencoder(nn.Module):
 
         Args:
             x: Examples, as `code` takes them.
-            regularize: Whether to compute L_REG, which says nothing about held-out examples; zero otherwise.
+            regularize: Whether to compute L_REG; zero otherwise. It says nothing about held-out examples.
         """
         decoder = self._decoder(x)
         x = self._one_hot(x)
@@ -149,7 +149,7 @@ class Autoencoder(nn.Module):
         code = self.code(noisy, noise=True)
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularized = bool(self.regularizer_weight) and regularize
-        # of several processes each has a share of its own, which the gradient below does not know
+        # the gradient below ignores the share of the batch that each of several processes has
         shared = regularized and self.regularizer.wants_output and torch.is_grad_enabled() and world() == 1
         # the regularizer trains the decoder alone: where it reads the output, codes are cut off from the encoder
         decoded = replace(code, z=code.z.detach().requires_grad_()) if shared else code
@@ -167,6 +167,11 @@ class Autoencoder(nn.Module):
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
         return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def _are_symbols(x: Tensor) -> bool:
+    """Return whether examples are rows of symbols (B, L), not yet one-hot."""
+    return x.dim() == 2 and not x.is_floating_point()
 
 
 def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:
@@ -225,7 +230,7 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
 
 
 def _probe(network: nn.Module, name: str, x: Tensor) -> Tensor:
-    """Run a network on zeros, in evaluation mode so that nothing in it changes, to learn what it gives."""
+    """Return a network's output, computed in evaluation mode, which changes nothing in it."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         with torch.inference_mode():

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,13 +28,18 @@ from expost.types import LatentCode
 class Penalty(ABC):
     """A term on the codes; the caller weighs it by beta."""
 
+    #: Whether there is a term, which needs a weight.
+    has_term: ClassVar[bool] = True
+
     @abstractmethod
     def __call__(self, code: LatentCode) -> Tensor:
         """Return the scalar term for a batch of codes."""
 
 
 class NoPenalty(Penalty):
-    """Nothing: a plain autoencoder."""
+    """No penalty: a plain autoencoder."""
+
+    has_term: ClassVar[bool] = False
 
     def __call__(self, code: LatentCode) -> Tensor:
         """Return zero."""

@@ -1,202 +1,40 @@
 """The presets: sizes, weights and schedules for a model on data of a given shape.
 
-`paper` is the official code's configuration, converted to the paper's form of the objective, in which every term is
-summed over an example's dimensions. With N = C * H * W pixels and d latent dimensions the official losses are
-
-| family | official loss | divided out | paper form |
-|---|---|---|---|
-| RAE | mean over pixels + b * mean over d of z^2 + l * sum theta^2 | times N | beta = 2 b N / d, lambda = l N |
-| VAE | sum over H, W of the mean over C + k * KL | times C | beta = k C |
-| WAE | mean over pixels + m * MMD | times N | beta = m N |
-| WAE (CelebA) | s * sum + m * MMD | divided by s | beta = m / s |
-
-Scaling a loss by a constant leaves Adam's steps as they were (up to its epsilon), so learning rates carry over as they
-are. `small` takes the official weights of the nearest of the three data sets, with networks a quarter as wide, for a
-2-core machine.
+`paper` is the official code's configuration, converted to the paper's form of the objective; see `official`. `small`
+takes the official weights of the nearest of the three data sets, with networks a quarter as wide, for a 2-core machine.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from expost.config import ModelConfig, TrainingConfig
+from expost.densities import DENSITIES
 from expost.errors import UsageError
+from expost.models.official import PAPER, Official, Setting, learning_rate, made_of, nearest_setting, paper_weights
+from expost.models.penalties import PENALTIES
+from expost.models.regularizers import REGULARIZERS, GradientPenalty, Regularizer
 from expost.models.string_presets import strings
-from expost.models.zoo import ZOO, Made
+from expost.models.zoo import ZOO
+from expost.networks import NETWORKS
+from expost.networks.image import LARGEST_SIDE, SMALLEST_SIDE
 from expost.registry import Part, Registry
+from expost.types import Layout, layout_of
+
+K = TypeVar("K")
+
+#: Options of regularizers on the convolutional networks of preset `small`. A part of a batch costs a part of the time,
+#: and its expectation is the whole's but for batch norm, which then takes the statistics of the part;
+#: `benchmarks/train_step.py` has the times.
+_SMALL_OPTIONS: Mapping[type[Regularizer], Mapping[str, Any]] = {GradientPenalty: {"fraction": 0.25}}
 
 
-@dataclass(frozen=True)
-class Official:
-    """What the official configuration says of one model on one data set; weights in its own scaling.
-
-    Attributes:
-        b: Weight of the mean over latent dimensions of z^2 (RAE family).
-        l: Weight of the sum of squared decoder weights (RAE family).
-        k: Weight of the KL divergence (VAE family).
-        m: Weight of the MMD (WAE).
-        s: Scale of the summed squared error (WAE on CelebA); 0 where the error is a mean.
-        epochs: Passes over the training set; None takes the data set's.
-    """
-
-    b: float = 0.0
-    l: float = 0.0  # noqa: E741 (the official code's symbol)
-    k: float = 0.0
-    m: float = 0.0
-    s: float = 0.0
-    epochs: int | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One of the paper's three data sets.
-
-    Attributes:
-        shape: (C, H, W).
-        latent_dim: d.
-        network: Entry of the network slot.
-        epochs: Passes over the training set.
-        lr: Initial learning rate of the RAE family.
-        tikhonov: Which decoder weights the official code decays.
-        gradient_penalty: lambda of the gradient penalty in paper form. Ours, since the official penalty is another
-            quantity (see `GradientPenalty`): chosen on the validation split of mnist-5k (results/gradient_penalty.md).
-        input_noise: Standard deviation of the WAE's input noise.
-        second_stage: Weight of the KL divergence of a second stage (two-stage VAE).
-        weights: The official weights by what a row of the zoo is made of.
-    """
-
-    shape: tuple[int, int, int]
-    latent_dim: int
-    network: str
-    epochs: int
-    lr: float
-    tikhonov: str
-    gradient_penalty: float
-    input_noise: float
-    second_stage: float
-    weights: Mapping[Made, Official]
-
-
-#: What the paper's rows are made of.
-AE: Made = ("deterministic", "none", "none")
-AE_L2: Made = ("deterministic", "none", "tikhonov")
-RAE: Made = ("deterministic", "half-norm", "none")
-RAE_L2: Made = ("deterministic", "half-norm", "tikhonov")
-RAE_GP: Made = ("deterministic", "half-norm", "gradient-penalty")
-RAE_SN: Made = ("deterministic", "half-norm", "spectral-norm")
-VAE: Made = ("gaussian", "kl", "none")
-CV_VAE: Made = ("constant-variance", "kl", "none")
-WAE: Made = ("deterministic", "mmd", "none")
-
-PAPER: Mapping[str, Setting] = {
-    "mnist": Setting(
-        shape=(1, 32, 32),
-        latent_dim=16,
-        network="conv4",
-        epochs=100,
-        lr=5e-4,
-        tikhonov="transposed-convolutions",
-        gradient_penalty=1e-3,
-        input_noise=0.0,
-        second_stage=1.5e-3,
-        weights={
-            AE: Official(),
-            AE_L2: Official(l=1e-7),
-            RAE: Official(b=5e-4),
-            RAE_L2: Official(b=1e-4, l=1e-7),
-            RAE_GP: Official(b=1e-4),
-            RAE_SN: Official(b=9e-3),
-            VAE: Official(k=0.312),
-            CV_VAE: Official(k=0.039),
-            WAE: Official(m=3e-2),
-        },
-    ),
-    "cifar10": Setting(
-        shape=(3, 32, 32),
-        latent_dim=128,
-        network="conv4",
-        epochs=100,
-        lr=5e-4,
-        tikhonov="transposed-convolutions",
-        gradient_penalty=1e-3,
-        input_noise=0.0,
-        second_stage=1e-3,
-        weights={
-            AE: Official(),
-            AE_L2: Official(l=1e-6),
-            RAE: Official(b=1e-2),
-            RAE_L2: Official(b=1e-3, l=1e-6),
-            RAE_GP: Official(b=9e-4, epochs=70),
-            RAE_SN: Official(b=3e-2),
-            VAE: Official(k=0.024),
-            CV_VAE: Official(k=9e-4, epochs=70),
-            WAE: Official(m=6e-3, epochs=70),
-        },
-    ),
-    "celeba": Setting(
-        shape=(3, 64, 64),
-        latent_dim=64,
-        network="conv5",
-        epochs=70,
-        lr=1e-3,
-        tikhonov="kernels",
-        gradient_penalty=1e-3,
-        input_noise=0.01,
-        second_stage=2e-3,
-        weights={
-            AE: Official(),
-            AE_L2: Official(l=1e-6, epochs=100),
-            RAE: Official(b=1e-4),
-            RAE_L2: Official(b=1e-4, l=1e-7),
-            RAE_GP: Official(b=1e-4),
-            RAE_SN: Official(b=2.4e-3),
-            VAE: Official(k=0.09024),
-            CV_VAE: Official(k=0.01),
-            WAE: Official(m=100.0, s=0.05),
-        },
-    ),
-}
-
-
-#: Sides of the images that the convolutional networks take, in pixels.
-SMALLEST_SIDE, LARGEST_SIDE = 28, 128
-#: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
-_LR = {"vae": 1e-4, "wae": 1e-3, "none": 5e-4}
-
-
-def paper_weights(official: Official, family: str, shape: Sequence[int], latent_dim: int) -> tuple[float, float]:
-    """Convert official weights to the paper's form of the objective (see the table above).
-
-    Args:
-        official: Weights in the official scaling.
-        family: "rae", "vae", "wae" or "none".
-        shape: (C, H, W), or (d,) for vectors.
-        latent_dim: d.
-
-    Returns:
-        beta and lambda.
-
-    Example:
-        >>> paper_weights(Official(b=1e-4, l=1e-7), "rae", (1, 32, 32), 16)
-        (0.0128, 0.0001024)
-    """
-    pixels, channels = math.prod(shape), shape[0] if len(shape) == 3 else 1
-    conversions: Mapping[str, tuple[float, float]] = {
-        "rae": (2 * official.b * pixels / latent_dim, official.l * pixels),
-        "vae": (official.k * channels, 0.0),
-        "wae": (official.m / official.s if official.s else official.m * pixels, 0.0),
-        "none": (0.0, 0.0),
-    }
-    return conversions[family]
-
-
-def _nearest_setting(shape: Sequence[int]) -> Setting:
-    if len(shape) != 3 or shape[0] == 1:
-        return PAPER["mnist"]
-    return PAPER["celeba" if max(shape[1:]) > 48 else "cifar10"]
+def _with_options(registry: Registry[type[K]], part: Part, options: Mapping[type[K], Mapping[str, Any]]) -> Part:
+    """Return a part with a preset's options of its class; its own options win."""
+    return Part(part.name, {**options.get(registry[part.name], {}), **part.options})
 
 
 def _official(name: str, setting: Setting, given: Mapping[str, Any]) -> Official:
@@ -206,17 +44,18 @@ def _official(name: str, setting: Setting, given: Mapping[str, Any]) -> Official
         UsageError: if nothing is published of such a row, and a weight that it needs is not given either.
     """
     row = ZOO[name]
-    found = setting.weights.get(row.made)
+    found = setting.weights.get(made_of(row))
     if found is not None:
         return found
     missing = []
-    if row.penalty.name != "none" and row.beta is None and given.get("beta") is None:
+    if PENALTIES[row.penalty.name].has_term and row.beta is None and given.get("beta") is None:
         missing.append(f"--beta, the weight of {row.penalty.name}")
-    if row.has_term and given.get("regularizer_weight") is None:
+    if REGULARIZERS[row.regularizer.name].has_term and given.get("regularizer_weight") is None:
         missing.append(f"--regularizer-weight, that of {row.regularizer.name}")
     if missing:
         raise UsageError(
-            f"no weights are published for model '{name}' ({', '.join(row.made)}); give {' and '.join(missing)}"
+            f"no weights are published for model '{name}' ({row.latent.name}, {row.penalty.name}, "
+            f"{row.regularizer.name}); give {' and '.join(missing)}"
         )
     return Official()
 
@@ -235,14 +74,12 @@ def _resolve(
     official = _official(name, setting, given)
     beta, weight = paper_weights(official, row.family, shape, latent_dim)
     regularizer, prior = row.regularizer, row.prior
-    if regularizer.name == "gradient-penalty":
-        weight = setting.gradient_penalty
-    if regularizer.name == "tikhonov" and network != "mlp":
-        regularizer = Part(regularizer.name, {"scope": setting.tikhonov})
-    if prior is not None and prior.name == "second-stage-vae" and published:
-        # elsewhere the second stage learns this weight, which samples better
-        second = {"kl_weight": setting.second_stage, "width": 1024, "lr": 1e-4, "patience": 3, "noise": False}
-        prior = Part(prior.name, second)
+    if NETWORKS[network].layout is Layout.IMAGE:
+        regularizer = _with_options(REGULARIZERS, regularizer, setting.regularizer_options)
+        if not published:
+            regularizer = _with_options(REGULARIZERS, regularizer, _SMALL_OPTIONS)
+    if prior is not None and published:  # preset small lets a second stage learn its weight, which samples better
+        prior = _with_options(DENSITIES, prior, setting.prior_options)
     model = ModelConfig(
         name=name,
         shape=tuple(shape),
@@ -258,9 +95,7 @@ def _resolve(
         regularizer_weight=weight,
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
     )
-    training = TrainingConfig(
-        epochs=official.epochs or setting.epochs, lr=setting.lr if row.family == "rae" else _LR[row.family]
-    )
+    training = TrainingConfig(epochs=official.epochs or setting.epochs, lr=learning_rate(row.family, setting))
     return model, training
 
 
@@ -275,7 +110,7 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     Raises:
         UsageError: for another shape, and for weights that are neither published nor given.
     """
-    if len(shape) == 2:
+    if layout_of(shape) is Layout.SEQUENCE:
         return strings(name, shape, published=True)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
@@ -292,23 +127,20 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     Strings get smaller networks; see `string_presets`. Images with sides of 28 to 128 get the convolutional pair of
     the nearest paper data set, everything else the multilayer perceptron. Arguments as of `paper`.
     """
-    if len(shape) == 2:
+    if layout_of(shape) is Layout.SEQUENCE:
         return strings(name, shape, published=False)
-    if len(shape) == 3 and max(shape[1:]) > LARGEST_SIDE:
+    images = layout_of(shape) is Layout.IMAGE
+    if images and max(shape[1:]) > LARGEST_SIDE:
         raise UsageError(
             f"images are {shape[1]}x{shape[2]}, larger than {LARGEST_SIDE}; bring them to size, e.g. --size 64"
         )
-    setting = _nearest_setting(shape)
-    convolutional = len(shape) == 3 and min(shape[1:]) >= SMALLEST_SIDE
+    setting = nearest_setting(shape)
+    convolutional = images and min(shape[1:]) >= SMALLEST_SIDE
     latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
     width, network = (32, setting.network) if convolutional else (256, "mlp")
     model, training = _resolve(name, shape, setting, width, network, latent_dim, False, given)
-    if convolutional and model.regularizer.name == "gradient-penalty":
-        # A part of a batch costs a part of the time, and its expectation is the whole's but for batch norm, which then
-        # takes the statistics of the part. `benchmarks/train_step.py` has the times.
-        model = replace(model, regularizer=Part("gradient-penalty", {"fraction": 0.25}))
     return model, replace(training, epochs=25, lr=1e-3, precision="auto" if convolutional else "float32")
 
 
@@ -350,21 +182,26 @@ def configure(
     row = ZOO[model]
     changes = {key: value for key, value in (model_overrides or {}).items() if value is not None}
     config, training = PRESETS[preset](model, shape, changes)
-    if "beta" in changes and row.penalty.name == "none":
+    if "beta" in changes and not PENALTIES[row.penalty.name].has_term:
         raise UsageError(f"model '{model}' has no latent penalty for beta={changes['beta']:g} to weigh; use 'rae'")
-    if "regularizer_weight" in changes and not row.has_term:
+    if "regularizer_weight" in changes and not REGULARIZERS[row.regularizer.name].has_term:
         raise UsageError(f"model '{model}' has no regularizer term to weigh by {changes['regularizer_weight']:g}")
-    if own_networks or (changes.get("network") == "mlp" and config.network != "mlp"):
+    network = changes.get("network", config.network)
+    flattens = NETWORKS[network].layout is None and NETWORKS[config.network].layout is not None
+    if own_networks or flattens:
         config = replace(config, regularizer=row.regularizer, width=256)
         training = replace(training, precision="float32")
     if "latent_dim" in changes and row.family == "rae" and changes["latent_dim"] > 0:
         changes.setdefault("beta", config.beta * config.latent_dim / changes["latent_dim"])
+    slots = {
+        "latent": config.latent, "penalty": config.penalty, "regularizer": config.regularizer,
+        "reconstruction": config.reconstruction, "prior": config.prior,
+    }  # fmt: skip
     for key, value in (options or {}).items():
         slot, _, option = key.partition(".")
-        parts = ("latent", "penalty", "regularizer", "reconstruction", "prior")
-        part = getattr(config, slot) if slot in parts else None
+        part = slots.get(slot)
         if part is None or not option:
-            raise UsageError(f"unknown option '{key}'; write SLOT.OPTION=VALUE with SLOT one of: {', '.join(parts)}")
+            raise UsageError(f"unknown option '{key}'; write SLOT.OPTION=VALUE with SLOT one of: {', '.join(slots)}")
         changes[slot] = Part(part.name, {**part.options, **changes.get(slot, part).options, option: value})
     kept = {key: value for key, value in (training_overrides or {}).items() if value is not None}
     return replace(config, **changes), replace(training, **kept)

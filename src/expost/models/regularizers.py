@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from expost.distributed import world
-from expost.distributed.batch_norm import elementary_batch_norm
 from expost.distributed.shards import head, random_signs
 from expost.errors import UsageError
+from expost.models.jacobians import is_recurrent, jvp, twice_differentiable, untracked
 from expost.networks.convolution import differentiated_twice
 from expost.registry import Registry
 from expost.types import LatentCode
@@ -35,11 +33,13 @@ class Regularizer(ABC):
     """A reparametrisation of the networks, a term on the decoder, or nothing.
 
     Attributes:
-        wants_output: Whether `penalty` is to be given the output that the reconstruction is made from, rather than run
-            the decoder once more.
+        wants_output: Whether `penalty` takes the decoder's output for the reconstruction, instead of running the
+            decoder again.
     """
 
     wants_output: bool = False
+    #: Whether `penalty` is a term of the objective, which needs a weight.
+    has_term: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -52,12 +52,14 @@ class Regularizer(ABC):
         Args:
             decoder: The decoder.
             code: The codes.
-            output: Where it is wanted, the decoder's output for `code.z`, which then is a leaf of its graph.
+            output: The decoder's output for `code.z`, a leaf of its graph, if `wants_output`; None otherwise.
         """
 
 
 class NoRegularizer(Regularizer):
-    """Nothing."""
+    """No regularizer."""
+
+    has_term: ClassVar[bool] = False
 
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
         """Leave the networks as they are."""
@@ -71,8 +73,8 @@ class Tikhonov(Regularizer):
     """L_REG = ||theta_D||^2: the sum of squares of the decoder's weights (Ghosh et al. 2020, section 3.1).
 
     Args:
-        scope: Which weights. `kernels`: every weight of two or more axes (not biases, not batch norm's scale and shift,
-            which the smoothness argument does not concern). `transposed-convolutions`: only those kernels, as the
+        scope: Which weights. `kernels`: every weight of two or more axes (no biases, and not batch norm's scale and
+            shift, which do not enter the smoothness argument). `transposed-convolutions`: only those kernels, as the
             official code does for MNIST and CIFAR-10. `all`: every parameter, as the formula reads literally.
 
     Example:
@@ -113,38 +115,6 @@ class Tikhonov(Regularizer):
             for weight in module.parameters(recurse=False):
                 if self._counts(module, weight):
                     yield weight
-
-
-@contextmanager
-def _untracked(decoder: nn.Module) -> Iterator[None]:
-    """Let batch norm use the statistics of the batch without counting them a second time in its running averages."""
-    tracked = [m for m in decoder.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for module in tracked:
-        module.track_running_stats = False
-    saved = [(module.running_mean, module.running_var) for module in tracked]
-    for module in tracked:
-        module.running_mean = module.running_var = None
-    try:
-        yield
-    finally:
-        for module, (mean, var) in zip(tracked, saved, strict=True):
-            module.running_mean, module.running_var = mean, var
-            module.track_running_stats = True
-
-
-@contextmanager
-def _twice_differentiable(decoder: nn.Module) -> Iterator[None]:
-    """Disable cuDNN for recurrent layers: its kernels lack double backward."""
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = before and not _is_recurrent(decoder)
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
-
-
-def _is_recurrent(decoder: nn.Module) -> bool:
-    return any(isinstance(module, nn.RNNBase) for module in decoder.modules())
 
 
 class GradientPenalty(Regularizer):
@@ -189,8 +159,8 @@ class GradientPenalty(Regularizer):
         self.fraction = fraction
 
     def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        """Leave the networks as they are, and see whether their own pass will do for the estimate."""
-        self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not _is_recurrent(decoder)
+        """Leave the networks as they are; set `wants_output` if the reconstruction's output serves the estimate."""
+        self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not is_recurrent(decoder)
 
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return the squared Frobenius norm, or its estimate, averaged over the batch."""
@@ -199,8 +169,8 @@ class GradientPenalty(Regularizer):
                 return self._product(output, code.z) / count
         with (
             torch.enable_grad(),
-            _untracked(decoder),
-            _twice_differentiable(decoder),
+            untracked(decoder),
+            twice_differentiable(decoder),
             head(code.z.detach(), self.fraction) as (z, count),
         ):
             return self._squared_norm(decoder, z) / count
@@ -219,7 +189,7 @@ class GradientPenalty(Regularizer):
 
     @staticmethod
     def _forward(decoder: nn.Module, z: Tensor) -> Tensor:
-        return _jvp(decoder, z, random_signs(z)).square().sum()
+        return jvp(decoder, z, random_signs(z)).square().sum()
 
     @staticmethod
     def _exact(decoder: nn.Module, z: Tensor) -> Tensor:
@@ -231,32 +201,7 @@ class GradientPenalty(Regularizer):
         numbers = z.numel() if coupled else z[0].numel()
         columns = torch.eye(numbers, device=z.device, dtype=z.dtype)
         directions = columns.view(numbers, *z.shape) if coupled else columns.view(numbers, 1, *z.shape[1:])
-        return torch.stack([_jvp(decoder, z, direction.expand_as(z)).square().sum() for direction in directions]).sum()
-
-
-def _jvp(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
-    if z.is_cuda and _is_recurrent(decoder):
-        return _jvp_in_reverse(decoder, z, direction)
-    # autocast does not cast tangents, so forward mode runs in float32
-    with torch.autocast(z.device.type, enabled=False), elementary_batch_norm(decoder), forward_ad.dual_level():
-        dual = forward_ad.make_dual(z, direction.contiguous())  # type: ignore[no-untyped-call]
-        tangent: Tensor | None = forward_ad.unpack_dual(decoder(dual)).tangent  # type: ignore[no-untyped-call]
-    if tangent is None:
-        raise UsageError(
-            "the decoder's output does not depend on its input; the gradient penalty has nothing to act on"
-        )
-    return tangent
-
-
-def _jvp_in_reverse(decoder: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
-    """Return J u as the derivative of J^T v by v, along u: recurrent layers have no forward mode on a GPU."""
-    leaf = z.detach().requires_grad_()
-    with torch.autocast(z.device.type, enabled=False):
-        output = decoder(leaf)
-    v = torch.zeros_like(output, requires_grad=True)
-    (pulled,) = torch.autograd.grad(output, leaf, v, create_graph=True)
-    (pushed,) = torch.autograd.grad(pulled, v, direction, create_graph=True)
-    return pushed
+        return torch.stack([jvp(decoder, z, direction.expand_as(z)).square().sum() for direction in directions]).sum()
 
 
 class SpectralNorm(Regularizer):
@@ -266,6 +211,8 @@ class SpectralNorm(Regularizer):
         scope: `decoder`, as the paper's text has it, or `both`, as the official code does.
         iterations: Power iterations per training step, at least 1.
     """
+
+    has_term: ClassVar[bool] = False
 
     def __init__(self, scope: Literal["decoder", "both"] = "decoder", iterations: int = 1) -> None:
         choices: dict[str, bool] = {"decoder": False, "both": True}
@@ -298,7 +245,7 @@ class SpectralNorm(Regularizer):
 
 
 class _Unmixed(_SpectralNorm):
-    """Torch's spectral norm in the precision of the weights; autocast on a GPU would take its products in bfloat16."""
+    """Torch's spectral norm, outside autocast, which on a GPU would compute its products in bfloat16."""
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.is_meta:  # where there are only shapes, there is no autocast either

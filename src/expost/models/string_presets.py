@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
+from expost.models.penalties import PENALTIES
+from expost.models.regularizers import REGULARIZERS
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.utils.arithmetic import Precision
@@ -35,14 +37,14 @@ class StringSetting:
     """One of the two data sets of strings that are published on (Kusner et al. 2017).
 
     Attributes:
-        longest: Rows of up to so many symbols take this setting.
+        longest: Largest number of symbols in a row.
         latent_dim: d.
         network: Entry of the network slot: the published one.
         width: Its published width.
         batch_size: Examples per step.
         epochs: Passes over the training set.
         lr: Initial learning rate.
-        precision: Of preset `small`; on long rows bf16, where it is in hardware, takes two fifths of the time.
+        precision: Precision of preset `small`; on long rows bf16 in hardware takes two fifths of the time.
     """
 
     longest: float
@@ -60,14 +62,14 @@ STRINGS = (
     StringSetting(50, 25, "gru-expressions", 100, batch_size=600, epochs=100, lr=1e-3, precision="float32"),
     StringSetting(math.inf, 56, "gru-molecules", 501, batch_size=500, epochs=100, lr=1e-3, precision="auto"),
 )
-#: Preset `small` of short rows, and of long ones under the evidence bound, where the first steps are large.
+#: Preset `small` for short rows, and for long rows of a VAE, whose first steps are large.
 _AT_ONCE, _BOUNDED = (SmallSetting("convnext-1d", 250, lr, (1e-2, 1e-5)) for lr in (2e-3, 5e-4))
-#: Of long rows without the evidence bound: a decoder that reads its own output can do without the code, and under the
-#: bound, from the first step, it learns to (Bowman et al. 2016). Of three pairs of weights that were tried on ZINC this
-#: is the middle one: weaker ones gave fewer valid samples, a beta of 1 more of them, from codes that say less.
+#: Preset `small` for long rows of other models: an autoregressive decoder. A VAE would train it to ignore the code
+#: (Bowman et al. 2016). The weights are the middle one of three pairs tried on ZINC: weaker ones gave fewer valid
+#: samples; a beta of 1 gave more, but from less informative codes.
 _READS_ITSELF = SmallSetting("gru-autoregressive", 100, 2e-3, (1e-1, 1e-4))
 #: Weights of latent penalty and decoder regularizer on strings, in paper form, by family; for a cross-entropy in nats.
-#: That of the VAEs makes the objective the evidence bound; the others are ours, and have not been tuned.
+#: A VAE's weight of 1 makes the objective the evidence lower bound; the others are ours, and untuned.
 _WEIGHTS = {"rae": (1e-2, 1e-5), "vae": (1.0, 0.0), "wae": (10.0, 0.0), "none": (1.0, 0.0)}
 
 
@@ -80,7 +82,7 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
     long = _BOUNDED if row.family == "vae" else _READS_ITSELF
     small = long if setting.longest == math.inf else _AT_ONCE
     beta, weight = small.rae if row.family == "rae" and not published else _WEIGHTS[row.family]
-    if row.penalty.name == "none":
+    if not PENALTIES[row.penalty.name].has_term:
         beta = 0.0
     model = ModelConfig(
         name=name,
@@ -94,12 +96,12 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
         width=setting.width if published else 64,
         latent_dim=setting.latent_dim,
         beta=beta if row.beta is None else row.beta,
-        regularizer_weight=weight if row.has_term else 0.0,
+        regularizer_weight=weight if REGULARIZERS[row.regularizer.name].has_term else 0.0,
     )
     training = TrainingConfig(epochs=setting.epochs, batch_size=setting.batch_size, lr=setting.lr)
     if published:
         return model, training
-    # without the bound a single step late in training can throw the codes far out, and the loss from 0.02 to 10
+    # without clipping a single late step can throw the codes far out, and raise the loss from 0.02 to 10
     return model, replace(
         training, epochs=20, batch_size=small.batch_size, lr=small.lr, clip=1.0, precision=setting.precision
     )

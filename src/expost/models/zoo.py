@@ -12,11 +12,7 @@ from typing import Literal
 
 from expost.registry import Part, Registry
 
-#: What decides a row's weights: the names of its latent, its penalty and its regularizer.
-Made = tuple[str, str, str]
-#: Regularizers that reparametrise, or do nothing, and so have no weight.
-WITHOUT_TERM = frozenset({"none", "spectral-norm"})
-#: How the official code scales a model's loss, which says how its published weights convert (see `models.presets`).
+#: How the official code scales a model's loss, which says how its published weights convert (see `models.official`).
 Family = Literal["rae", "vae", "wae", "none"]
 
 
@@ -43,16 +39,6 @@ class Row:
     family: Family
     beta: float | None = None
     codec: Literal["grammar", "characters"] | None = None
-
-    @property
-    def made(self) -> Made:
-        """What decides its weights."""
-        return self.latent.name, self.penalty.name, self.regularizer.name
-
-    @property
-    def has_term(self) -> bool:
-        """Whether its regularizer is a term of the objective, which has a weight."""
-        return self.regularizer.name not in WITHOUT_TERM
 
 
 _deterministic, _gaussian = Part("deterministic"), Part("gaussian")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -23,9 +24,37 @@ from expost.networks.sequence import (
 )
 from expost.networks.vector import VectorDecoder, VectorEncoder
 from expost.registry import Registry
+from expost.types import Layout
 
 #: Builds (encoder, decoder) from the shape of one example, the code's dimension, the width, and whether codes are maps.
-NetworkPair = Callable[[Sequence[int], int, int, bool], tuple[nn.Module, nn.Module]]
+Build = Callable[[Sequence[int], int, int, bool], tuple[nn.Module, nn.Module]]
+
+
+@dataclass(frozen=True)
+class NetworkPair:
+    """An entry of the network slot; a call builds (encoder, decoder).
+
+    Attributes:
+        build: Builds the pair.
+        layout: Layout of the examples that it takes; None for any, which it flattens.
+    """
+
+    build: Build
+    layout: Layout | None
+
+    def __call__(self, shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+        """Build encoder and decoder with fresh weights.
+
+        Args:
+            shape: Shape of one example.
+            latent_dim: Dimension of a code, or channels of a map.
+            width: Channels of the first convolution, or units of a hidden layer.
+            spatial: Whether codes are maps.
+
+        Raises:
+            UsageError: if the pair does not take such a shape, or has no maps.
+        """
+        return self.build(shape, latent_dim, width, spatial)
 
 
 def _convolutional(kernel: int) -> NetworkPair:
@@ -33,7 +62,7 @@ def _convolutional(kernel: int) -> NetworkPair:
         encoder = ConvEncoder(shape, width, kernel, spatial)
         return encoder, ConvDecoder(shape, latent_dim, width, kernel, spatial)
 
-    return build
+    return NetworkPair(build, Layout.IMAGE)
 
 
 def _refuse_maps(name: str, spatial: bool) -> None:
@@ -53,7 +82,7 @@ def _recurrent(name: str, sizes: RecurrentSizes) -> NetworkPair:
         _refuse_maps(name, spatial)
         return SequenceConvEncoder(shape, width, sizes), RecurrentDecoder(shape, latent_dim, width)
 
-    return build
+    return NetworkPair(build, Layout.SEQUENCE)
 
 
 def _positionwise(name: str, block: Block) -> NetworkPair:
@@ -61,7 +90,7 @@ def _positionwise(name: str, block: Block) -> NetworkPair:
         _refuse_maps(name, spatial)
         return PositionwiseEncoder(shape, width, block), PositionwiseDecoder(shape, latent_dim, width, block)
 
-    return build
+    return NetworkPair(build, Layout.SEQUENCE)
 
 
 def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
@@ -69,20 +98,20 @@ def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: 
     return PositionwiseEncoder(shape, width, ConvNeXtBlock), AutoregressiveGRU(shape, latent_dim, width)
 
 
-#: Images. conv4: the paper's MNIST / CIFAR-10 pair; conv5: its CelebA pair. Any shape. mlp: two hidden layers each way.
-#: Sequences. gru-expressions, gru-molecules: the paper's pairs, at width 100 and 501; convnext-1d, transformer:
-#: parallel decoders that reconstruct better at equal parameters; width 64 is about the size of gru-expressions at 100.
-#: gru-autoregressive: a decoder that reads the symbols it has written, so that they fit each other.
+#: Images: conv4, the paper's MNIST / CIFAR-10 pair, and conv5, its CelebA pair. Any shape: mlp, of two hidden layers.
+#: Sequences: gru-expressions and gru-molecules, the paper's pairs, at width 100 and 501; convnext-1d and transformer,
+#: parallel decoders that reconstruct better at equal parameters (width 64 is about the size of gru-expressions at 100);
+#: gru-autoregressive, whose decoder reads the symbols that it has written, so that they fit each other.
 NETWORKS: Registry[NetworkPair] = Registry(
     "network",
     {
         "conv4": _convolutional(4),
         "conv5": _convolutional(5),
-        "mlp": _vector,
+        "mlp": NetworkPair(_vector, layout=None),
         "gru-expressions": _recurrent("gru-expressions", EXPRESSIONS),
         "gru-molecules": _recurrent("gru-molecules", MOLECULES),
         "convnext-1d": _positionwise("convnext-1d", ConvNeXtBlock),
         "transformer": _positionwise("transformer", TransformerBlock),
-        "gru-autoregressive": _autoregressive,
+        "gru-autoregressive": NetworkPair(_autoregressive, Layout.SEQUENCE),
     },
 )

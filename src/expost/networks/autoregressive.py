@@ -1,8 +1,8 @@
 """Decoders that read their own output: p(x | z) = prod_t p(x_t | x_1, ..., x_(t-1), z).
 
-A decoder that gives all positions from the code alone draws each of them by itself: where a code leaves open whether a
-ring closes here or two symbols further, it may close twice or not at all. One that reads the symbols before decides
-once. In training it reads the true ones (teacher forcing), so that all positions are still computed in one pass.
+A decoder that computes all positions from the code alone draws them independently: where a code leaves open whether a
+ring closes here or two symbols later, it may close twice or not at all. A decoder that reads the preceding symbols
+decides once. In training it reads the true symbols (teacher forcing), so all positions are computed in one pass.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CERTAIN = 100.0
 
 
 class AutoregressiveDecoder(nn.Module):
-    """A decoder of rows of L symbols out of V that reads the code and the symbols before.
+    """A decoder of rows of L symbols out of V that reads the code and the preceding symbols.
 
-    Beside the symbols it is told which may come next (in a grammar, the non-terminal that is to be rewritten), which
-    follows from them.
+    It is also given the group of symbols that may come next (in a grammar, the non-terminal to rewrite), which follows
+    from the preceding ones.
 
     Attributes:
         shape: (L, V).
@@ -43,7 +43,7 @@ class AutoregressiveDecoder(nn.Module):
         self.register_buffer("groups", torch.zeros(self.shape[1], dtype=torch.int64), persistent=False)
 
     def compete(self, groups: Sequence[int] | None) -> None:
-        """Note which symbols compete, from `Codec.groups`; None lets all.
+        """Set which symbols compete, from `Codec.groups`; None lets all compete.
 
         Raises:
             UsageError: if there are not V of them, from 0 to V - 1.
@@ -79,16 +79,16 @@ class AutoregressiveDecoder(nn.Module):
             z: Codes, shape (B, d).
             state: From `begin` or the step before.
             previous: The last symbols, int64, shape (B,); V before the first.
-            groups: Those of the symbols that may come next, int64, shape (B,).
+            groups: Group of the symbols that may come next, int64, shape (B,).
         """
 
     def stepwise(self, z: Tensor) -> Stepwise:
-        """Return the logits for codes (B, d), to be walked through by a codec; they are handed over on the CPU."""
+        """Return the logits for codes (B, d) step by step, on the CPU, for a codec to walk through."""
         return _Decoding(self, z)
 
 
 class TeacherForced(nn.Module):
-    """A decoder with the symbols that it reads: a function from a code to logits, as other decoders are.
+    """An autoregressive decoder bound to the true symbols: a function from codes to logits, like other decoders.
 
     Args:
         decoder: The decoder.
@@ -162,7 +162,7 @@ class AutoregressiveGRU(AutoregressiveDecoder):
         """Map codes (B, d) and the true symbols (B, L) to logits (B, L, V), float32."""
         pad = self.shape[1] - 1
         symbols = symbols.long()
-        # one padding ends a row, and what follows it is padding for certain: beyond the longest nothing is computed
+        # a padding ends a row, and only padding follows: nothing is computed beyond the longest row
         longest = symbols.shape[1]
         if symbols.numel() and symbols.device.type == "cpu":  # elsewhere the longest would have to be waited for
             longest = min(longest, int((symbols != pad).sum(1).max()) + 1)

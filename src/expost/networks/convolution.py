@@ -5,17 +5,17 @@ the derivatives by s, b and w of one form,
 
     T(s, w, b) = sum over n p q, i j, u v of  s[n, p, i, j] w[p, q, u, v] b[n, q, stride i + u, stride j + v]
 
-so that the derivatives of each of the three are the two others, to any order. Here each is a function whose backward
-pass calls the others, and is computed by whatever is fastest (`benchmarks/train_step.py --profile` shows it):
+so the derivatives of each of the three are the two others, to any order. Here each is a function whose backward pass
+calls the others, computed in the fastest way (`benchmarks/train_step.py --profile` shows it):
 
-- Torch takes the second derivative by the kernel for a convolution over the batch, on a CPU three times slower than the
-  first derivative that it is, on a GPU ten times.
+- Torch computes the second derivative by the kernel as a convolution over the batch, which takes three times as long as
+  the equal first derivative on a CPU, ten times on a GPU.
 - On a CPU with few channels in the big map and stride 1 (the last layer of a decoder) dT/db is a matrix product, whose
   columns are then added up where they overlap.
 - On a CPU oneDNN's gradient of the weights runs at a third to two thirds of the rate of a bf16 matrix product for the
   paper's layers (at a twentieth for 2x2 maps), so that in bf16 large ones are a matrix product a tap.
-- Of the derivatives only those are computed that the pass under way asks for: the gradient penalty first wants those by
-  the input alone.
+- Only the derivatives that the current pass asks for are computed: the gradient penalty first needs those by the input
+  alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Geometry:
 
 
 class _Wanted(threading.local):
-    """Whether what this thread computes is going to be differentiated twice."""
+    """Whether the outputs of this thread will be differentiated twice."""
 
     twice = False
 
@@ -56,7 +56,7 @@ _WANTED = _Wanted()
 
 @contextmanager
 def differentiated_twice() -> Iterator[None]:
-    """Say that what layers give in the block is going to be differentiated twice."""
+    """Declare that outputs of layers in this block will be differentiated twice."""
     before, _WANTED.twice = _WANTED.twice, True
     try:
         yield
@@ -65,7 +65,7 @@ def differentiated_twice() -> Iterator[None]:
 
 
 def trains(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a layer is being trained, in reverse mode, so that its derivatives here are the faster ones.
+    """Return whether to use these functions: where a layer is trained in reverse mode, and they are faster.
 
     On a GPU torch's own first derivatives are as fast, and take Python less time to launch.
     """
@@ -79,7 +79,7 @@ def trains(x: Tensor, weight: Tensor) -> bool:
 
 
 def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return them in the precision that autocast would choose."""
+    """Return the tensors in the precision that autocast would choose."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return x, weight, bias
@@ -204,9 +204,9 @@ class _Correlate(torch.autograd.Function):
 
 
 def _wanted(ctx: Any, index: int) -> bool:
-    """Return whether the backward pass under way asks for the derivative by an input.
+    """Return whether the current backward pass needs the derivative by an input.
 
-    Torch's own functions ask the same of the engine; `needs_input_grad` only says whether any pass could.
+    Torch's own functions ask the engine, too; `needs_input_grad` only says whether any pass could need it.
     """
     if not ctx.needs_input_grad[index]:
         return False
@@ -217,7 +217,7 @@ def _wanted(ctx: Any, index: int) -> bool:
 
 
 def _spread_few(small: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry) -> Tensor:
-    """Multiply every place of the small map with all taps, and add the products up where they fall on one another."""
+    """Multiply every position of the small map by all taps, and add the products where they overlap."""
     batch, channels = small.shape[:2]
     places = _last(small).permute(0, 2, 3, 1).reshape(batch, -1, channels)
     taps = (places @ weight.reshape(channels, -1)).transpose(1, 2)  # (B, C' k k, h w)

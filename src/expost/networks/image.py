@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from expost.errors import UsageError
 from expost.networks.layers import SameConv2d, SameConvTranspose2d, glorot
 from expost.networks.normalization import BatchNorm2d
+from expost.types import Layout, layout_of
 
 #: Keras' default; torch's is 1e-5.
 BATCH_NORM_EPS = 1e-3
@@ -28,8 +29,9 @@ def check_image_shape(shape: Sequence[int]) -> None:
     Raises:
         UsageError: unless `shape` is (C, H, W) with at least one channel and sides of 28 to 128.
     """
-    if len(shape) != 3 or min(shape) < 1:
-        other = "convnext-1d or gru-autoregressive" if len(shape) == 2 else "mlp"
+    layout = layout_of(shape)
+    if layout is not Layout.IMAGE or min(shape) < 1:
+        other = "convnext-1d or gru-autoregressive" if layout is Layout.SEQUENCE else "mlp"
         raise UsageError(
             f"convolutional networks need examples of shape (C, H, W), got {tuple(shape)}; use network {other}"
         )

@@ -1,7 +1,7 @@
 """Batch norm whose second derivatives take a few passes over the batch.
 
-Torch composes the derivative of batch norm's derivative of some twenty-five elementwise operations, which a gradient
-penalty waits for longer than for its convolutions. Here it is written down. With n values a channel, mean m, variance v
+Torch composes the second derivative of batch norm from some twenty-five elementwise operations, which take a gradient
+penalty longer than its convolutions. Here it has a closed form. With n values a channel, mean m, variance v
 and s = (v + eps)^(-1/2), x^ = (x - m) s, and averages <.> over a channel, batch norm y = w x^ + b has the derivatives
 
     dL/dx = P g = w s (g - <g> - x^ <g x^>)      dL/dw = n <g x^>      dL/db = n <g>

@@ -8,11 +8,11 @@
 | transformer | 2 residual blocks of self-attention | 2 such blocks over a position's share of the code |
 
 The first two are the networks of the Grammar VAE (Kusner, Paige & Hernandez-Lobato 2017, section 4) as Ghosh et al.
-2020 describe them, at width 100 and 501; docs/differences.md says where the code of the former is otherwise. No decoder
-here feeds its outputs back (those of `autoregressive` do), so that all of them are one function from a code to logits.
-In the last two each position reads its own linear map of the code, from the first step of training on: at equal
-parameters they learn to reconstruct in a fraction of the steps, and all positions are computed side by side. Attention
-compares all pairs of positions, which costs more than convolutions the longer the strings are.
+2020 describe them, at width 100 and 501; docs/differences.md says where the code of the former differs. No decoder here
+is autoregressive: each is a function from a code to logits (see `autoregressive` for the others). In the last two each
+position reads its own linear map of the code: at equal parameters they learn to reconstruct in a fraction of the steps,
+and all positions are computed in parallel. Attention compares all pairs of positions, so its cost grows faster with the
+length than that of convolutions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch.nn import functional
 from expost.errors import UsageError
 from expost.networks.image import BATCH_NORM_EPS
 from expost.networks.layers import glorot
+from expost.types import Layout, layout_of
 
 #: Residual blocks of each encoder and decoder of the `convnext-1d` and `transformer` pairs.
 LAYERS: Final = 2
@@ -39,7 +40,7 @@ def check_sequence_shape(shape: Sequence[int]) -> tuple[int, int]:
     Raises:
         UsageError: unless `shape` is (L, V), both at least 1.
     """
-    if len(shape) != 2 or min(shape) < 1:
+    if layout_of(shape) is not Layout.SEQUENCE or min(shape) < 1:
         raise UsageError(
             f"sequence networks need examples of shape (L, V), got {tuple(shape)}; use mlp, or conv4 for images"
         )
@@ -105,9 +106,9 @@ class SequenceConvEncoder(nn.Module):
 
 
 class GRU(nn.GRU):
-    """`torch.nn.GRU`, on a GPU always in float32: autocast to bfloat16 has cuDNN compute in float16.
+    """`torch.nn.GRU`, always in float32 on a GPU: under autocast to bfloat16, cuDNN would compute in float16.
 
-    Small gradients vanish in float16, and the float32 layer is what the fallback without cuDNN has, too.
+    Small gradients vanish in float16. Without cuDNN the layer computes in float32, too.
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -221,7 +222,7 @@ def _share(width: int) -> int:
 class PositionwiseEncoder(nn.Module):
     """x -> Linear + positions -> blocks -> LayerNorm -> Linear to a few numbers a position -> flatten: features.
 
-    Flattening keeps apart what the positions hold; an average over them would not.
+    Features are flattened, not averaged, so that positions stay distinguishable.
 
     Args:
         shape: (L, V) of one example.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from expost.networks.layers import glorot
+from expost.types import Layout, layout_of
 
 
 class VectorEncoder(nn.Module):
@@ -35,14 +36,14 @@ class VectorDecoder(nn.Module):
     """z -> [Linear, ReLU] twice -> Linear -> output, through a sigmoid for images.
 
     Args:
-        shape: Shape of one example. With three axes (an image) outputs lie in [0, 1]; otherwise they are unbounded.
+        shape: Shape of one example. Outputs for images lie in [0, 1]; others are unbounded.
         latent_dim: Dimension of the code.
         width: Units of each hidden layer.
     """
 
     def __init__(self, shape: Sequence[int], latent_dim: int, width: int) -> None:
         super().__init__()
-        self.bounded = len(shape) == 3
+        self.bounded = layout_of(shape) is Layout.IMAGE
         self.layers = nn.Sequential(
             glorot(nn.Linear(latent_dim, width)),
             nn.ReLU(),

@@ -22,8 +22,8 @@ class Batches:
 
     Args:
         x: Examples, as `Split.x` has them, shape (N, ...).
-        device: Where batches are wanted.
-        resident: Whether to put all of it there; None decides by its size.
+        device: Device of the batches.
+        resident: Whether to keep all examples on the device; None decides by their size.
 
     Example:
         >>> batches = Batches(torch.arange(8, dtype=torch.uint8).view(4, 1, 1, 2), torch.device("cpu"))
@@ -36,7 +36,7 @@ class Batches:
         self.device = device
         self.resident = size <= _free(device) // 2 if resident is None else resident
         self._x = x.to(device) if self.resident else x
-        #: Where indices are wanted, on which looking a batch up does not wait for the device.
+        #: Device for the indices: looking a batch up from there does not wait.
         self.home = self._x.device
         self._pinned = device.type == "cuda" and not self.resident
         self._ahead = self.home.type == "cpu" and (device.type != "cpu" or size > memory_limit())
@@ -56,7 +56,7 @@ class Batches:
 
         Args:
             indices: Which, int64, shape (B,), on any device; best on `home`.
-            then: Which are going to be asked for next; they are got ready meanwhile. A guess may be wrong.
+            then: Indices of the next batch, which is prepared meanwhile; a wrong guess costs time only.
 
         Returns:
             Shape (B, ...), on `device`: images as floats in [0, 1], vectors as they are, strings as rows of symbols.

@@ -1,45 +1,20 @@
-"""What a training run needs to go on: weights, optimiser and position in one safetensors file, replaced atomically."""
+"""Checkpoints: weights, optimizer and position of a training run in one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from expost.errors import DataError
+from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
 
 
-@dataclass
-class Position:
-    """Where a training run stands.
-
-    Attributes:
-        epoch: Epochs done.
-        step: Steps done in the epoch under way.
-        steps: Steps done in all.
-        best: Best validation loss so far; None before the first.
-        sums: Sums of the training terms over the epoch under way.
-        seconds: Time spent in training, in all.
-        plateau: The learning-rate scheduler's state.
-        lr: The learning rate.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    best: float | None = None
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    plateau: dict[str, Any] = field(default_factory=dict)
-    lr: float = 0.0
-
-
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write weights, optimiser state and position to `path`."""
+    """Write weights, optimizer state and position to `path`."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
@@ -47,7 +22,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Put back what `save_checkpoint` wrote.
+    """Load weights and optimizer state in place, and return the position.
 
     Raises:
         DataError: if the file is damaged, or is of another model.
@@ -71,7 +46,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def load_weights(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load weights into a model, naming the file and what does not fit.
+    """Load weights into a model; an error names the file and what does not fit.
 
     Raises:
         DataError: if a weight is missing, left over, or of another shape.

@@ -1,8 +1,8 @@
-"""Many small kernels launched at once: a training step's passes as a CUDA graph.
+"""CUDA graphs: the forward and backward pass of a training step, launched as a whole.
 
-At batch 100 a GPU is done with a layer before Python has launched the next. What a step launches is the same every
-time, so it is recorded once and launched as a whole. Random numbers are those of the ordinary step: a graph reads
-torch's seed when it is launched.
+At batch 100 a GPU finishes a layer before Python has launched the next. A step launches the same kernels every time,
+so they are recorded once and launched together. Random numbers are those of the ordinary step: a graph reads torch's
+seed when it is launched.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from expost.types import Loss
 
 #: Calls before the one that is recorded: libraries set themselves up in them.
 FIRST_CALLS = 3
-#: Whose layers do nothing in Python that depends on more than shapes.
+#: Packages whose layers decide nothing in Python by anything but shapes.
 KNOWN = frozenset({"torch", "expost"})
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def recordable(model: nn.Module, device: torch.device) -> bool:
-    """Return whether what a model does may be recorded: on one GPU, by layers of torch and of this library alone.
+    """Return whether a model's passes may be recorded: on one GPU, with layers of torch and of this library only.
 
-    Anybody else's layer, penalty or regularizer may decide in Python what to do, which a graph would not do again.
+    Other layers, penalties and regularizers may branch in Python, which a graph would not repeat.
     """
     if device.type != "cuda" or distributed.world() > 1:
         return False
@@ -68,7 +68,7 @@ class Recorded:
         return self._loss
 
     def _aside(self, x: Tensor) -> Loss:
-        """Run the passes on a stream of their own, as what is recorded later has to."""
+        """Run the passes on a separate stream, as recording requires."""
         self._stream = self._stream or torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         here = torch.cuda.current_stream(x.device)
         self._stream.wait_stream(here)
@@ -83,7 +83,7 @@ class Recorded:
         return self._passes(x)
 
     def _record(self, x: Tensor) -> None:
-        """Record the passes, which does not run them, if it can be done."""
+        """Record the passes without running them; warn where that fails."""
         self._x = x.clone()
         graph = torch.cuda.CUDAGraph()
         try:
@@ -100,6 +100,6 @@ class Recorded:
 
 
 def _end(device: torch.device) -> None:
-    """Give torch's generator a state of its own again: where recording has failed it takes itself to be recorded."""
+    """Reset the state of torch's generator: after a failed recording it still counts as being recorded."""
     generator = torch.cuda.default_generators[device.index or 0]
     generator.graphsafe_set_state(generator.clone_state())

@@ -1,4 +1,4 @@
-"""What a training run writes down: a line an epoch in `metrics.jsonl`, and the same for TensorBoard."""
+"""Records of a training run: one line per epoch in `metrics.jsonl`, and the same for TensorBoard."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Records:
     def add(
         self, record: Mapping[str, Any], best: bool, train: Mapping[str, float], validation: Mapping[str, float]
     ) -> None:
-        """Write down an epoch; of several processes the first does.
+        """Record an epoch; only the first process writes.
 
         Args:
             record: Its number under "epoch", the learning rate under "lr", and more.
@@ -55,10 +55,10 @@ class Records:
 
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a run's folder, whose records would mix; one of several processes asks.
+    """Lock a run's folder against other trainings; only the first process takes the lock.
 
     Raises:
-        UsageError: if there is another.
+        UsageError: if another training holds it.
     """
     lock = FileLock(folder / ".training.lock")
 
@@ -77,7 +77,7 @@ def training_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def records(folder: Path, tensorboard: bool, epoch: int) -> Iterator[Records]:
-    """Open the records of a run that has finished `epoch` epochs; what is there of later ones is dropped.
+    """Open the records of a run that has finished `epoch` epochs; lines of later epochs are dropped.
 
     Raises:
         DataError: if `metrics.jsonl` holds something else.
@@ -107,7 +107,7 @@ def _cut(path: Path, epoch: int) -> None:
 
 
 def _belongs(line: str, epoch: int, path: Path, number: int) -> bool:
-    """Return whether a line is of an epoch that the checkpoint has seen; one that a kill cut off is not."""
+    """Return whether a line records an epoch up to the checkpoint's; a line that a kill cut off does not."""
     if not line.endswith("\n"):
         return False
     try:

@@ -13,10 +13,10 @@ from expost import distributed
 
 @contextmanager
 def graceful_interrupt() -> Iterator[threading.Event]:
-    """Note SIGINT and SIGTERM, so that the work under way can be finished and saved; a second one stops at once.
+    """Set an event on SIGINT or SIGTERM, so that work can be saved before it stops; a second signal stops at once.
 
-    Of several processes none stops at once: their launcher passes on to them what a terminal has sent to all of them
-    already, and ends those that take too long by itself.
+    Launched processes never stop at once: their launcher repeats the signal that the terminal has sent to all of them
+    already, and kills those that take too long.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

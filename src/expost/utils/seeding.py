@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 #: The streams that a seed is split into, so that no two uses of one seed see the same numbers.
-WEIGHTS, ORDER, NOISE, VALIDATION, SAMPLES, PAIRS = range(6)
+WEIGHTS, ORDER, NOISE, VALIDATION, SAMPLES, PAIRS, HELD_OUT = range(7)
 
 
 def stream_seed(seed: int, stream: int, position: int = 0) -> int:

@@ -21,7 +21,7 @@ import torch
 
 from expost.errors import Interrupted, UsageError
 from expost.experiments.engines.base import GRACE, Done, Engine, Resources, logged
-from expost.training.trainer import pick_device
+from expost.training.devices import pick_device
 from expost.utils.process import cores
 
 T = TypeVar("T")
