@@ -275,7 +275,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # --------------------------------------------------------------------------------------------------- the densities
     *mutants(
-        "densities/base.py",
+        "densities/drawing.py",
         SAMPLERS,
         ("draws: uniform noise of the same variance", "noise = torch.randn(n, d, generator=generator, device=source, "
          "dtype=torch.float32)", "noise = (torch.rand(n, d, generator=generator, device=source) - 0.5) * 12**0.5",
@@ -285,7 +285,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "log_density and 1-gmm"),
     ),
     *mutants(
-        "densities/base.py",
+        "densities/drawing.py",
         "tests/densities/test_densities.py",
         ("temperature: of the deviation", "mul_(math.sqrt(temperature))", "mul_(temperature)", "temperature_scales"),
     ),
@@ -407,12 +407,17 @@ MUTANTS: tuple[Mutant, ...] = (
          "            0.5 * math.log(2 * math.pi)", "negative_elbo"),
     ),
     *mutants(
-        "densities/conditional.py",
+        "densities/labelled.py",
         SAMPLERS,
         ("conditional: the classes' weights forgotten",
-         "return values + (counts / counts.sum()).log().to(values.device)", "return values", "all_classes"),
-        ("conditional: classes drawn alike", "torch.tensor(self._state.counts, dtype=torch.float64), generator)",
-         "torch.ones(len(densities)), generator)", "all_classes"),
+         "return values + (counts / counts.sum()).log().to(values.device)", "return values",
+         "log_density and conditional"),
+    ),
+    *mutants(
+        "densities/conditional.py",
+        SAMPLERS,
+        ("conditional: classes drawn alike", "torch.tensor(self.counts, dtype=torch.float64), generator)",
+         "torch.ones(len(self.counts)), generator)", "log_density and conditional"),
     ),
     *mutants(
         "densities/conditional.py",

@@ -6,7 +6,7 @@ checkpoint.safetensors    what training needs to go on
 metrics.jsonl             a line an epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
-densities/by_label/NAME.* densities by class
+densities/by_label/NAME.* densities fitted with labels
 metrics.json              scores
 """
 
@@ -28,12 +28,12 @@ from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
 from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
-from expost.densities import DENSITIES, Density, load_density
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import DENSITIES, Density, LabelledDensity, load_density
 from expost.errors import DataError, UsageError
+from expost.examples import examples_of
+from expost.examples.strings import Strings
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
-from expost.grammar.codec import CODECS
 from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
@@ -210,20 +210,17 @@ class Run:
         """
         generator = Generator.of(self.model(device))
         fitted_on, weights = self._fitted_on(), self.weights_hash()
-        for path in sorted((self.folder / "densities").glob("*.safetensors")):
-            if path.name.startswith("."):
-                continue
-            if fitted_on.get(path.stem) == weights:
-                generator.densities[path.stem] = load_density(path).to(generator.device)
-            else:
-                say(f"density {path.stem} was fitted before the weights changed, and is left out; fit it again")
-        for path in sorted((self.folder / "densities" / "by_label").glob("[!.]*.safetensors")):
-            if fitted_on.get(f"by_label/{path.stem}") == weights:
-                generator.by_label[path.stem] = ConditionalDensity.load(path).to(generator.device)
-            else:
-                say(
-                    f"density {path.stem} by label was fitted before the weights changed, and is left out; fit it again"
-                )
+        for folder, words in (("", ""), ("by_label/", " by label")):
+            for path in sorted((self.folder / "densities" / folder).glob("[!.]*.safetensors")):
+                if fitted_on.get(folder + path.stem) != weights:
+                    stale = f"density {path.stem}{words}"
+                    say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
+                    continue
+                density = load_density(path).to(generator.device)
+                if isinstance(density, LabelledDensity):
+                    generator.by_label[path.stem] = density
+                else:
+                    generator.densities[path.stem] = density
         return generator
 
     def string_generator(self, device: str = "auto") -> StringGenerator:
@@ -232,11 +229,12 @@ class Run:
         Raises:
             UsageError: if the run is not of strings.
         """
-        if self.config.data.codec is None:
+        examples = examples_of(self.config)
+        if not isinstance(examples, Strings):
             raise UsageError(f"{self.folder} holds a model of images or vectors, and this is for strings")
-        return StringGenerator(self.generator(device), construct(CODECS, self.config.data.codec))
+        return examples.string_generator(self.generator(device))
 
-    def save_density(self, name: str, density: Density | ConditionalDensity) -> Path:
+    def save_density(self, name: str, density: Density) -> Path:
         """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
         path = density.save(self.folder / "densities" / f"{name}.safetensors")
         weights = self.weights_hash()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from expost.densities.base import Density, Fit, draw_normal
+from expost.densities.base import Density, Fit
 from expost.densities.checks import check_bool, check_float, check_int, check_seed
+from expost.densities.drawing import draw_normal
 from expost.errors import DataError, UsageError
 from expost.utils.progress import progress
 
@@ -202,7 +203,8 @@ class SecondStageVAE(Density):
             t = t + fit["log_gamma"].exp() * draw_normal(n, self.dim, generator, t.device, temperature)
         return fit["mean"] + fit["deviation"] * t
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        d = statistics["d"]
         layout: dict[str, tuple[int, ...]] = {"mean": (d,), "deviation": (d,), "log_gamma": ()}
         for name, (rows, columns) in self._matrices(d).items():
             if name.startswith("decoder."):

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
-from expost.densities import Density, make_density
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
@@ -53,7 +52,7 @@ class Generator:
         encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
-        by_label: Densities fitted class by class, by the name of their kind.
+        by_label: Densities fitted with labels, by the name of their kind.
         device: Where batches are put.
         batch_size: Examples per batch.
         module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
@@ -63,7 +62,7 @@ class Generator:
     encode_batch: Callable[[Tensor], Tensor]
     decode_batch: Callable[[Tensor], Tensor]
     densities: dict[str, Density] = field(default_factory=dict)
-    by_label: dict[str, ConditionalDensity] = field(default_factory=dict)
+    by_label: dict[str, LabelledDensity] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
     module: nn.Module | None = None
@@ -152,7 +151,7 @@ class Generator:
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
     ) -> ConditionalDensity:
-        """Fit a density a class on codes, and keep it: `sample` can then be asked for one class.
+        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
 
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
@@ -161,9 +160,9 @@ class Generator:
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
-        fresh = ConditionalDensity(base=density, base_options=options)
-        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins)
-        return self.by_label[density]
+        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
+        self.by_label[density] = fitted
+        return fitted
 
     def draw(
         self,
