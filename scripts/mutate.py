@@ -208,6 +208,13 @@ MUTANTS: tuple[Mutant, ...] = (
          "batches_do_not_matter"),
     ),
     *mutants(
+        "metrics/sparse_gp.py",
+        "tests/metrics/test_sparse_gp.py",
+        ("sparse process: the noise forgotten", "precision += a @ a.mT / noise", "precision += a @ a.mT", "titsias"),
+        ("sparse process: a covariance for I less it", "identity - torch.cholesky_inverse(root)",
+         "torch.cholesky_inverse(root)", "titsias"),
+    ),
+    *mutants(
         "metrics/kernel.py",
         MEASURES,
         ("kernel distance: a square for a cube", ".pow_(3)", ".pow_(2)", "kid"),

@@ -1,4 +1,4 @@
-"""The two kinds of failure a person meets, a wrong word and anything else; and a stop that a person asked for."""
+"""Errors: a wrong request, unusable data, a requested stop, a failure in another process."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class Interrupted(Exception):
 
 
 class OtherProcessError(RuntimeError):
-    """Another process failed, with an error that is not one of ours; it has told what it is."""
+    """Another process failed with an error from outside this library; it has printed that error."""

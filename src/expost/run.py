@@ -1,9 +1,9 @@
-"""The run folder: everything that is needed to go on.
+"""The run folder: configuration, weights, training state, densities and scores.
 
-config.json               what was asked for, resolved
+config.json               the resolved configuration
 model.safetensors         the weights with the best validation loss
-checkpoint.safetensors    what training needs to go on
-metrics.jsonl             a line an epoch
+checkpoint.safetensors    the state from which training resumes
+metrics.jsonl             one line per epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
 densities/by_label/NAME.* densities fitted with labels
@@ -46,12 +46,12 @@ from expost.utils.store import read_json, read_tensors, update_json, write_json
 
 Networks = tuple[nn.Module, nn.Module]
 
-#: What is said of the precision of epochs that were recorded without it.
+#: The precision of epochs whose record does not name one.
 UNRECORDED = "not recorded"
 
 
 def load(config: DataConfig) -> tuple[Data, DataConfig]:
-    """Load the data that a configuration names; of several processes the first begins, and prepares what is cached.
+    """Load the configured data; with several processes, the first fills the cache before the others read it.
 
     Returns:
         The data, and the configuration with their fingerprint.
@@ -95,10 +95,10 @@ class Run:
 
     Attributes:
         folder: Where it is.
-        config: What was asked for.
+        config: The resolved configuration.
         networks: A person's own encoder and decoder, where the run uses them.
         dry: Whether it was only resolved and checked, by a dry run.
-        note: What a dry run has to say of it.
+        note: What a dry run reports.
     """
 
     folder: Path
@@ -153,7 +153,7 @@ class Run:
     def precision(self) -> str:
         """Return in words what the run was trained in, for example "bf16, from epoch 7 float32".
 
-        Records of before precision was recorded say nothing of it.
+        Runs of early versions did not record it; then this is the precision of the configuration.
         """
         path = self.folder / "metrics.jsonl"
         parts: list[str] = []
@@ -206,7 +206,7 @@ class Run:
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.
 
-        A density that was fitted on codes of earlier weights is left out, with a word on stderr.
+        A density that was fitted on codes of earlier weights is left out, with a message on stderr.
         """
         generator = Generator.of(self.model(device))
         fitted_on, weights = self._fitted_on(), self.weights_hash()
@@ -259,5 +259,5 @@ class Run:
 
 
 def open_run(run: Run | Path | str) -> Run:
-    """Return a run that is given open, or as its folder."""
+    """Return a run; a folder is opened."""
     return run if isinstance(run, Run) else Run.open(run)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from expost.densities import files
-from expost.densities.base import Density, Fit, TractableDensity
+from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
 from expost.densities.conditional import ConditionalDensity
 from expost.densities.gaussian import Gaussian, StandardNormal
@@ -24,6 +24,7 @@ from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError
 from expost.registry import Registry
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from expost import distributed
 from expost.densities import files
-from expost.densities.checks import check_codes, check_compatible, check_float, check_int
+from expost.densities.checks import check_codes, check_float, check_int
 from expost.densities.labels import read_labels
 from expost.densities.linalg import precise_device
 from expost.errors import DataError, UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """What an estimation returns: everything that sampling needs, and what a person wants to know about it.
+    """The result of an estimation: the parameters that sampling needs, and facts for people.
 
     Attributes:
         tensors: The parameters by name; they are what `save` writes.
@@ -299,69 +299,6 @@ class Density(ABC):
     @abstractmethod
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors of a fit with these statistics (n and d always); loading checks them."""
-
-
-class TractableDensity(Density):
-    """A density that can be evaluated."""
-
-    @final
-    def log_prob(self, z: Tensor, label: object = None) -> Tensor:
-        """Evaluate log q(z), or log q(z | label) of a `LabelledDensity`; natural logarithm.
-
-        Each row is evaluated on its own, so the batch may hold any number of codes, held-out ones included.
-
-        Args:
-            z: Codes, shape (N, d), any floating dtype, finite.
-            label: A class, or a value of the property; None is all of them.
-
-        Returns:
-            Log-densities, shape (N,), float64, on the device of `z` (on the CPU if that has no float64).
-
-        Raises:
-            DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted, or does not know the label.
-        """
-        if label is None:
-            return self._evaluate(z, self._log_prob)
-        labelled = self._labelled()
-        c = labelled.class_index(label)
-        return self._evaluate(z, lambda codes: labelled._log_prob_given(c, codes))
-
-    @final
-    def log_prob_left_out(self, z: Tensor) -> Tensor:
-        """Evaluate log q at codes that it was fitted on, of each as if that code alone had been left out of the fit.
-
-        What a density says of its own training codes flatters them: a kernel density has one kernel on each, which in
-        many dimensions outweighs all others. This says what it would of codes of the same kind that it has not seen.
-        Only a kernel density, also within `reduced`, answers otherwise than `log_prob`: without the code's own kernel,
-        at the same bandwidth and covariance. Of all others one code among many decides next to nothing.
-
-        Args:
-            z: Training codes, any number of them, shape (N, d), any floating dtype, finite.
-
-        Returns:
-            Log-densities, shape (N,), as from `log_prob`.
-
-        Raises:
-            DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted.
-        """
-        return self._evaluate(z, self._log_prob_left_out)
-
-    def _evaluate(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        self._require_fit()
-        check_compatible(z, self.dim)
-        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            codes = z.detach().to(precise_device(self.device)).to(torch.float64)
-            return function(codes).to(precise_device(z.device))
-
-    @abstractmethod
-    def _log_prob(self, z: Tensor) -> Tensor:
-        """Evaluate checked codes, float64, on the density's device."""
-
-    def _log_prob_left_out(self, z: Tensor) -> Tensor:
-        """Evaluate checked training codes, each as if left out of the fit."""
-        return self._log_prob(z)
 
 
 D = TypeVar("D", bound=Density)

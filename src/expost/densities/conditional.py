@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.densities.base import Density, Fit, TractableDensity, restore_part
+from expost.densities.base import Density, Fit, restore_part
 from expost.densities.checks import check_choice, check_int
 from expost.densities.drawing import draw_index
 from expost.densities.gaussian import Gaussian
@@ -22,6 +22,7 @@ from expost.densities.kinds import DENSITIES, make_density
 from expost.densities.labelled import LabelledDensity
 from expost.densities.labels import LISTED, Classes, Label
 from expost.densities.linalg import LOG_2PI, stable_cholesky
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
 #: Ridge of a shrunk covariance, that of the other Gaussians.

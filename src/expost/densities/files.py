@@ -26,7 +26,7 @@ def resolve(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a density's file holds.
+    """The contents of a density's file.
 
     Attributes:
         path: The file.

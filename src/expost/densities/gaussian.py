@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from expost import distributed
-from expost.densities.base import Fit, TractableDensity
+from expost.densities.base import Fit
 from expost.densities.checks import check_float
 from expost.densities.drawing import draw_normal
 from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, stable_cholesky
+from expost.densities.tractable import TractableDensity
 from expost.distributed import shard
 
 

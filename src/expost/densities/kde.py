@@ -10,11 +10,12 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from expost.densities.base import Fit, TractableDensity
+from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float, check_int, check_seed
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import rows_per_chunk
 from expost.densities.linalg import LOG_2PI, ml_covariance, stable_cholesky, whiten
+from expost.densities.tractable import TractableDensity
 from expost.errors import UsageError
 from expost.registry import Registry
 

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.densities.base import Fit, TractableDensity
+from expost.densities.base import Fit
 from expost.densities.labels import Classes, Label
+from expost.densities.tractable import TractableDensity
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

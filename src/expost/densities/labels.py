@@ -88,8 +88,8 @@ def read_labels(
 
     Args:
         labels: Shape (n,): whole numbers or strings, or, with `bins`, numbers.
-        n: How many there must be.
-        bins: Into how many quantiles to cut a property, or the bins' bounds; None where labels are classes.
+        n: Number of codes, hence of labels.
+        bins: Number of quantiles to cut a property into, or the bins' bounds; None where labels are classes.
 
     Raises:
         UsageError: if labels are fractional and `bins` is not given, or `bins` cannot be used.

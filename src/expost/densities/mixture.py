@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from expost.densities import em
-from expost.densities.base import Fit, TractableDensity
+from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float, check_int, check_seed
 from expost.densities.covariances import COVARIANCES, Covariance
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import Components
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
 #: Of all covariances together: 400 MB in float64, and hours of a fit.

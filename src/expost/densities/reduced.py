@@ -9,10 +9,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from expost.densities.base import Fit, TractableDensity, restore_part
+from expost.densities.base import Fit, restore_part
 from expost.densities.checks import check_float, check_int
 from expost.densities.drawing import draw_normal
 from expost.densities.linalg import LOG_2PI
+from expost.densities.tractable import TractableDensity
 from expost.errors import UsageError
 
 _PREFIX = "base."

@@ -55,8 +55,8 @@ class Generator:
         by_label: Densities fitted with labels, by the name of their kind.
         device: Where batches are put.
         batch_size: Examples per batch.
-        module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
-            norm makes an example's output depend on its batch, and scores too good or too bad.
+        module: The network behind the two functions, if known. It must be in evaluation mode: in training mode, batch
+            norm makes an example's output depend on its batch, which biases scores.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
@@ -74,7 +74,7 @@ class Generator:
         return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
 
     def checked(self, x: Tensor, title: str) -> Tensor:
-        """Return what is to be put through the model, as a tensor.
+        """Return the input as a tensor, or refuse it.
 
         Raises:
             UsageError: if it is empty, or the model is in training mode.
@@ -96,7 +96,7 @@ class Generator:
             for batch in batches:
                 part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
                 if not done:  # one place for all results: to join them at the end would take twice the memory
-                    with torch.inference_mode(False):  # what is made here may be used in training
+                    with torch.inference_mode(False):  # the result may be used in training
                         result = torch.empty((len(mine), *part.shape[1:]))
                 result[done : done + len(part)] = part
                 done += len(part)
