@@ -207,6 +207,13 @@ MUTANTS: tuple[Mutant, ...] = (
          "batches_do_not_matter"),
     ),
     *mutants(
+        "metrics/sparse_gp.py",
+        "tests/metrics/test_sparse_gp.py",
+        ("sparse process: the noise forgotten", "precision += a @ a.mT / noise", "precision += a @ a.mT", "titsias"),
+        ("sparse process: a covariance for I less it", "identity - torch.cholesky_inverse(root)",
+         "torch.cholesky_inverse(root)", "titsias"),
+    ),
+    *mutants(
         "metrics/kernel.py",
         MEASURES,
         ("kernel distance: a square for a cube", ".pow_(3)", ".pow_(2)", "kid"),
@@ -288,7 +295,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # --------------------------------------------------------------------------------------------------- the densities
     *mutants(
-        "densities/base.py",
+        "densities/drawing.py",
         SAMPLERS,
         ("draws: uniform noise of the same variance", "noise = torch.randn(n, d, generator=generator, device=source, "
          "dtype=torch.float32)", "noise = (torch.rand(n, d, generator=generator, device=source) - 0.5) * 12**0.5",
@@ -298,7 +305,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "log_density and 1-gmm"),
     ),
     *mutants(
-        "densities/base.py",
+        "densities/drawing.py",
         "tests/densities/test_densities.py",
         ("temperature: of the deviation", "mul_(math.sqrt(temperature))", "mul_(temperature)", "temperature_scales"),
     ),
@@ -420,12 +427,17 @@ MUTANTS: tuple[Mutant, ...] = (
          "            0.5 * math.log(2 * math.pi)", "negative_elbo"),
     ),
     *mutants(
-        "densities/conditional.py",
+        "densities/labelled.py",
         SAMPLERS,
         ("conditional: the classes' weights forgotten",
-         "return values + (counts / counts.sum()).log().to(values.device)", "return values", "all_classes"),
-        ("conditional: classes drawn alike", "torch.tensor(self._state.counts, dtype=torch.float64), generator)",
-         "torch.ones(len(densities)), generator)", "all_classes"),
+         "return values + (counts / counts.sum()).log().to(values.device)", "return values",
+         "log_density and conditional"),
+    ),
+    *mutants(
+        "densities/conditional.py",
+        SAMPLERS,
+        ("conditional: classes drawn alike", "torch.tensor(self.counts, dtype=torch.float64), generator)",
+         "torch.ones(len(self.counts)), generator)", "log_density and conditional"),
     ),
     *mutants(
         "densities/conditional.py",

@@ -1,4 +1,4 @@
-"""The errors that users meet: a wrong request, and data that cannot be used; and a stop on request."""
+"""The errors that users meet: a wrong request, unusable data, a requested stop, a failure in another process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Interrupted(Exception):
 
 
 class OtherProcessError(RuntimeError):
-    """Another process failed, and has reported its error itself."""
+    """Another process failed with an error from outside this library; it has printed that error."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,12 +1,12 @@
-"""The run folder: everything that is needed to go on.
+"""The run folder: configuration, weights, training state, densities and scores.
 
-config.json               what was asked for, resolved
+config.json               the resolved configuration
 model.safetensors         the weights with the best validation loss
-checkpoint.safetensors    what training needs to go on
-metrics.jsonl             a line an epoch
+checkpoint.safetensors    the state from which training resumes
+metrics.jsonl             one line per epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
-densities/by_label/NAME.* densities by class
+densities/by_label/NAME.* densities fitted with labels
 metrics.json              scores
 """
 
@@ -28,12 +28,12 @@ from expost.config import DataConfig, RunConfig, run_config_from_json, to_json
 from expost.data import load_data
 from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
-from expost.densities import DENSITIES, Density, load_density
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import DENSITIES, Density, LabelledDensity, load_density
 from expost.errors import DataError, UsageError
+from expost.examples import examples_of
+from expost.examples.strings import Strings
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
-from expost.grammar.codec import CODECS
 from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
@@ -47,12 +47,12 @@ from expost.utils.store import read_json, read_tensors, update_json, write_json
 
 Networks = tuple[nn.Module, nn.Module]
 
-#: What is said of the precision of epochs that were recorded without it.
+#: The precision of epochs whose record does not name one.
 UNRECORDED = "not recorded"
 
 
 def load(config: DataConfig) -> tuple[Data, DataConfig]:
-    """Load the data that a configuration names; of several processes the first begins, and prepares what is cached.
+    """Load the configured data; with several processes, the first fills the cache before the others read it.
 
     Returns:
         The data, and the configuration with their fingerprint.
@@ -96,10 +96,10 @@ class Run:
 
     Attributes:
         folder: Where it is.
-        config: What was asked for.
+        config: The resolved configuration.
         networks: A person's own encoder and decoder, where the run uses them.
         dry: Whether it was only resolved and checked, by a dry run.
-        note: What a dry run has to say of it.
+        note: What a dry run reports.
     """
 
     folder: Path
@@ -154,7 +154,7 @@ class Run:
     def precision(self) -> str:
         """Return in words what the run was trained in, for example "bf16, from epoch 7 float32".
 
-        Records of before precision was recorded say nothing of it.
+        Runs of early versions did not record it; then this is the precision of the configuration.
         """
         path = self.folder / "metrics.jsonl"
         parts: list[str] = []
@@ -207,24 +207,21 @@ class Run:
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.
 
-        A density that was fitted on codes of earlier weights is left out, with a word on stderr.
+        A density that was fitted on codes of earlier weights is left out, with a message on stderr.
         """
         generator = Generator.of(self.model(device))
         fitted_on, weights = self._fitted_on(), self.weights_hash()
-        for path in sorted((self.folder / "densities").glob("*.safetensors")):
-            if path.name.startswith("."):
-                continue
-            if fitted_on.get(path.stem) == weights:
-                generator.densities[path.stem] = load_density(path).to(generator.device)
-            else:
-                say(f"density {path.stem} was fitted before the weights changed, and is left out; fit it again")
-        for path in sorted((self.folder / "densities" / "by_label").glob("[!.]*.safetensors")):
-            if fitted_on.get(f"by_label/{path.stem}") == weights:
-                generator.by_label[path.stem] = ConditionalDensity.load(path).to(generator.device)
-            else:
-                say(
-                    f"density {path.stem} by label was fitted before the weights changed, and is left out; fit it again"
-                )
+        for folder, words in (("", ""), ("by_label/", " by label")):
+            for path in sorted((self.folder / "densities" / folder).glob("[!.]*.safetensors")):
+                if fitted_on.get(folder + path.stem) != weights:
+                    stale = f"density {path.stem}{words}"
+                    say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
+                    continue
+                density = load_density(path).to(generator.device)
+                if isinstance(density, LabelledDensity):
+                    generator.by_label[path.stem] = density
+                else:
+                    generator.densities[path.stem] = density
         return generator
 
     def string_generator(self, device: str = "auto") -> StringGenerator:
@@ -233,11 +230,12 @@ class Run:
         Raises:
             UsageError: if the run is not of strings.
         """
-        if self.config.data.codec is None:
+        examples = examples_of(self.config)
+        if not isinstance(examples, Strings):
             raise UsageError(f"{self.folder} holds a model of images or vectors, and this is for strings")
-        return StringGenerator(self.generator(device), construct(CODECS, self.config.data.codec))
+        return examples.string_generator(self.generator(device))
 
-    def save_density(self, name: str, density: Density | ConditionalDensity) -> Path:
+    def save_density(self, name: str, density: Density) -> Path:
         """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
         path = density.save(self.folder / "densities" / f"{name}.safetensors")
         weights = self.weights_hash()
@@ -262,5 +260,5 @@ class Run:
 
 
 def open_run(run: Run | Path | str) -> Run:
-    """Return a run that is given open, or as its folder."""
+    """Return a run; a folder is opened."""
     return run if isinstance(run, Run) else Run.open(run)

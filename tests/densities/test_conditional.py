@@ -40,6 +40,11 @@ def known_classes(n=6000, seed=0):
     return torch.from_numpy(z), torch.from_numpy(labels)
 
 
+def is_same(one, other):
+    """Whether two densities are of one class: they share its parameters."""
+    return all(one.tensors[name] is other.tensors[name] for name in one.tensors | other.tensors)
+
+
 def exact_log_joint(z):
     columns = [
         np.log(share) + multivariate_normal(mean, factor @ factor.T).logpdf(z)
@@ -96,7 +101,7 @@ def test_samples_without_a_label_have_the_classes_frequencies(fitted):
     samples = fitted.sample(30_000, generator=seeded())
     assert samples.dtype == torch.float32
     shares = fitted.posterior(samples).mean(0)
-    counts = torch.tensor(fitted.statistics["counts"])
+    counts = torch.tensor(fitted.counts)
     np.testing.assert_allclose(shares, counts / counts.sum(), atol=0.01)
     # in random order: the halves are alike
     first, second = samples[:15_000].mean(0), samples[15_000:].mean(0)
@@ -131,7 +136,7 @@ def test_a_class_is_found_by_anything_that_names_it(label):
     z, labels = known_classes(600)
     density = ConditionalDensity(base="gaussian").fit(z, labels + 5)
     assert density.labels == (5, 6, 7)
-    assert density.given(label) is density.given(7)
+    assert is_same(density.given(label), density.given(7))
 
 
 def test_classes_may_be_strings_and_come_in_order():
@@ -139,7 +144,7 @@ def test_classes_may_be_strings_and_come_in_order():
     names = [("wolf", "ape", "fox")[each] for each in labels]
     density = ConditionalDensity(base="gaussian").fit(z, names)
     assert density.labels == ("ape", "fox", "wolf")
-    assert density.statistics["counts"] == [names.count(name) for name in density.labels]
+    assert list(density.counts) == [names.count(name) for name in density.labels]
     with pytest.raises(UsageError, match="unknown label 'cat'; choose one of: ape, fox, wolf"):
         density.sample(1, label="cat")
 
@@ -155,10 +160,10 @@ def test_a_property_is_cut_into_quantiles_and_found_by_value():
     z = torch.linspace(0, 1, 1000)[:, None] + torch.zeros(1, 2) + 0.01 * torch.randn(1000, 2, generator=seeded())
     property_ = torch.linspace(-1, 3, 1000)
     density = ConditionalDensity(base="gaussian").fit(z, property_, bins=4)
-    assert density.statistics["counts"] == [250] * 4
+    assert list(density.counts) == [250] * 4
     np.testing.assert_allclose(density.edges, [-1, 0, 1, 2, 3], atol=1e-6)
     for value, bin_ in ((-1, 0), (-0.5, 0), (1.5, 2), ("2.5", 3), (3, 3), (np.float64(0.5), 1)):
-        assert density.given(value) is density.given(density.labels[bin_])
+        assert is_same(density.given(value), density.given(density.labels[bin_]))
     # codes follow the property
     samples = density.sample(2000, label=1.5, generator=seeded())
     assert float(samples.mean()) == pytest.approx(0.625, abs=0.01)
@@ -172,8 +177,8 @@ def test_bins_may_be_bounds():
     values = np.arange(600) % 10  # whole numbers too
     density = ConditionalDensity(base="gaussian").fit(z, values, bins=[0, 3, 10])
     assert density.labels == ("0..3", "3..10")
-    assert density.statistics["counts"] == [180, 420]
-    assert density.given(3) is density.given("3..10")
+    assert list(density.counts) == [180, 420]
+    assert is_same(density.given(3), density.given("3..10"))
     with pytest.raises(DataError, match="60 labels lie outside the bins 0 to 8"):
         ConditionalDensity().fit(z, values, bins=[0, 3, 8])
     with pytest.raises(DataError, match=r"no example lies in bin 0\.1\.\.0\.9"):
@@ -218,7 +223,8 @@ def with_a_small_class(count):
 def test_a_small_class_shrinks_to_the_pooled_covariance(count):
     z, labels = with_a_small_class(count)
     density = ConditionalDensity(base="gmm").fit(z, labels)
-    assert density.statistics["densities"] == ["gmm", "gmm", "shrunk"]
+    assert [each["density"] for each in density.statistics["classes"]] == ["gmm", "gmm", "gaussian"]
+    assert density.given(2).statistics["shrunk"]
     groups = [z[labels == c].numpy() for c in range(3)]
     scatter = [(group - group.mean(0)).T @ (group - group.mean(0)) for group in groups]
     pooled = sum(scatter) / (len(z) - 3)
@@ -243,7 +249,7 @@ def test_too_few_codes_for_any_covariance_are_refused():
 def test_a_mixture_gets_as_many_components_as_its_class_supports():
     z, labels = known_classes(600)
     density = ConditionalDensity().fit(z, labels)
-    for c, count in enumerate(density.statistics["counts"]):
+    for c, count in enumerate(density.counts):
         assert density.given(c).options["components"] == default_components(count, 2) == min(10, count // 15)
 
 
@@ -307,11 +313,26 @@ def test_a_saved_density_comes_back_the_same(tmp_path, base, labels):
     assert json.loads(path.with_suffix(".json").read_text())["density"] == "conditional"
 
 
-def test_the_two_kinds_of_files_are_not_mistaken_for_each_other(tmp_path, fitted):
-    with pytest.raises(DataError, match="densities by class; read it with ConditionalDensity.load"):
-        load_density(fitted.save(tmp_path / "conditional"))
-    with pytest.raises(DataError, match="holds density 'gaussian', not densities by class"):
-        ConditionalDensity.load(fitted.given(0).save(tmp_path / "one"))
+def test_any_density_is_read_by_load_density(tmp_path, fitted):
+    assert isinstance(load_density(fitted.save(tmp_path / "all")), ConditionalDensity)
+    one = fitted.given(0).save(tmp_path / "one")
+    assert isinstance(load_density(one), Gaussian)
+    with pytest.raises(DataError, match="holds density 'gaussian', not 'conditional'"):
+        ConditionalDensity.load(one)
+
+
+def test_labels_are_refused_by_a_density_that_takes_none_and_asked_for_by_one_that_needs_them():
+    z, labels = known_classes(60)
+    plain = Gaussian().fit(z)
+    for call in (
+        lambda: Gaussian().fit(z, labels),
+        lambda: plain.sample(1, 0),
+        lambda: plain.log_prob(z, label=0),
+    ):
+        with pytest.raises(UsageError, match=r"'gaussian' takes no labels; .*ConditionalDensity\(base='gaussian'\)"):
+            call()
+    with pytest.raises(UsageError, match=r"'conditional' needs a label for each code; call fit\(z, labels\)"):
+        ConditionalDensity().fit(z)
 
 
 def tampered(record, tensors, how):
@@ -450,7 +471,7 @@ def test_labels_can_be_asked_for_as_they_were_given():
     with pytest.raises(UsageError, match="unknown label '0.5'"):
         density.sample(1, label=0.5)
     named = ConditionalDensity(base="gaussian").fit(z, np.where(flags, "True", "False"))
-    assert named.given(True) is named.given("True")
+    assert is_same(named.given(True), named.given("True"))
 
 
 def test_numbers_that_are_no_labels_are_told_in_one_line():

@@ -23,7 +23,7 @@ from expost.densities import (
     SecondStageVAE,
     StandardNormal,
 )
-from expost.densities.base import draw_index
+from expost.densities.drawing import draw_index
 from expost.densities.linalg import stable_cholesky
 from expost.errors import DataError
 

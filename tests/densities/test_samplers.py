@@ -20,8 +20,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from expost.densities import DENSITIES, Density, TractableDensity, make_density
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import DENSITIES, NEED_LABELS, Density, LabelledDensity, TractableDensity, make_density
 from references import reference_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,6 +42,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "bayesian-gmm": ({"components": 3}, {"components": 3, "covariance": "diag"}),
     "kde": ({}, {"kernel": "isotropic", "bandwidth": "silverman"}),
     "reduced": ({"rank": 1, "base": "gaussian"}, {"rank": 1, "base": "gmm", "base_options": {"components": 2}}),
+    "conditional": ({"base": "gaussian"},),
     "second-stage-vae": ({"width": 16, "epochs": 4}, {"width": 16, "epochs": 4, "noise": False}),
 }
 #: Densities whose eighth moment does not exist.
@@ -82,8 +82,26 @@ def make_codes(d: int, n: int = 90) -> Tensor:
     return torch.where(small[:, None], 0.5 * z.flip(1) + 3.0, z - 0.5)
 
 
-def draw(density: Density | ConditionalDensity, seed: int) -> Tensor:
+def draw(density: Any, seed: int) -> Tensor:
     return density.sample(DRAWS, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@dataclass(frozen=True)
+class Given:
+    """A density for one of its labels."""
+
+    density: LabelledDensity
+    label: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.density.name} of {self.label}"
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.density.log_prob(z, self.label)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.density.sample(n, self.label, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -188,14 +206,19 @@ def test_samples_follow_the_log_density(name: str, options: dict[str, Any], d: i
     assert_samples_follow(make_density(name, **options).fit(z), z, name in HEAVY)
 
 
-def test_samples_of_all_classes_follow_the_log_density_of_all() -> None:
-    z = make_codes(2)
-    labels = (torch.arange(len(z)) < len(z) // 3).long()
-    assert_samples_follow(ConditionalDensity(base="gaussian").fit(z, labels), z)
+@each(list(NEED_LABELS))
+@pytest.mark.parametrize("d", [1, 2])
+def test_samples_of_all_labels_follow_the_log_density(name: str, options: dict[str, Any], d: int) -> None:
+    z = make_codes(d)
+    labels = (torch.arange(len(z)) < len(z) // 3).long()  # the clusters
+    density = NEED_LABELS[name](**options).fit(z, labels)
+    assert_samples_follow(density, z, name in HEAVY)
+    for label in (0, 1):
+        assert_samples_follow(Given(density, label), z[labels == label], name in HEAVY)
 
 
 def test_no_reference_is_of_a_density_that_is_gone() -> None:
-    assert OPTIONS.keys() | HEAVY <= set(DENSITIES)
+    assert OPTIONS.keys() | HEAVY <= {*DENSITIES, *NEED_LABELS}
     assert set(SAMPLERS) <= set(SAMPLED)
 
 

@@ -142,7 +142,7 @@ def test_the_surrogate_predicts_as_the_botorch_model_it_wraps(problem: Problem) 
         deviation, fitted.spread * (posterior.variance[:, 0] - 1e-6).sqrt(), rtol=1e-6, atol=1e-9
     )
     a = fitted.features(x)
-    covariance = fitted.kernel(x, x) - a.mT @ fitted.shrinkage @ a
+    covariance = fitted.kernel(x, x) - a.mT @ fitted.posterior.shrinkage @ a
     torch.testing.assert_close(covariance, posterior.distribution.covariance_matrix - 1e-6 * torch.eye(20))
 
 
@@ -164,7 +164,7 @@ def test_equal_codes_and_unused_dimensions_do_not_break_the_fit() -> None:
     codes = torch.cat([torch.randn(10, 3, generator=seeded()).repeat(20, 1), torch.full((200, 1), 4.0)], 1)
     fitted = fit_surrogate(codes, codes[:, 0], inducing=100, steps=3, minibatch=50, lr=0.02, generator=seeded())
     mean, _ = fitted.predict(codes[:10])
-    assert len(fitted.mean) == 10
+    assert len(fitted.posterior.mean) == 10
     torch.testing.assert_close(mean, codes[:10, 0].double(), rtol=0, atol=0.2)
 
 

@@ -12,27 +12,33 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from expost.densities import files
-from expost.densities.base import Density, Fit, TractableDensity
+from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
+from expost.densities.conditional import ConditionalDensity
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
+from expost.densities.kinds import DENSITIES, make_density
+from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError
-from expost.registry import Part, Registry, construct
+from expost.registry import Registry
 
 __all__ = [
     "DENSITIES",
+    "NEED_LABELS",
     "BayesianGaussianMixture",
+    "ConditionalDensity",
     "Density",
     "Fit",
     "Gaussian",
     "GaussianMixture",
     "KernelDensity",
+    "LabelledDensity",
     "MixtureDensity",
     "MixtureStart",
     "Reduced",
@@ -43,38 +49,8 @@ __all__ = [
     "make_density",
 ]
 
-_KINDS: tuple[type[Density], ...] = (
-    StandardNormal,
-    Gaussian,
-    GaussianMixture,
-    BayesianGaussianMixture,
-    KernelDensity,
-    SecondStageVAE,
-    Reduced,
-)
-
-DENSITIES: Registry[type[Density]] = Registry("density", {kind.name: kind for kind in _KINDS})
-
-
-def make_density(name: str, **options: Any) -> Density:
-    """Make a density that is yet to be fitted.
-
-    Args:
-        name: Name in `DENSITIES`.
-        options: Its keyword arguments; what is not given takes its default.
-
-    Raises:
-        UsageError: if the name or an option is unknown, or a value is outside its range.
-
-    Example:
-        >>> make_density("gaussian", regularization=1e-4)
-        Gaussian(regularization=0.0001)
-        >>> make_density("gaussian", ridge=1e-4)
-        Traceback (most recent call last):
-        ...
-        expost.errors.UsageError: density 'gaussian' has no option 'ridge'; its options: regularization
-    """
-    return construct(DENSITIES, Part(name, options))
+#: Densities that cannot be fitted without labels; `DENSITIES` has the others.
+NEED_LABELS: Registry[type[LabelledDensity]] = Registry("density with labels", {"conditional": ConditionalDensity})
 
 
 def load_density(path: str | Path) -> Density:
@@ -87,11 +63,10 @@ def load_density(path: str | Path) -> Density:
         DataError: if the file is missing, truncated, no density, of a newer format, or inconsistent.
     """
     name = files.read(Path(path)).density
-    if name == "conditional":
-        raise DataError(f"{path} holds densities by class; read it with ConditionalDensity.load")
-    if name not in DENSITIES:
-        known = ", ".join(DENSITIES)
+    kinds: dict[str, type[Density]] = {**DENSITIES, **NEED_LABELS}
+    if name not in kinds:
+        known = ", ".join(kinds)
         raise DataError(
             f"{path} holds density '{name}', which this version does not have (it has: {known}); update expost"
         )
-    return DENSITIES[name].load(path)
+    return kinds[name].load(path)

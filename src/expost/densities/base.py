@@ -8,26 +8,31 @@ whatever the codes are.
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from expost import distributed
 from expost.densities import files
-from expost.densities.checks import check_codes, check_compatible, check_float, check_int
+from expost.densities.checks import check_codes, check_float, check_int
+from expost.densities.labels import read_labels
+from expost.densities.linalg import precise_device
 from expost.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from expost.densities.labelled import LabelledDensity
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What an estimation returns: everything that sampling needs, and what a person wants to know about it.
+    """The result of an estimation: the parameters that sampling needs, and facts for people.
 
     Attributes:
         tensors: The parameters by name; they are what `save` writes.
@@ -44,31 +49,6 @@ class _State:
     def __init__(self) -> None:
         self.fit: Fit | None = None
         self.device = torch.device("cpu")
-
-
-def precise_device(device: torch.device) -> torch.device:
-    """Return `device` if it computes in float64, else the CPU (Apple's MPS has no float64)."""
-    return torch.device("cpu") if device.type == "mps" else device
-
-
-def draw_normal(n: int, d: int, generator: torch.Generator | None, device: torch.device, temperature: float) -> Tensor:
-    """Draw N(0, temperature I), shape (n, d), float64 on `device`.
-
-    The generator's own device draws, in float32 (as samples are returned), so a seeded CPU generator gives the same
-    numbers wherever the density lives.
-    """
-    source = device if generator is None else generator.device
-    noise = torch.randn(n, d, generator=generator, device=source, dtype=torch.float32).to(device).double()
-    return noise.mul_(math.sqrt(temperature))  # by 1 changes no bit
-
-
-def draw_index(n: int, weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw n indices with probability proportional to `weights`, shape (K,), by inversion; int64, shape (n,)."""
-    source = weights.device if generator is None else generator.device
-    uniform = torch.rand(n, generator=generator, device=source, dtype=torch.float64).to(weights.device)
-    cumulative = weights.double().cumsum(0)
-    last = int(weights.nonzero()[-1])  # where rounding in the sums could lead beyond
-    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_(max=last)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +77,9 @@ class Density(ABC):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
     @final
-    def fit(self, z: Tensor) -> Self:
+    def fit(
+        self, z: Tensor, labels: ArrayLike | Tensor | None = None, bins: int | Sequence[float] | None = None
+    ) -> Self:
         """Estimate the density of codes.
 
         The same codes, options and device give the same fit (on a GPU up to rounding). PyTorch's global random state is
@@ -105,17 +87,28 @@ class Density(ABC):
 
         Args:
             z: Codes, shape (N, d), any floating dtype, finite, at least two different rows.
+            labels: For a `LabelledDensity`: a class for each code, shape (N,), whole numbers or strings; or, with
+                `bins`, a property, numbers.
+            bins: For a property: the number of bins of nearly equal counts (quantiles), or the bins' bounds, ascending,
+                which must span all values.
 
         Returns:
             The density itself, fitted; its samples are on the device of `z` until `to` moves them.
 
         Raises:
-            DataError: if the codes are unusable or the estimation fails; the density is then not fitted.
+            UsageError: if the density takes no labels or needs them, they are fractional and `bins` is not given, or
+                `bins` cannot be used.
+            DataError: if codes or labels are unusable or the estimation fails; the density is then not fitted.
         """
-        return self._accept(z, self._fit)
+        if labels is None:
+            return self._accept(z, self._fit)
+        fit = self._labelled()._fit_labelled
+        return self._accept(z, lambda codes: fit(codes, *read_labels(labels, len(codes), bins)))
 
     @final
-    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, n: int, label: object = None, *, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw codes independently of one another.
 
         Every density here turns standard normal noise into codes. A temperature T multiplies that noise's variance:
@@ -133,6 +126,8 @@ class Density(ABC):
 
         Args:
             n: How many, 0 or more.
+            label: For a `LabelledDensity`: a class, or a value of the property, to draw from q(z | label); None draws
+                from q(z).
             generator: Source of randomness, on any device; without one PyTorch's global state is used.
             temperature: T, at least 0; 1 draws from the density itself.
 
@@ -140,14 +135,19 @@ class Density(ABC):
             Codes, shape (n, d), float32, in random order.
 
         Raises:
-            UsageError: if `n` is no whole number of at least 0, the temperature is negative or not finite, or the
-                density was not fitted.
+            UsageError: if `n` is no whole number of at least 0, the temperature is negative or not finite, the
+                density was not fitted, or it does not know the label.
         """
         check_int("n", n, minimum=0)
         check_float("temperature", temperature, minimum=0)
         self._require_fit()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self._draw(int(n), generator, float(temperature)).to(torch.float32).to(self.device)
+            if label is None:
+                z = self._draw(int(n), generator, float(temperature))
+            else:
+                labelled = self._labelled()
+                z = labelled._draw_given(labelled.class_index(label), int(n), generator, float(temperature))
+            return z.to(torch.float32).to(self.device)
 
     @final
     @property
@@ -239,10 +239,14 @@ class Density(ABC):
             raise DataError(f"{saved.path} holds density '{saved.density}', not '{cls.name}'; use load_density")
         try:
             density = cls(**saved.options)
-            n, d = files.size(saved)
-            saved.require(density._layout(n, d))
         except (UsageError, TypeError) as error:
             raise DataError(f"{saved.path} has unusable options ({error}); restore it or fit again") from None
+        files.check_size(saved)
+        try:
+            layout = density._layout(saved.statistics)
+        except (ValueError, TypeError, LookupError) as error:
+            raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
+        saved.require(layout)
         density._state.fit = Fit(saved.tensors, saved.statistics)
         return density
 
@@ -268,8 +272,17 @@ class Density(ABC):
 
     def _require_fit(self) -> Fit:
         if self._state.fit is None:
-            raise UsageError(f"density '{self.name}' is not fitted; call fit(z) or load_density(path) first")
+            raise UsageError(f"density '{self.name}' is not fitted; call fit, or load_density(path), first")
         return self._state.fit
+
+    def _labelled(self) -> LabelledDensity:
+        from expost.densities.labelled import LabelledDensity  # derives from this class
+
+        if not isinstance(self, LabelledDensity):
+            raise UsageError(
+                f"density '{self.name}' takes no labels; fit one for each class: ConditionalDensity(base='{self.name}')"
+            )
+        return self
 
     @abstractmethod
     def _check(self) -> None:
@@ -284,63 +297,21 @@ class Density(ABC):
         """Draw n codes, shape (n, d), in random order, from noise whose variance is multiplied by the temperature."""
 
     @abstractmethod
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the fit's tensors for n codes of d dimensions; loading checks them."""
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the tensors of a fit with these statistics (n and d always); loading checks them."""
 
 
-class TractableDensity(Density):
-    """A density that can be evaluated."""
+D = TypeVar("D", bound=Density)
 
-    @final
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Evaluate log q(z), natural logarithm.
 
-        Each row is evaluated on its own, so the batch may hold any number of codes, held-out ones included.
+def restore_part(
+    fresh: D, statistics: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str, device: torch.device
+) -> D:
+    """Return `fresh` with a fit that another density's fit holds under `prefix`, on a device that computes in float64.
 
-        Args:
-            z: Codes, shape (N, d), any floating dtype, finite.
-
-        Returns:
-            Log-densities, shape (N,), float64, on the device of `z` (on the CPU if that has no float64).
-
-        Raises:
-            DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted.
-        """
-        return self._evaluate(z, self._log_prob)
-
-    @final
-    def log_prob_left_out(self, z: Tensor) -> Tensor:
-        """Evaluate log q at codes that it was fitted on, of each as if that code alone had been left out of the fit.
-
-        What a density says of its own training codes flatters them: a kernel density has one kernel on each, which in
-        many dimensions outweighs all others. This says what it would of codes of the same kind that it has not seen.
-        Only a kernel density, also within `reduced`, answers otherwise than `log_prob`: without the code's own kernel,
-        at the same bandwidth and covariance. Of all others one code among many decides next to nothing.
-
-        Args:
-            z: Training codes, any number of them, shape (N, d), any floating dtype, finite.
-
-        Returns:
-            Log-densities, shape (N,), as from `log_prob`.
-
-        Raises:
-            DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted.
-        """
-        return self._evaluate(z, self._log_prob_left_out)
-
-    def _evaluate(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        self._require_fit()
-        check_compatible(z, self.dim)
-        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            codes = z.detach().to(precise_device(self.device)).to(torch.float64)
-            return function(codes).to(precise_device(z.device))
-
-    @abstractmethod
-    def _log_prob(self, z: Tensor) -> Tensor:
-        """Evaluate checked codes, float64, on the density's device."""
-
-    def _log_prob_left_out(self, z: Tensor) -> Tensor:
-        """Evaluate checked training codes, each as if left out of the fit."""
-        return self._log_prob(z)
+    Raises:
+        DataError: if the fit is inconsistent.
+    """
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    saved = files.Saved(Path("memory"), fresh.name, fresh.options, dict(statistics), own)
+    return type(fresh).restore(saved).to(precise_device(device))

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.densities import DENSITIES, Density, Gaussian, TractableDensity, make_density
-from expost.densities import files as density_files
-from expost.densities.base import draw_index, precise_device
-from expost.densities.checks import check_choice, check_codes, check_compatible, check_int
-from expost.densities.files import Saved
-from expost.densities.labels import LISTED, Classes, Label, read_labels
+from expost.densities.base import Density, Fit, restore_part
+from expost.densities.checks import check_choice, check_int
+from expost.densities.drawing import draw_index
+from expost.densities.gaussian import Gaussian
+from expost.densities.kinds import DENSITIES, make_density
+from expost.densities.labelled import LabelledDensity
+from expost.densities.labels import LISTED, Classes, Label
 from expost.densities.linalg import LOG_2PI, stable_cholesky
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
 #: Ridge of a shrunk covariance, that of the other Gaussians.
@@ -38,18 +39,9 @@ def default_components(n: int, d: int) -> int:
     return min(10, max(1, n // (5 * (d + 1))))
 
 
-@dataclass
-class _State:
-    """What a fit gives; the one part of the density that changes."""
-
-    classes: Classes = field(default_factory=lambda: Classes(()))
-    counts: tuple[int, ...] = ()
-    densities: tuple[Density, ...] = ()
-
-
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConditionalDensity:
+class ConditionalDensity(LabelledDensity):
     """q(z | c) for every class c, with class probabilities pi_c = N_c / N: q(z) = sum_c pi_c q(z | c).
 
     `fit` takes a label for every code: a class (whole number or string), or, with `bins`, a property (a number), which
@@ -64,7 +56,8 @@ class ConditionalDensity:
 
         S = (N_c S_c + nu S_w) / (N_c + nu) + 1e-6 I.
 
-    Statistics: `n`, `d`, `labels`, `counts`, and per class `densities` ("shrunk" or the base's name).
+    Statistics: `n`, `d`, `labels`, `edges`, and `classes`: for each class its `density`, `options` and `fit`, the
+    statistics of its own (with `shrunk` where that happened). Tensors: those of class c begin with "c.".
 
     Attributes:
         base: Name of a density in `DENSITIES`.
@@ -90,85 +83,17 @@ class ConditionalDensity:
     base_options: Mapping[str, Any] = field(default_factory=dict)
     min_codes: int | None = None
     small: Literal["shrink", "error"] = "shrink"
-    _state: _State = field(init=False, repr=False, default_factory=_State)
 
-    def __post_init__(self) -> None:
-        """Refuse what no fit could use."""
+    def _check(self) -> None:
         make_density(self.base, **self.base_options)
         check_choice("small", self.small, ["shrink", "error"])
         if self.min_codes is not None:
             check_int("min_codes", self.min_codes, minimum=2)
 
-    def fit(self, z: Tensor, labels: ArrayLike | Tensor, bins: int | Sequence[float] | None = None) -> Self:
-        """Fit a density per class.
-
-        Args:
-            z: Codes, shape (N, d), any floating dtype, finite.
-            labels: Shape (N,): whole numbers or strings, or, with `bins`, numbers.
-            bins: For a property: into how many bins of nearly equal counts (quantiles) it is cut, or the bins' bounds,
-                ascending, which must span all values.
-
-        Raises:
-            UsageError: if labels are fractional and `bins` is not given, or `bins` cannot be used.
-            DataError: if codes or labels are unusable, or a class's density cannot be fitted.
-        """
-        self._state.densities = ()  # a failed second fit must not leave the first one in use
-        check_codes(z)
-        classes, index = read_labels(labels, len(z), bins)
-        rows = [torch.from_numpy(np.flatnonzero(index == c)).to(z.device) for c in range(len(classes.labels))]
-        least = self.min_codes or 2 * (z.shape[1] + 1)
-        few = [c for c, each in enumerate(rows) if len(each) < least]
-        if few and self.small == "error":
-            listing = ", ".join(f"{classes.labels[c]} ({len(rows[c])})" for c in few[:LISTED])
-            raise DataError(f"fewer than {least} codes in class {listing}; merge them, or take small='shrink'")
-        groups = [z.detach()[each] for each in rows]
-        pooled = _pooled_covariance(groups, classes) if few else None
-        self._state.densities = tuple(
-            self._fit_class(group, classes.labels[c]) if c not in few or pooled is None else _shrunk(group, pooled)
-            for c, group in enumerate(groups)
-        )
-        self._state.classes, self._state.counts = classes, tuple(len(each) for each in rows)
-        return self
-
-    def sample(
-        self, n: int, label: object = None, *, generator: torch.Generator | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw codes of one class, or of all with the frequencies they were fitted with.
-
-        Args:
-            n: How many, 0 or more.
-            label: The class, or a value of the property; None draws a class for every code.
-            generator: Source of randomness; without one PyTorch's global state is used.
-            temperature: Of each class's density; see `Density.sample`. Classes keep their frequencies.
-
-        Returns:
-            Codes, shape (n, d), float32, in random order.
-        """
-        check_int("n", n, minimum=0)
-        if label is not None:
-            return self.given(label).sample(n, generator=generator, temperature=temperature)
-        densities = self._require_fit()
-        drawn = draw_index(n, torch.tensor(self._state.counts, dtype=torch.float64), generator)
-        z = torch.empty(n, self.dim, device=self.device)
-        for c, density in enumerate(densities):
-            rows = (drawn.cpu() == c).nonzero().squeeze(1)
-            z[rows.to(z.device)] = density.sample(len(rows), generator=generator, temperature=temperature)
-        return z
-
-    def log_prob(self, z: Tensor, label: object = None) -> Tensor:
-        """Evaluate log q(z | label), or log q(z) if no label is given; natural logarithm, shape (N,), float64.
-
-        Raises:
-            UsageError: if the base can only be sampled, or the label is unknown.
-        """
-        self._require_fit()
-        if label is not None:
-            return _tractable(self.given(label)).log_prob(z)
-        return torch.logsumexp(self._log_joint(z), 1)
-
-    def posterior(self, z: Tensor) -> Tensor:
-        """Return p(c | z), shape (N, classes) in the order of `labels`, float64; rows sum to 1."""
-        return torch.softmax(self._log_joint(z), 1)
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of codes in each class, in the order of `labels`."""
+        return tuple(part["fit"]["n"] for part in self.statistics["classes"])
 
     def given(self, label: object) -> Density:
         """Return the density of one class, or of the bin that holds a value.
@@ -176,98 +101,27 @@ class ConditionalDensity:
         Raises:
             UsageError: if there is none; the message lists the labels.
         """
-        densities = self._require_fit()
-        return densities[self._state.classes.find(label)]
+        return self._part(self.class_index(label))
 
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """The classes' labels in ascending order; of bins, their bounds in words."""
-        self._require_fit()
-        return self._state.classes.labels
+    def _fit(self, z: Tensor) -> Fit:
+        raise UsageError(f"density '{self.name}' needs a label for each code; call fit(z, labels)")
 
-    @property
-    def edges(self) -> tuple[float, ...]:
-        """The bins' bounds, ascending; empty where labels are classes themselves."""
-        self._require_fit()
-        return self._state.classes.edges
-
-    @property
-    def fitted(self) -> bool:
-        """Whether `fit` or `load` has succeeded."""
-        return bool(self._state.densities)
-
-    @property
-    def dim(self) -> int:
-        """Dimension d of the codes it was fitted on."""
-        return self._require_fit()[0].dim
-
-    @property
-    def device(self) -> torch.device:
-        """Where samples are returned."""
-        return self._require_fit()[0].device
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options by name."""
-        names = ("base", "base_options", "min_codes", "small")
-        return {name: getattr(self, name) for name in names} | {"base_options": dict(self.base_options)}
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """Facts about the fit, JSON-able: n, d, labels, counts, and the kind of density of each class."""
-        densities = self._require_fit()
-        kinds = ["shrunk" if density.statistics.get("shrunk") else density.name for density in densities]
-        counts = list(self._state.counts)
-        return {"n": sum(counts), "d": self.dim, "labels": list(self.labels), "counts": counts, "densities": kinds}
-
-    def to(self, device: str | torch.device) -> Self:
-        """Move the fitted densities; samples are returned there from now on."""
-        for density in self._require_fit():
-            density.to(device)
-        return self
-
-    def save(self, path: str | Path) -> Path:
-        """Write the fit as `Density.save` does, one safetensors file and its record as JSON; return the former."""
-        densities = self._require_fit()
+    def _fit_labelled(self, z: Tensor, classes: Classes, index: NDArray[np.int64]) -> Fit:
+        rows = [torch.from_numpy(np.flatnonzero(index == c)).to(z.device) for c in range(len(classes.labels))]
+        least = self.min_codes or 2 * (z.shape[1] + 1)
+        few = [c for c, each in enumerate(rows) if len(each) < least]
+        if few and self.small == "error":
+            listing = ", ".join(f"{classes.labels[c]} ({len(rows[c])})" for c in few[:LISTED])
+            raise DataError(f"fewer than {least} codes in class {listing}; merge them, or take small='shrink'")
+        groups = [z[each] for each in rows]
+        pooled = _pooled_covariance(groups) if few else None
         parts = [
-            {"density": density.name, "options": density.options, "fit": density.statistics} for density in densities
+            self._fit_class(group, classes.labels[c]) if c not in few or pooled is None else _shrunk(group, pooled)
+            for c, group in enumerate(groups)
         ]
-        tensors = {
-            f"{c}.{key}": tensor for c, density in enumerate(densities) for key, tensor in density.tensors.items()
-        }
-        fit = {"n": sum(self._state.counts), "d": self.dim, "labels": list(self.labels), "edges": list(self.edges)}
-        return density_files.write(Path(path), self.name, self.options, fit | {"classes": parts}, tensors)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, onto the CPU; it samples and evaluates exactly as before.
-
-        Raises:
-            DataError: if the file is missing, truncated, of another density, or inconsistent.
-        """
-        saved = density_files.read(Path(path))
-        if saved.density != cls.name:
-            raise DataError(f"{saved.path} holds density '{saved.density}', not densities by class; use load_density")
-        try:
-            density = cls(**saved.options)
-            record = saved.statistics
-            labels, edges, parts = (list(record[key]) for key in ("labels", "edges", "classes"))
-            classes = Classes(tuple(labels), tuple(map(float, edges)))
-            densities = tuple(_restore(saved, c, part) for c, part in enumerate(parts))
-            names = {name.partition(".")[0] for name in saved.tensors}
-            if not (0 < len(parts) == len(set(labels)) and names <= set(map(str, range(len(parts))))):
-                raise ValueError("its labels, densities and tensors do not match")
-            if edges and (len(edges) != len(labels) + 1 or edges != sorted(edges)):
-                raise ValueError("its bins are not ascending")
-            if len({each.dim for each in densities}) != 1 or densities[0].dim != record["d"]:
-                raise ValueError("its densities differ in dimension")
-        except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
-        density._state.classes, density._state.densities = classes, densities
-        density._state.counts = tuple(int(each.statistics["n"]) for each in densities)
-        return density
+        records = [{"density": part.name, "options": part.options, "fit": part.statistics} for part in parts]
+        tensors = {f"{c}.{name}": tensor for c, part in enumerate(parts) for name, tensor in part.tensors.items()}
+        return Fit(tensors, classes.record() | {"classes": records})
 
     def _fit_class(self, z: Tensor, label: Label) -> Density:
         density = make_density(self.base, **self.base_options)
@@ -278,39 +132,51 @@ class ConditionalDensity:
         except DataError as error:
             raise DataError(f"class {label}: {error}") from None
 
-    def _log_joint(self, z: Tensor) -> Tensor:
-        """Return log pi_c + log q(z | c), shape (N, classes)."""
-        densities = self._require_fit()
-        check_compatible(z, self.dim)
-        counts = torch.tensor(self._state.counts, dtype=torch.float64)
-        values = torch.stack([_tractable(density).log_prob(z) for density in densities], 1)
-        return values + (counts / counts.sum()).log().to(values.device)
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        drawn = draw_index(n, torch.tensor(self.counts, dtype=torch.float64), generator)
+        z = torch.empty(n, self.dim, device=self.device)
+        for c in range(len(self.labels)):
+            rows = (drawn.cpu() == c).nonzero().squeeze(1)
+            z[rows.to(z.device)] = self._draw_given(c, len(rows), generator, temperature).to(z.device)
+        return z
 
-    def _require_fit(self) -> tuple[Density, ...]:
-        if not self._state.densities:
-            raise UsageError(
-                "the densities by class are not fitted; call fit(z, labels) or ConditionalDensity.load first"
-            )
-        return self._state.densities
+    def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        return self._part(c).sample(n, generator=generator, temperature=temperature)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        return torch.logsumexp(self._log_joint(z), 1)
+
+    def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
+        part = self._part(c)
+        if isinstance(part, TractableDensity):
+            return part.log_prob(z)
+        names = ", ".join(name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity))
+        raise UsageError(f"density '{part.name}' cannot be evaluated, only sampled; choose a base of: {names}")
+
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        classes, parts = Classes.of(statistics), statistics["classes"]
+        if len(parts) != len(classes.labels):
+            raise ValueError("its labels and densities do not match")
+        if any(part["fit"]["d"] != statistics["d"] for part in parts):
+            raise ValueError("its densities differ in dimension")
+        return {
+            f"{c}.{name}": shape
+            for c, part in enumerate(parts)
+            for name, shape in _unfitted(part)._layout(part["fit"]).items()
+        }
+
+    def _part(self, c: int) -> Density:
+        """Return the density of class c."""
+        part = self.statistics["classes"][c]
+        return restore_part(_unfitted(part), part["fit"], self.tensors, f"{c}.", self.device)
 
 
-def _tractable(density: Density) -> TractableDensity:
-    if isinstance(density, TractableDensity):
-        return density
-    names = ", ".join(name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity))
-    raise UsageError(f"density '{density.name}' cannot be evaluated, only sampled; choose a base of: {names}")
+def _unfitted(part: Mapping[str, Any]) -> Density:
+    """Return the density of a class without its fit."""
+    return DENSITIES[part["density"]](**part["options"])
 
 
-def _restore(saved: Saved, c: int, part: Mapping[str, Any]) -> Density:
-    """Return the density of class c from its part of the file."""
-    prefix = f"{c}."
-    tensors = {name.removeprefix(prefix): value for name, value in saved.tensors.items() if name.startswith(prefix)}
-    name = str(part["density"])
-    inner = Saved(saved.path, name, dict(part["options"]), dict(part["fit"]), tensors)
-    return DENSITIES[name].restore(inner)
-
-
-def _pooled_covariance(groups: Sequence[Tensor], classes: Classes) -> Tensor:
+def _pooled_covariance(groups: Sequence[Tensor]) -> Tensor:
     """Return S_w = 1/(N - C) sum over classes and codes of (z - m_c)(z - m_c)^T, shape (d, d), float64."""
     n, d = sum(map(len, groups)), groups[0].shape[1]
     spare = n - len(groups)
@@ -319,17 +185,15 @@ def _pooled_covariance(groups: Sequence[Tensor], classes: Classes) -> Tensor:
             f"{n} codes in {len(groups)} classes are too few for a covariance in {d} dimensions; give at least "
             f"{len(groups) + d + 1} codes, or fewer classes"
         )
-    exact = [group.to(precise_device(group.device)).double() for group in groups]
-    centered = torch.cat([group - group.mean(0) for group in exact])
+    centered = torch.cat([group - group.mean(0) for group in groups])
     return centered.T @ centered / spare
 
 
 def _shrunk(z: Tensor, pooled: Tensor) -> Density:
     """Return the Gaussian of a class with few codes (see `ConditionalDensity`)."""
     n, d = z.shape
-    codes = z.to(precise_device(z.device)).double()
-    mean = codes.mean(0)
-    centered = codes - mean
+    mean = z.mean(0)
+    centered = z - mean
     covariance = (centered.T @ centered + (d + 1) * pooled) / (n + d + 1)
     covariance.diagonal().add_(_RIDGE)
     factor = stable_cholesky(covariance, "a class")
@@ -337,5 +201,4 @@ def _shrunk(z: Tensor, pooled: Tensor) -> Density:
     log_likelihood = -0.5 * (whitened.square().sum(0).mean() + d * LOG_2PI) - factor.diagonal().log().sum()
     statistics = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood.item()}
     tensors = {"mean": mean, "cholesky": factor}
-    saved = Saved(Path("memory"), Gaussian.name, {"regularization": _RIDGE}, statistics, tensors)
-    return Gaussian.restore(saved).to(z.device)
+    return restore_part(Gaussian(regularization=_RIDGE), statistics, tensors, "", z.device)

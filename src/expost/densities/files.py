@@ -26,7 +26,7 @@ def resolve(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a density's file holds.
+    """The contents of a density's file.
 
     Attributes:
         path: The file.
@@ -104,13 +104,12 @@ def read(path: Path) -> Saved:
     return Saved(target, name, options, statistics, tensors)
 
 
-def size(saved: Saved) -> tuple[int, int]:
-    """Return n and d, the shape of the codes that the density was fitted on.
+def check_size(saved: Saved) -> None:
+    """Refuse a record without n and d, the shape of the codes that the density was fitted on.
 
     Raises:
-        DataError: if the record does not give two positive whole numbers.
+        DataError: if they are not two positive whole numbers.
     """
     n, d = saved.statistics.get("n"), saved.statistics.get("d")
     if not (isinstance(n, int) and isinstance(d, int) and n > 0 and d > 0):
         raise DataError(f"{saved.path} does not say the codes' shape (n={n!r}, d={d!r}); restore the file or fit again")
-    return n, d

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from expost import distributed
-from expost.densities.base import Fit, TractableDensity, draw_normal, precise_device
+from expost.densities.base import Fit
 from expost.densities.checks import check_float
-from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, stable_cholesky
+from expost.densities.drawing import draw_normal
+from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, stable_cholesky
+from expost.densities.tractable import TractableDensity
 from expost.distributed import shard
 
 
@@ -42,7 +45,7 @@ class StandardNormal(TractableDensity):
     def _log_prob(self, z: Tensor) -> Tensor:
         return _log_standard_normal(z)
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return {}
 
 
@@ -89,5 +92,6 @@ class Gaussian(TractableDensity):
     def _log_prob(self, z: Tensor) -> Tensor:
         return log_normal(z, self.tensors["mean"], self.tensors["cholesky"])
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        d = statistics["d"]
         return {"mean": (d,), "cholesky": (d, d)}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from expost.densities.base import Fit, TractableDensity, draw_index, draw_normal
+from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float, check_int, check_seed
+from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import rows_per_chunk
 from expost.densities.linalg import LOG_2PI, ml_covariance, stable_cholesky, whiten
+from expost.densities.tractable import TractableDensity
 from expost.errors import UsageError
 from expost.registry import Registry
 
@@ -110,7 +112,8 @@ class KernelDensity(TractableDensity):
         log_volume = fit["cholesky"].diagonal().log().sum() + d * (fit["bandwidth"].log() + 0.5 * LOG_2PI)
         return torch.cat(sums) - log_volume - math.log(n - without_nearest)
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        n, d = statistics["n"], statistics["d"]
         return {"mean": (d,), "cholesky": (d, d), "centers": (n, d), "bandwidth": ()}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,24 @@ class Classes:
 
     labels: tuple[Label, ...]
     edges: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """Read the classes from a record that `record` made, alone or among others.
+
+        Raises:
+            ValueError: if there are no labels, some are equal, or the bins are not ascending.
+        """
+        labels, edges = tuple(record["labels"]), tuple(map(float, record["edges"]))
+        if not labels or len(set(labels)) != len(labels):
+            raise ValueError("its labels are missing or not different")
+        if edges and (len(edges) != len(labels) + 1 or list(edges) != sorted(edges)):
+            raise ValueError("its bins are not ascending")
+        return cls(labels, edges)
+
+    def record(self) -> dict[str, Any]:
+        """Return labels and edges, JSON-able."""
+        return {"labels": list(self.labels), "edges": list(self.edges)}
 
     def find(self, label: object) -> int:
         """Return the number of the class called `label`, or whose bin holds the value `label`.
@@ -70,8 +88,8 @@ def read_labels(
 
     Args:
         labels: Shape (n,): whole numbers or strings, or, with `bins`, numbers.
-        n: How many there must be.
-        bins: Into how many quantiles to cut a property, or the bins' bounds; None where labels are classes.
+        n: Number of codes, hence of labels.
+        bins: Number of quantiles to cut a property into, or the bins' bounds; None where labels are classes.
 
     Raises:
         UsageError: if labels are fractional and `bins` is not given, or `bins` cannot be used.

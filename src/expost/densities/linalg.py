@@ -16,6 +16,11 @@ LOG_2PI = math.log(2 * math.pi)
 _RELATIVE_JITTERS = (0.0, 1e-13, 1e-11, 1e-9, 1e-7)
 
 
+def precise_device(device: torch.device) -> torch.device:
+    """Return `device` if it computes in float64, else the CPU (Apple's MPS has no float64)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
     """Factor S = L L^T, S symmetric and, but for rounding, positive definite.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, final
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from expost.densities import em
-from expost.densities.base import Fit, TractableDensity, draw_index, draw_normal
+from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float, check_int, check_seed
 from expost.densities.covariances import COVARIANCES, Covariance
+from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import Components
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
 #: Of all covariances together: 400 MB in float64, and hours of a fit.
@@ -106,8 +109,8 @@ class MixtureDensity(TractableDensity):
     def _log_prob(self, z: Tensor) -> Tensor:
         return em.log_density(z, self._components, self._structure)
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
-        k = self.components
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        k, d = self.components, statistics["d"]
         return {"weights": (k,), "means": (k, d), "scale": self._structure.scale_shape(k, d)}
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from expost.densities.base import Fit, TractableDensity, draw_normal
+from expost.densities.base import Fit, restore_part
 from expost.densities.checks import check_float, check_int
-from expost.densities.files import Saved
+from expost.densities.drawing import draw_normal
 from expost.densities.linalg import LOG_2PI
+from expost.densities.tractable import TractableDensity
 from expost.errors import UsageError
 
 _PREFIX = "base."
@@ -96,9 +96,10 @@ class Reduced(TractableDensity):
         log_rest = -0.5 * (left_out * (LOG_2PI + fit["residual"].log()) + squared / fit["residual"])
         return log_base(u) + log_rest - fit["scale"].log().sum()
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        n, d = statistics["n"], statistics["d"]
         r = self._reduced_dim(n, d)
-        inner = {_PREFIX + name: shape for name, shape in self._fresh()._layout(n, r).items()}
+        inner = {_PREFIX + name: shape for name, shape in self._fresh()._layout({"n": n, "d": r}).items()}
         return {"mean": (d,), "scale": (d,), "basis": (d, r), "residual": ()} | inner
 
     def _reduced_dim(self, n: int, d: int) -> int:
@@ -106,7 +107,7 @@ class Reduced(TractableDensity):
 
     def _fresh(self) -> TractableDensity:
         """Return the base, not fitted."""
-        from expost.densities import DENSITIES, make_density  # the registry holds this class
+        from expost.densities.kinds import DENSITIES, make_density  # the registry holds this class
 
         density = make_density(self.base, **self.base_options)
         if not isinstance(density, TractableDensity) or isinstance(density, Reduced):
@@ -116,12 +117,7 @@ class Reduced(TractableDensity):
         return density
 
     def _fitted_base(self) -> TractableDensity:
-        tensors = {
-            name.removeprefix(_PREFIX): tensor for name, tensor in self.tensors.items() if name.startswith(_PREFIX)
-        }
-        fresh, statistics = self._fresh(), dict(self.statistics["base"])
-        saved = Saved(Path("memory"), fresh.name, fresh.options, statistics, tensors)
-        return type(fresh).restore(saved).to(self.tensors["mean"].device)
+        return restore_part(self._fresh(), self.statistics["base"], self.tensors, _PREFIX, self.device)
 
 
 def _principal_axes(centered: Tensor, r: int) -> Tensor:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from expost.densities.base import Density, Fit, draw_normal
+from expost.densities.base import Density, Fit
 from expost.densities.checks import check_bool, check_float, check_int, check_seed
+from expost.densities.drawing import draw_normal
 from expost.errors import DataError, UsageError
 from expost.utils.progress import progress
 
-# Where a learned gamma starts. From 1, the deviation of the standardized codes, codes without correlations never leave
-# the trivial solution, a decoder that ignores u.
+# Initial value of a learned gamma. From 1, the deviation of standardized codes, training on uncorrelated codes never
+# leaves the trivial solution, a decoder that ignores u.
 _FIRST_GAMMA = 0.3
 #: Layers at most, so that no damaged or hostile file can ask for a billion of them.
 DEEPEST = 100
@@ -30,16 +31,16 @@ class SecondStageVAE(Density):
 
     The codes are standardized per dimension, t = (z - mean) / deviation. Encoder and decoder are multilayer perceptrons
     (`depth` layers of `width`, ReLU) between t and u, which has as many dimensions; log sigma(t) is 5 tanh of its
-    head, and the weights start as Glorot uniform, as in the experiments of Ghosh et al. 2020. Minimized is the
-    negative ELBO in nats, summed over dimensions and averaged over codes,
+    head, and the weights start as Glorot uniform, as in the experiments of Ghosh et al. 2020. The loss is
+    the negative ELBO in nats, summed over dimensions and averaged over codes,
 
         || t - D(u) ||^2 / (2 gamma^2) + d/2 log(2 pi gamma^2) + KL(N(mu(t), sigma(t)^2) || N(0, I))
 
     with u drawn from N(mu(t), sigma(t)^2).
 
-    With `kl_weight` "learned", gamma is a trained parameter and samples get its noise, as Dai & Wipf have it. A number
-    k fixes gamma^2 = k d / 2, for which this is, but for a constant and the factor 1/k, the loss of the experiments of
-    Ghosh et al.: mean over dimensions of the squared error + k KL (in this library's convention, sums over dimensions,
+    With `kl_weight` "learned", gamma is a trained parameter and samples get its noise, as in Dai & Wipf. A number k
+    fixes gamma^2 = k d / 2. Then, up to a constant and the factor 1/k, this is the loss of the experiments of Ghosh et
+    al.: mean over dimensions of the squared error + k KL (in this library's convention, sums over dimensions,
     the KL's weight is k d). They sample without noise. A small k rebuilds codes well, but lets the u of the codes drift
     from N(0, I), from which samples start; the learned gamma usually samples better.
 
@@ -202,7 +203,8 @@ class SecondStageVAE(Density):
             t = t + fit["log_gamma"].exp() * draw_normal(n, self.dim, generator, t.device, temperature)
         return fit["mean"] + fit["deviation"] * t
 
-    def _layout(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        d = statistics["d"]
         layout: dict[str, tuple[int, ...]] = {"mean": (d,), "deviation": (d,), "log_gamma": ()}
         for name, (rows, columns) in self._matrices(d).items():
             if name.startswith("decoder."):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from expost._version import __version__
-from expost.densities.base import TractableDensity
+from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import (
     ALL_MEASURES,

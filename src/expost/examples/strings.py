@@ -60,13 +60,14 @@ class Strings(Examples):
         properties = DOMAINS[data.domain].properties
         return None if properties is None else torch.from_numpy(properties(data.codec.decode(x), name))
 
-    def _strings(self, generator: Generator) -> StringGenerator:
+    def string_generator(self, generator: Generator) -> StringGenerator:
+        """Return the generator with the codec of the data."""
         assert self.data.codec is not None
         return StringGenerator(generator, construct(CODECS, self.data.codec))
 
     def draw(self, generator: Generator, wish: Wish) -> list[str | None]:
         """Return strings; None where a derivation did not end."""
-        return self._strings(generator).sample(
+        return self.string_generator(generator).sample(
             wish.count, wish.density, wish.seed, wish.temperature, wish.label, wish.code_temperature
         )
 
@@ -87,13 +88,13 @@ class Strings(Examples):
 
     def write_pairs(self, generator: Generator, x: Tensor, path: Path) -> None:
         """Write originals and reconstructions with a tab between them."""
-        strings = self._strings(generator)
+        strings = self.string_generator(generator)
         both = zip(strings.codec.decode(x), strings.reconstruct(x), strict=True)
         write_strings([f"{original}\t{back or ''}" for original, back in both], path)
 
     def write_paths(self, generator: Generator, ends: Pair, t: Tensor, method: str, path: Path) -> None:
         """Write a line a pair, with tabs between the steps."""
-        strings = self._strings(generator)
+        strings = self.string_generator(generator)
         decoded = strings.decode(generator.path(*ends, t, method).flatten(0, 1))
         rows = [decoded[start : start + len(t)] for start in range(0, len(decoded), len(t))]
         write_strings(["\t".join(string or "" for string in row) for row in rows], path)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expost.densities import Density, TractableDensity
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import Density, LabelledDensity, TractableDensity
 from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.explorer.images import Images
@@ -142,7 +141,7 @@ class Explored:
         """The default choice: gmm if it is fitted, else the last."""
         return usual_density(self.choices)
 
-    def conditional(self, choice: str | None) -> ConditionalDensity | None:
+    def conditional(self, choice: str | None) -> LabelledDensity | None:
         """Return the densities by label of a choice, None if it names a plain density."""
         name = (choice or "").removesuffix(" by label")
         return self.generator.by_label.get(name) if name != choice else None
@@ -216,12 +215,11 @@ class Explored:
             z = self.densities[choice].sample(n, generator=source, temperature=temperature)
         elif label is None:
             # a label for every sample, as often as there are examples of it
-            counts = torch.tensor(by_label.statistics["counts"], dtype=torch.float64)
-            drawn = torch.multinomial(counts, n, replacement=True, generator=source)
-            parts = [by_label.given(by_label.labels[int(c)]) for c in drawn]
-            z = torch.cat([part.sample(1, generator=source, temperature=temperature) for part in parts])
+            counts = torch.tensor(by_label.counts, dtype=torch.float64)
+            drawn = [by_label.labels[int(c)] for c in torch.multinomial(counts, n, replacement=True, generator=source)]
+            z = torch.cat([by_label.sample(1, each, generator=source, temperature=temperature) for each in drawn])
         else:
-            z = by_label.given(label).sample(n, generator=source, temperature=temperature)
+            z = by_label.sample(n, label, generator=source, temperature=temperature)
         z = z.cpu()
         return Drawn(self.decode(z, symbol_temperature, seed), z)
 

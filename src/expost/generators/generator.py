@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
-from expost.densities import Density, make_density
-from expost.densities.conditional import ConditionalDensity
+from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
@@ -53,17 +52,17 @@ class Generator:
         encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
-        by_label: Densities fitted class by class, by the name of their kind.
+        by_label: Densities fitted with labels, by the name of their kind.
         device: Where batches are put.
         batch_size: Examples per batch.
-        module: What the two functions run, where that is known. It has to be in evaluation mode: in training mode batch
-            norm makes an example's output depend on its batch, and scores too good or too bad.
+        module: The network behind the two functions, if known. It must be in evaluation mode: in training mode, batch
+            norm makes an example's output depend on its batch, which biases scores.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
     decode_batch: Callable[[Tensor], Tensor]
     densities: dict[str, Density] = field(default_factory=dict)
-    by_label: dict[str, ConditionalDensity] = field(default_factory=dict)
+    by_label: dict[str, LabelledDensity] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
     module: nn.Module | None = None
@@ -75,7 +74,7 @@ class Generator:
         return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
 
     def checked(self, x: Tensor, title: str) -> Tensor:
-        """Return what is to be put through the model, as a tensor.
+        """Return the input as a tensor, or refuse it.
 
         Raises:
             UsageError: if it is empty, or the model is in training mode.
@@ -97,7 +96,7 @@ class Generator:
             for batch in batches:
                 part = torch.as_tensor(function(_as_input(batch.to(self.device)))).float()
                 if not done:  # one place for all results: to join them at the end would take twice the memory
-                    with torch.inference_mode(False):  # what is made here may be used in training
+                    with torch.inference_mode(False):  # the result may be used in training
                         result = torch.empty((len(mine), *part.shape[1:]))
                 result[done : done + len(part)] = part
                 done += len(part)
@@ -152,7 +151,7 @@ class Generator:
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
     ) -> ConditionalDensity:
-        """Fit a density a class on codes, and keep it: `sample` can then be asked for one class.
+        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
 
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
@@ -161,9 +160,9 @@ class Generator:
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
-        fresh = ConditionalDensity(base=density, base_options=options)
-        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins)
-        return self.by_label[density]
+        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
+        self.by_label[density] = fitted
+        return fitted
 
     def draw(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expost.densities.base import precise_device
+from expost.densities.linalg import precise_device
 from expost.errors import DataError, UsageError
 
 # Scores square features, and cube inner products of them; no extractor that works comes near.

@@ -12,8 +12,9 @@ With inducing inputs Z, |Z| = M, and Q = K_nm K_mm^-1 K_mn, all parameters maxim
 
     log p(y) >= log N(y; c, Q + s^2 I) - tr(K_nn - Q) / (2 s^2).
 
-The best posterior over the inducing values has a closed form (eq. 10): one pass over all codes, however many. If the
-inducing inputs are the codes themselves the bound is the evidence, and the regression an exact Gaussian process.
+The best posterior over the inducing values has a closed form (`expost.metrics.sparse_gp`): one pass over all codes,
+however many. If the inducing inputs are the codes themselves the bound is the evidence, and the regression an exact
+Gaussian process.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.densities.kmeans import lloyd
 from expost.errors import DataError, UsageError
+from expost.metrics.sparse_gp import CHUNK, Posterior, inducing_points, optimal_posterior, whiten, whitening_factor
 
-_CHUNK = 4096
 _JITTER = 1e-8
 
 
@@ -59,8 +59,7 @@ class Kernel:
 
     def factor(self) -> Tensor:
         """Return Cholesky's factor L of K_mm, shape (M, M), after a jitter of 1e-8 of its diagonal."""
-        k = self(self.inducing, self.inducing)
-        return torch.linalg.cholesky(k + _JITTER * self.amplitude.square() * torch.eye(len(k), dtype=k.dtype))
+        return whitening_factor(self(self.inducing, self.inducing), _JITTER * self.amplitude.square())
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,7 @@ class GaussianProcess:
 
     Attributes:
         kernel: Its parameters.
-        factor: L, Cholesky's factor of K_mm, shape (M, M).
-        posterior: Cholesky's factor of I + L^-1 K_mn K_nm L^-T / s^2, shape (M, M).
-        weights: What the mean is linear in, shape (M,).
+        posterior: Its optimal posterior given all training codes.
         shift: Mean of the training codes, shape (d,).
         scale: Their standard deviations, shape (d,).
         center: Mean of the training values.
@@ -81,9 +78,7 @@ class GaussianProcess:
     """
 
     kernel: Kernel
-    factor: Tensor
-    posterior: Tensor
-    weights: Tensor
+    posterior: Posterior
     shift: Tensor
     scale: Tensor
     center: float
@@ -93,16 +88,14 @@ class GaussianProcess:
     def predict(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of y, noise included, at codes (N, d): float64, shape (N,), in the values' unit."""
         x = (codes.to(self.shift) - self.shift) / self.scale
-        parts = [self._moments(chunk) for chunk in torch.split(x, _CHUNK)]
+        parts = [self._moments(chunk) for chunk in torch.split(x, CHUNK)]
         mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.center + self.spread * mean, self.spread**2 * variance
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        whitened = torch.linalg.solve_triangular(self.factor, self.kernel(self.kernel.inducing, x), upper=False)
-        shrunk = torch.linalg.solve_triangular(self.posterior, whitened, upper=False)
-        prior = self.kernel.amplitude.square() - whitened.square().sum(0)
-        variance = prior.clamp_min(0) + shrunk.square().sum(0) + self.kernel.noise.square()
-        return self.kernel.mean + shrunk.T @ self.weights, variance
+        a = whiten(self.posterior.factor, self.kernel(self.kernel.inducing, x))
+        mean, variance = self.posterior.moments(a, self.kernel.amplitude.square())
+        return self.kernel.mean + mean, variance.clamp_min(0) + self.kernel.noise.square()
 
 
 @dataclass(frozen=True)
@@ -213,26 +206,18 @@ def fit_gaussian_process(
     chosen = torch.randperm(len(x), generator=generator)[: max(subset, 2)]
     part_x, part_y = x[chosen], y[chosen]
     exact = len(x) <= inducing
-    start = x if exact else _centers(part_x, inducing, generator)
+    start = x if exact else inducing_points(part_x, inducing, generator)
     kernel, bound = _optimize(part_x, part_y, start, steps, fixed=exact)
-    factor = kernel.factor()
-    m = len(kernel.inducing)
-    gram, projected = torch.zeros(m, m, dtype=x.dtype), torch.zeros(m, dtype=x.dtype)
-    for chunk_x, chunk_y in zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True):
-        a = torch.linalg.solve_triangular(factor, kernel(kernel.inducing, chunk_x), upper=False)
-        gram += a @ a.T
-        projected += a @ (chunk_y - kernel.mean)
     variance = kernel.noise.square()
-    posterior = torch.linalg.cholesky(torch.eye(m, dtype=x.dtype) + gram / variance)
-    weights = torch.linalg.solve_triangular(posterior, projected[:, None] / variance, upper=False)[:, 0]
+    posterior = optimal_posterior(kernel, kernel.inducing, kernel.factor(), variance, x, y - kernel.mean)
     bound -= len(chosen) * math.log(spread)  # the values were divided by their spread
-    return GaussianProcess(kernel, factor, posterior, weights, shift, scale, center, spread, bound)
+    return GaussianProcess(kernel, posterior, shift, scale, center, spread, bound)
 
 
 def evidence_bound(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
     """Return Titsias' bound on log p(y), a scalar in nats, for standardized codes x (N, d) and values y (N,)."""
     n, m, variance = len(x), len(kernel.inducing), kernel.noise.square()
-    a = torch.linalg.solve_triangular(kernel.factor(), kernel(kernel.inducing, x), upper=False)
+    a = whiten(kernel.factor(), kernel(kernel.inducing, x))
     posterior = torch.linalg.cholesky(torch.eye(m, dtype=x.dtype) + a @ a.T / variance)
     residual = y - kernel.mean
     weights = torch.linalg.solve_triangular(posterior, (a @ residual)[:, None] / variance, upper=False)
@@ -274,13 +259,6 @@ def _optimize(x: Tensor, y: Tensor, start: Tensor, steps: int, fixed: bool) -> t
     with torch.no_grad():
         kernel = build(theta)
         return kernel, float(evidence_bound(kernel, x, y))
-
-
-def _centers(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return at most `count` k-means centers of x, all different."""
-    distinct = torch.unique(x, dim=0)
-    chosen = distinct[torch.randperm(len(distinct), generator=generator)[:count]]
-    return lloyd(x, chosen, max_iter=10)[0] if len(chosen) == count else chosen
 
 
 def _log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from expost.densities.base import precise_device
 from expost.densities.checks import check_int
+from expost.densities.linalg import precise_device
 from expost.errors import DataError
 from expost.metrics.checks import check_features, check_same_dim
 from expost.metrics.distances import Points

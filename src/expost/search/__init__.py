@@ -1,27 +1,20 @@
 """Search in latent space: Bayesian optimization of decoded strings (Kusner et al. 2017; Ghosh et al. 2020).
 
 `optimize` fits a sparse Gaussian process to codes and scores, chooses codes by batch expected improvement, decodes and
-scores them, and goes round. Where the paper searches the box of the training codes, region "density" keeps to where the
-density fitted ex post has mass, and so to what the decoder has learned.
+scores them, and repeats. The paper searches the box of the training codes; region "density" stays where the density
+fitted ex post has mass, that is, near codes that the decoder was trained on.
 """
 
 from __future__ import annotations
 
+from expost.search.aggregate import Aggregate, Estimate, aggregate_corrected, aggregate_original
 from expost.search.functions import FunctionObjective
 from expost.search.loop import Decode, SearchConfig, optimize
 from expost.search.objective import Objective, Scored
 from expost.search.objectives import OBJECTIVES, make_objective
 from expost.search.records import read_search
 from expost.search.report import draw, markdown
-from expost.search.result import (
-    Aggregate,
-    Estimate,
-    Found,
-    Round,
-    SearchResult,
-    aggregate_corrected,
-    aggregate_original,
-)
+from expost.search.result import Found, Round, SearchResult
 
 __all__ = [
     "OBJECTIVES",

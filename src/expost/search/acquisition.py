@@ -72,7 +72,7 @@ class BatchImprovement:
         self._best = like.new_full((fantasies, 1), (best - surrogate.center) / surrogate.spread)
         self._draws = like.new_zeros(fantasies, 0)
         self._points = like.new_zeros(0, len(like))
-        self._features = like.new_zeros(len(surrogate.mean), 0)
+        self._features = like.new_zeros(len(surrogate.posterior.mean), 0)
         self._factor = like.new_zeros(0, 0)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class BatchImprovement:
         """Return features (M, N), the fantasies' means (S, N), their common variance (N,), and w(x), shape (P, N)."""
         a = self.surrogate.features(x)
         mean, variance = self.surrogate.moments(a)
-        shared = self._features.mT @ (self.surrogate.shrinkage @ a)
+        shared = self._features.mT @ (self.surrogate.posterior.shrinkage @ a)
         covariance = self.surrogate.kernel(self._points, x) - shared if len(self._points) else shared
         w = torch.linalg.solve_triangular(self._factor, covariance, upper=False)
         return a, mean + self._draws @ w, (variance - w.square().sum(0)).clamp_min(_FLOOR), w

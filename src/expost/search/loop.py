@@ -1,7 +1,7 @@
 """The search itself: fit, choose, decode, score, add to the data, again (Kusner et al. 2017, section 4.3).
 
-The surrogate, what surrounds it, and what a round's random numbers depend on are functions of the configuration, the
-data and the finished rounds alone: a search that was interrupted goes on as if it had not been.
+A round, its random numbers included, is a function of the configuration, the data and the finished rounds alone: an
+interrupted search continues as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class SearchConfig:
     """How to search. The defaults are the paper's where it gives them (decodes: 25 for expressions, 500 for molecules).
 
     Attributes:
-        rounds: Batches, at least 1. A search may be gone on with to more rounds than it was begun with.
+        rounds: Batches, at least 1. A search can be continued to more rounds than it was started with.
         batch: Points per round, at least 1.
         decodes: Decodes of each point, of which the most frequent valid one is taken, at least 1.
         region: "box", where the paper searches, or "density": where the fitted density has mass.
         quantile: Region "density": share of training codes, those of lowest log q, that are left outside; in [0, 1).
         seed: Seeds everything.
         minimize: Whether lower scores are better; None takes the objective's own direction.
-        incumbent: What is to be improved on: the best "observed" score, or the best posterior "mean" at the observed
+        incumbent: The value to improve on: the best "observed" score, or the best posterior "mean" at the observed
             codes, the steadier one where a code does not determine the score alone. None takes "observed" in the box
             and "mean" in the density's region. (The code of Kusner et al. 2017 takes the optimum of the posterior mean
-            over the whole box: what the surrogate promises somewhere, and not what anything has been seen to reach.)
+            over the whole box, a value that the surrogate predicts but no point need have reached.)
         inducing: Inducing points of the surrogate, at least 1.
         steps: Adam's steps for the surrogate's kernel, noise and inducing points, at least 0.
         minibatch: Codes per step, at least 1.
@@ -78,7 +78,7 @@ class SearchConfig:
     refinements: int = 20
 
     def __post_init__(self) -> None:
-        """Refuse what cannot search."""
+        """Check the ranges."""
         for name in ("rounds", "batch", "decodes", "inducing", "minibatch", "fantasies", "restarts"):
             check_int(name, getattr(self, name), minimum=1)
         check_int("candidates", self.candidates, minimum=2)

@@ -1,4 +1,4 @@
-"""The slot of objectives: a score of strings that a search can live with, whatever the scoring does."""
+"""The slot of objectives: scores of strings. A search goes on whatever the scoring raises or returns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Objective(ABC):
     """A score of strings. A built-in one is a class with a `name` and options, and one line in `OBJECTIVES`."""
 
     name: ClassVar[str]
-    #: What strings must be to have a score, for messages; empty where nothing is known of that.
+    #: The strings that it can score, in words, for messages; empty if unknown.
     takes: ClassVar[str] = ""
 
     @property
@@ -57,7 +57,7 @@ class Objective(ABC):
 
     @abstractmethod
     def _values(self, strings: list[str]) -> Sequence[object]:
-        """Return a number for every string; anything else, and any exception, is for `score` to deal with."""
+        """Return a number for every string; `score` handles anything else, and any exception."""
 
     @final
     def score(self, strings: Sequence[str]) -> Scored:

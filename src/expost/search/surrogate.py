@@ -1,10 +1,9 @@
 """The surrogate of latent-space search: a sparse variational Gaussian process from codes to scores.
 
 The model is BoTorch's `SingleTaskVariationalGP`: M inducing points Z, q(u) Gaussian, minibatch evidence lower bound
-(Hensman, Fusi & Lawrence 2013, eq. 4). Adam learns inducing points, length scales and noise. q(u), which under a
-Gaussian likelihood has its optimum in closed form (Titsias 2009, eq. 10), takes it before and after, one pass over the
-data each, and keeps up in between by natural gradients (Salimbeni, Eleftheriadis & Hensman 2018). Were it left to Adam
-as well, it would lag behind a moving kernel, and the noise would grow to make up for that.
+(Hensman, Fusi & Lawrence 2013, eq. 4). Adam learns inducing points, length scales and noise. Before and after, q(u) is
+set to its optimum in closed form (`expost.metrics.sparse_gp`); in between it follows by natural gradients (Salimbeni,
+Eleftheriadis & Hensman 2018). Under Adam it would lag behind the moving kernel, and the noise would grow instead.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expost.densities.kmeans import lloyd
+from expost.metrics.sparse_gp import CHUNK, Posterior, inducing_points, optimal_posterior, whiten, whitening_factor
 from expost.utils.extras import require
 from expost.utils.seeding import isolated
 
 _NATURAL_LR = 0.1  # of the natural gradient; 1 would be the minibatch's optimum
-_CHUNK = 8192  # codes at a time in passes over all of them: 33 MB of float64 at 500 inducing points
 _UNIFORM = 12**0.5  # the unit cube's sides have standard deviation 1/sqrt(12): BoTorch's priors expect that scale
 
 
@@ -31,17 +29,13 @@ _UNIFORM = 12**0.5  # the unit cube's sides have standard deviation 1/sqrt(12): 
 class Surrogate:
     """A fitted Gaussian process f over scaled codes; larger values of f are better scores.
 
-    With a(x) = L^-1 k(Z, x), K_ZZ = L L^T, and whitened q(u): u = L v, v ~ N(m, S),
-
-        E f(x) = c + a(x)^T m,    cov(f(x), f(x')) = k(x, x') - a(x)^T (I - S) a(x').
+    See `expost.metrics.sparse_gp` for the equations.
 
     Attributes:
         model: The BoTorch model, in evaluation mode, with q(u) at its optimum.
         shift: What is subtracted from codes, shape (d,).
         scale: What they are then divided by, shape (d,).
-        factor: L, lower triangular, shape (M, M).
-        mean: m, shape (M,).
-        shrinkage: I - S, shape (M, M).
+        posterior: The optimal q(v).
         center: Mean of the targets that the model was fitted on.
         spread: Their standard deviation; f is in units of it.
     """
@@ -49,9 +43,7 @@ class Surrogate:
     model: Any
     shift: Tensor
     scale: Tensor
-    factor: Tensor
-    mean: Tensor
-    shrinkage: Tensor
+    posterior: Posterior
     center: float
     spread: float
 
@@ -70,14 +62,13 @@ class Surrogate:
     def features(self, x: Tensor) -> Tensor:
         """Return a(x), shape (M, N), for scaled points (N, d)."""
         inducing = self.model.model.variational_strategy.inducing_points
-        return torch.linalg.solve_triangular(self.factor, self.kernel(inducing, x), upper=False)
+        return whiten(self.posterior.factor, self.kernel(inducing, x))
 
     def moments(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of f, each (N,), in units of `spread`, for features (M, N)."""
-        mean = self.model.model.mean_module.constant + a.mT @ self.mean
         # k(x, x) = 1: the kernel is a squared exponential without an output scale, the targets are standardized
-        variance = 1 - (a * (self.shrinkage @ a)).sum(0)
-        return mean, variance.clamp_min(1e-10)
+        mean, variance = self.posterior.moments(a, 1.0)
+        return self.model.model.mean_module.constant + mean, variance.clamp_min(1e-10)
 
     def predict(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the noiseless target at codes (N, d), each (N,), in the targets' unit.
@@ -85,7 +76,7 @@ class Surrogate:
         Chunked, so that any number of codes goes through.
         """
         with torch.no_grad():
-            parts = [self.moments(self.features(self.to_unit(chunk))) for chunk in torch.split(codes, _CHUNK)]
+            parts = [self.moments(self.features(self.to_unit(chunk))) for chunk in torch.split(codes, CHUNK)]
         mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.center + self.spread * mean, self.spread * variance.sqrt()
 
@@ -128,7 +119,8 @@ def fit_surrogate(
     y = (targets - center) / spread
 
     with isolated():  # BoTorch's constructors may draw; nothing of it is kept, and nobody else's draws may change
-        start = _inducing_points(x, inducing, generator)
+        subset = x[torch.randperm(len(x), generator=generator)[: 20 * inducing].to(x.device)]
+        start = inducing_points(subset, inducing, generator)
         model = _model(parts, start)
         bound = parts.VariationalELBO(model.likelihood, model.model, num_data=len(x))
         model.model.variational_strategy.variational_params_initialized.fill_(1)
@@ -147,9 +139,8 @@ def fit_surrogate(
             adam.step()
             tick()
         model.eval().requires_grad_(False)
-        factor, mean, covariance = _set_optimal(model, x, y)
-    identity = torch.eye(len(mean), dtype=x.dtype, device=x.device)
-    return Surrogate(model, shift, scale, factor, mean, identity - covariance, float(center), float(spread))
+        posterior = _set_optimal(model, x, y)
+    return Surrogate(model, shift, scale, posterior, float(center), float(spread))
 
 
 def libraries() -> SimpleNamespace:
@@ -197,35 +188,20 @@ def _model(parts: SimpleNamespace, inducing: Tensor) -> Any:
     ).to(inducing)
 
 
-def _inducing_points(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return at most `count` different starting points: k-means centers of a random subset (Lloyd, few rounds)."""
-    subset = x[torch.randperm(len(x), generator=generator)[: 20 * count].to(x.device)]
-    distinct = torch.unique(subset, dim=0)  # sorted, hence drawn from again at random
-    chosen = distinct[torch.randperm(len(distinct), generator=generator)[:count].to(x.device)]
-    return lloyd(subset, chosen, max_iter=10)[0]
-
-
 @torch.no_grad()
-def _set_optimal(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Set q(u) to the optimum for the present kernel, noise and inducing points; return L, m and S.
-
-    Whitened, with A = L^-1 K_ZX and noise variance s2: S = (I + A A^T / s2)^-1, m = S A (y - c) / s2.
-    """
+def _set_optimal(model: Any, x: Tensor, y: Tensor) -> Posterior:
+    """Set q(u) to the optimum for the present kernel, noise and inducing points, and return it."""
     strategy = model.model.variational_strategy
-    kernel, constant = model.model.covar_module, model.model.mean_module.constant
-    inducing, noise = strategy.inducing_points, model.likelihood.noise
-    identity = torch.eye(len(inducing), dtype=x.dtype, device=x.device)
-    factor = torch.linalg.cholesky(kernel(inducing, inducing).to_dense() + strategy.jitter_val * identity)
-    precision, moment = identity.clone(), x.new_zeros(len(inducing))
-    for block, values in zip(torch.split(x, _CHUNK), torch.split(y, _CHUNK), strict=True):
-        a = torch.linalg.solve_triangular(factor, kernel(inducing, block).to_dense(), upper=False)
-        precision += a @ a.mT / noise
-        moment += a @ (values - constant) / noise
-    root = torch.linalg.cholesky(precision)
-    covariance = torch.cholesky_inverse(root)
-    mean = torch.cholesky_solve(moment[:, None], root)[:, 0]
+    covariance, constant = model.model.covar_module, model.model.mean_module.constant
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return covariance(x, y).to_dense()
+
+    inducing = strategy.inducing_points
+    factor = whitening_factor(kernel(inducing, inducing), strategy.jitter_val)
+    posterior = optimal_posterior(kernel, inducing, factor, model.likelihood.noise, x, y - constant)
     q = strategy._variational_distribution
-    q.natural_vec.copy_(moment)
-    q.natural_mat.copy_(-0.5 * precision)
+    q.natural_vec.copy_(posterior.moment)
+    q.natural_mat.copy_(-0.5 * posterior.precision)
     strategy._clear_cache()
-    return factor, mean, covariance
+    return posterior
