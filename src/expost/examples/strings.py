@@ -39,7 +39,7 @@ class Strings(Examples):
 
     def __init__(self, data: DataConfig) -> None:
         super().__init__(data)
-        self.domain = DOMAINS[data.domain]
+        self.domain = DOMAINS[data.domain or "text"]  # of a run without a domain nothing is known but that
         self.samples = (*TEXT_SUFFIXES, *(PICTURE_SUFFIXES if self.domain.picture else ()))
 
     @staticmethod
