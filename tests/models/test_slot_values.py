@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
@@ -559,11 +560,27 @@ def pushed(decoder, z, coins):
     return np.mean([np.sum((j @ u) ** 2) for j, u in zip(jacobians(decoder, z), coins(z.shape).numpy(), strict=True)])
 
 
-def normalized(layer, weight):
-    """By the largest singular value of the matrix from all else to the outputs."""
-    outputs = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-    matrix = np.moveaxis(weight.numpy(), outputs, 0).reshape(weight.shape[outputs], -1)
-    return weight / np.linalg.svd(matrix)[1][0]
+def by_matrix(layer, weight):
+    """By the largest singular value of the kernel as torch stores it, its first axis by the rest.
+
+    Of a convolution that is outputs by rest, of a transposed one inputs by rest, as in the official code.
+    """
+    return weight / np.linalg.svd(weight.numpy().reshape(len(weight), -1))[1][0]
+
+
+#: What the layers of `Decoder` get, and do without their biases.
+MAPS = {
+    nn.Linear: ((3,), functional.linear),
+    nn.ConvTranspose2d: ((2, 2, 2), functional.conv_transpose2d),
+    nn.Conv2d: ((3, 3, 3), functional.conv2d),
+}
+
+
+def by_map(layer, weight):
+    """By the largest singular value of the matrix from all numbers of the layer's input to all of its output."""
+    size, operation = next(known for kind, known in MAPS.items() if isinstance(layer, kind))
+    basis = torch.eye(math.prod(size), dtype=weight.dtype).view(-1, *size)
+    return weight / np.linalg.svd(operation(basis, weight).flatten(1).numpy())[1][0]
 
 
 REGULARIZER_CASES = {
@@ -574,7 +591,10 @@ REGULARIZER_CASES = {
         RegularizerCase(pushed, {"estimator": "forward"}, drawn=True),
         RegularizerCase(frobenius, {"estimator": "exact"}),
     ),
-    "spectral-norm": (RegularizerCase(lambda *_: 0.0, {"iterations": 300}, prepared=normalized),),
+    "spectral-norm": (
+        RegularizerCase(lambda *_: 0.0, {"iterations": 300}, prepared=by_matrix),
+        RegularizerCase(lambda *_: 0.0, {"iterations": 300, "estimator": "operator"}, prepared=by_map),
+    ),
 }
 
 
@@ -591,7 +611,7 @@ def regularizers(name):
             (layer, layer.weight.detach().clone()) for layer in (*decoder.layers, encoder) if hasattr(layer, "weight")
         ]
         regularizer = REGULARIZERS[name](**case.options)
-        regularizer.prepare(encoder, decoder)
+        regularizer.prepare(encoder, decoder, (draw(1, 4), draw(1, 3)))
         yield case, regularizer, decoder, before, draw(6, 3)
 
 

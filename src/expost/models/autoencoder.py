@@ -206,10 +206,11 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     if isinstance(decoder, AutoregressiveDecoder):
         decoder.compete(reconstruction.groups)
         function = TeacherForced(decoder, torch.zeros(2, *config.shape[:1], dtype=torch.int64))
-    output = _probe(function, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
+    code = torch.zeros(2, config.latent_dim, *features.shape[2:])
+    output = _probe(function, "decoder", code)
     if tuple(output.shape[1:]) != tuple(config.shape):
         raise UsageError(f"the decoder gives shape {tuple(output.shape[1:])} for examples of shape {config.shape}")
-    regularizer.prepare(encoder, decoder)
+    regularizer.prepare(encoder, function, (torch.zeros(2, *config.shape), code))
     return Autoencoder(
         encoder,
         latent,
