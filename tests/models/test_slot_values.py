@@ -569,7 +569,7 @@ def by_matrix(layer, weight):
 
 
 #: What the layers of `Decoder` get, and do without their biases.
-MAPS = {
+MAPS: dict[type, tuple[tuple[int, ...], Callable[..., torch.Tensor]]] = {
     nn.Linear: ((3,), functional.linear),
     nn.ConvTranspose2d: ((2, 2, 2), functional.conv_transpose2d),
     nn.Conv2d: ((3, 3, 3), functional.conv2d),

@@ -345,7 +345,8 @@ def test_the_operator_norm_is_that_of_the_padded_layer_on_its_map_and_its_iterat
     z = torch.randn(3, 2).double()
     decoder.train()(z).sum().backward()
     for (layer, original), side in zip(originals, (4, 8), strict=True):
-        plain = SameConvTranspose2d(*original.shape[:2], original.shape[2], layer.stride[0]).double().eval()
+        channels, out, side_of_kernel, _ = original.shape
+        plain = SameConvTranspose2d(channels, out, side_of_kernel, layer.stride[0]).double().eval()
         plain.load_state_dict({"weight": original, "bias": torch.zeros_like(plain.bias)})
         basis = torch.eye(original.shape[0] * side**2).double().view(-1, original.shape[0], side, side)
         norm = torch.linalg.matrix_norm(plain(basis).flatten(1), ord=2)

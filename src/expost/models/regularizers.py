@@ -30,7 +30,6 @@ from expost.networks.convolution import differentiated_twice
 from expost.registry import Registry
 from expost.types import LatentCode
 
-
 #: What encoder and decoder take.
 Inputs = tuple[Tensor, Tensor] | None
 
@@ -318,8 +317,8 @@ class SpectralNorm(Regularizer):
             if self.on_maps and isinstance(layer, nn.modules.conv._ConvNd):
                 if layer not in shapes:
                     raise UsageError(
-                        "spectral norm estimator=operator needs the size of the map that each convolution gets, and one "
-                        "gets none; use estimator=matrix"
+                        "spectral norm estimator=operator needs the size of each convolution's input, and one is never "
+                        "run; use estimator=matrix"
                     )
                 norm = OperatorNorm(layer, shapes[layer], self.iterations)
             else:
