@@ -3,6 +3,7 @@ import gzip
 import math
 import operator
 import warnings
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_scores_with_whole_quotients_equal_those_of_the_published_script(publish
     assert found[-5] == math.log(1001)
     assert 0.05 < (found != ExpressionScore()(texts)).mean() < 0.2
     with pytest.raises(UsageError, match="python2"):
-        ExpressionScore(**{"division": "python3"})
+        ExpressionScore(division=cast(Any, "python3"))
 
 
 def test_values_of_random_expressions_equal_pythons():
