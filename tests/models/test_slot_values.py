@@ -81,13 +81,15 @@ def affine(layer, h):
 
 
 def gaussian_code(latent, h, eps, options):
-    mean, log_sigma = affine(latent.mean, h), options.get("bound", 5.0) * torch.tanh(affine(latent.log_sigma, h))
-    return {"mean": mean, "z": mean + torch.exp(log_sigma) * eps, "log_var": torch.log(torch.exp(log_sigma) ** 2)}
+    mean, linear, bound = affine(latent.mean, h), affine(latent.log_sigma, h), options.get("bound", 5.0)
+    sigma = torch.sqrt(torch.exp(linear)) if bound is None else torch.exp(bound * torch.tanh(linear))
+    return {"mean": mean, "z": mean + options.get("noise_scale", 1) * sigma * eps, "log_var": torch.log(sigma**2)}
 
 
 def constant_code(latent, h, eps, options):
     mean, sigma = affine(latent.mean, h), options.get("sigma", 0.7)
-    return {"mean": mean, "z": mean + sigma * eps, "log_var": torch.full_like(mean, math.log(sigma**2))}
+    z = mean + options.get("noise_scale", 1) * sigma * eps
+    return {"mean": mean, "z": z, "log_var": torch.full_like(mean, math.log(sigma**2))}
 
 
 def nearest(latent, z):
@@ -107,8 +109,8 @@ def quantized_code(latent, h, eps, options):
 
 LATENT_CASES = {
     "deterministic": LatentCase(lambda latent, h, eps, options: dict.fromkeys(("mean", "z"), affine(latent.mean, h))),
-    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5})),
-    "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3})),
+    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01})),
+    "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3}, {"noise_scale": 0.01})),
     "vector-quantized": LatentCase(
         quantized_code, ({"codebook_size": 16},), "mean", lambda latent, z: nearest(latent, z)[0]
     ),
@@ -442,6 +444,19 @@ def categorical(x, output, options):
     return total
 
 
+def masked_bernoulli(x, output, options):
+    """Every symbol present or not; a position whose symbol has no rival is left out."""
+    groups = options.get("groups") or [0] * x.shape[-1]
+    total = 0.0
+    for row, logits in zip(x, output, strict=True):
+        true = int(np.flatnonzero(row).item())
+        competes = np.array([group == groups[true] for group in groups])
+        if competes.sum() > 1:
+            p = np.clip(competes * np.exp(logits) / np.sum(competes * np.exp(logits)), 1e-7, 1 - 1e-7)
+            total -= np.sum(row * np.log(p) + (1 - row) * np.log(1 - p))
+    return total
+
+
 IMAGES = ((unit(5, 4), unit(5, 4, seed=1)), (unit(5, 2, 3, 3), unit(5, 2, 3, 3, seed=1)))
 RECONSTRUCTION_CASES = {
     "squared-error": ReconstructionCase(squared_error, IMAGES, lambda x, options: x, lambda x, options: 0.0),
@@ -453,6 +468,13 @@ RECONSTRUCTION_CASES = {
         ((one_hot(5, 7, 6), 2 * draw(5, 7, 6, seed=1)),),
         lambda x, options: 40.0 * x,
         lambda x, options: 0.0,
+        ({}, {"groups": [0, 1, 1, 0, 0, 2]}),
+    ),
+    "masked-bernoulli": ReconstructionCase(
+        masked_bernoulli,
+        ((one_hot(5, 7, 6), 2 * draw(5, 7, 6, seed=1)),),
+        lambda x, options: 40.0 * x,
+        lambda x, options: masked_bernoulli(x, 40.0 * x, options),
         ({}, {"groups": [0, 1, 1, 0, 0, 2]}),
     ),
 }
