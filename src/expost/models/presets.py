@@ -24,7 +24,7 @@ from typing import Any
 
 from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
-from expost.models.string_presets import strings
+from expost.models.string_presets import published_objective, strings
 from expost.models.zoo import ZOO, Made
 from expost.registry import Part, Registry
 
@@ -286,6 +286,14 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     )
 
 
+def published(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+    """Return the paper's configuration; of strings, with the objective of the Grammar VAE's code.
+
+    Arguments as of `paper`; see `string_presets`.
+    """
+    return published_objective(name, shape) if len(shape) == 2 else paper(name, shape, given)
+
+
 def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
     """Return a configuration for a 2-core machine: a quarter of the paper's width, 25 epochs, one learning rate.
 
@@ -314,7 +322,7 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
 
 #: Presets: functions of a model's name, the shape of one example, and what is given by hand.
 PRESETS: Registry[Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]] = Registry(
-    "preset", {"small": small, "paper": paper}
+    "preset", {"small": small, "paper": paper, "published": published}
 )
 
 

@@ -139,7 +139,9 @@ class Training:
             self.optimizer,
             factor=self.config.factor,
             patience=self.config.patience - 1,  # torch counts the epochs that it lets pass, Keras those that it takes
-            threshold=0.0,
+            threshold=self.config.min_delta,
+            threshold_mode="abs",
+            min_lr=self.config.min_lr,
         )
         self.batches = Batches(self.data.train.x, self.device)
         weights = list(self.model.parameters())
