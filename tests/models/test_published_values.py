@@ -7,7 +7,7 @@ The official losses are scaled differently for each family. With N = C H W pixel
     WAE   mean over pixels + m MMD                                       times N: beta = m N
     WAE on CelebA    0.05 sum + m MMD                                    over 0.05: beta = 20 m
 
-(`test_zoo` evaluates both losses on a batch.) The schedules are those of its configuration file and its training script.
+(`test_zoo` evaluates both losses on a batch.) Schedules are those of its configuration file and training script.
 """
 
 from typing import NamedTuple

@@ -41,8 +41,8 @@ class Autoencoder(nn.Module):
         reconstruction: The term L_REC.
         beta: Weight of the penalty, at least 0.
         regularizer_weight: lambda, at least 0.
-        input_noise: Standard deviation of Gaussian noise on the encoder's input while training; noisy examples are
-            clipped to [0, 1], and the clean ones are the target.
+        input_noise: Standard deviation of Gaussian noise on the encoder's input while training, cut off at one standard
+            deviation, as in the official code; the clean examples are the target.
         shape: Shape of one example.
     """
 
@@ -145,7 +145,7 @@ class Autoencoder(nn.Module):
         x = self._one_hot(x)
         noisy = x
         if self.input_noise and self.training:
-            noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
+            noisy = x + self.input_noise * normal_like(x).clamp(-1, 1)
         code = self.code(noisy, noise=True)
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularized = bool(self.regularizer_weight) and regularize

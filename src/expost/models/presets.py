@@ -27,6 +27,7 @@ from expost.errors import UsageError
 from expost.models.string_presets import published_objective, strings
 from expost.models.zoo import ZOO, Made
 from expost.registry import Part, Registry
+from expost.utils.arithmetic import Precision
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Official:
         m: Weight of the MMD (WAE).
         s: Scale of the summed squared error (WAE on CelebA); 0 where the error is a mean.
         epochs: Passes over the training set; None takes the data set's.
+        width: Channels of the first convolution.
     """
 
     b: float = 0.0
@@ -48,6 +50,7 @@ class Official:
     m: float = 0.0
     s: float = 0.0
     epochs: int | None = None
+    width: int = 128
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ PAPER: Mapping[str, Setting] = {
     "celeba": Setting(
         shape=(3, 64, 64),
         latent_dim=64,
-        network="conv5",
+        network="conv5-celeba",
         epochs=70,
         lr=1e-3,
         tikhonov="kernels",
@@ -154,13 +157,15 @@ PAPER: Mapping[str, Setting] = {
             RAE_GP: Official(b=1e-4),
             RAE_SN: Official(b=2.4e-3),
             VAE: Official(k=0.09024),
-            CV_VAE: Official(k=0.01),
+            CV_VAE: Official(k=0.01, width=64),
             WAE: Official(m=100.0, s=0.05),
         },
     ),
 }
 
 
+#: By how much Keras' plateau wants a loss to fall, in the official scaling of the loss.
+KERAS_MIN_DELTA = 1e-4
 #: Sides of the images that the convolutional networks take, in pixels.
 SMALLEST_SIDE, LARGEST_SIDE = 28, 128
 #: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
@@ -183,14 +188,31 @@ def paper_weights(official: Official, family: str, shape: Sequence[int], latent_
         >>> paper_weights(Official(b=1e-4, l=1e-7), "rae", (1, 32, 32), 16)
         (0.0128, 0.0001024)
     """
-    pixels, channels = math.prod(shape), shape[0] if len(shape) == 3 else 1
+    scale = loss_scale(official, family, shape)
     conversions: Mapping[str, tuple[float, float]] = {
-        "rae": (2 * official.b * pixels / latent_dim, official.l * pixels),
-        "vae": (official.k * channels, 0.0),
-        "wae": (official.m / official.s if official.s else official.m * pixels, 0.0),
+        "rae": (2 * official.b * scale / latent_dim, official.l * scale),
+        "vae": (official.k * scale, 0.0),
+        "wae": (official.m * scale, 0.0),
         "none": (0.0, 0.0),
     }
     return conversions[family]
+
+
+def loss_scale(official: Official, family: str, shape: Sequence[int]) -> float:
+    """Return how many times the official loss ours is; arguments as of `paper_weights`.
+
+    Example:
+        >>> loss_scale(Official(), "rae", (3, 32, 32)), loss_scale(Official(), "vae", (3, 32, 32))
+        (3072, 3)
+    """
+    pixels, channels = math.prod(shape), shape[0] if len(shape) == 3 else 1
+    scales: Mapping[str, float] = {
+        "rae": pixels,
+        "vae": channels,
+        "wae": 1 / official.s if official.s else pixels,
+        "none": 1,
+    }
+    return scales[family]
 
 
 def _nearest_setting(shape: Sequence[int]) -> Setting:
@@ -259,7 +281,10 @@ def _resolve(
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
     )
     training = TrainingConfig(
-        epochs=official.epochs or setting.epochs, lr=setting.lr if row.family == "rae" else _LR[row.family]
+        epochs=official.epochs or setting.epochs,
+        lr=setting.lr if row.family == "rae" else _LR[row.family],
+        min_delta=KERAS_MIN_DELTA * loss_scale(official, row.family, shape),
+        watch="objective",
     )
     return model, training
 
@@ -279,7 +304,8 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
         return strings(name, shape, published=True)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
-            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, True, given)
+            width = _official(name, setting, given).width
+            return _resolve(name, shape, setting, width, setting.network, setting.latent_dim, True, given)
     shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
     raise UsageError(
         f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
@@ -312,12 +338,13 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
     width, network = (32, setting.network) if convolutional else (256, "mlp")
-    model, training = _resolve(name, shape, setting, width, network, latent_dim, False, given)
+    model, _ = _resolve(name, shape, setting, width, network, latent_dim, False, given)
     if convolutional and model.regularizer.name == "gradient-penalty":
         # A part of a batch costs a part of the time, and its expectation is the whole's but for batch norm, which then
         # takes the statistics of the part. `benchmarks/train_step.py` has the times.
         model = replace(model, regularizer=Part("gradient-penalty", {"fraction": 0.25}))
-    return model, replace(training, epochs=25, lr=1e-3, precision="auto" if convolutional else "float32")
+    precision: Precision = "auto" if convolutional else "float32"
+    return model, TrainingConfig(epochs=25, lr=1e-3, precision=precision)
 
 
 #: Presets: functions of a model's name, the shape of one example, and what is given by hand.

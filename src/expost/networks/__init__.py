@@ -28,9 +28,9 @@ from expost.registry import Registry
 NetworkPair = Callable[[Sequence[int], int, int, bool], tuple[nn.Module, nn.Module]]
 
 
-def _convolutional(kernel: int) -> NetworkPair:
+def _convolutional(kernel: int, centered: bool = True) -> NetworkPair:
     def build(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
-        encoder = ConvEncoder(shape, width, kernel, spatial)
+        encoder = ConvEncoder(shape, width, kernel, spatial, centered)
         return encoder, ConvDecoder(shape, latent_dim, width, kernel, spatial)
 
     return build
@@ -69,7 +69,8 @@ def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: 
     return PositionwiseEncoder(shape, width, ConvNeXtBlock), AutoregressiveGRU(shape, latent_dim, width)
 
 
-#: Images. conv4: the paper's MNIST / CIFAR-10 pair; conv5: its CelebA pair. Any shape. mlp: two hidden layers each way.
+#: Images. conv4: the paper's MNIST / CIFAR-10 pair; conv5-celeba: its CelebA pair, which gets pixels as they are;
+#: conv5: the same for pixels in [-1, 1]. Any shape. mlp: two hidden layers each way.
 #: Sequences. gru-expressions, gru-molecules: the paper's pairs, at width 100 and 501; convnext-1d, transformer:
 #: parallel decoders that reconstruct better at equal parameters; width 64 is about the size of gru-expressions at 100.
 #: gru-autoregressive: a decoder that reads the symbols it has written, so that they fit each other.
@@ -78,6 +79,7 @@ NETWORKS: Registry[NetworkPair] = Registry(
     {
         "conv4": _convolutional(4),
         "conv5": _convolutional(5),
+        "conv5-celeba": _convolutional(5, centered=False),
         "mlp": _vector,
         "gru-expressions": _recurrent("gru-expressions", EXPRESSIONS),
         "gru-molecules": _recurrent("gru-molecules", MOLECULES),
