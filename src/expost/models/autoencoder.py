@@ -134,6 +134,11 @@ class Autoencoder(nn.Module):
         """Return the noiseless reconstructions D(E(x)); of an autoregressive decoder, given the true symbols."""
         return self._decoder(x)(self.code(x).z)
 
+    def reconstruction_of(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the reconstruction term of examples `x` and what is decoded from codes `z`, a scalar."""
+        output = self._decoder(x)(self.latent.decodable(z))
+        return self.reconstruction(self._one_hot(x), output.float())
+
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
 
