@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the best counts (default 3)")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
-    grammar = load_grammar(arguments.grammar or "smiles", prune=True)
+    grammar = load_grammar(arguments.grammar or "smiles")
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(arguments.examples, arguments.length, grammar.size, generator=generator)
     array = logits.numpy()

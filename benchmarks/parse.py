@@ -125,7 +125,7 @@ def main(options: Options) -> None:
         sys.exit(f"no {path}; give the folder of the data with --data")
     with gzip.open(path, "rt") as file:
         strings = file.read().split()
-    grammar = load_grammar(options.data / "grammars" / "zinc_smiles.cfg", prune=True)
+    grammar = load_grammar(options.data / "grammars" / "zinc_smiles.cfg")
     ratio = versus_nltk(options, strings, grammar)
     start_up()
     if options.full:

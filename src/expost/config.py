@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -79,6 +79,11 @@ class TrainingConfig:
             bf16 where the device has instructions for it. A run's `config.json` has what auto came to.
         patience: After so many epochs without a better validation loss the learning rate is cut, at least 1.
         factor: What it is multiplied by.
+        min_delta: By how much a validation loss has to be lower to count as better for this, at least 0.
+        min_lr: The learning rate is not cut below this, at least 0.
+        watch: The validation loss that decides on the learning rate and the best weights: "reconstruction and penalty",
+            without the decoder's regularizer, which says nothing about held-out examples; or "objective", with it, as
+            the official code has it.
         clip: Gradients of a larger norm, over all weights together, are scaled down to it; None leaves them.
         tensorboard: Whether to write TensorBoard event files.
         checkpoint_seconds: After so long without a checkpoint one is written within the epoch, so that a kill costs no
@@ -93,6 +98,9 @@ class TrainingConfig:
     precision: Precision = "float32"
     patience: int = 5
     factor: float = 0.5
+    min_delta: float = 0.0
+    min_lr: float = 0.0
+    watch: Literal["reconstruction and penalty", "objective"] = "reconstruction and penalty"
     clip: float | None = None
     tensorboard: bool = True
     checkpoint_seconds: float = 300.0
@@ -103,6 +111,8 @@ class TrainingConfig:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("seed", self.seed, 0)
         _at_least("patience", self.patience, 1)
+        _at_least("min_delta", self.min_delta, 0)
+        _at_least("min_lr", self.min_lr, 0)
         if not (0 < self.lr < math.inf):
             raise UsageError(f"lr is {self.lr}; give a positive learning rate")
         if not (0 < self.checkpoint_seconds < math.inf):

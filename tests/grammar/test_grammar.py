@@ -54,19 +54,47 @@ def test_a_padding_rule_is_dropped_only_where_it_only_pads():
     assert len(real.productions) == 3
 
 
-def test_the_original_zinc_grammar_is_read_without_its_dead_rules(shared_data: Path):
+def test_the_original_zinc_grammar_is_read_without_its_dead_rules(
+    shared_data: Path, capsys: pytest.CaptureFixture[str]
+):
     path = shared_data / "grammars" / "zinc_smiles.cfg"
-    # three of its productions use, or are never reached but by, a symbol `class` that has no production
     with pytest.raises(DataError, match=r"line 30: 'class' in 'BACH -> charge class' has no production.*prune=True"):
-        load_grammar(path)
-    grammar = load_grammar(path, prune=True)
+        Grammar.from_text(path.read_text())
+    grammar = load_grammar(path)
+    remark = capsys.readouterr().err.strip()
+    assert remark.endswith(
+        "2 of 75 productions are in no derivation and left out: BACH -> charge class ('class' has no production); "
+        "BACH -> class ('class' has no production)"
+    )
     lines = path.read_text().splitlines()
     assert [str(production) for production in grammar.productions] == [
         line for line in lines if "class" not in line and line != "Nothing -> None"
     ]
     assert "\\" in grammar.terminals
     assert Grammar.from_text(grammar.text) == grammar
+    assert load_grammar("smiles-published").productions == grammar.productions
     assert grammar.left_recursive == ("RB", "BB", "chain")
+
+
+def test_what_no_string_uses_in_a_file_is_left_out_with_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "own.cfg"
+    path.write_text("S -> 'a' | U | V\nU -> U 'b'\nW -> 'c'\nV -> x W 'd' | 'v'")
+    assert [str(production) for production in load_grammar(path).productions] == ["S -> 'a'", "S -> V", "V -> 'v'"]
+    remark = capsys.readouterr().err
+    assert "4 of 7 productions" in remark
+    for reason in (
+        "S -> U ('U' never ends)",
+        "W -> 'c' (nothing leads to 'W')",
+        "V -> x W 'd' ('x' has no production)",
+    ):
+        assert reason in remark
+    path.write_text("S -> 'a' | numbr\nnumber -> '1'")
+    with pytest.raises(DataError, match=r"line 1: 'numbr' in 'S -> numbr' has no production; did you mean 'number'\?"):
+        load_grammar(path)
+    path.write_text("S -> 'a' | T\nT -> 'b'")
+    capsys.readouterr()
+    load_grammar(path)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def corrupt(text: str, source: random.Random) -> str:
 
 
 def test_zinc_molecules_parse_as_nltk_parses_them_whole_and_broken(shared_data: Path, molecules: list[str]):
-    grammar = load_grammar(shared_data / "grammars" / "zinc_smiles.cfg", prune=True)
+    grammar = load_grammar(shared_data / "grammars" / "zinc_smiles.cfg")
     parser, peer = Parser(grammar), nltk_parser(grammar)
     numbers = {str(production): number for number, production in enumerate(peer.grammar().productions())}
     assert len(numbers) == len(grammar.productions)
@@ -350,7 +350,7 @@ def test_zinc_molecules_parse_as_nltk_parses_them_whole_and_broken(shared_data: 
 
 
 def test_the_smiles_grammar_has_all_of_zinc_in_fewer_productions(shared_data: Path, molecules: list[str]):
-    original = Parser(load_grammar(shared_data / "grammars" / "zinc_smiles.cfg", prune=True))
+    original = Parser(load_grammar(shared_data / "grammars" / "zinc_smiles.cfg"))
     ours = Parser(load_grammar("smiles"))
     some = molecules[::50]
     assert len(some) > 4000
@@ -376,7 +376,7 @@ def test_smiles_that_the_original_grammar_has_not(text: str):
 
 
 def test_the_smiles_grammar_is_a_superset_of_the_original(shared_data: Path):
-    grammar = load_grammar(shared_data / "grammars" / "zinc_smiles.cfg", prune=True)
+    grammar = load_grammar(shared_data / "grammars" / "zinc_smiles.cfg")
     ours = Parser(load_grammar("smiles"))
     source = np.random.default_rng(0)
     own: dict[str, list[Production]] = {}

@@ -3,6 +3,7 @@ import gzip
 import math
 import operator
 import warnings
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,13 +20,19 @@ from expost.metrics.expressions import (
 OPERATIONS = {ast.Add: operator.add, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
-def by_python(text, x):
-    """The value by Python's own parser, its tree walked here: an independent reference for precedence."""
+def by_python(text, x, whole=False):
+    """The value by Python's own parser, its tree walked here: an independent reference for precedence.
+
+    With `whole`, of a Python in which numerals are whole and a quotient of whole numbers is rounded down.
+    """
 
     def walk(node):
         match node:
             case ast.BinOp(left, op, right):
-                return OPERATIONS[type(op)](walk(left), walk(right))
+                operands = walk(left), walk(right)
+                if whole and isinstance(op, ast.Div) and all(isinstance(each, int) for each in operands):
+                    return operator.floordiv(*operands)
+                return OPERATIONS[type(op)](*operands)
             case ast.Call(ast.Name("sin"), [argument], []):
                 return np.sin(walk(argument))
             case ast.Call(ast.Name("exp"), [argument], []):
@@ -33,7 +40,7 @@ def by_python(text, x):
             case ast.Name("x"):
                 return x
             case ast.Constant(int(value)):
-                return np.float64(value)
+                return value if whole else np.float64(value)
         raise ValueError(ast.dump(node))
 
     with np.errstate(all="ignore"):
@@ -73,6 +80,29 @@ def test_scores_of_published_expressions_equal_the_published_formula(published):
         expected = [math.log(1 + np.minimum((by_python(text, x) - target) ** 2, 1000).mean()) for text in published]
     np.testing.assert_allclose(score(published), expected, rtol=1e-9)
     assert len(set(expected)) > 1000
+
+
+def test_scores_with_whole_quotients_equal_those_of_the_published_script(published):
+    x = np.linspace(-10, 10, 1000)
+    target = 1 / 3 + x + np.sin(x * x)
+
+    def expected(text):
+        try:
+            score = math.log(1 + np.minimum((by_python(text, x, whole=True) - target) ** 2, 1000).mean())
+        except ZeroDivisionError:
+            return math.log(1001)
+        return score if math.isfinite(score) else math.log(1001)
+
+    texts = [*published, "1/3+x+sin(x*x)", "1/(1/2)", "3*3/2", "x/2", "1/sin(2)", "sin(3/2)"]
+    with np.errstate(all="ignore"):
+        wanted = [expected(text) for text in texts]
+    found = ExpressionScore(division="python2")(texts)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    assert found[-6] == pytest.approx(0.1054, abs=5e-5)
+    assert found[-5] == math.log(1001)
+    assert 0.05 < (found != ExpressionScore()(texts)).mean() < 0.2
+    with pytest.raises(UsageError, match="python2"):
+        ExpressionScore(division=cast(Any, "python3"))
 
 
 def test_values_of_random_expressions_equal_pythons():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
@@ -80,13 +81,15 @@ def affine(layer, h):
 
 
 def gaussian_code(latent, h, eps, options):
-    mean, log_sigma = affine(latent.mean, h), options.get("bound", 5.0) * torch.tanh(affine(latent.log_sigma, h))
-    return {"mean": mean, "z": mean + torch.exp(log_sigma) * eps, "log_var": torch.log(torch.exp(log_sigma) ** 2)}
+    mean, linear, bound = affine(latent.mean, h), affine(latent.log_sigma, h), options.get("bound", 5.0)
+    sigma = torch.sqrt(torch.exp(linear)) if bound is None else torch.exp(bound * torch.tanh(linear))
+    return {"mean": mean, "z": mean + options.get("noise_scale", 1) * sigma * eps, "log_var": torch.log(sigma**2)}
 
 
 def constant_code(latent, h, eps, options):
     mean, sigma = affine(latent.mean, h), options.get("sigma", 0.7)
-    return {"mean": mean, "z": mean + sigma * eps, "log_var": torch.full_like(mean, math.log(sigma**2))}
+    z = mean + options.get("noise_scale", 1) * sigma * eps
+    return {"mean": mean, "z": z, "log_var": torch.full_like(mean, math.log(sigma**2))}
 
 
 def nearest(latent, z):
@@ -106,8 +109,8 @@ def quantized_code(latent, h, eps, options):
 
 LATENT_CASES = {
     "deterministic": LatentCase(lambda latent, h, eps, options: dict.fromkeys(("mean", "z"), affine(latent.mean, h))),
-    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5})),
-    "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3})),
+    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01})),
+    "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3}, {"noise_scale": 0.01})),
     "vector-quantized": LatentCase(
         quantized_code, ({"codebook_size": 16},), "mean", lambda latent, z: nearest(latent, z)[0]
     ),
@@ -441,6 +444,19 @@ def categorical(x, output, options):
     return total
 
 
+def masked_bernoulli(x, output, options):
+    """Every symbol present or not; a position whose symbol has no rival is left out."""
+    groups = options.get("groups") or [0] * x.shape[-1]
+    total = 0.0
+    for row, logits in zip(x, output, strict=True):
+        true = int(np.flatnonzero(row).item())
+        competes = np.array([group == groups[true] for group in groups])
+        if competes.sum() > 1:
+            p = np.clip(competes * np.exp(logits) / np.sum(competes * np.exp(logits)), 1e-7, 1 - 1e-7)
+            total -= np.sum(row * np.log(p) + (1 - row) * np.log(1 - p))
+    return total
+
+
 IMAGES = ((unit(5, 4), unit(5, 4, seed=1)), (unit(5, 2, 3, 3), unit(5, 2, 3, 3, seed=1)))
 RECONSTRUCTION_CASES = {
     "squared-error": ReconstructionCase(squared_error, IMAGES, lambda x, options: x, lambda x, options: 0.0),
@@ -452,6 +468,13 @@ RECONSTRUCTION_CASES = {
         ((one_hot(5, 7, 6), 2 * draw(5, 7, 6, seed=1)),),
         lambda x, options: 40.0 * x,
         lambda x, options: 0.0,
+        ({}, {"groups": [0, 1, 1, 0, 0, 2]}),
+    ),
+    "masked-bernoulli": ReconstructionCase(
+        masked_bernoulli,
+        ((one_hot(5, 7, 6), 2 * draw(5, 7, 6, seed=1)),),
+        lambda x, options: 40.0 * x,
+        lambda x, options: masked_bernoulli(x, 40.0 * x, options),
         ({}, {"groups": [0, 1, 1, 0, 0, 2]}),
     ),
 }
@@ -559,11 +582,27 @@ def pushed(decoder, z, coins):
     return np.mean([np.sum((j @ u) ** 2) for j, u in zip(jacobians(decoder, z), coins(z.shape).numpy(), strict=True)])
 
 
-def normalized(layer, weight):
-    """By the largest singular value of the matrix from all else to the outputs."""
-    outputs = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-    matrix = np.moveaxis(weight.numpy(), outputs, 0).reshape(weight.shape[outputs], -1)
-    return weight / np.linalg.svd(matrix)[1][0]
+def by_matrix(layer, weight):
+    """By the largest singular value of the kernel as torch stores it, its first axis by the rest.
+
+    Of a convolution that is outputs by rest, of a transposed one inputs by rest, as in the official code.
+    """
+    return weight / np.linalg.svd(weight.numpy().reshape(len(weight), -1))[1][0]
+
+
+#: What the layers of `Decoder` get, and do without their biases.
+MAPS: dict[type, tuple[tuple[int, ...], Callable[..., torch.Tensor]]] = {
+    nn.Linear: ((3,), functional.linear),
+    nn.ConvTranspose2d: ((2, 2, 2), functional.conv_transpose2d),
+    nn.Conv2d: ((3, 3, 3), functional.conv2d),
+}
+
+
+def by_map(layer, weight):
+    """By the largest singular value of the matrix from all numbers of the layer's input to all of its output."""
+    size, operation = next(known for kind, known in MAPS.items() if isinstance(layer, kind))
+    basis = torch.eye(math.prod(size), dtype=weight.dtype).view(-1, *size)
+    return weight / np.linalg.svd(operation(basis, weight).flatten(1).numpy())[1][0]
 
 
 REGULARIZER_CASES = {
@@ -574,7 +613,10 @@ REGULARIZER_CASES = {
         RegularizerCase(pushed, {"estimator": "forward"}, drawn=True),
         RegularizerCase(frobenius, {"estimator": "exact"}),
     ),
-    "spectral-norm": (RegularizerCase(lambda *_: 0.0, {"iterations": 300}, prepared=normalized),),
+    "spectral-norm": (
+        RegularizerCase(lambda *_: 0.0, {"iterations": 300}, prepared=by_matrix),
+        RegularizerCase(lambda *_: 0.0, {"iterations": 300, "estimator": "operator"}, prepared=by_map),
+    ),
 }
 
 
@@ -591,7 +633,7 @@ def regularizers(name):
             (layer, layer.weight.detach().clone()) for layer in (*decoder.layers, encoder) if hasattr(layer, "weight")
         ]
         regularizer = REGULARIZERS[name](**case.options)
-        regularizer.prepare(encoder, decoder)
+        regularizer.prepare(encoder, decoder, (draw(1, 4), draw(1, 3)))
         yield case, regularizer, decoder, before, draw(6, 3)
 
 

@@ -301,6 +301,7 @@ def test_a_step_makes_as_many_power_iterations_as_it_says(kind, iterations):
     decoder = nn.Sequential(layer)
     SpectralNorm(iterations=iterations).prepare(nn.Linear(2, 2), decoder)
     norm = layer.parametrizations.weight[0]
+    assert norm.dim == 0  # outputs by rest; of the transposed one inputs by rest
     expected = [norm._u.clone(), norm._v.clone()]
     matrix = norm._reshape_weight_to_matrix(layer.parametrizations.weight.original.detach())
     for _ in range(iterations):
@@ -326,6 +327,56 @@ def test_spectral_norm_is_computed_outside_of_autocast(monkeypatch):
         assert decoder(torch.randn(2, 3)).dtype == torch.bfloat16
     assert seen
     assert not any(seen)
+
+
+def test_the_operator_norm_is_that_of_the_padded_layer_on_its_map_and_its_iterations_are_of_training_alone():
+    torch.manual_seed(0)
+    decoder = nn.Sequential(
+        nn.Linear(2, 48),
+        nn.Unflatten(1, (3, 4, 4)),
+        SameConvTranspose2d(3, 4, 4, 2),
+        nn.ReLU(),
+        SameConvTranspose2d(4, 1, 5, 1),
+    ).double()
+    originals = [(layer, layer.weight.detach().clone()) for layer in decoder if hasattr(layer, "stride")]
+    SpectralNorm(iterations=200, estimator="operator").prepare(
+        nn.Identity(), decoder, (torch.zeros(1, 2).double(), torch.zeros(1, 2).double())
+    )
+    z = torch.randn(3, 2).double()
+    decoder.train()(z).sum().backward()
+    for (layer, original), side in zip(originals, (4, 8), strict=True):
+        channels, out, side_of_kernel, _ = original.shape
+        plain = SameConvTranspose2d(channels, out, side_of_kernel, layer.stride[0]).double().eval()
+        plain.load_state_dict({"weight": original, "bias": torch.zeros_like(plain.bias)})
+        basis = torch.eye(original.shape[0] * side**2).double().view(-1, original.shape[0], side, side)
+        norm = torch.linalg.matrix_norm(plain(basis).flatten(1), ord=2)
+        torch.testing.assert_close(layer.weight, original / norm)
+        assert layer.parametrizations.weight.original.grad.abs().sum() > 0
+    decoder.eval()
+    before = {key: value.clone() for key, value in decoder.state_dict().items()}
+    assert torch.equal(decoder(z), decoder(z))
+    assert all(torch.equal(value, before[key]) for key, value in decoder.state_dict().items())
+    assert sum("_layer" in key for key in before) == 0
+
+
+def test_the_operator_norm_says_that_it_needs_the_sizes_of_maps():
+    with pytest.raises(UsageError, match="estimator=matrix"):
+        SpectralNorm(estimator="operator").prepare(nn.Identity(), nn.Sequential(nn.Conv2d(1, 1, 3)))
+
+
+@pytest.mark.parametrize("estimator", ["matrix", "operator"])
+def test_a_spectrally_normalized_model_of_images_trains_and_keeps_its_norms(estimator):
+    config, _ = configure(
+        "rae-sn", (1, 28, 28), model_overrides={"width": 4}, options={"regularizer.estimator": estimator}
+    )
+    torch.manual_seed(0)
+    model = build(config).train()
+    loss = model.loss(torch.rand(8, 1, 28, 28)).total
+    loss.backward()
+    again = build(config)
+    again.load_state_dict(model.state_dict())
+    z = torch.randn(2, config.latent_dim)
+    assert torch.equal(model.eval().decode(z), again.eval().decode(z))
 
 
 def test_spectral_norm_of_both_reaches_the_encoder():

@@ -759,6 +759,15 @@ def test_the_expression_objective_is_the_capped_error_by_numpy() -> None:
     assert scored.message.startswith("'x+': the score is nan, not a finite number; expression scores expressions of x")
 
 
+def test_whole_quotients_are_of_what_a_search_finds_and_not_of_what_it_begins_with() -> None:
+    objective = make_objective("expression", division="python2")
+    string = "1/3+x+sin(x*x)"
+    assert objective.score([string]).values[0] == pytest.approx(0.1054, abs=5e-5)
+    assert objective.for_training().score([string]).values == [0]
+    assert objective.label == "expression target=1/3+x+sin(x*x) division=python2"
+    assert make_objective("expression").label == "expression target=1/3+x+sin(x*x)"
+
+
 def test_the_molecular_objectives_are_the_metrics() -> None:
     from expost.metrics.molecule_properties import PenalizedLogP
 

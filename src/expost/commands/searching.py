@@ -137,7 +137,7 @@ def optimize(
 
 def _begin(codes: Tensor, texts: list[str], objective: Objective) -> tuple[Tensor, Tensor]:
     """Return the codes that have a score, and their scores."""
-    scored = objective.score(texts)
+    scored = objective.for_training().score(texts)
     kept = [index for index, value in enumerate(scored.values) if value is not None]
     if len(kept) < 2:
         raise DataError(f"the objective scored {len(kept)} of {len(texts)} training strings: {scored.message}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 from expost.errors import DataError, UsageError
@@ -143,6 +144,38 @@ class Grammar:
         )
 
 
+def useless(text: str, name: str = "grammar") -> list[tuple[Production, str]]:
+    """Return the productions that `Grammar.from_text` prunes, in order, each with the reason.
+
+    Raises:
+        DataError: if a symbol has no production, and nearly the name of one that has: most likely an error of typing.
+    """
+    rules = dict(read_rules(text, name))
+    productions = list(rules)
+    defined = {production.left for production in productions}
+    ends, kept = productive(productions), set(_useful(productions))
+    found = []
+    for production, line in rules.items():
+        if production in kept:
+            continue
+        names = [symbol.name for symbol in production.right if not symbol.terminal]
+        unknown = [each for each in names if each not in defined]
+        for each in unknown:
+            if close := get_close_matches(each, defined, n=1, cutoff=0.8):
+                raise DataError(
+                    f"{name}, line {line}: '{each}' in '{production}' has no production; did you mean '{close[0]}'?"
+                )
+        endless = [each for each in names if each not in ends]
+        if unknown:
+            reason = f"'{unknown[0]}' has no production"
+        elif endless:
+            reason = f"'{endless[0]}' never ends"
+        else:
+            reason = f"nothing leads to '{production.left}'"
+        found.append((production, reason))
+    return found
+
+
 def _useful(productions: Sequence[Production]) -> list[Production]:
     """Return the productions that some derivation of a string from the start symbol uses."""
     start, ends = productions[0].left, productive(productions)
@@ -158,7 +191,7 @@ def _check_symbols(lines: Mapping[Production, int], name: str) -> None:
     defined = {production.left for production in productions}
     ends = productive(productions)
     reached = reachable(productions, productions[0].left)
-    remedy = "or remove it (in Python prune=True drops what no string can use)"
+    remedy = "or remove it (prune=True drops what no string can use)"
     for production, line in lines.items():
         for symbol in production.right:
             if not symbol.terminal and symbol.name not in defined:

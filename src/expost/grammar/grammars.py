@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from expost.errors import DataError, UsageError
-from expost.grammar.cfg import Grammar
+from expost.grammar.cfg import Grammar, useless
 from expost.registry import Registry
+from expost.utils.progress import say
+
+#: Productions that are left out are named up to so many.
+LISTED = 5
 
 # Kusner, Paige & Hernandez-Lobato 2017, section 4.1
 EXPRESSIONS = """\
@@ -43,26 +47,57 @@ number -> digit | digit number
 digit -> '0' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9'
 """
 
-GRAMMARS: Registry[str] = Registry("grammar", {"expressions": EXPRESSIONS, "smiles": SMILES})
+# Kusner et al. 2017, appendix: the 76 productions of their experiments on ZINC, in their order. Two of them lead to a
+# symbol `class` that has no production, and are left out, as is the last one, which pads.
+PUBLISHED_SMILES = r"""
+smiles -> chain
+atom -> bracket_atom | aliphatic_organic | aromatic_organic
+aliphatic_organic -> 'B' | 'C' | 'N' | 'O' | 'S' | 'P' | 'F' | 'I' | 'Cl' | 'Br'
+aromatic_organic -> 'c' | 'n' | 'o' | 's'
+bracket_atom -> '[' BAI ']'
+BAI -> isotope symbol BAC | symbol BAC | isotope symbol | symbol
+BAC -> chiral BAH | BAH | chiral
+BAH -> hcount BACH | BACH | hcount
+BACH -> charge
+symbol -> aliphatic_organic | aromatic_organic
+isotope -> DIGIT | DIGIT DIGIT | DIGIT DIGIT DIGIT
+DIGIT -> '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8'
+chiral -> '@' | '@@'
+hcount -> 'H' | 'H' DIGIT
+charge -> '-' | '-' DIGIT | '-' DIGIT DIGIT | '+' | '+' DIGIT | '+' DIGIT DIGIT
+bond -> '-' | '=' | '#' | '/' | '\'
+ringbond -> DIGIT | bond DIGIT
+branched_atom -> atom | atom RB | atom BB | atom RB BB
+RB -> RB ringbond | ringbond
+BB -> BB branch | branch
+branch -> '(' chain ')' | '(' bond chain ')'
+chain -> branched_atom | chain branched_atom | chain bond branched_atom
+"""
+
+GRAMMARS: Registry[str] = Registry(
+    "grammar", {"expressions": EXPRESSIONS, "smiles": SMILES, "smiles-published": PUBLISHED_SMILES}
+)
 
 
-def load_grammar(name_or_path: str | Path, prune: bool = False) -> Grammar:
+def load_grammar(name_or_path: str | Path) -> Grammar:
     """Return a grammar by name, or read it from a text file.
+
+    Productions of a file that no derivation of a string can use are left out, and a line on stderr names them.
 
     Args:
         name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file.
-        prune: Drop productions that no derivation can use, instead of refusing the grammar (see `Grammar.from_text`).
 
     Raises:
         UsageError: if it is neither a name nor a file.
-        DataError: if the file is not text, or no usable grammar.
+        DataError: if the file is not text, or no usable grammar, or the name of a symbol without a production is most
+            likely another's with an error of typing.
 
     Example:
         >>> load_grammar("expressions").describe()
         '11 productions and padding, 2 nonterminals, 11 terminals; left-recursive: S'
     """
     if isinstance(name_or_path, str) and name_or_path in GRAMMARS:
-        return Grammar.from_text(GRAMMARS[name_or_path], prune, name_or_path)
+        return Grammar.from_text(GRAMMARS[name_or_path], name=name_or_path)
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"grammar {name_or_path!r} is no name and no path; names: {', '.join(GRAMMARS)}")
     path = Path(name_or_path)
@@ -74,4 +109,12 @@ def load_grammar(name_or_path: str | Path, prune: bool = False) -> Grammar:
         raise UsageError(f"no grammar and no file '{name_or_path}'; names: {', '.join(GRAMMARS)}") from None
     except OSError as error:
         raise UsageError(f"cannot read the grammar {path}: {error.strerror}; give the path of a text file") from None
-    return Grammar.from_text(text, prune, str(path))
+    grammar = Grammar.from_text(text, prune=True, name=str(path))
+    if left_out := useless(text, str(path)):
+        count = len(left_out) + len(grammar.productions)
+        listing = "; ".join(f"{production} ({reason})" for production, reason in left_out[:LISTED])
+        more = f"; and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
+        say(
+            f"grammar {path}: {len(left_out)} of {count} productions are in no derivation and left out: {listing}{more}"
+        )
+    return grammar

@@ -14,15 +14,18 @@ recursion, so no nesting is too deep), and those run on NumPy arrays.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import UsageError
+from expost.registry import Registry
 
 Array = NDArray[np.float64]
 
@@ -32,6 +35,7 @@ MAX_LENGTH = 10_000
 _TOKENS = re.compile(r"\s*(sin\(|exp\(|[()+*/x123])")
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {"+": np.add, "*": np.multiply, "/": np.divide}
 _UNARY: dict[str, Callable[[Array], Array]] = {"sin(": np.sin, "exp(": np.exp}
+_WHOLE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "*": operator.mul, "/": operator.floordiv}
 _STRENGTH = {"+": 1, "*": 2, "/": 2}
 _DIGITS: dict[str, Array] = {digit: np.array(float(digit)) for digit in "123"}
 
@@ -117,6 +121,36 @@ def _run(postfix: tuple[str, ...], x: Array) -> Array:
     return stack[0]
 
 
+def _run_in_python2(postfix: tuple[str, ...], x: Array) -> Array:
+    """Run the operations as Python 2 does, in which whole numbers have a whole quotient: 1/3 is 0.
+
+    Raises:
+        ZeroDivisionError: for a whole number divided by the whole number 0, as in 1/(1/2).
+        OverflowError: for a whole number beyond float64's range.
+    """
+    stack: list[Any] = []
+    for token in postfix:
+        if token == "x":
+            stack.append(x)
+        elif token in _UNARY:
+            stack.append(_UNARY[token](np.asarray(stack.pop(), dtype=np.float64)))
+        elif token in _BINARY:
+            right, left = stack.pop(), stack.pop()
+            if isinstance(left, int) and isinstance(right, int):
+                stack.append(_WHOLE[token](left, right))
+            else:
+                left, right = (np.asarray(value, dtype=np.float64) for value in (left, right))
+                stack.append(_BINARY[token](left, right))
+        else:
+            stack.append(int(token))
+    return np.asarray(stack[0], dtype=np.float64)
+
+
+_DIVISIONS: Registry[Callable[[tuple[str, ...], Array], Array]] = Registry(
+    "division", {"true": _run, "python2": _run_in_python2}
+)
+
+
 def evaluate(text: str | None, x: Array) -> Array | None:
     """Return an expression's values at the points x, None if it is invalid.
 
@@ -154,6 +188,9 @@ class ExpressionScore:
         high: The last.
         points: Their number P.
         cap: The largest squared error of a point.
+        division: "true", or "python2": whole numbers have a whole quotient, so that 1/3 is 0 and 1/(1/2) is undefined.
+            The published search scored what it found in Python 2, and its training set and target by true division;
+            the target is always divided truly here. Of the published 100,000 strings a tenth have another score.
 
     Raises:
         UsageError: on construction, for a target that is invalid or undefined somewhere on the grid, or a bad number.
@@ -162,6 +199,8 @@ class ExpressionScore:
         >>> score = ExpressionScore()
         >>> [round(value, 3) for value in score(["x", "1/3+x+sin(x*x)", "not one"]).tolist()]
         [0.488, 0.0, nan]
+        >>> ExpressionScore(division="python2")(["1/3+x+sin(x*x)"]).round(4)
+        array([0.1054])
     """
 
     target: str = "1/3+x+sin(x*x)"
@@ -169,6 +208,7 @@ class ExpressionScore:
     high: float = 10.0
     points: int = 1000
     cap: float = 1000.0
+    division: Literal["true", "python2"] = "true"
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
@@ -177,6 +217,7 @@ class ExpressionScore:
             raise UsageError(f"points={self.points}; give at least 2")
         if not (np.isfinite(self.cap) and self.cap > 0):
             raise UsageError(f"cap={self.cap}; give a positive number")
+        _ = _DIVISIONS[self.division]
         if not np.isfinite(self._goal).all():
             raise UsageError(
                 f"target '{self.target}' is infinite or undefined on the grid; choose another or other points"
@@ -209,5 +250,9 @@ class ExpressionScore:
         postfix = parse_expression(text)
         if postfix is None:
             return math.nan
-        mse = float(np.minimum(np.square(_run(postfix, self.grid) - self._goal), self.cap).mean())
+        try:
+            values = _DIVISIONS[self.division](postfix, self.grid)
+        except (ZeroDivisionError, OverflowError):
+            return self.worst
+        mse = float(np.minimum(np.square(values - self._goal), self.cap).mean())
         return math.log1p(mse) if math.isfinite(mse) else self.worst

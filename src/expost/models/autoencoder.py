@@ -41,8 +41,8 @@ class Autoencoder(nn.Module):
         reconstruction: The term L_REC.
         beta: Weight of the penalty, at least 0.
         regularizer_weight: lambda, at least 0.
-        input_noise: Standard deviation of Gaussian noise on the encoder's input while training; noisy examples are
-            clipped to [0, 1], and the clean ones are the target.
+        input_noise: Standard deviation of Gaussian noise on the encoder's input while training, cut off at one standard
+            deviation, as in the official code; the clean examples are the target.
         shape: Shape of one example.
     """
 
@@ -134,6 +134,11 @@ class Autoencoder(nn.Module):
         """Return the noiseless reconstructions D(E(x)); an autoregressive decoder is given the true symbols."""
         return self._decoder(x)(self.code(x).z)
 
+    def reconstruction_of(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the reconstruction term of examples `x` and what is decoded from codes `z`, a scalar."""
+        output = self._decoder(x)(self.latent.decodable(z))
+        return self.reconstruction(self._one_hot(x), output.float())
+
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
 
@@ -145,7 +150,7 @@ class Autoencoder(nn.Module):
         x = self._one_hot(x)
         noisy = x
         if self.input_noise and self.training:
-            noisy = (x + self.input_noise * normal_like(x)).clamp(0, 1)
+            noisy = x + self.input_noise * normal_like(x).clamp(-1, 1)
         code = self.code(noisy, noise=True)
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularized = bool(self.regularizer_weight) and regularize
@@ -211,10 +216,11 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     if isinstance(decoder, AutoregressiveDecoder):
         decoder.compete(reconstruction.groups)
         function = TeacherForced(decoder, torch.zeros(2, *config.shape[:1], dtype=torch.int64))
-    output = _probe(function, "decoder", torch.zeros(2, config.latent_dim, *features.shape[2:]))
+    code = torch.zeros(2, config.latent_dim, *features.shape[2:])
+    output = _probe(function, "decoder", code)
     if tuple(output.shape[1:]) != tuple(config.shape):
         raise UsageError(f"the decoder gives shape {tuple(output.shape[1:])} for examples of shape {config.shape}")
-    regularizer.prepare(encoder, decoder)
+    regularizer.prepare(encoder, function, (torch.zeros(2, *config.shape), code))
     return Autoencoder(
         encoder,
         latent,

@@ -3,8 +3,8 @@
 | name | code | noise |
 |---|---|---|
 | deterministic | z = W h + b | none |
-| gaussian | mean = W h + b, log sigma = 5 tanh(V h + c) | z = mean + sigma * eps |
-| constant-variance | mean = W h + b, one sigma for all | z = mean + sigma * eps |
+| gaussian | mean = W h + b, log sigma = 5 tanh(V h + c) | z = mean + s sigma eps, s = 1 |
+| constant-variance | mean = W h + b, one sigma for all | z = mean + s sigma eps, s = 1 |
 | vector-quantized | the nearest of K codebook vectors at each position of a map | none |
 
 All arithmetic here is float32, whatever precision the networks run in.
@@ -55,6 +55,12 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
     return glorot(nn.Linear(in_features, out_features))
 
 
+def _noise_scale(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise UsageError(f"noise_scale is {value}; give a number of at least 0, 1 for the noise of the posterior")
+    return value
+
+
 class Deterministic(Latent):
     """z = W h + b: no noise at all.
 
@@ -78,25 +84,34 @@ class Deterministic(Latent):
 
 
 class Gaussian(Latent):
-    """A diagonal Gaussian posterior with learned variance, log sigma = bound * tanh(V h + c).
+    """A diagonal Gaussian posterior with learned variance, z = mean + s sigma eps with eps ~ N(0, I).
 
     Args:
         in_features: Number of features.
         latent_dim: Dimension d.
-        bound: Largest absolute value of log sigma; 5 in the official code of Ghosh et al.
+        bound: Largest absolute value B of log sigma = B tanh(V h + c); 5 in the official code of Ghosh et al. None: the
+            log-variance is linear, log sigma^2 = V h + c, as in the code of the Grammar VAE (Kusner et al. 2017).
+        noise_scale: s, at least 0. 1 is a VAE; the Grammar VAE's code has 0.01 there, and sigma itself in the KL term.
+
+    Raises:
+        UsageError: if `bound` is not positive, or `noise_scale` negative.
     """
 
-    def __init__(self, in_features: int, latent_dim: int, bound: float = 5.0) -> None:
+    def __init__(self, in_features: int, latent_dim: int, bound: float | None = 5.0, noise_scale: float = 1.0) -> None:
         super().__init__()
+        if bound is not None and not bound > 0:
+            raise UsageError(f"bound is {bound}; give a positive bound of log sigma, or null for none")
         self.bound = bound
+        self.noise_scale = _noise_scale(noise_scale)
         self.mean = _linear(in_features, latent_dim)
         self.log_sigma = _linear(in_features, latent_dim)
 
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
-        """Return mean and log-variance, and z = mean + sigma * eps with eps ~ N(0, I) if `noise`."""
+        """Return mean and log-variance, and z with noise if `noise`."""
         mean = self.mean(features)
-        log_sigma = self.bound * torch.tanh(self.log_sigma(features))
-        z = mean + log_sigma.exp() * normal_like(mean) if noise else mean
+        linear = self.log_sigma(features)
+        log_sigma = 0.5 * linear if self.bound is None else self.bound * torch.tanh(linear)
+        z = mean + self.noise_scale * log_sigma.exp() * normal_like(mean) if noise else mean
         return LatentCode(z=z, mean=mean, log_var=2 * log_sigma)
 
     def decodable(self, z: Tensor) -> Tensor:
@@ -110,23 +125,25 @@ class ConstantVariance(Latent):
     Args:
         in_features: Number of features.
         latent_dim: Dimension d.
-        sigma: Standard deviation of the noise, positive; 0.7 in the official code.
+        sigma: Standard deviation of the posterior, positive; 0.7 in the official code.
+        noise_scale: What it is multiplied by where z is drawn, not in the KL term; see `Gaussian`.
 
     Raises:
-        UsageError: if `sigma` is not positive.
+        UsageError: if `sigma` is not positive, or `noise_scale` negative.
     """
 
-    def __init__(self, in_features: int, latent_dim: int, sigma: float = 0.7) -> None:
+    def __init__(self, in_features: int, latent_dim: int, sigma: float = 0.7, noise_scale: float = 1.0) -> None:
         super().__init__()
         if not sigma > 0:
             raise UsageError(f"sigma is {sigma}; give a positive standard deviation, or use the deterministic latent")
         self.sigma = sigma
+        self.noise_scale = _noise_scale(noise_scale)
         self.mean = _linear(in_features, latent_dim)
 
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
         """Return the mean, the constant log-variance, and z = mean + sigma * eps if `noise`."""
         mean = self.mean(features)
-        z = mean + self.sigma * normal_like(mean) if noise else mean
+        z = mean + self.noise_scale * self.sigma * normal_like(mean) if noise else mean
         return LatentCode(z=z, mean=mean, log_var=mean.new_full((1, 1), 2 * math.log(self.sigma)).expand_as(mean))
 
     def decodable(self, z: Tensor) -> Tensor:

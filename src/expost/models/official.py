@@ -58,6 +58,7 @@ class Official:
         m: Weight of the MMD (WAE).
         s: Scale of the summed squared error (WAE on CelebA); 0 where the error is a mean.
         epochs: Passes over the training set; None takes the data set's.
+        width: Channels of the first convolution.
     """
 
     b: float = 0.0
@@ -67,6 +68,7 @@ class Official:
     m: float = 0.0
     s: float = 0.0
     epochs: int | None = None
+    width: int = 128
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ _WEIGHTS: Mapping[Made, tuple[Official, Official, Official]] = {
     (Deterministic, HalfNorm, SpectralNorm): (Official(b=9e-3), Official(b=3e-2), Official(b=2.4e-3)),
     (Gaussian, KullbackLeibler, NoRegularizer): (Official(k=0.312), Official(k=0.024), Official(k=0.09024)),
     (ConstantVariance, KullbackLeibler, NoRegularizer): (
-        Official(k=0.039), Official(k=9e-4, epochs=70), Official(k=0.01),
+        Official(k=0.039), Official(k=9e-4, epochs=70), Official(k=0.01, width=64),
     ),
     (Deterministic, MaximumMeanDiscrepancy, NoRegularizer): (
         Official(m=3e-2), Official(m=6e-3, epochs=70), Official(m=100.0, s=0.05),
@@ -149,7 +151,7 @@ PAPER: Mapping[str, Setting] = {
     "celeba": Setting(
         shape=(3, 64, 64),
         latent_dim=64,
-        network="conv5",
+        network="conv5-celeba",
         epochs=70,
         lr=1e-3,
         input_noise=0.01,
@@ -158,6 +160,8 @@ PAPER: Mapping[str, Setting] = {
         weights={made: columns[2] for made, columns in _WEIGHTS.items()},
     ),
 }
+#: By how much a validation loss has to fall to count as better, in the official scaling: Keras' default.
+KERAS_MIN_DELTA = 1e-4
 #: Initial learning rates of the official code outside the RAE family, whose rate depends on the data set.
 _LR: Mapping[Family, float] = {"vae": 1e-4, "wae": 1e-3, "none": 5e-4}
 
@@ -183,14 +187,31 @@ def paper_weights(official: Official, family: Family, shape: Sequence[int], late
         >>> paper_weights(Official(b=1e-4, l=1e-7), "rae", (1, 32, 32), 16)
         (0.0128, 0.0001024)
     """
-    pixels, channels = math.prod(shape), shape[0] if layout_of(shape) is Layout.IMAGE else 1
+    scale = loss_scale(official, family, shape)
     conversions: Mapping[Family, tuple[float, float]] = {
-        "rae": (2 * official.b * pixels / latent_dim, official.l * pixels + official.j),
-        "vae": (official.k * channels, 0.0),
-        "wae": (official.m / official.s if official.s else official.m * pixels, 0.0),
+        "rae": (2 * official.b * scale / latent_dim, official.l * scale + official.j),
+        "vae": (official.k * scale, 0.0),
+        "wae": (official.m * scale, 0.0),
         "none": (0.0, 0.0),
     }
     return conversions[family]
+
+
+def loss_scale(official: Official, family: Family, shape: Sequence[int]) -> float:
+    """Return how many times the official loss ours is; arguments as of `paper_weights`.
+
+    Example:
+        >>> loss_scale(Official(), "rae", (3, 32, 32)), loss_scale(Official(), "vae", (3, 32, 32))
+        (3072, 3)
+    """
+    pixels, channels = math.prod(shape), shape[0] if layout_of(shape) is Layout.IMAGE else 1
+    scales: Mapping[Family, float] = {
+        "rae": pixels,
+        "vae": channels,
+        "wae": 1 / official.s if official.s else pixels,
+        "none": 1,
+    }
+    return scales[family]
 
 
 def nearest_setting(shape: Sequence[int]) -> Setting:

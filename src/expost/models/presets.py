@@ -14,15 +14,26 @@ from typing import Any, TypeVar
 from expost.config import ModelConfig, TrainingConfig
 from expost.densities import DENSITIES
 from expost.errors import UsageError
-from expost.models.official import PAPER, Official, Setting, learning_rate, made_of, nearest_setting, paper_weights
+from expost.models.official import (
+    KERAS_MIN_DELTA,
+    PAPER,
+    Official,
+    Setting,
+    learning_rate,
+    loss_scale,
+    made_of,
+    nearest_setting,
+    paper_weights,
+)
 from expost.models.penalties import PENALTIES
 from expost.models.regularizers import REGULARIZERS, GradientPenalty, Regularizer
-from expost.models.string_presets import strings
+from expost.models.string_presets import published_objective, strings
 from expost.models.zoo import ZOO
 from expost.networks import NETWORKS
 from expost.networks.image import LARGEST_SIDE, SMALLEST_SIDE
 from expost.registry import Part, Registry
 from expost.types import Layout, layout_of
+from expost.utils.arithmetic import Precision
 
 K = TypeVar("K")
 
@@ -95,7 +106,12 @@ def _resolve(
         regularizer_weight=weight,
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
     )
-    training = TrainingConfig(epochs=official.epochs or setting.epochs, lr=learning_rate(row.family, setting))
+    training = TrainingConfig(
+        epochs=official.epochs or setting.epochs,
+        lr=learning_rate(row.family, setting),
+        min_delta=KERAS_MIN_DELTA * loss_scale(official, row.family, shape),
+        watch="objective",
+    )
     return model, training
 
 
@@ -114,11 +130,20 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
         return strings(name, shape, published=True)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
-            return _resolve(name, shape, setting, 128, setting.network, setting.latent_dim, True, given)
+            width = _official(name, setting, given).width
+            return _resolve(name, shape, setting, width, setting.network, setting.latent_dim, True, given)
     shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
     raise UsageError(
         f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
     )
+
+
+def published(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+    """Return the paper's configuration; for strings, with the objective of the Grammar VAE's code.
+
+    Arguments as of `paper`; see `string_presets`.
+    """
+    return published_objective(name, shape) if layout_of(shape) is Layout.SEQUENCE else paper(name, shape, given)
 
 
 def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
@@ -140,13 +165,14 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     if ZOO[name].prior is None:
         latent_dim = min(16, math.prod(shape))  # of one vector of the map
     width, network = (32, setting.network) if convolutional else (256, "mlp")
-    model, training = _resolve(name, shape, setting, width, network, latent_dim, False, given)
-    return model, replace(training, epochs=25, lr=1e-3, precision="auto" if convolutional else "float32")
+    model, _ = _resolve(name, shape, setting, width, network, latent_dim, False, given)
+    precision: Precision = "auto" if convolutional else "float32"
+    return model, TrainingConfig(epochs=25, lr=1e-3, precision=precision)
 
 
 #: Presets: functions of a model's name, the shape of one example, and what is given by hand.
 PRESETS: Registry[Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]] = Registry(
-    "preset", {"small": small, "paper": paper}
+    "preset", {"small": small, "paper": paper, "published": published}
 )
 
 
@@ -164,7 +190,7 @@ def configure(
     Args:
         model: Row of the zoo.
         shape: Shape of one example.
-        preset: "small" or "paper".
+        preset: "small", "paper" or "published".
         model_overrides: Fields of `ModelConfig`; None values are ignored. A new `latent_dim` converts the weights anew.
         training_overrides: Fields of `TrainingConfig`; None values are ignored.
         options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.

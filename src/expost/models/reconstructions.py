@@ -5,6 +5,7 @@
 | squared-error | ||x - x'||^2 |
 | bernoulli | -sum x log x' + (1 - x) log(1 - x') |
 | masked-categorical | -sum over positions of log softmax(x')[x], over the symbols that compete with x |
+| masked-bernoulli | -sum over positions and symbols of x log p + (1 - x) log(1 - p), p = that softmax |
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch.nn import functional
 
 from expost.errors import UsageError
 from expost.registry import Registry
+
+#: Probabilities are kept so far from 0 and 1: Keras' constant.
+_CLIP = 1e-7
 
 
 class Reconstruction(ABC):
@@ -56,6 +60,50 @@ class Bernoulli(Reconstruction):
         return functional.binary_cross_entropy(output, x, reduction="sum") / len(x)
 
 
+class _Competition:
+    """Which symbols compete at a position.
+
+    Args:
+        groups: Group of each of the V symbols; None puts all into one.
+        term: Whose groups they are, for messages.
+    """
+
+    def __init__(self, groups: list[int] | None, term: str) -> None:
+        if groups is not None and not groups:
+            raise UsageError("groups is an empty list; give the group of each symbol, or none for a plain softmax")
+        self._size = None if groups is None else len(groups)
+        self._term = term
+        self._competes: Tensor | None = None
+        if groups is not None and len(set(groups)) > 1:
+            group = torch.tensor(groups)
+            self._competes = group.unsqueeze(1) == group  # (V, V)
+
+    def of(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits with -inf where a symbol does not compete with the true one, and the true symbols.
+
+        Rows in which the true symbol is without a rival may be left out.
+
+        Raises:
+            UsageError: if the number of symbols is not that of the groups.
+        """
+        if self._size is not None and self._size != output.shape[-1]:
+            raise UsageError(
+                f"{self._term} has groups for {self._size} symbols, the logits {output.shape[-1]}; give the groups of "
+                "the codec that encoded the examples"
+            )
+        true = x.argmax(-1)
+        if self._competes is None:
+            return output, true
+        self._competes = self._competes.to(output.device)
+        # a symbol without a rival costs nothing, and of a grammar's rows more than half is padding; elsewhere than
+        # on a CPU their number would have to be waited for
+        if output.device.type == "cpu":
+            contested = (self._competes.sum(1) > 1)[true]
+            output, true = output[contested], true[contested]
+        # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
+        return output.masked_fill(~self._competes[true], -math.inf), true
+
+
 class MaskedCategorical(Reconstruction):
     """Cross-entropy in nats of one symbol a position, among those that may stand there.
 
@@ -79,42 +127,52 @@ class MaskedCategorical(Reconstruction):
     """
 
     def __init__(self, groups: list[int] | None = None) -> None:
-        if groups is not None and not groups:
-            raise UsageError("groups is an empty list; give the group of each symbol, or none for a plain softmax")
-        self._competes: Tensor | None = None
-        if groups is not None and len(set(groups)) > 1:
-            group = torch.tensor(groups)
-            self._competes = group.unsqueeze(1) == group  # (V, V)
+        self._competition = _Competition(groups, "masked-categorical")
         self.groups = groups
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
-        """Return the summed cross-entropy, averaged over the batch, of one-hot symbols and logits (B, L, V).
+        """Return the summed cross-entropy, averaged over the batch, of one-hot symbols and logits (B, L, V)."""
+        competing, true = self._competition.of(x, output)
+        return (competing.logsumexp(-1) - competing.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum() / len(x)
 
-        Raises:
-            UsageError: if the number of symbols is not that of the groups.
-        """
-        if self.groups is not None and len(self.groups) != output.shape[-1]:
-            raise UsageError(
-                f"masked-categorical has groups for {len(self.groups)} symbols, the logits {output.shape[-1]}; give "
-                "the groups of the codec that encoded the examples"
-            )
-        true = x.argmax(-1)
-        count = len(x)
-        if self._competes is not None:
-            self._competes = self._competes.to(output.device)
-            # a symbol without a rival costs nothing, and of a grammar's rows more than half is padding; elsewhere than
-            # on a CPU their number would have to be waited for
-            if output.device.type == "cpu":
-                contested = (self._competes.sum(1) > 1)[true]
-                output, true = output[contested], true[contested]
-            # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
-            competing = output.masked_fill(~self._competes[true], -math.inf)
-        else:
-            competing = output
-        return (competing.logsumexp(-1) - output.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum() / count
+
+class MaskedBernoulli(Reconstruction):
+    """Cross-entropy in nats of every symbol at every position, present or not: the Grammar VAE's code.
+
+    L_REC = -sum_t sum_i x[t, i] log p[t, i] + (1 - x[t, i]) log(1 - p[t, i]), with p the softmax over the symbols that
+    compete with the true one (see `MaskedCategorical`), clipped to [1e-7, 1 - 1e-7]. The code of Kusner et al. 2017
+    takes this sum divided by V; its weights are converted in `models.string_presets`. Next to `masked-categorical`,
+    which is the bound that the paper states, it also pays for what is given to wrong symbols, up to twice in all. A
+    group of one symbol costs nothing (there, 1e-7 a symbol).
+
+    Args:
+        groups: Group of each of the V symbols, from `Codec.groups`; None puts all into one, a plain softmax.
+
+    Example:
+        >>> x = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]])
+        >>> MaskedBernoulli([0, 0, 1])(x, torch.zeros(1, 2, 3))  # 2 log 2
+        tensor(1.3863)
+    """
+
+    def __init__(self, groups: list[int] | None = None) -> None:
+        self._competition = _Competition(groups, "masked-bernoulli")
+        self.groups = groups
+
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed cross-entropy, averaged over the batch, of one-hot symbols and logits (B, L, V)."""
+        competing, true = self._competition.of(x, output)
+        p = competing.softmax(-1).clamp(_CLIP, 1 - _CLIP)
+        present = functional.one_hot(true, p.shape[-1]).to(p)
+        return functional.binary_cross_entropy(p, present, reduction="sum") / len(x)
 
 
 #: The reconstruction slot. A new one is a class above and a line here.
 RECONSTRUCTIONS: Registry[type[Reconstruction]] = Registry(
-    "reconstruction", {"squared-error": SquaredError, "bernoulli": Bernoulli, "masked-categorical": MaskedCategorical}
+    "reconstruction",
+    {
+        "squared-error": SquaredError,
+        "bernoulli": Bernoulli,
+        "masked-categorical": MaskedCategorical,
+        "masked-bernoulli": MaskedBernoulli,
+    },
 )

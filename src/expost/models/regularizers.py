@@ -18,15 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import _SpectralNorm
 
 from expost.distributed import world
 from expost.distributed.shards import head, random_signs
 from expost.errors import UsageError
 from expost.models.jacobians import is_recurrent, jvp, twice_differentiable, untracked
+from expost.models.spectral_norm import MatrixNorm, OperatorNorm, input_shapes
 from expost.networks.convolution import differentiated_twice
 from expost.registry import Registry
 from expost.types import LatentCode
+
+#: What encoder and decoder take.
+Inputs = tuple[Tensor, Tensor] | None
 
 
 class Regularizer(ABC):
@@ -42,8 +45,14 @@ class Regularizer(ABC):
     has_term: ClassVar[bool] = True
 
     @abstractmethod
-    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        """Reparametrise the networks, once, when the model is built."""
+    def prepare(self, encoder: nn.Module, decoder: nn.Module, inputs: Inputs = None) -> None:
+        """Reparametrise the networks, once, when the model is built.
+
+        Args:
+            encoder: The encoder.
+            decoder: The decoder.
+            inputs: What each of them takes, one example or more; only what depends on the sizes of maps needs them.
+        """
 
     @abstractmethod
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
@@ -61,7 +70,7 @@ class NoRegularizer(Regularizer):
 
     has_term: ClassVar[bool] = False
 
-    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def prepare(self, encoder: nn.Module, decoder: nn.Module, inputs: Inputs = None) -> None:
         """Leave the networks as they are."""
 
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
@@ -96,7 +105,7 @@ class Tikhonov(Regularizer):
         self._counts = Registry("tikhonov scope", choices)[scope]
         self.scope = scope
 
-    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def prepare(self, encoder: nn.Module, decoder: nn.Module, inputs: Inputs = None) -> None:
         """Check that the scope names at least one weight.
 
         Raises:
@@ -111,9 +120,11 @@ class Tikhonov(Regularizer):
         return torch.stack([torch.linalg.vector_norm(weight) for weight in self._weights(decoder)]).square().sum()
 
     def _weights(self, decoder: nn.Module) -> Iterator[Tensor]:
+        seen: set[int] = set()  # a weight that two layers share counts once
         for module in decoder.modules():
             for weight in module.parameters(recurse=False):
-                if self._counts(module, weight):
+                if self._counts(module, weight) and id(weight) not in seen:
+                    seen.add(id(weight))
                     yield weight
 
 
@@ -158,7 +169,7 @@ class GradientPenalty(Regularizer):
         self.estimator = estimator
         self.fraction = fraction
 
-    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def prepare(self, encoder: nn.Module, decoder: nn.Module, inputs: Inputs = None) -> None:
         """Leave the networks as they are; set `wants_output` if the reconstruction's output serves the estimate."""
         self.wants_output = self.estimator == "reverse" and self.fraction == 1 and not is_recurrent(decoder)
 
@@ -205,23 +216,33 @@ class GradientPenalty(Regularizer):
 
 
 class SpectralNorm(Regularizer):
-    """Each kernel is divided by its largest singular value, found by power iteration (Miyato et al. 2018, eq. 8).
+    """Each kernel is divided by its spectral norm, found by power iteration (Miyato et al. 2018, eq. 8).
 
     Args:
         scope: `decoder`, as the paper's text has it, or `both`, as the official code does.
         iterations: Power iterations per training step, at least 1.
+        estimator: `matrix`, the norm of the kernel as a matrix, outputs by rest, of transposed convolutions inputs by
+            rest, as in the official code; or `operator`, the norm of the layer as a linear map on the maps that it
+            gets, its Lipschitz constant. See `models.spectral_norm`.
     """
 
     has_term: ClassVar[bool] = False
 
-    def __init__(self, scope: Literal["decoder", "both"] = "decoder", iterations: int = 1) -> None:
-        choices: dict[str, bool] = {"decoder": False, "both": True}
-        self.both = Registry("spectral norm scope", choices)[scope]
+    def __init__(
+        self,
+        scope: Literal["decoder", "both"] = "decoder",
+        iterations: int = 1,
+        estimator: Literal["matrix", "operator"] = "matrix",
+    ) -> None:
+        scopes: dict[str, bool] = {"decoder": False, "both": True}
+        self.both = Registry("spectral norm scope", scopes)[scope]
+        estimators: dict[str, bool] = {"matrix": False, "operator": True}
+        self.on_maps = Registry("spectral norm estimator", estimators)[estimator]
         if iterations < 1:
             raise UsageError(f"spectral norm iterations is {iterations}; give at least 1")
         self.iterations = iterations
 
-    def prepare(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def prepare(self, encoder: nn.Module, decoder: nn.Module, inputs: Inputs = None) -> None:
         """Reparametrise every linear and convolution layer of the decoder (and of the encoder).
 
         Raises:
@@ -235,23 +256,25 @@ class SpectralNorm(Regularizer):
         ]
         if not layers:
             raise UsageError("spectral norm found no linear or convolution layer; choose another regularizer")
+        shapes: dict[nn.Module, tuple[int, ...]] = {}
+        if self.on_maps and inputs is not None:
+            shapes = input_shapes(zip((encoder, decoder), inputs, strict=True))
         for layer in layers:
-            axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0  # that of the outputs
-            parametrize.register_parametrization(layer, "weight", _Unmixed(layer.weight, self.iterations, axis))
+            norm: nn.Module
+            if self.on_maps and isinstance(layer, nn.modules.conv._ConvNd):
+                if layer not in shapes:
+                    raise UsageError(
+                        "spectral norm estimator=operator needs the size of each convolution's input, and one is never "
+                        "run; use estimator=matrix"
+                    )
+                norm = OperatorNorm(layer, shapes[layer], self.iterations)
+            else:
+                norm = MatrixNorm(layer.weight, self.iterations)
+            parametrize.register_parametrization(layer, "weight", norm)
 
     def penalty(self, decoder: nn.Module, code: LatentCode, output: Tensor | None = None) -> Tensor:
         """Return zero."""
         return code.z.new_zeros(())
-
-
-class _Unmixed(_SpectralNorm):
-    """Torch's spectral norm, outside autocast, which on a GPU would compute its products in bfloat16."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        if weight.is_meta:  # where there are only shapes, there is no autocast either
-            return super().forward(weight)
-        with torch.autocast(weight.device.type, enabled=False):
-            return super().forward(weight)
 
 
 #: The regularizer slot. A new one is a class above and a line here.

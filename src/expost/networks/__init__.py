@@ -57,9 +57,9 @@ class NetworkPair:
         return self.build(shape, latent_dim, width, spatial)
 
 
-def _convolutional(kernel: int) -> NetworkPair:
+def _convolutional(kernel: int, centered: bool = True) -> NetworkPair:
     def build(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
-        encoder = ConvEncoder(shape, width, kernel, spatial)
+        encoder = ConvEncoder(shape, width, kernel, spatial, centered)
         return encoder, ConvDecoder(shape, latent_dim, width, kernel, spatial)
 
     return NetworkPair(build, Layout.IMAGE)
@@ -98,7 +98,8 @@ def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: 
     return PositionwiseEncoder(shape, width, ConvNeXtBlock), AutoregressiveGRU(shape, latent_dim, width)
 
 
-#: Images: conv4, the paper's MNIST / CIFAR-10 pair, and conv5, its CelebA pair. Any shape: mlp, of two hidden layers.
+#: Images: conv4, the paper's MNIST / CIFAR-10 pair; conv5-celeba, its CelebA pair, which gets pixels as they are;
+#: conv5, the same for pixels in [-1, 1]. Any shape: mlp, of two hidden layers.
 #: Sequences: gru-expressions and gru-molecules, the paper's pairs, at width 100 and 501; convnext-1d and transformer,
 #: parallel decoders that reconstruct better at equal parameters (width 64 is about the size of gru-expressions at 100);
 #: gru-autoregressive, whose decoder reads the symbols that it has written, so that they fit each other.
@@ -107,6 +108,7 @@ NETWORKS: Registry[NetworkPair] = Registry(
     {
         "conv4": _convolutional(4),
         "conv5": _convolutional(5),
+        "conv5-celeba": _convolutional(5, centered=False),
         "mlp": NetworkPair(_vector, layout=None),
         "gru-expressions": _recurrent("gru-expressions", EXPRESSIONS),
         "gru-molecules": _recurrent("gru-molecules", MOLECULES),

@@ -63,7 +63,7 @@ def _block(layer: nn.Module, channels: int) -> list[nn.Module]:
 
 
 class ConvEncoder(nn.Module):
-    """x -> 2x - 1 -> [Conv k s2, BN, ReLU] with width, 2 width, 4 width, 8 width channels -> features.
+    """x -> [2x - 1 ->] [Conv k s2, BN, ReLU] with width, 2 width, 4 width, 8 width channels -> features.
 
     Args:
         shape: (C, H, W) of one image.
@@ -71,11 +71,14 @@ class ConvEncoder(nn.Module):
         kernel: Kernel side; 4 (MNIST, CIFAR-10) or 5 (CelebA).
         spatial: Whether the features stay a map at the decoder's starting size (for vector quantisation), or are
             flattened after four layers.
+        centered: Whether pixels are brought to [-1, 1] first, as the official networks do for MNIST and CIFAR-10, and
+            not for CelebA.
     """
 
-    def __init__(self, shape: Sequence[int], width: int, kernel: int, spatial: bool) -> None:
+    def __init__(self, shape: Sequence[int], width: int, kernel: int, spatial: bool, centered: bool = True) -> None:
         super().__init__()
         check_image_shape(shape)
+        self.centered = centered
         layers: list[nn.Module] = []
         channels = shape[0]
         for i in range(doublings(shape) if spatial else 4):
@@ -88,7 +91,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) in [0, 1] to features (B, F), or (B, F, h, w) if spatial."""
-        return self.layers(2 * x - 1)
+        return self.layers(2 * x - 1 if self.centered else x)
 
 
 class ConvDecoder(nn.Module):

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 from PIL import Image
 
@@ -50,6 +50,10 @@ class Objective(ABC):
     @abstractmethod
     def label(self) -> str:
         """Name and options in one line: what a resumed search must share with the one that was begun."""
+
+    def for_training(self) -> Self:
+        """Return what scores the strings that a search begins with: itself, unless the published code differs there."""
+        return self
 
     @abstractmethod
     def picture(self, found: Sequence[Found]) -> Image.Image:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, Self
 
 from PIL import Image
 
@@ -33,6 +33,8 @@ class Expression(Objective):
 
     Args:
         target: The expression to be found.
+        division: "true", or "python2" as the published search has it, in whose Python whole numbers have a whole
+            quotient: for what is found. Training strings are scored by true division in both, as published.
 
     Raises:
         UsageError: if the target is no expression, or not defined everywhere on [-10, 10].
@@ -41,8 +43,12 @@ class Expression(Objective):
     name = "expression"
     takes = "expressions of x, 1, 2, 3, + * / ( ) sin( exp("
 
-    def __init__(self, target: str = "1/3+x+sin(x*x)") -> None:
-        self.function = ExpressionScore(target)
+    def __init__(self, target: str = "1/3+x+sin(x*x)", division: Literal["true", "python2"] = "true") -> None:
+        self.function = ExpressionScore(target, division=division)
+
+    def for_training(self) -> Self:
+        """Return the objective with true division."""
+        return type(self)(self.function.target)
 
     @property
     def minimize(self) -> bool:
@@ -52,7 +58,8 @@ class Expression(Objective):
     @property
     def label(self) -> str:
         """Name and target."""
-        return f"expression target={self.function.target}"
+        division = "" if self.function.division == "true" else f" division={self.function.division}"
+        return f"expression target={self.function.target}{division}"
 
     def picture(self, found: Sequence[Found]) -> Image.Image:
         """Plot the best three over the target."""

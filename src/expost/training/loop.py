@@ -121,7 +121,9 @@ class Loop:
             self.optimizer,
             factor=config.factor,
             patience=config.patience - 1,  # torch counts the epochs that it lets pass, Keras those that it takes
-            threshold=0.0,
+            threshold=config.min_delta,
+            threshold_mode="abs",
+            min_lr=config.min_lr,
         )
         self.batches = Batches(x, self.device)
         self.recorded = Recorded(self._passes, list(model.parameters())) if recordable(model, self.device) else None
@@ -213,17 +215,22 @@ class Loop:
         self.position.steps += 1
         return loss
 
-    @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """Return the mean loss and terms on the validation examples, with the same noise every time."""
         self.model.eval()
+        regularize = self.config.watch == "objective"
+        # the gradient penalty differentiates, which what was made in inference mode does not allow
+        with torch.no_grad() if regularize else torch.inference_mode():
+            return self._validation(regularize)
+
+    def _validation(self, regularize: bool) -> dict[str, float]:
         noise = Noise(stream_seed(self.config.seed, VALIDATION), self.device)
         x = self.held_out
         found: list[tuple[Loss, float]] = []
         for batch in x.tensor_split(max(1, len(x) // self.batch_size)):  # nearly equal parts, none of one example
             with split(len(batch), noise) as part, self._autocast():
-                loss = self.model.loss(to_unit(batch[part.rows].to(self.device)), regularize=False).times(part.share)
-            found.append((loss, len(batch) / len(x)))
+                loss = self.model.loss(to_unit(batch[part.rows].to(self.device)), regularize).times(part.share)
+            found.append((loss.detach(), len(batch) / len(x)))
         sums: dict[str, float] = {}
         for loss, share in found:  # looked at when all are under way: each look waits for the device
             for name, value in [("total", loss.total), *loss.terms.items()]:
