@@ -292,7 +292,7 @@ def test_parts_under_other_names_get_the_same_weights_and_options(preset, name, 
         monkeypatch.setattr(registry, "_entries", dict(registry) | {f"other {part.name}": registry[part.name]})
     others = {slot: replace(part, name=f"other {part.name}") for slot, part in parts.items()}
     monkeypatch.setattr(zoo_module.ZOO, "_entries", dict(ZOO) | {"other": replace(row, **others)})
-    for shape in (*PAPER_SHAPES.values(), *([] if preset == "paper" else [(9,), (1, 8, 8)])):
+    for shape in (*PAPER_SHAPES.values(), *([] if PRESETS[preset].published else [(9,), (1, 8, 8)])):
         (model, training), (other, same) = configure(name, shape, preset), configure("other", shape, preset)
         renamed = {slot: replace(vars(model)[slot], name=others[slot].name) for slot in others}
         assert other == replace(model, name="other", **renamed)

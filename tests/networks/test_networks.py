@@ -116,7 +116,7 @@ def test_the_vector_pair_bounds_images_only():
         ((3, 32, 200), {"network": "conv4"}, "32x200"),
         ((10,), {"network": "conv5"}, "use network mlp"),
         ((10,), {"latent_dim": 11}, "more than the 10 numbers"),
-        ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, mlp"),
+        ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, conv5-celeba, mlp"),
         ((1, 32, 32), {"latent_dim": 0}, "at least 1"),
         ((1, 32, 32), {"width": -3}, "at least 1"),
         ((1, 32, 32), {"beta": -1.0}, "at least 0"),

@@ -26,7 +26,7 @@ class StringOptions(TypedDict, total=False):
 
     Attributes:
         codec: The symbols: grammar (productions) or characters; default: the model's.
-        grammar: Grammar of the strings: smiles, expressions, or a text file of rules.
+        grammar: Grammar of the strings: smiles, smiles-published, expressions, or a text file of rules.
         length: Longest row, in symbols; longer strings are left out and counted.
     """
 
@@ -41,8 +41,8 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         latent_dim: Dimension of a code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: Architecture of encoder and decoder. Images: conv4, conv5; strings: convnext-1d, transformer,
-            gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
+        network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba; strings: convnext-1d,
+            transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
     """
@@ -61,6 +61,9 @@ class TrainingOptions(TypedDict, total=False):
         epochs: Passes over the training set.
         batch_size: Examples per step.
         lr: Initial learning rate.
+        patience: Epochs without a better validation loss until the learning rate is cut.
+        factor: What it is multiplied by then.
+        min_lr: The learning rate is not cut below this.
         clip: Clip the norm of the whole gradient to this value.
         seed: Seed of the weights (of built-in networks), the order of examples and the noise.
         device: auto, cpu, cuda or mps.
@@ -73,6 +76,9 @@ class TrainingOptions(TypedDict, total=False):
     epochs: int | None
     batch_size: int | None
     lr: float | None
+    patience: int | None
+    factor: float | None
+    min_lr: float | None
     clip: float | None
     seed: int | None
     device: str | None

@@ -63,8 +63,8 @@ def train(
         data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
             IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
         out: The run's folder, new or empty.
-        preset: Source of all other defaults: small (for 2 cores; the default) or paper (the paper's, for a GPU);
-            --dry-run prints them.
+        preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU), or
+            published (of strings, with the objective of the published code); --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
         resume: Resume the run in `out` with its saved configuration; --epochs may grow, --device and --precision may
             change.
@@ -96,7 +96,8 @@ def train(
             asked |= {f"{part}.{key}": value for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
     with distributed.main_first():
-        suited = _codec(model, data, of_data.get("limit"), of_strings)
+        published = PRESETS[preset or "small"].published
+        suited = _codec(model, data, of_data.get("limit"), of_strings, published)
     examples, data_config = load(DataConfig(data_name(data), codec=suited, **of_data))
     of_training["tensorboard"] = installed("tensorboard") if tensorboard is None else tensorboard
     kind = kind_of_data(examples)
@@ -146,7 +147,9 @@ def _remark_on_scales(data: Data) -> None:
         )
 
 
-def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, Any]) -> Part | None:
+def _codec(
+    model: str, data: str | Path, limit: int | None, given: Mapping[str, Any], published: bool
+) -> Part | None:
     """Return the codec of a data set of strings, None for another.
 
     Raises:
@@ -170,4 +173,4 @@ def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, 
     if own not in (None, codec):
         raise UsageError(f"model '{model}' works on {own}, not on {codec}; leave --codec out, or take another model")
     strings = read_strings(data_name(data), limit)
-    return suit_codec(strings, codec or "grammar", given.get("grammar"), given.get("length"))
+    return suit_codec(strings, codec or "grammar", given.get("grammar"), given.get("length"), published)

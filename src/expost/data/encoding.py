@@ -26,7 +26,11 @@ _WORTH_KEEPING = 20_000
 
 
 def suit_codec(
-    strings: Strings, codec: CodecName = "grammar", grammar: str | Path | None = None, length: int | None = None
+    strings: Strings,
+    codec: CodecName = "grammar",
+    grammar: str | Path | None = None,
+    length: int | None = None,
+    published: bool = False,
 ) -> Part:
     """Return the codec for a data set, with everything that it needs to be made again.
 
@@ -36,6 +40,7 @@ def suit_codec(
         grammar: Name or file of a grammar; None takes the domain's.
         length: Symbols a row, at least 1; None takes the published one of the domain's own grammar, the longest string
             of characters, or else 300 productions.
+        published: Whether the domain's grammar is the published one, where there are two.
 
     Raises:
         UsageError: if there is no grammar for such strings, or one is given for characters.
@@ -48,7 +53,8 @@ def suit_codec(
             "characters", {"alphabet": list(found.symbols), "length": found.length if length is None else length}
         )
     notation = NOTATIONS[strings.domain]
-    name = notation.grammar if grammar is None else grammar
+    usual = notation.published if published and notation.published is not None else notation.grammar
+    name = usual if grammar is None else grammar
     if name is None:
         raise UsageError(
             f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"

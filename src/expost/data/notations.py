@@ -30,6 +30,7 @@ class Notation:
         matches: Whether a string is in this notation; None for "text", which takes any string.
         spaced: Whether spaces may stand between tokens; they carry no meaning and are removed.
         grammar: The grammar's name in `expost.grammar.grammars`; None if there is none.
+        published: The name of the published one there, where it is another.
         length: The published number of productions of a derivation (Kusner et al. 2017); None if there is none.
     """
 
@@ -38,6 +39,7 @@ class Notation:
     spaced: bool = False
     grammar: str | None = None
     length: int | None = None
+    published: str | None = None
 
 
 def looks_like_smiles(string: str) -> bool:
@@ -56,7 +58,7 @@ NOTATIONS: Registry[Notation] = Registry(
         each.domain: each
         for each in (
             Notation("expressions", _is_expression, spaced=True, grammar="expressions", length=15),
-            Notation("molecules", looks_like_smiles, grammar="smiles", length=277),
+            Notation("molecules", looks_like_smiles, grammar="smiles", length=277, published="smiles-published"),
             Notation("text"),
         )
     },

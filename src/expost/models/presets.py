@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from expost.config import ModelConfig, TrainingConfig
@@ -170,9 +170,21 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     return model, TrainingConfig(epochs=25, lr=1e-3, precision=precision)
 
 
-#: Presets: functions of a model's name, the shape of one example, and what is given by hand.
-PRESETS: Registry[Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]] = Registry(
-    "preset", {"small": small, "paper": paper, "published": published}
+@dataclass(frozen=True)
+class Preset:
+    """Where a model's configuration comes from.
+
+    Attributes:
+        resolve: From a model's name, the shape of one example, and what is given by hand, to the configuration.
+        published: Whether strings are encoded by the published grammar.
+    """
+
+    resolve: Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]
+    published: bool
+
+
+PRESETS: Registry[Preset] = Registry(
+    "preset", {"small": Preset(small, False), "paper": Preset(paper, True), "published": Preset(published, True)}
 )
 
 
@@ -207,7 +219,7 @@ def configure(
     """
     row = ZOO[model]
     changes = {key: value for key, value in (model_overrides or {}).items() if value is not None}
-    config, training = PRESETS[preset](model, shape, changes)
+    config, training = PRESETS[preset].resolve(model, shape, changes)
     if "beta" in changes and not PENALTIES[row.penalty.name].has_term:
         raise UsageError(f"model '{model}' has no latent penalty for beta={changes['beta']:g} to weigh; use 'rae'")
     if "regularizer_weight" in changes and not REGULARIZERS[row.regularizer.name].has_term:
