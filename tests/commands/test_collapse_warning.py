@@ -22,7 +22,7 @@ def test_training_fit_search_and_report_warn_of_codes_that_say_nothing(collapsed
         collapsed, density="gaussian", codes=50, rounds=1, batch=2, decodes=2, inducing=5, out=tmp_path / "search"
     )
     assert SAID in capsys.readouterr().err
-    path = report([collapsed], out=tmp_path / "report.html")
+    path = report((collapsed.folder,), out=tmp_path / "report.html")
     assert "The codes say next to nothing" in path.read_text(encoding="utf-8")
 
 
