@@ -92,7 +92,7 @@ def test_a_deleted_search_is_redone_alone(table):
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = times()
-    gone = table / "searches" / "grae-0" / "search.json"
+    gone = table / "searches" / "grae-published-0" / "search.json"
     old = json.loads((table / "table.json").read_text())["rows"]["grae"]["corrected"]
     for path in gone.parent.iterdir():
         path.unlink()
@@ -164,7 +164,7 @@ def test_repetitions_may_be_done_in_any_order(table, tmp_path, monkeypatch):
     second, both = tables
     for name in ROWS:
         (summary,) = second[name]["repetitions"]
-        assert summary == read_search(out / "searches" / f"{name.replace(', ', '-')}-1").summary()
+        assert summary == read_search(out / "searches" / f"{name.replace(', ', '-')}-{TABLE[name].preset}-1").summary()
         assert both[name]["repetitions"] == [*first["rows"][name]["repetitions"], summary]
         assert len({row["rounds"][0]["average"] for row in both[name]["repetitions"]}) == 2
         starts = [row["training"]["best"] for row in both[name]["repetitions"]]

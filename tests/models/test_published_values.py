@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from expost.errors import UsageError
 from expost.models.presets import configure
 
 
@@ -81,6 +82,7 @@ def test_a_cell_of_preset_paper_has_the_official_values(data, name):
     if name != "rae-gp":  # its weight is ours: the official penalty is another quantity
         assert model.regularizer_weight == pytest.approx(cell.l * pixels, rel=1e-12)
     assert (model.latent_dim, model.width) == (d, cell.width)
+    assert model.network == ("conv5-celeba" if data == "celeba" else "conv4")
     assert (training.epochs, training.lr) == (cell.epochs, cell.lr)
     assert (training.batch_size, training.patience, training.factor) == (100, 5, 0.5)
     assert model.input_noise == (0.01 if (data, name) == ("celeba", "wae-mmd") else 0.0)
@@ -89,6 +91,38 @@ def test_a_cell_of_preset_paper_has_the_official_values(data, name):
     if name == "two-stage-vae":
         options = model.prior.options
         assert (options["kl_weight"], options["patience"], options["width"]) == (SECOND_STAGE[data], 3, 1024)
+
+
+STRINGS = [
+    # rows, V in the published code, d, epochs, patience
+    ((15, 12), 12, 25, 50, 1),
+    ((277, 74), 76, 56, 100, 3),
+    ((19, 15), 15, 25, 50, 1),
+    ((120, 35), 35, 56, 100, 3),
+]
+
+
+@pytest.mark.parametrize(("shape", "symbols", "d", "epochs", "patience"), STRINGS)
+@pytest.mark.parametrize("name", ["gvae", "gcvvae", "grae", "character-vae"])
+def test_strings_have_the_published_objective_and_schedule(name, shape, symbols, d, epochs, patience):
+    """Loss of the code: 1/V sum of binary cross-entropies + 1/d KL, the noise 0.01 sigma eps; ours is V times it."""
+    model, training = configure(name, shape, "published")
+    assert model.beta == pytest.approx(symbols / d, rel=1e-12)
+    assert model.reconstruction.name == "masked-bernoulli"
+    noise = {"gvae": {"bound": None, "noise_scale": 0.01}, "gcvvae": {"noise_scale": 0.01}, "grae": {}}
+    assert model.latent.options == noise.get(name, noise["gvae"])
+    assert model.regularizer_weight == pytest.approx(symbols * 1e-7 if name == "grae" else 0)
+    assert configure(name, shape, "published", {"latent_dim": 10})[0].beta == pytest.approx(symbols / 10)
+    for preset in ("paper", "published"):
+        _, training = configure(name, shape, preset)
+        assert (training.epochs, training.patience, training.factor, training.min_lr) == (epochs, patience, 0.2, 1e-4)
+        assert training.min_delta == pytest.approx(1e-4 * symbols, rel=1e-12)
+
+
+def test_a_row_on_strings_of_which_no_weight_is_published_asks_for_it():
+    with pytest.raises(UsageError, match="no weight is published for model 'wae-mmd' on strings.*give --beta"):
+        configure("wae-mmd", (15, 12), "published")
+    assert configure("wae-mmd", (15, 12), "published", {"beta": 2.0})[0].beta == 2.0
 
 
 @pytest.mark.parametrize(("data", "name"), CELLS)

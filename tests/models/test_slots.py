@@ -1,5 +1,6 @@
 """The slots: one contract over each registry, and identities. What each entry computes is in test_slot_values."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -377,6 +379,37 @@ def test_a_spectrally_normalized_model_of_images_trains_and_keeps_its_norms(esti
     again.load_state_dict(model.state_dict())
     z = torch.randn(2, config.latent_dim)
     assert torch.equal(model.eval().decode(z), again.eval().decode(z))
+
+
+def test_vectors_of_an_early_version_keep_their_axis():
+    """It took transposed kernels by their outputs."""
+    torch.manual_seed(0)
+    layer = SameConvTranspose2d(4, 3, 4, 2)
+    old = copy.deepcopy(layer)
+    parametrize.register_parametrization(old, "weight", _SpectralNorm(old.weight, dim=1))
+    decoder = nn.Sequential(layer)
+    SpectralNorm().prepare(nn.Identity(), decoder)
+    layer.load_state_dict(old.state_dict())
+    assert torch.equal(layer.eval().weight, old.eval().weight)
+    for each in (layer, old):
+        each.train()(torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(layer.eval().weight, old.eval().weight)
+
+
+def test_noise_on_the_input_is_cut_off_at_one_deviation_and_images_are_not():
+    config, _ = configure("wae-mmd", (1, 28, 28), model_overrides={"width": 4, "input_noise": 0.1})
+    torch.manual_seed(0)
+    model = build(config).train()
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    x = torch.rand(64, 1, 28, 28)
+    model.loss(x)
+    noise = seen[0] - x
+    assert noise.abs().max() <= 0.1 + 1e-6
+    assert (noise.abs() > 0.1 - 1e-5).float().mean() == pytest.approx(0.3173, abs=0.01)  # beyond one deviation
+    assert seen[0].min() < 0
+    model.eval().loss(x)
+    assert torch.equal(seen[1], x)
 
 
 def test_spectral_norm_of_both_reaches_the_encoder():

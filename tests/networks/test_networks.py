@@ -79,7 +79,17 @@ def test_the_paper_networks_have_the_published_layers(shape, kernel, latent_dim,
     assert strides == [2] * kernels + [1]
 
 
-@pytest.mark.parametrize("name", ["conv4", "conv5"])
+def test_the_celeba_pair_gets_pixels_as_they_are_and_the_others_centered():
+    pairs = {}
+    for name in ("conv5", "conv5-celeba"):
+        torch.manual_seed(0)
+        pairs[name] = NETWORKS[name]((3, 64, 64), 8, 4, False)[0].eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(pairs["conv5"](x), pairs["conv5-celeba"](2 * x - 1))
+    assert not torch.equal(pairs["conv5"](x), pairs["conv5-celeba"](x))
+
+
+@pytest.mark.parametrize("name", ["conv4", "conv5", "conv5-celeba"])
 @pytest.mark.parametrize(
     "shape", [(1, 28, 28), (3, 29, 31), (2, 48, 32), (3, 33, 65), (4, 96, 96), (1, 127, 100), (3, 128, 128)]
 )

@@ -27,13 +27,14 @@ from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Pro
 from expost.evaluation.ranking import direction_of
 from expost.evaluation.ranking import rank as rank_scores
 from expost.evaluation.scores import Score, score_from_json
-from expost.evaluation.scoring import Request, scorer_of
+from expost.evaluation.scoring import Request, scorer_of, stage_of
 from expost.examples import kind_of
 from expost.generators.generator import Generator
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run, open_run
 from expost.training.devices import pick_device
+from expost.utils.progress import say
 from expost.utils.store import read_json, update_json
 
 
@@ -99,7 +100,7 @@ def score_run(
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
-    stage = _stage(run) if {RECONSTRUCTION, INTERPOLATION} & set(subjects) else None
+    stage = stage_of(run.config.model, subjects)
     score_with = scorer_of(Request(data, run.config.data.codec, features, protocol, device, stage))
     generator = run.generator(device)
     wanted = [name for name in dict.fromkeys((*subjects, *([stage] if stage else []))) if name in DENSITIES]
@@ -107,6 +108,9 @@ def score_run(
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
     for name in missing:
         options = prior_options(run, name)
+        if name in generator.densities:
+            options = generator.densities[name].options
+            say(f"density {name} was saved without its encoder, through which it reconstructs; it is fitted again")
         if "seed" in inspect.signature(DENSITIES[name]).parameters:
             options.setdefault("seed", protocol.seed)
         run.save_density(name, generator.fit(name, codes=codes, **options))
@@ -115,12 +119,6 @@ def score_run(
     # read again: another process may have scored meanwhile
     update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
     return scores
-
-
-def _stage(run: Run) -> str | None:
-    """Return the name of the second stage that a run's model samples from, None if it has none."""
-    prior = run.config.model.prior
-    return prior.name if prior is not None and issubclass(DENSITIES[prior.name], StagedDensity) else None
 
 
 def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:

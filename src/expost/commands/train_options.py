@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from expost.commands.groups import Group
 from expost.data.encoding import CodecName
@@ -64,6 +64,9 @@ class TrainingOptions(TypedDict, total=False):
         patience: Epochs without a better validation loss until the learning rate is cut.
         factor: The learning rate is then multiplied by this.
         min_lr: The learning rate is not cut below this.
+        min_delta: By how much a validation loss has to be lower to count as better for this.
+        watch: Validation loss that is watched: "reconstruction and penalty", or "objective", with the regularizer, as
+            the official code does.
         clip: Clip the norm of the whole gradient to this value.
         seed: Seed of the weights (of built-in networks), the order of examples and the noise.
         device: auto, cpu, cuda or mps.
@@ -79,6 +82,8 @@ class TrainingOptions(TypedDict, total=False):
     patience: int | None
     factor: float | None
     min_lr: float | None
+    min_delta: float | None
+    watch: Literal["reconstruction and penalty", "objective"] | None
     clip: float | None
     seed: int | None
     device: str | None

@@ -157,6 +157,9 @@ class ConditionalDensity(LabelledDensity):
         classes, parts = Classes.of(statistics), statistics["classes"]
         if len(parts) != len(classes.labels):
             raise ValueError("its labels and densities do not match")
+        for part in parts:
+            if not all(isinstance(part["fit"].get(name), int) and part["fit"][name] > 0 for name in ("n", "d")):
+                raise ValueError("a class does not say the shape of its codes")
         if any(part["fit"]["d"] != statistics["d"] for part in parts):
             raise ValueError("its densities differ in dimension")
         return {

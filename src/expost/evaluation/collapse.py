@@ -37,7 +37,8 @@ def use_of_codes(model: Autoencoder, x: Tensor) -> float:
         x: Examples, shape (n, ...), at least 2; of more than `EXAMPLES`, so many are taken, evenly spread.
     """
     device = next(model.parameters()).device
-    x = to_unit(x[:: max(1, len(x) // EXAMPLES)][:EXAMPLES].to(device))
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), EXAMPLES)).round().long()
+    x = to_unit(x[chosen].to(device))
     with full_float32():
         z = model.code(x).z
         others = z.roll(max(1, len(z) // 2), 0)  # half of them away, where examples are sorted by class
@@ -54,7 +55,8 @@ def collapse(model: nn.Module | None, x: Tensor) -> str | None:
     """
     if not isinstance(model, Autoencoder) or len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
         return None
+    worse = "no worse" if use < 0.005 else f"{use / (1 - use):.0%} worse"
     return (
-        "the codes say next to nothing: from the code of another example the reconstruction is "
-        f"{'no worse' if use < 0.005 else f'{use:.0%} worse'}, so samples and searches will hardly depend on codes"
+        f"the codes say next to nothing: from the code of another example the reconstruction is {worse}, so samples "
+        "and searches will hardly depend on codes"
     )

@@ -122,9 +122,9 @@ def evaluate_generator(
         card = compare.card(len(examples), model, details)
         if subject == RECONSTRUCTION:
             values = {"range": "[0, 1]" if kind_of_data(data).pixels else "as given"}
-            pixels = replace(card, features="none", weights="", preprocessing=values, settings=settings)
+            pixels = replace(card, features="none", weights="", preprocessing=values)
             scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
-        elif details and MEMORIZATION in measures:
+        elif subject != INTERPOLATION and MEMORIZATION in measures:
             raw = replace(
                 card,
                 features="values",
@@ -217,18 +217,18 @@ def _subjects(
 ) -> Iterator[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
     """Yield each subject's name, its examples, its density with options, and its settings."""
     for subject in subjects:
-        stage = {} if through is None else {"through": through.name}
+        stage = {} if through is None else {"name": through.name, "through": True, **through.options}
         if subject == RECONSTRUCTION:
             if through is None:
                 yield subject, generator_.reconstruct(x), {}, {}
             else:
-                yield subject, generator_.decode(through.decode(through.encode(generator_.encode(x)))), {}, stage
+                yield subject, generator_.decode(through.decode(through.encode(generator_.encode(x)))), stage, {}
         elif subject == INTERPOLATION:
             codes = generator_.encode(x)
             first, second = pairs(codes if through is None else through.encode(codes), protocol.seed)
             middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
             decoded = generator_.decode(middle if through is None else through.decode(middle))
-            yield subject, decoded, {}, {"path": protocol.method, "position": 0.5, **stage}
+            yield subject, decoded, stage, {"path": protocol.method, "position": 0.5}
         elif subject != CODES:
             details = {"name": subject, **generator_.density(subject).options}
             yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from expost.config import ModelConfig
+from expost.densities import DENSITIES
 from expost.densities.staged import StagedDensity
 from expost.distributed import main_first
 from expost.errors import UsageError
 from expost.evaluation.evaluate import evaluate_generator
-from expost.evaluation.protocol import ALL_MEASURES, Protocol, pick_space
+from expost.evaluation.protocol import ALL_MEASURES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.evaluation.scores import Score
 from expost.evaluation.strings import PROPERTIES, STRING_MEASURES, evaluate_strings
 from expost.examples import kind_of_data
@@ -97,6 +99,19 @@ SCORERS: dict[str, Scoring] = {
 def scoring_of(data: Data) -> Scoring:
     """Return how a data set's examples are scored."""
     return SCORERS[kind_of_data(data).like]
+
+
+def stage_of(model: ModelConfig, subjects: Sequence[str]) -> str | None:
+    """Return the second stage that a model's reconstructions and mid-points go through, if some are among the subjects.
+
+    Args:
+        model: A model that samples from a `StagedDensity`, or any other.
+        subjects: What is scored.
+    """
+    prior = model.prior
+    if prior is None or not {RECONSTRUCTION, INTERPOLATION} & set(subjects):
+        return None
+    return prior.name if issubclass(DENSITIES[prior.name], StagedDensity) else None
 
 
 def scorer_of(request: Request) -> Scorer:

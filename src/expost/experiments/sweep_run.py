@@ -17,7 +17,7 @@ from expost.config import to_json
 from expost.errors import DataError
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol
 from expost.evaluation.scores import Score
-from expost.evaluation.scoring import Request, scorer_of
+from expost.evaluation.scoring import Request, scorer_of, stage_of
 from expost.experiments.cells import defining_settings, density_hash, saved, train_or_go_on
 from expost.experiments.hardware import hardware, noted_hardware, training_seconds
 from expost.models.zoo import ZOO
@@ -145,13 +145,17 @@ def validation_scores(
     """Score a run against its validation split, for choosing; densities among the subjects must be fitted."""
     data = run.data()
     held = replace(data, test=data.validation)
-    score_with = scorer_of(Request(held, run.config.data.codec, features, protocol, device))
+    stage = stage_of(run.config.model, subjects)
+    score_with = scorer_of(Request(held, run.config.data.codec, features, protocol, device, stage))
     return score_with(run.generator(device), subjects, run.weights_hash(), "validation")
 
 
 def _loss(run: Run) -> float:
     lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return min(json.loads(line)["validation"]["total"] for line in lines)
+    validation = [json.loads(line)["validation"] for line in lines]
+    # without the regularizer, whose weight may be what is swept
+    beta = run.config.model.beta
+    return min(each["reconstruction"] + beta * each["penalty"] for each in validation)
 
 
 def _text(value: Any) -> str:

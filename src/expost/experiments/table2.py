@@ -148,7 +148,7 @@ class Job:
     @property
     def search(self) -> Path:
         """The folder of its search."""
-        return self.out / "searches" / f"{self.name.replace(', ', '-')}-{self.repetition}"
+        return self.out / "searches" / f"{self.name.replace(', ', '-')}-{TABLE[self.name].preset}-{self.repetition}"
 
     @property
     def codes(self) -> Path:

@@ -148,7 +148,7 @@ def published(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tupl
     """
     if layout_of(shape) is not Layout.SEQUENCE:
         raise UsageError(f"preset published is for strings, not for examples of shape {tuple(shape)}; use preset paper")
-    return published_objective(name, shape)
+    return published_objective(name, shape, given)
 
 
 def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:

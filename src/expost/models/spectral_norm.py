@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,19 @@ class MatrixNorm(_SpectralNorm):
 
     def __init__(self, weight: Tensor, iterations: int) -> None:
         super().__init__(weight, iterations, dim=0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Load the vectors; early versions took transposed kernels by their outputs, which the vectors' sizes tell."""
+        u, v = state_dict.get(f"{prefix}_u"), state_dict.get(f"{prefix}_v")
+        if (
+            u is not None
+            and v is not None
+            and len(u) * len(v) == len(self._u) * len(self._v)
+            and len(u) != len(self._u)
+        ):
+            self.dim = 1
+            self._u, self._v = torch.empty_like(u, device=self._u.device), torch.empty_like(v, device=self._v.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the kernel divided by its norm."""

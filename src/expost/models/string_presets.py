@@ -20,8 +20,8 @@ from typing import Any
 from expost.config import ModelConfig, TrainingConfig
 from expost.errors import UsageError
 from expost.models.latents import LATENTS, ConstantVariance, Gaussian, Latent
-from expost.models.penalties import PENALTIES
-from expost.models.regularizers import REGULARIZERS
+from expost.models.penalties import PENALTIES, HalfNorm, KullbackLeibler, NoPenalty
+from expost.models.regularizers import REGULARIZERS, NoRegularizer, SpectralNorm, Tikhonov
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.utils.arithmetic import Precision
@@ -87,9 +87,11 @@ _PUBLISHED_LATENTS: Mapping[type[Latent], Mapping[str, Any]] = {
     ConstantVariance: {"noise_scale": _NOISE_SCALE},
 }
 _PUBLISHED_LAMBDA = 1e-7
-#: Symbols of the published grammars that no string can hold, by how many there are without them: ours leave them out,
+#: Penalties and regularizers whose weights follow from published ones, and those without a weight.
+_PUBLISHED_TERMS = frozenset({NoPenalty, HalfNorm, KullbackLeibler, NoRegularizer, SpectralNorm, Tikhonov})
+#: Symbols of the published grammars that no string can hold, by the shape of rows without them: ours leave them out,
 #: and they count in the published V.
-_UNUSED = {74: 2}
+_UNUSED = {(277, 74): 2}
 #: Preset `small` for short rows, and for long rows of a VAE, whose first steps are large.
 _AT_ONCE, _BOUNDED = (SmallSetting("convnext-1d", 250, lr, (1e-2, 1e-5)) for lr in (2e-3, 5e-4))
 #: Preset `small` for long rows of other models: an autoregressive decoder. A VAE would train it to ignore the code
@@ -143,10 +145,29 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
     return model, training
 
 
-def published_objective(name: str, shape: Sequence[int]) -> tuple[ModelConfig, TrainingConfig]:
-    """Return the published configuration with the objective of the published code (see above)."""
+def published_objective(
+    name: str, shape: Sequence[int], given: Mapping[str, Any]
+) -> tuple[ModelConfig, TrainingConfig]:
+    """Return the published configuration with the objective of the published code (see above).
+
+    Args:
+        name: Row of the zoo.
+        shape: (L, V).
+        given: Fields of `ModelConfig` that are given by hand: a latent dimension, on which beta depends, and weights.
+
+    Raises:
+        UsageError: for a row whose weights follow from no published one, unless they are given.
+    """
     model, training = strings(name, shape, published=True)
+    model = replace(model, latent_dim=given.get("latent_dim", model.latent_dim))
     row, symbols = ZOO[name], _symbols(shape)
+    terms = (PENALTIES[row.penalty.name], "beta"), (REGULARIZERS[row.regularizer.name], "regularizer_weight")
+    for kind, weight in terms:
+        if kind not in _PUBLISHED_TERMS and weight not in given:
+            raise UsageError(
+                f"no weight is published for model '{name}' on strings ({row.penalty.name}, {row.regularizer.name}); "
+                f"give --{weight.replace('_', '-')}, or take preset paper"
+            )
     return replace(
         model,
         latent=Part(row.latent.name, {**row.latent.options, **_PUBLISHED_LATENTS.get(LATENTS[row.latent.name], {})}),
@@ -158,4 +179,4 @@ def published_objective(name: str, shape: Sequence[int]) -> tuple[ModelConfig, T
 
 def _symbols(shape: Sequence[int]) -> int:
     """Return the published number V of symbols."""
-    return shape[1] + _UNUSED.get(shape[1], 0)
+    return shape[1] + _UNUSED.get((shape[0], shape[1]), 0)
