@@ -30,6 +30,7 @@ from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, LabelledDensity, load_density
 from expost.errors import DataError, UsageError
+from expost.evaluation.collapse import collapse
 from expost.examples import examples_of
 from expost.examples.strings import Strings
 from expost.generators.generator import Generator
@@ -188,6 +189,8 @@ class Run:
         """Train, or go on training; return the model with its best weights."""
         model = self.fresh_model()
         Training(model, data, self.config.training, self.folder).run()
+        if distributed.is_main():
+            warn_of_collapse(model, data)
         return model
 
     def model(self, device: str = "auto") -> Autoencoder:
@@ -257,6 +260,12 @@ class Run:
         if not isinstance(record, dict):
             raise DataError(f"{path} is damaged; remove it, and fit the densities again")
         return record
+
+
+def warn_of_collapse(model: nn.Module | None, data: Data) -> None:
+    """Say on stderr if the codes of a trained model say next to nothing."""
+    if said := collapse(model, data.validation.x):
+        say(f"warning: {said}")
 
 
 def open_run(run: Run | Path | str) -> Run:

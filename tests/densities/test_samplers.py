@@ -53,7 +53,7 @@ def second_stage(density: Density, n: int, random: np.random.Generator) -> np.nd
     """z = mean + deviation (D(u) + gamma e), D a perceptron, u and e from N(0, I)."""
     fit = {name: tensor.double().numpy() for name, tensor in density.tensors.items()}
     x = random.standard_normal((n, density.dim))
-    layers = sum(name.endswith(".bias") for name in fit)
+    layers = sum(name.startswith("decoder.") and name.endswith(".bias") for name in fit)
     for i in range(layers):
         x = x @ fit[f"decoder.{i}.weight"].T + fit[f"decoder.{i}.bias"]
         x = np.maximum(x, 0) if i < layers - 1 else x

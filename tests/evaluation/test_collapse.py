@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from expost.evaluation.collapse import LEAST_USE, use_of_codes, warning
+from expost.evaluation.collapse import LEAST_USE, collapse, use_of_codes
 from expost.models.autoencoder import build
 from expost.models.latents import Deterministic
 from expost.models.presets import configure
@@ -35,18 +35,19 @@ def test_use_of_codes_is_the_share_of_the_loss_that_another_examples_code_costs(
     assert use_of_codes(model_of(0.0), x) == pytest.approx(0, abs=1e-6)
     half = model_of(0.5)
     own = (x - (0.5 * x + 0.25)).square().sum()
-    other = (x - (0.5 * x.roll(1, 0) + 0.25)).square().sum()
+    other = (x - (0.5 * x.roll(32, 0) + 0.25)).square().sum()
     assert use_of_codes(half, x) == pytest.approx(1 - (own / other).item(), rel=1e-5)
 
 
 def test_a_collapsed_model_is_warned_of_and_no_other():
     x = torch.rand(64, 16, generator=torch.Generator().manual_seed(0))
-    said = warning(model_of(0.0), x)
+    said = collapse(model_of(0.0), x)
     assert said is not None
-    assert "0.0% worse" in said
+    assert "0.0% higher" in said
     assert "\n" not in said
-    assert warning(model_of(0.5), x) is None
-    assert warning(model_of(0.0), x[:1]) is None
+    assert collapse(model_of(0.5), x) is None
+    assert collapse(model_of(0.0), x[:1]) is None
+    assert collapse(nn.Identity(), x) is None
     assert 0 < LEAST_USE < 0.5
 
 

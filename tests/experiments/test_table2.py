@@ -52,17 +52,35 @@ def test_a_row_tells_what_was_begun_with_and_what_is_new(table):
     row |= {"starts": [0.5, 0.25], "improved": 1, "different": 9.5, "new": 2.0}
     row["best"] = {"string": "x", "score": 0.125, "new": True}
     cells = [cell.strip() for cell in markdown(record).splitlines()[-3].split("|")[1:-1]]
-    assert cells[-5:] == ["9.5", "2", "0.125: `x`, new", "0.25 to 0.5", "1 of 2"]
+    assert cells[-9:-4] == ["9.5", "2", "0.125: `x`, new", "0.25 to 0.5", "1 of 2"]
     row |= {"starts": [0.5], "improved": 0, "new": None}
     row["best"]["new"] = False
     cells = [cell.strip() for cell in markdown(record).splitlines()[-3].split("|")[1:-1]]
-    assert cells[-4:] == ["-", "0.125: `x`, a training string", "0.5", "0 of 1"]
+    assert cells[-8:-4] == ["-", "0.125: `x`, a training string", "0.5", "0 of 1"]
     line = as_csv(record).splitlines()[1]
     assert "9.5,,0.125,x,False,0.5,0.5,0," in line
 
 
+def test_a_row_tells_what_its_codes_say_and_how_found_strings_are_scored(table):
+    record = json.loads((table / "table.json").read_text())
+    codes = [row["codes"] for row in record["rows"].values()]
+    assert codes[1] == codes[2]  # of one run
+    for found in codes:
+        assert -0.5 < found["use"] <= 1
+        assert found["kl"] is None  # a deterministic code has no variance
+        assert 1 / 25 <= found["mode"] <= 1
+        assert found["surrogate"] > 0
+    assert [row["model"]["scoring"] for row in record["rows"].values()] == [{"division": "python2"}, {}, {}]
+    text = (table / "table.md").read_text()
+    assert "Found strings are scored as in the published scripts (division=python2) in the rows grae." in text
+    row = record["rows"]["grae"]
+    row["codes"] = {"use": 0.97, "kl": 0.355, "mode": 0.82, "surrogate": 0.5}
+    cells = [cell.strip() for cell in markdown(record).splitlines()[-3].split("|")[1:-1]]
+    assert cells[-4:] == ["0.97", "0.35", "0.82", "0.5"]
+
+
 def test_rows_of_one_model_and_preset_share_a_run(table):
-    assert sorted(path.name for path in (table / "runs").iterdir()) == ["grae-paper", "grae-small"]
+    assert sorted(path.name for path in (table / "runs").iterdir()) == ["grae-published", "grae-small"]
     record = json.loads((table / "table.json").read_text())
     first, second = (record["rows"][name]["training seconds"] for name in ROWS[1:])
     assert first == second > 0

@@ -20,6 +20,7 @@ from expost.commands.arguments import (
 from expost.config import to_json
 from expost.data import DATASETS, load_data, load_examples, load_part
 from expost.densities import DENSITIES
+from expost.densities.staged import StagedDensity
 from expost.errors import DataError, UsageError
 from expost.evaluation.evaluate import score_examples
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
@@ -28,6 +29,7 @@ from expost.evaluation.ranking import rank as rank_scores
 from expost.evaluation.scores import Score, score_from_json
 from expost.evaluation.scoring import Request, scorer_of
 from expost.examples import kind_of
+from expost.generators.generator import Generator
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.measures import MEASURES
 from expost.run import Run, open_run
@@ -97,9 +99,11 @@ def score_run(
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
-    score_with = scorer_of(Request(data, run.config.data.codec, features, protocol, device))
+    stage = _stage(run) if {RECONSTRUCTION, INTERPOLATION} & set(subjects) else None
+    score_with = scorer_of(Request(data, run.config.data.codec, features, protocol, device, stage))
     generator = run.generator(device)
-    missing = [name for name in subjects if name in DENSITIES and name not in generator.densities]
+    wanted = [name for name in dict.fromkeys((*subjects, *([stage] if stage else []))) if name in DENSITIES]
+    missing = [name for name in wanted if name not in generator.densities or _cannot_encode(generator, name, stage)]
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
     for name in missing:
         options = prior_options(run, name)
@@ -111,6 +115,18 @@ def score_run(
     # read again: another process may have scored meanwhile
     update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
     return scores
+
+
+def _stage(run: Run) -> str | None:
+    """Return the name of the second stage that a run's model samples from, None if it has none."""
+    prior = run.config.model.prior
+    return prior.name if prior is not None and issubclass(DENSITIES[prior.name], StagedDensity) else None
+
+
+def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:
+    """Return whether a fitted second stage is of a version that did not keep its encoder."""
+    density = generator.densities[name]
+    return name == stage and isinstance(density, StagedDensity) and not density.encodes
 
 
 def rank(

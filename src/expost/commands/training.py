@@ -147,9 +147,7 @@ def _remark_on_scales(data: Data) -> None:
         )
 
 
-def _codec(
-    model: str, data: str | Path, limit: int | None, given: Mapping[str, Any], published: bool
-) -> Part | None:
+def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, Any], published: bool) -> Part | None:
     """Return the codec of a data set of strings, None for another.
 
     Raises:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from expost.densities.base import Density, Fit
-from expost.densities.checks import check_bool, check_float, check_int, check_seed
+from expost.densities.base import Fit
+from expost.densities.checks import check_bool, check_compatible, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
+from expost.densities.staged import StagedDensity
 from expost.errors import DataError, UsageError
 from expost.utils.progress import progress
 
+#: The weights that a fit keeps: all but those of log sigma, which only training needs.
+_KEPT = ("encoder.", "mu.", "decoder.")
 # Initial value of a learned gamma. From 1, the deviation of standardized codes, training on uncorrelated codes never
 # leaves the trivial solution, a decoder that ignores u.
 _FIRST_GAMMA = 0.3
@@ -26,7 +29,7 @@ DEEPEST = 100
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SecondStageVAE(Density):
+class SecondStageVAE(StagedDensity):
     """q(z) = integral of p(z | u) N(u; 0, I) du with p(z | u) Gaussian around a network's output.
 
     The codes are standardized per dimension, t = (z - mean) / deviation. Encoder and decoder are multilayer perceptrons
@@ -53,8 +56,10 @@ class SecondStageVAE(Density):
     (CIFAR-10) or 2e-3 (CelebA). Our defaults of these train in seconds on a CPU, and sample better from a few thousand
     codes; the other defaults are theirs.
 
-    Statistics: `seed`, `epochs`, `best_epoch` (from 1), `validation_loss` (of that epoch, nats), `gamma` (in units of
-    the standardized codes), `lr` (the last).
+    `encode` and `decode` go between the codes and the u of their own, without noise.
+
+    Statistics: `seed`, `encoder` (that it is kept), `epochs`, `best_epoch` (from 1), `validation_loss` (of that epoch,
+    nats), `gamma` (in units of the standardized codes), `lr` (the last).
 
     Attributes:
         width: Units of a hidden layer.
@@ -106,9 +111,9 @@ class SecondStageVAE(Density):
         t = torch.where(constant, 0.0, (z - mean) / deviation.masked_fill(constant, 1.0)).float()
         with torch.enable_grad():
             weights, statistics = self._train(t)
-        decoder = {name: tensor for name, tensor in weights.items() if name.startswith("decoder.")}
+        kept = {name: tensor for name, tensor in weights.items() if name.startswith(_KEPT)}
         tensors = {"mean": mean, "deviation": deviation.masked_fill(constant, 0.0), "log_gamma": weights["log_gamma"]}
-        return Fit(tensors | decoder, {"seed": self.seed, **statistics})
+        return Fit(tensors | kept, {"seed": self.seed, "encoder": True, **statistics})
 
     def _train(self, t: Tensor) -> tuple[dict[str, Tensor], dict[str, float | int]]:
         """Train on standardized codes, float32; return the best epoch's weights and the statistics."""
@@ -203,11 +208,41 @@ class SecondStageVAE(Density):
             t = t + fit["log_gamma"].exp() * draw_normal(n, self.dim, generator, t.device, temperature)
         return fit["mean"] + fit["deviation"] * t
 
+    @property
+    def encodes(self) -> bool:
+        """Whether the fit has its encoder; fits of early versions kept the decoder alone."""
+        return bool(self.statistics.get("encoder"))
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        """Return the means mu(t) of the codes' own codes u, float32, shape (N, d).
+
+        Raises:
+            DataError: if the codes are not finite or not (N, d).
+            UsageError: if the density was not fitted, or its file is of a version that did not keep the encoder.
+        """
+        if not self.encodes:
+            raise UsageError("this second stage was saved without its encoder; fit it again")
+        check_compatible(z, self.dim)
+        fit = self.tensors
+        deviation = fit["deviation"]
+        t = (z.detach().to(deviation) - fit["mean"]) / deviation.masked_fill(deviation == 0, 1.0)
+        hidden = _perceptron(t.float(), fit, "encoder", self.depth).relu()
+        return linear(hidden, fit["mu.weight"], fit["mu.bias"]).to(z.device)
+
+    @torch.no_grad()
+    def decode(self, u: Tensor) -> Tensor:
+        """Return the codes z = mean + deviation D(u), float32, shape (N, d), without observation noise."""
+        check_compatible(u, self.dim)
+        fit = self.tensors
+        t = self._decode(u.detach().to(fit["mean"].device).float(), fit).double()
+        return (fit["mean"] + fit["deviation"] * t).float().to(u.device)
+
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         d = statistics["d"]
         layout: dict[str, tuple[int, ...]] = {"mean": (d,), "deviation": (d,), "log_gamma": ()}
         for name, (rows, columns) in self._matrices(d).items():
-            if name.startswith("decoder."):
+            if f"{name}.".startswith(_KEPT if statistics.get("encoder") else "decoder."):
                 layout |= {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
         return layout
 

@@ -9,7 +9,7 @@ code is scaled down, as in the code of the Grammar VAE, codes of a fraction of a
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expost.models.autoencoder import Autoencoder
 from expost.types import to_unit
@@ -28,34 +28,34 @@ def use_of_codes(model: Autoencoder, x: Tensor) -> float:
 
     With L the model's reconstruction term, summed over examples x_1 ... x_n, and E the noiseless encoder,
 
-        u = 1 - sum_i L(x_i, D(E(x_i))) / sum_i L(x_i, D(E(x_(i+1)))),   x_(n+1) = x_1:
+        u = 1 - sum_i L(x_i, D(E(x_i))) / sum_i L(x_i, D(E(x_j))),   j = i + n/2, cyclic:
 
     1 where the codes decide everything, about 0 where they say nothing.
 
     Args:
         model: In evaluation mode.
-        x: Examples, shape (n, ...), in no order that has to do with what they are; at least 2, of which at most
-            `EXAMPLES` are taken.
+        x: Examples, shape (n, ...), at least 2; of more than `EXAMPLES`, so many are taken, evenly spread.
     """
     device = next(model.parameters()).device
-    x = to_unit(x[:EXAMPLES].to(device))
+    x = to_unit(x[:: max(1, len(x) // EXAMPLES)][:EXAMPLES].to(device))
     with full_float32():
         z = model.code(x).z
-        own, other = model.reconstruction_of(x, z).item(), model.reconstruction_of(x, z.roll(1, 0)).item()
+        others = z.roll(max(1, len(z) // 2), 0)  # half of them away, where examples are sorted by class
+        own, other = model.reconstruction_of(x, z).item(), model.reconstruction_of(x, others).item()
     return 1 - own / other if other > 0 else 0.0
 
 
-def warning(model: Autoencoder, x: Tensor) -> str | None:
-    """Return a line for a person if the codes of a model say next to nothing about held-out examples, else None.
+def collapse(model: nn.Module | None, x: Tensor) -> str | None:
+    """Return a sentence for a person if the codes of a model say next to nothing about held-out examples, else None.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; of anything but an `Autoencoder` nothing is known.
         x: Held-out examples.
     """
-    if len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
+    if not isinstance(model, Autoencoder) or len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
         return None
     return (
-        f"warning: the codes say next to nothing: with the code of another example the reconstruction is {use:.1%} "
-        "worse; samples and searches will not depend on codes. Lower --beta, train for longer, or, of strings, take "
+        f"the codes say next to nothing: with the code of another example the reconstruction term is {use:.1%} higher; "
+        "samples and searches will hardly depend on codes; train for longer, lower --beta, or for strings take "
         "--preset published"
     )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from expost._version import __version__
+from expost.densities.staged import StagedDensity
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import (
@@ -90,6 +91,7 @@ def evaluate_generator(
     protocol: Protocol | None = None,
     model: str = "",
     split: str = "test",
+    through: StagedDensity | None = None,
 ) -> list[Score]:
     """Score a generator against the test split.
 
@@ -101,6 +103,8 @@ def evaluate_generator(
         protocol: What to compute, and how.
         model: Hash of the weights, for the cards.
         split: Name of the test split on the cards, for callers who substitute another one.
+        through: The second stage of a two-stage model, through which reconstructions and mid-points go, as in the
+            paper's table; their cards name it.
 
     Raises:
         UsageError: if there are fewer than two test examples, or too few for the features.
@@ -113,12 +117,12 @@ def evaluate_generator(
     count = protocol.count(len(data.test))
     x = chosen_examples(data.test.x, protocol)
     scores: list[Score] = []
-    for subject, examples, details, settings in _subjects(generator_, x, subjects, count, protocol):
+    for subject, examples, details, settings in _subjects(generator_, x, subjects, count, protocol, through):
         scores += compare.scores(subject, examples, model, details, settings)
         card = compare.card(len(examples), model, details)
         if subject == RECONSTRUCTION:
             values = {"range": "[0, 1]" if kind_of_data(data).pixels else "as given"}
-            pixels = replace(card, features="none", weights="", preprocessing=values)
+            pixels = replace(card, features="none", weights="", preprocessing=values, settings=settings)
             scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
         elif details and MEMORIZATION in measures:
             raw = replace(
@@ -204,16 +208,27 @@ class _Comparison:
 
 
 def _subjects(
-    generator_: Generator, x: Tensor, subjects: Sequence[str], count: int, protocol: Protocol
+    generator_: Generator,
+    x: Tensor,
+    subjects: Sequence[str],
+    count: int,
+    protocol: Protocol,
+    through: StagedDensity | None,
 ) -> Iterator[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
     """Yield each subject's name, its examples, its density with options, and its settings."""
     for subject in subjects:
+        stage = {} if through is None else {"through": through.name}
         if subject == RECONSTRUCTION:
-            yield subject, generator_.reconstruct(x), {}, {}
+            if through is None:
+                yield subject, generator_.reconstruct(x), {}, {}
+            else:
+                yield subject, generator_.decode(through.decode(through.encode(generator_.encode(x)))), {}, stage
         elif subject == INTERPOLATION:
-            first, second = pairs(generator_.encode(x), protocol.seed)
+            codes = generator_.encode(x)
+            first, second = pairs(codes if through is None else through.encode(codes), protocol.seed)
             middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
-            yield subject, generator_.decode(middle), {}, {"path": protocol.method, "position": 0.5}
+            decoded = generator_.decode(middle if through is None else through.decode(middle))
+            yield subject, decoded, {}, {"path": protocol.method, "position": 0.5, **stage}
         elif subject != CODES:
             details = {"name": subject, **generator_.density(subject).options}
             yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}

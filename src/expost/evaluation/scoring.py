@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from expost.densities.staged import StagedDensity
 from expost.distributed import main_first
 from expost.errors import UsageError
 from expost.evaluation.evaluate import evaluate_generator
@@ -31,6 +32,7 @@ class Request:
         features: As `pick_space` takes them.
         protocol: What to compute, and how.
         device: Where features are computed.
+        through: Name of the density through which reconstructions and interpolations go; None for none.
     """
 
     data: Data
@@ -38,6 +40,7 @@ class Request:
     features: str
     protocol: Protocol
     device: str
+    through: str | None = None
 
 
 def _tensors(request: Request) -> Scorer:
@@ -45,7 +48,9 @@ def _tensors(request: Request) -> Scorer:
         space = pick_space(request.features, request.data, request.device)
 
     def score(generator: Generator, subjects: Sequence[str], model: str, split: str) -> list[Score]:
-        return evaluate_generator(generator, request.data, space, subjects, request.protocol, model, split)
+        through = generator.densities[request.through] if request.through is not None else None
+        assert through is None or isinstance(through, StagedDensity)
+        return evaluate_generator(generator, request.data, space, subjects, request.protocol, model, split, through)
 
     return score
 

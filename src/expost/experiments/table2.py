@@ -17,7 +17,8 @@ from expost._version import __version__
 from expost.commands import optimize
 from expost.config import to_json
 from expost.errors import DataError
-from expost.experiments.cells import refuse_another, train_or_go_on
+from expost.experiments.cells import defining_settings, refuse_another, saved, train_or_go_on
+from expost.experiments.code_use import code_use
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table2_report import as_csv, markdown
@@ -37,15 +38,22 @@ class Published:
     Attributes:
         data: Name of the data set.
         cutoff: Whose worst score the published script leaves out of its average: see `aggregate_original`.
+        objective: The objective of the search.
+        options: Its options in the rows that repeat the published search.
     """
 
     data: str
     cutoff: Literal["last", "own"]
+    objective: str
+    options: Mapping[str, str]
 
 
 PUBLISHED: Registry[Published] = Registry(
     "domain",
-    {"expressions": Published("expressions-published", "last"), "molecules": Published("zinc250k", "own")},
+    {
+        "expressions": Published("expressions-published", "last", "expression", {"division": "python2"}),
+        "molecules": Published("zinc250k", "own", "plogp", {}),
+    },
 )
 
 
@@ -56,24 +64,27 @@ class Row:
     Attributes:
         model: Row of the zoo.
         region: Region that is searched.
-        preset: Preset of the networks.
+        preset: Preset of the networks and of the training objective.
+        published: Whether found strings are scored as in the published search.
     """
 
     model: str
     region: Literal["box", "density"]
     preset: str
+    published: bool
 
 
-#: The paper's rows in its order, and ours.
+#: The paper's rows in its order, by the objective of the published code and by the cross-entropy; and ours.
 TABLE: Registry[Row] = Registry(
     "row",
     {
-        "grae": Row("grae", "box", "paper"),
-        "gcvvae": Row("gcvvae", "box", "paper"),
-        "gvae": Row("gvae", "box", "paper"),
-        "character-vae": Row("character-vae", "box", "paper"),
-        "grae, our decoder": Row("grae", "box", "small"),
-        "grae, ours": Row("grae", "density", "small"),
+        **{name: Row(name, "box", "published", True) for name in ("grae", "gcvvae", "gvae", "character-vae")},
+        **{
+            f"{name}, cross-entropy": Row(name, "box", "paper", True)
+            for name in ("grae", "gcvvae", "gvae", "character-vae")
+        },
+        "grae, our decoder": Row("grae", "box", "small", False),
+        "grae, ours": Row("grae", "density", "small", False),
     },
 )
 
@@ -138,6 +149,11 @@ class Job:
     def search(self) -> Path:
         """The folder of its search."""
         return self.out / "searches" / f"{self.name.replace(', ', '-')}-{self.repetition}"
+
+    @property
+    def codes(self) -> Path:
+        """The file of what the codes of its run say."""
+        return self.out / "codes" / f"{self.run.name}.json"
 
     @property
     def part(self) -> str:
@@ -244,8 +260,13 @@ def _record(
 
 
 def learn(job: Job, device: str) -> None:
-    """Train a row's model, or resume its training."""
-    train_or_go_on(TABLE[job.name].model, PUBLISHED[job.domain].data, job.run, job.options, device, job.hardware)
+    """Train a row's model, or resume its training, and measure what its codes say."""
+    published = PUBLISHED[job.domain]
+    run = train_or_go_on(TABLE[job.name].model, published.data, job.run, job.options, device, job.hardware)
+    asked = {"settings": defining_settings(run), "model": run.weights_hash(), "version": __version__}
+    if saved(job.codes, asked) is None:
+        use = code_use(run, published.objective, job.size.inducing, device)
+        write_json(job.codes, {"asked": asked, "codes": asdict(use)})
 
 
 def _finished(search: Path, rounds: int) -> bool:
@@ -261,6 +282,7 @@ def seek(job: Job, device: str) -> SearchResult:
         note_hardware(job.hardware, device)
     return optimize(
         job.run,
+        options=_scoring(job),
         region=row.region,
         rounds=size.rounds,
         batch=size.batch,
@@ -273,13 +295,18 @@ def seek(job: Job, device: str) -> SearchResult:
     )
 
 
+def _scoring(job: Job) -> Mapping[str, str]:
+    """Return the objective's options in a row."""
+    return PUBLISHED[job.domain].options if TABLE[job.name].published else {}
+
+
 def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
     searches, results = list(found), list(found.values())
     best = [found for result in results for found in result.best(1)]
     best.sort(key=lambda found: results[0].sign * found.score)
     original = aggregate_original(results, PUBLISHED[job.domain].cutoff)
     return {
-        "model": asdict(TABLE[job.name]),
+        "model": asdict(TABLE[job.name]) | {"scoring": _scoring(job)},
         "corrected": asdict(aggregate_corrected(results)),
         "original": asdict(original),
         "different": _mean([len(result.strings) for result in results]),
@@ -287,6 +314,7 @@ def _row(job: Job, found: Mapping[Job, SearchResult]) -> dict[str, Any]:
         "starts": [result.start for result in results],
         "improved": sum(result.improved for result in results),
         "best": asdict(best[0]) if best else None,
+        "codes": read_json(job.codes)["codes"],
         "training seconds": training_seconds(job.run),
         "search seconds": round(sum(sum(each.seconds.values()) for result in results for each in result.rounds), 1),
         "hardware": {

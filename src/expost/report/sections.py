@@ -8,6 +8,7 @@ from pathlib import Path
 
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
+from expost.evaluation.collapse import collapse
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.registry import Part
@@ -54,10 +55,9 @@ def run_page(source: Source) -> tuple[RunPage, list[Score]]:
     history, damage = _history(run.folder)
     epochs = len(history.epochs)
     sections = [Section("choices", "Choices", tuple(_choices(config, run.precision())))]
-    sections.append(
-        Section("training", "Training", tuple(damage or loss_curves(history)), _training_lead(config, history))
-    )
     subject = _subject(source)
+    curves = [*_collapse(subject), *(damage or loss_curves(history))]
+    sections.append(Section("training", "Training", tuple(curves), _training_lead(config, history)))
     scores, old, broken = _scores(run)
     count = ""
     if isinstance(subject, Subject):
@@ -73,6 +73,14 @@ def run_page(source: Source) -> tuple[RunPage, list[Score]]:
     status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"
     page = RunPage(source.label, source.anchor, _subtitle(config, count), status, headline(scores), tuple(sections))
     return page, scores
+
+
+def _collapse(subject: Subject | Note) -> list[Block]:
+    """Return a note if the codes say next to nothing."""
+    if isinstance(subject, Note):
+        return []
+    said = collapse(subject.generator.module, subject.data.validation.x)
+    return [Note(f"{said[0].upper()}{said[1:]}.")] if said else []
 
 
 def _history(folder: Path) -> tuple[History, list[Block]]:

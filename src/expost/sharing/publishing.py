@@ -112,9 +112,8 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         raise UsageError(f"{folder} is the run's own folder; choose another")
     generator = run.generator("cpu")
     if generator.by_label:
-        say(
-            f"densities by label are not published: {', '.join(generator.by_label)}; with the labels they can be fitted again"
-        )
+        names = ", ".join(generator.by_label)
+        say(f"densities by label are not published: {names}; anyone with the labels can fit them again")
     chosen = [name for name in generator.densities if name in (options.densities or DENSITIES)]
     generator.densities = {name: generator.densities[name] for name in chosen}
     for name in options.densities:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from expost import distributed
-from expost.errors import DataError, UsageError
+from expost.errors import DataError
 from expost.utils.extras import installed
 from expost.utils.progress import say
 from expost.utils.store import write_text
@@ -51,28 +49,6 @@ class Records:
             for part, values in (("train", train), ("validation", validation)):
                 for name, value in values.items():
                     self.board.add_scalar(f"{part}/{name}", value, record["epoch"])
-
-
-@contextmanager
-def training_lock(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other trainings; only the first process takes the lock.
-
-    Raises:
-        UsageError: if another training holds it.
-    """
-    lock = FileLock(folder / ".training.lock")
-
-    def take() -> None:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise UsageError(f"{folder} is being trained by another process; wait for it, or stop it") from None
-
-    distributed.on_main(take)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

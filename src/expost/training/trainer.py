@@ -21,7 +21,8 @@ from expost.config import TrainingConfig
 from expost.errors import DataError, Interrupted, UsageError
 from expost.models.autoencoder import Autoencoder
 from expost.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from expost.training.history import Records, records, training_lock
+from expost.training.history import Records, records
+from expost.training.lock import training_lock
 from expost.training.loop import Epoch, Loop, NonFiniteLossError, Position
 from expost.training.signals import graceful_interrupt
 from expost.types import Data
