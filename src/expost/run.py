@@ -31,7 +31,7 @@ from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, LabelledDensity, load_density
 from expost.errors import DataError, UsageError
 from expost.evaluation.collapse import collapse
-from expost.examples import examples_of
+from expost.examples import examples_of, kind_of_run
 from expost.examples.strings import Strings
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
@@ -190,8 +190,21 @@ class Run:
         model = self.fresh_model()
         Training(model, data, self.config.training, self.folder).run()
         if distributed.is_main():
-            warn_of_collapse(model, data)
+            self.warn_of_collapse(model, data)
         return model
+
+    def collapse(self, model: nn.Module | None, data: Data) -> str | None:
+        """Return what to say if the codes of the trained model say next to nothing, with a remedy; else None."""
+        said = collapse(model, data.validation.x)
+        if said is None:
+            return None
+        other = kind_of_run(self.config).symbols and self.config.preset != "published"
+        return f"{said}; train for longer, {'lower --beta, or take --preset published' if other else 'or lower --beta'}"
+
+    def warn_of_collapse(self, model: nn.Module | None, data: Data) -> None:
+        """Say on stderr if the codes of the trained model say next to nothing."""
+        if said := self.collapse(model, data):
+            say(f"warning: {said}")
 
     def model(self, device: str = "auto") -> Autoencoder:
         """Load the trained model, in evaluation mode.
@@ -260,12 +273,6 @@ class Run:
         if not isinstance(record, dict):
             raise DataError(f"{path} is damaged; remove it, and fit the densities again")
         return record
-
-
-def warn_of_collapse(model: nn.Module | None, data: Data) -> None:
-    """Say on stderr if the codes of a trained model say next to nothing."""
-    if said := collapse(model, data.validation.x):
-        say(f"warning: {said}")
 
 
 def open_run(run: Run | Path | str) -> Run:

@@ -17,7 +17,9 @@ def collapsed(tmp_path_factory):
 
 def test_training_fit_search_and_report_warn_of_codes_that_say_nothing(collapsed, capsys, tmp_path):
     expost.fit(collapsed, "gaussian")
-    assert SAID in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert SAID in said
+    assert "or take --preset published" in said
     expost.optimize(
         collapsed, density="gaussian", codes=50, rounds=1, batch=2, decodes=2, inducing=5, out=tmp_path / "search"
     )
@@ -34,4 +36,6 @@ def test_a_model_that_uses_its_codes_is_not_warned_of(capsys, tmp_path):
 
 def test_training_says_so_at_its_end(capsys, tmp_path):
     expost.train("vae", "digits", tmp_path / "run", epochs=1, beta=1e4, tensorboard=False)
-    assert SAID in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert SAID in said
+    assert said.endswith("train for longer, or lower --beta")

@@ -68,7 +68,7 @@ def test_extras_say_how_they_are_installed(monkeypatch):
 
 
 def test_what_is_on_the_machine_is_found(report, tmp_path, monkeypatch):
-    assert rows(report, "devices", "device")["cpu"]["what"].endswith(f"{torch.get_num_threads()} threads in torch")
+    assert rows(report, "devices", "device")["cpu"]["what"].endswith(f"threads of torch: {torch.get_num_threads()}")
     assert list(rows(report, "weights", "features")) == list(FEATURES)
     assert rows(report, "weights", "features")["digits"]["found"] is True
     assert set(rows(report, "data", "data set")) == {*DATASETS, *STRING_DATASETS}

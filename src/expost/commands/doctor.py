@@ -152,7 +152,7 @@ def _devices() -> list[dict[str, Any]]:
         rows.append({"device": f"cuda:{index}", "what": f"{device.name}, {device.total_memory / 2**30:.0f} GiB"})
     if torch.backends.mps.is_available():
         rows.append({"device": "mps", "what": "Apple GPU"})
-    rows.append({"device": "cpu", "what": f"{cores()} cores, {torch.get_num_threads()} threads in torch"})
+    rows.append({"device": "cpu", "what": f"{cores()} cores, threads of torch: {torch.get_num_threads()}"})
     return [row | _precision(torch.device(row["device"])) for row in rows]
 
 

@@ -14,7 +14,7 @@ from expost.densities import DENSITIES, Density, MixtureDensity
 from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.registry import Part, construct
-from expost.run import open_run, warn_of_collapse
+from expost.run import open_run
 from expost.types import Data
 from expost.utils.progress import say
 
@@ -54,13 +54,13 @@ def fit(
         if bins is not None:
             raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
         generator = opened.generator(device)
-        warn_of_collapse(generator.module, data)
+        opened.warn_of_collapse(generator.module, data)
         fitted = generator.fit(density, data.train.x, **given)
         _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
         return opened.save_density(density, fitted)
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
-    warn_of_collapse(generator.module, data)
+    opened.warn_of_collapse(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
     classes = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
     return opened.save_density(f"by_label/{density}", classes)

@@ -16,7 +16,7 @@ from expost.errors import DataError, UsageError
 from expost.evaluation.strings import training_forms
 from expost.examples.domains import DOMAINS
 from expost.metrics.strings import canonicalize
-from expost.run import Run, open_run, warn_of_collapse
+from expost.run import Run, open_run
 from expost.search import (
     Objective,
     SearchConfig,
@@ -95,7 +95,7 @@ def optimize(
     opened = open_run(run)
     strings = opened.string_generator(device)
     data = opened.data()
-    warn_of_collapse(strings.generator.module, data)
+    opened.warn_of_collapse(strings.generator.module, data)
     domain = DOMAINS[data.domain]
     wanted = objective or domain.objective
     if wanted is None:

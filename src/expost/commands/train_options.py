@@ -62,7 +62,7 @@ class TrainingOptions(TypedDict, total=False):
         batch_size: Examples per step.
         lr: Initial learning rate.
         patience: Epochs without a better validation loss until the learning rate is cut.
-        factor: What it is multiplied by then.
+        factor: The learning rate is then multiplied by this.
         min_lr: The learning rate is not cut below this.
         clip: Clip the norm of the whole gradient to this value.
         seed: Seed of the weights (of built-in networks), the order of examples and the noise.

@@ -64,7 +64,7 @@ def train(
             IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
         out: The run's folder, new or empty.
         preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU), or
-            published (of strings, with the objective of the published code); --dry-run prints them.
+            published (strings only: as paper, with the loss of the published code); --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
         resume: Resume the run in `out` with its saved configuration; --epochs may grow, --device and --precision may
             change.

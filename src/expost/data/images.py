@@ -89,7 +89,9 @@ class EncodedImages(Examples):
     def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Decode images into one uint8 array (n, C, H, W); see `Examples.load`."""
         order = np.argsort(indices, kind="stable")  # ascending: a table's row groups are then read once each
-        stack = ImageStack(len(indices), "pass a size (size=64, --size 64) to crop and resize them all", new)
+        stack = ImageStack(
+            len(indices), "pass a size (size=64, --size 64) where it is offered, or crop and resize them all", new
+        )
         encoded = self.source.encoded(indices[order])
         slots = iter(order)
         decode_chunk = partial(_decode, prep=prep)

@@ -51,7 +51,8 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
     vectors, ignored, columns = _vectors(tables)
     if ignored:
         count = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
-        remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])})")
+        more = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
+        remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])}{more})")
     parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
     return Found(parts, where, tuple(remarks), columns=columns)
 

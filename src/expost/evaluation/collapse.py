@@ -55,7 +55,6 @@ def collapse(model: nn.Module | None, x: Tensor) -> str | None:
     if not isinstance(model, Autoencoder) or len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
         return None
     return (
-        f"the codes say next to nothing: with the code of another example the reconstruction term is {use:.1%} higher; "
-        "samples and searches will hardly depend on codes; train for longer, lower --beta, or for strings take "
-        "--preset published"
+        "the codes say next to nothing: from the code of another example the reconstruction is "
+        f"{'no worse' if use < 0.005 else f'{use:.0%} worse'}, so samples and searches will hardly depend on codes"
     )

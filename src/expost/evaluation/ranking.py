@@ -61,7 +61,7 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tupl
         for name, (one, other) in differences(first.card, score.card, ignoring).items():
             raise UsageError(
                 f"{first_label} and {label} cannot be ranked by {score.name}: their protocols differ in {name} "
-                f"({_shown(one)}, {_shown(other)}); score both in the same way, or pass --ignoring {name}"
+                f"({_shown(one)}, {_shown(other)}); evaluate both in the same way, or pass --ignoring {name}"
             )
     return sorted(items, key=lambda item: -direction_of(item[1].name).sign * item[1].value)
 

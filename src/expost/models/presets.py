@@ -139,11 +139,16 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
 
 
 def published(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
-    """Return the paper's configuration; for strings, with the objective of the Grammar VAE's code.
+    """Return the paper's configuration of strings, with the objective of the Grammar VAE's code.
 
     Arguments as of `paper`; see `string_presets`.
+
+    Raises:
+        UsageError: for anything but strings.
     """
-    return published_objective(name, shape) if layout_of(shape) is Layout.SEQUENCE else paper(name, shape, given)
+    if layout_of(shape) is not Layout.SEQUENCE:
+        raise UsageError(f"preset published is for strings, not for examples of shape {tuple(shape)}; use preset paper")
+    return published_objective(name, shape)
 
 
 def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:

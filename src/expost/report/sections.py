@@ -8,7 +8,6 @@ from pathlib import Path
 
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
-from expost.evaluation.collapse import collapse
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.registry import Part
@@ -79,7 +78,7 @@ def _collapse(subject: Subject | Note) -> list[Block]:
     """Return a note if the codes say next to nothing."""
     if isinstance(subject, Note):
         return []
-    said = collapse(subject.generator.module, subject.data.validation.x)
+    said = subject.run.collapse(subject.generator.module, subject.data)
     return [Note(f"{said[0].upper()}{said[1:]}.")] if said else []
 
 
