@@ -393,7 +393,7 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(digits):
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "cannot read 'a.svg'; give one of: .png"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png", "cannot be read as an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "a.png", "cannot be read as an image"),
-        (png(9, 9)[:-30], "a.png", "cannot read image|no image"),
+        (png(9, 9)[:-30], "a.png", "cannot read image|cannot be read as an image"),
         (png(9, 9), "", "cannot read 'the file'"),
         (png(9, 9), "../../x\n<b>.exe", r"cannot read 'x\?\?b\?.exe'"),
     ],
@@ -661,7 +661,7 @@ def test_uploads_are_limited_in_size(digits_page, digits):
     assert ask(digits_page, "POST", "/gradio_api/queue/join", b" " * 1_000_001)[0] == 413
     code, _, body = status(b"no image")
     assert code == 422
-    assert json.loads(body)["error"].startswith("the file is no image")
+    assert json.loads(body)["error"].startswith("the file cannot be read as an image")
 
 
 def test_results_are_given_once_they_are_made_and_under_their_name(digits_page, digits):
