@@ -13,7 +13,7 @@ from expost.errors import DataError, UsageError
 from expost.registry import Part
 from expost.utils.arithmetic import Precision
 
-#: Version of the run folder's layout; raised when an older expost could not read it.
+#: Version of the run folder's layout; increased when an older expost could not read it.
 FORMAT = 1
 
 
@@ -52,7 +52,7 @@ class ModelConfig:
     input_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be."""
+        """Check the ranges."""
         _at_least("latent_dim", self.latent_dim, 1)
         _at_least("width", self.width, 1)
         for name in ("beta", "regularizer_weight", "input_noise"):
@@ -70,24 +70,25 @@ class TrainingConfig:
 
     Attributes:
         epochs: Passes over the training set, at least 1.
-        batch_size: Examples per step; a smaller data set makes one batch of all it has. The last incomplete batch of an
-            epoch is left out (every epoch shuffles anew).
+        batch_size: Examples per step; a smaller data set is one batch. An incomplete last batch of an epoch is left
+            out; every epoch shuffles again.
         lr: Adam's initial learning rate, positive.
         seed: Seeds weights, order and noise, at least 0.
         device: auto (cuda, else mps, else cpu) or a torch device.
         precision: float32; or bf16: bfloat16 networks under autocast, with float32 weights, codes and losses; or auto:
-            bf16 where the device has instructions for it. A run's `config.json` has what auto came to.
-        patience: After so many epochs without a better validation loss the learning rate is cut, at least 1.
-        factor: What it is multiplied by.
-        min_delta: By how much a validation loss has to be lower to count as better for this, at least 0.
-        min_lr: The learning rate is not cut below this, at least 0.
+            bf16 where the device has instructions for it. A run's `config.json` records which one auto chose.
+        patience: Epochs without a better validation loss after which the learning rate is cut, at least 1.
+        factor: The learning rate is multiplied by this when it is cut; between 0 and 1.
+        min_delta: Least decrease of the validation loss that counts as better for `patience`, at least 0.
+        min_lr: Smallest learning rate, at least 0.
         watch: The validation loss that decides on the learning rate and the best weights: "reconstruction and penalty",
             without the decoder's regularizer, which says nothing about held-out examples; or "objective", with it, as
             the official code has it.
-        clip: Gradients of a larger norm, over all weights together, are scaled down to it; None leaves them.
+        clip: Largest norm of the gradient of all weights together; a larger one is scaled down to it. None: no
+            clipping.
         tensorboard: Whether to write TensorBoard event files.
-        checkpoint_seconds: After so long without a checkpoint one is written within the epoch, so that a kill costs no
-            more than that; positive.
+        checkpoint_seconds: Seconds without a checkpoint after which one is written within the epoch, so that a killed
+            run loses no more than that; positive.
     """
 
     epochs: int = 25
@@ -106,7 +107,7 @@ class TrainingConfig:
     checkpoint_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot train."""
+        """Check the ranges."""
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 2)
         _at_least("seed", self.seed, 0)
@@ -129,12 +130,12 @@ class DataConfig:
 
     Attributes:
         name: Name or path, as `expost.load_data` takes it.
-        size: Side to which images are brought, or None to leave them.
+        size: Side that images are resized to, or None to leave them as they are.
         limit: Largest number of examples of each split, or None for all.
         seed: Seeds the split of data that come without one.
         codec: Entry of the codecs with its options, for strings; None for images and vectors.
-        fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: a new draw
-            of the splits would put examples it was trained on among those it is scored on.
+        fingerprint: SHA-256 of the three splits. A run refuses data that have changed since it was started: new splits
+            could score it on examples that it was trained on.
         columns: Names of a vector's entries, which samples get too; empty where there are none.
         domain: What strings are, for example "molecules"; empty for images and vectors.
         resized_by: Version of Pillow that resized the images; empty if none were.
@@ -156,11 +157,11 @@ class RunConfig:
     """Everything a run was asked for, resolved; saved as `config.json`.
 
     Attributes:
-        model: What is trained.
-        training: How.
-        data: On what.
+        model: The model.
+        training: How it is trained.
+        data: What it is trained on.
         preset: Where the defaults came from.
-        own_networks: Whether encoder and decoder are a person's own modules, which loading must be given again.
+        own_networks: Whether encoder and decoder are the user's own modules, which `Run.open` needs again.
         format: Version of the run folder's layout.
         version: The expost version that made the run.
     """

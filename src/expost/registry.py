@@ -70,7 +70,7 @@ class Part:
 
 
 def construct(registry: Registry[type[T]], part: Part, **given: Any) -> T:
-    """Make the entry that `part` names, from its options and what the caller gives.
+    """Build the entry that `part` names, from its options and the caller's arguments.
 
     Raises:
         UsageError: if the name, or an option of that entry, is unknown; the message lists what exists.

@@ -98,7 +98,7 @@ class Run:
     Attributes:
         folder: Where it is.
         config: The resolved configuration.
-        networks: A person's own encoder and decoder, where the run uses them.
+        networks: The user's own encoder and decoder, if the run uses them.
         dry: Whether it was only resolved and checked, by a dry run.
         note: What a dry run reports.
     """
@@ -115,7 +115,7 @@ class Run:
 
         Args:
             folder: Its folder.
-            networks: Own encoder and decoder, with which the run was trained.
+            networks: The user's own encoder and decoder that the run was trained with.
 
         Raises:
             DataError: if it is no run, or a newer expost made it.
@@ -141,7 +141,7 @@ class Run:
 
     def _start(self) -> None:
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise UsageError(f"{self.folder} exists already; go on with it by --resume, or choose another --out")
+            raise UsageError(f"{self.folder} exists already; continue it with --resume, or choose another --out")
         self.save_config()
 
     def save_config(self) -> None:
@@ -161,7 +161,7 @@ class Run:
         parts: list[str] = []
         last = None
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is told of where it matters
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is reported where it matters
                 record = json.loads(line)
                 epoch, found = int(record["epoch"]), str(record.get("precision", UNRECORDED))
                 if found != last:

@@ -1,4 +1,4 @@
-"""The small records that travel between the parts."""
+"""Small records that the parts pass to each other: codes, losses, splits, data sets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Loss:
         return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
 
     def detach(self) -> Loss:
-        """Return the values alone, which keep nothing of the graph of derivatives."""
+        """Return the values without their graph of derivatives."""
         return Loss(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
 
 
@@ -64,8 +64,8 @@ class Split:
 
     Attributes:
         x: Examples. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d). Strings: rows of
-            symbols, uint8 or int16, shape (N, L). Those of a large data set may be mapped from a file, and then must
-            not be written to: the system ends the process that tries.
+            symbols, uint8 or int16, shape (N, L). A large data set may be mapped from a file: never write to it, or the
+            system ends the process.
         y: Labels, int64, shape (N,), or None.
     """
 
@@ -82,12 +82,12 @@ class Data:
     """A data set in three disjoint parts.
 
     Attributes:
-        name: The name or path it was asked for by.
+        name: The name or path that it was loaded by.
         train: For fitting weights and densities.
         validation: For choosing: learning rate, checkpoint, hyperparameters.
         test: For scores only.
         note: One line on where it came from and how it was prepared.
-        codec: What turned strings into rows of symbols, and turns them back; None for images and vectors.
+        codec: Converts strings to rows of symbols and back; None for images and vectors.
         domain: What strings are: "molecules", "expressions" or "text"; empty for images and vectors.
         classes: Names of the labels 0, 1, ... where the data name them; empty where labels are numbers.
         columns: Names of a vector's entries where the data name them; empty otherwise.

@@ -176,7 +176,7 @@ def check_that_a_failure_in_one_is_known_in_all(two):
     assert "OtherProcessError: process 1 failed: KeyError: 'process 1 says no'" in found[0]
     assert "OtherProcessError: process 0 failed: KeyError: 'process 0 says no'" in found[1]
     for each in found:
-        assert each[-2] == "scored exists already; go on with it by --resume, or choose another --out"
+        assert each[-2] == "scored exists already; continue it with --resume, or choose another --out"
         assert each[-1] == "a file is not the same in all 2 processes; give every machine the same files"
     assert len(found[0]) == len(found[1]) == 8
 
@@ -236,7 +236,7 @@ def test_a_restart_goes_on_with_no_run_that_was_there_before(tmp_path, one_threa
     process = launch(*LAUNCHER, "--max-restarts", "1", *WORDS, tmp_path / "mine")
     _, errors = finish(process)
     assert process.returncode != 0
-    assert errors.count("exists already; go on with it by --resume") == 2  # at first, and when started again
+    assert errors.count("exists already; continue it with --resume") == 2  # at first, and when started again
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
     assert len(lines(tmp_path / "mine")) == 2
 

@@ -142,7 +142,7 @@ def test_wrong_words(cluster, tmp_path, monkeypatch):
         open_engine(Resources("ray", "cuda:1"), tmp_path)
     with pytest.raises(UsageError, match="gpu_share is 1.5"):
         open_engine(Resources("ray", gpu_share=1.5), tmp_path)
-    with pytest.raises(UsageError, match="address is auto, but it is for a Ray cluster"):
+    with pytest.raises(UsageError, match="address is auto, but it is for Ray"):
         open_engine(Resources(address="auto"), tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"install it with: pip install 'expost\[ray\]'"):

@@ -167,7 +167,7 @@ def test_wrong_words(tmp_path):
     assert list(ENGINES) == ["local", "ray"]
     with pytest.raises(UsageError, match="unknown engine 'lokal', did you mean 'local'"):
         open_engine(Resources("lokal"), tmp_path)
-    with pytest.raises(UsageError, match=r"gpu_share is 0.5, but it is for a Ray cluster; give --engine ray"):
+    with pytest.raises(UsageError, match=r"gpu_share is 0.5, but it is for Ray; give --engine ray"):
         open_engine(Resources(gpu_share=0.5), tmp_path)
     with pytest.raises(UsageError, match="workers is 0"):
         pick_workers(0, "cpu", 3)

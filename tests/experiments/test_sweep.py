@@ -158,7 +158,7 @@ def test_values_are_read_and_checked():
         ({"seeds": 0}, "seeds is 0"),
         ({"models": ()}, "no models to train"),
         ({"models": ("rea",)}, "unknown model 'rea'"),
-        ({"by": "authenticity"}, "by is 'authenticity', by which nothing can be ranked"),
+        ({"by": "authenticity"}, "by is 'authenticity', which cannot rank"),
         ({"of": "kde"}, "has no scores of kde, only of reconstruction, gaussian, gmm"),
         ({"densities": ("gm",)}, "unknown density 'gm'"),
         ({"measures": ("fid",)}, "unknown measure 'fid'"),
@@ -248,7 +248,7 @@ def test_a_score_that_no_run_has_is_refused_and_all_is_kept(tmp_path):
 
 
 def test_densities_of_codes_do_not_rank_models(tmp_path):
-    with pytest.raises(UsageError, match="by is 'log-likelihood', by which nothing can be ranked"):
+    with pytest.raises(UsageError, match="by is 'log-likelihood', which cannot rank"):
         sweep(("rae",), "digits", tmp_path, ("epochs=1",), by="log-likelihood", device="cpu")
     assert not list(tmp_path.iterdir())
 

@@ -178,7 +178,7 @@ def test_spaces_without_a_plane_and_without_anything():
     flat[:, 1] = torch.linspace(0, 1, 20)
     assert Space.of(flat).axes.shape == (3, 1)  # a direction without any variance has no slider
     for codes in (torch.zeros(5, 3), torch.zeros(1, 3)):
-        with pytest.raises(DataError, match="one and the same"):
+        with pytest.raises(DataError, match="all codes are equal"):
             Space.of(codes)
     with pytest.raises(DataError, match="finite"):
         Space.of(torch.tensor([[1.0], [float("nan")]]))
@@ -265,8 +265,8 @@ def test_reconstructions_say_how_far_they_are(digits, expressions, vectors):
     assert f"{error:.3g}" in Tags(views.reconstruction(digits, "test:4")).text
     back = Tags(expressions.kind.pair(["x+1"], ["x+12"])).text
     assert "1 edit apart" in back
-    assert "came back exactly" in Tags(expressions.kind.pair(["x"], ["x"])).text
-    assert "did not come back whole" in Tags(expressions.kind.pair(["x"], [None])).text
+    assert "the reconstruction is exact" in Tags(expressions.kind.pair(["x"], ["x"])).text
+    assert "the reconstruction is unfinished" in Tags(expressions.kind.pair(["x"], [None])).text
     row = vectors.data.test.x[0]
     table = Tags(views.reconstruction(vectors, "test:0")).text
     assert all(f"{value:.3g}".replace("-", "−") in table for value in row.tolist())
@@ -381,7 +381,7 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(digits):
     assert LARGEST_UPLOAD < 6_000 * 5_000
     began = time.process_time()
     for body in (real, header_bomb(50_000, 50_000), header_bomb(2**31 - 1, 2**31 - 1)):
-        with pytest.raises(DataError, match="too many to be safe to decode|no image that can be read"):
+        with pytest.raises(DataError, match="too many to be safe to decode|cannot be read as an image"):
             digits.upload(body, "bomb.png")
     assert time.process_time() - began < 1
 
@@ -389,11 +389,11 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(digits):
 @pytest.mark.parametrize(
     ("body", "name", "words"),
     [
-        (b"", "a.png", "no image that can be read"),
+        (b"", "a.png", "cannot be read as an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "cannot read 'a.svg'; give one of: .png"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png", "no image that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "a.png", "no image that can be read"),
-        (png(9, 9)[:-30], "a.png", "cannot read image|no image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png", "cannot be read as an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "a.png", "cannot be read as an image"),
+        (png(9, 9)[:-30], "a.png", "cannot read image|cannot be read as an image"),
         (png(9, 9), "", "cannot read 'the file'"),
         (png(9, 9), "../../x\n<b>.exe", r"cannot read 'x\?\?b\?.exe'"),
     ],
@@ -661,7 +661,7 @@ def test_uploads_are_limited_in_size(digits_page, digits):
     assert ask(digits_page, "POST", "/gradio_api/queue/join", b" " * 1_000_001)[0] == 413
     code, _, body = status(b"no image")
     assert code == 422
-    assert json.loads(body)["error"].startswith("the file is no image")
+    assert json.loads(body)["error"].startswith("the file cannot be read as an image")
 
 
 def test_results_are_given_once_they_are_made_and_under_their_name(digits_page, digits):

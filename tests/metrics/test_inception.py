@@ -385,8 +385,8 @@ def test_what_is_cached_is_not_fetched_again(server, tmp_path):
     ("path", "reason"),
     [
         ("/altered", "SHA-256 .* contents are altered"),
-        ("/short", "5000 bytes, published are 10240"),
-        ("/cut", "(5000 bytes, published are 10240|IncompleteRead)"),
+        ("/short", "5000 bytes, published 10240"),
+        ("/cut", "(5000 bytes, published 10240|IncompleteRead)"),
         ("/long", "more than the published 10240 bytes"),
         ("/missing", "404"),
     ],

@@ -451,7 +451,7 @@ def test_many_labels_no_labels_and_many_dimensions_are_drawn(codes):
 
 
 def test_codes_without_a_map_are_refused(codes):
-    for z, words in ((torch.zeros(9, 3), "one and the same"), (codes / 0, "finite"), (codes[:, :1], "one dimension")):
+    for z, words in ((torch.zeros(9, 3), "codes are equal"), (codes / 0, "finite"), (codes[:, :1], "one dimension")):
         with pytest.raises(DataError, match=words):
             Plane.of(z)
     other = make_density("gaussian").fit(codes[:, :2])
@@ -657,11 +657,11 @@ def table(section, index=0):
 
 def test_a_kernel_distance_below_0_is_explained_where_there_is_one(tmp_path):
     note = score_blocks([scored("kid", "gmm", -0.1), scored("mse", "gmm", 1.0)], tmp_path)[0].note
-    assert "may fall below that" in note
+    assert "the estimate may be negative" in note
     for name, value in (("kernel-distance", 0.001), ("copying", -2.0)):
         assert "below" not in score_blocks([scored(name, "gmm", value)], tmp_path)[0].note
     _, ranked = table(ranking({"a": [scored("kid", "gmm", -0.1)], "b": [scored("kid", "gmm", 0.1)]}, {}))
-    assert "may fall below that" in ranked.note
+    assert "the estimate may be negative" in ranked.note
 
 
 def test_the_coverage_of_perfect_samples_stands_below_the_table(tmp_path):

@@ -563,14 +563,14 @@ def test_a_function_of_ones_own_takes_a_list_or_a_string(
     ("spec", "pattern"),
     [
         ("own_scores:nothing", "no function 'nothing'; it has: .*listed"),
-        ("own_scores:number", "is of type int, no function; name a function"),
+        ("own_scores:number", "is of type int, not a function; name a function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("broken:f", "importing module broken .* failed: SyntaxError"),
         ("needy:f", "needs not_installed_anywhere"),
         ("quitter:f", "failed: SystemExit: 1"),
         ("scores.py:f", "no module 'scores.py'"),
-        ("own scores:f", "is no module:function"),
-        ("own_scores:", "is no module:function"),
+        ("own scores:f", "is not of the form module:function"),
+        ("own_scores:", "is not of the form module:function"),
         ("expresion", "did you mean 'expression'"),
     ],
 )
@@ -734,7 +734,7 @@ def test_the_table_holds_each_string_once_best_first_whatever_is_in_it() -> None
     assert rows[3] == "| 4 | 5 | ``a`b`` | 1 |"
     assert len(rows) == 4
     assert "87.5% valid, 1 without a score" in table
-    assert "5 different strings. Best score begun with 1.25" in table
+    assert "5 different strings. Best training score at the start: 1.25" in table
     looked = replace(result, known=frozenset({"C|C", "q"}))
     assert (result.new, looked.new, looked.improved) == (None, 3, True)
     assert [found.new for found in looked.best(2)] == [True, False]

@@ -1,4 +1,4 @@
-"""Checks of what a density is given, its options and its codes: one line that names the value and the remedy."""
+"""Checks of a density's options and codes: each error is one line that names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expost.errors import DataError, UsageError
 
-# Beyond it squares of float32 codes overflow; nothing that an encoder gives on purpose is near.
+# Squares of larger float32 codes overflow; no working encoder comes near.
 LARGEST_CODE = 1e18
 
 

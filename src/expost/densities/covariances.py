@@ -24,7 +24,7 @@ from expost.densities.linalg import stable_cholesky
 from expost.errors import DataError
 from expost.registry import Registry
 
-# Of dimensions in `FullCovariance.whiten`; below it the matrix products get too thin to be fast.
+# Smallest block of dimensions in `FullCovariance.whiten`: smaller matrix products are too thin to be fast.
 _SMALLEST_BLOCK = 16
 
 

@@ -34,7 +34,7 @@ _CPU_ELEMENTS, _GPU_ELEMENTS = 2**20, 2**25
 # A responsibility below it cannot change a float64 sum of responsibilities; in many dimensions nearly all are.
 _NEGLIGIBLE = 1e-20
 
-# A component that holds less than this many examples describes nothing; it is started again.
+# A component that holds fewer examples than this counts as empty, and is started again.
 _EMPTY = 1e-8
 
 
@@ -93,7 +93,7 @@ class Result:
 
 
 def rows_per_chunk(elements_per_row: int, device: torch.device) -> int:
-    """Return how many codes to treat at once, so that memory stays bounded for any number of codes."""
+    """Return how many codes to process at once, so that memory stays bounded for any number of codes."""
     budget = _CPU_ELEMENTS if device.type == "cpu" else _GPU_ELEMENTS
     return max(16, budget // elements_per_row)
 
@@ -163,7 +163,7 @@ def _add_moments(y: Tensor, r: Tensor, covariance: Covariance, first: Tensor, se
     changes nothing in float64, saves most of the M-step on a CPU.
     """
     kept = r > _NEGLIGIBLE
-    # on a GPU their number would be waited for, and the products are faster than the choice
+    # on a GPU, selecting them would wait for their number; the full products are faster
     if y.device.type != "cpu" or 2 * int(kept.sum()) > kept.numel():
         first += torch.bmm(r.T[:, None], y.transpose(0, 1)).squeeze(1)
         second += covariance.second_moments(y, r)
@@ -186,7 +186,7 @@ def maximize(
     empty = moments.counts < _EMPTY
     counts = torch.where(empty, 1.0, moments.counts)
     matrices = (-1, *[1] * (moments.second.dim() - 1))
-    # an empty component is updated with the moments that change nothing: to pick the others would wait for a GPU
+    # an empty component is updated with moments that change nothing: selecting the others would wait for a GPU
     first = torch.where(empty[:, None], 0.0, moments.first / counts[:, None])
     second = torch.where(
         empty.view(matrices), covariance.neutral(moments.second), moments.second / counts.view(matrices)
@@ -205,7 +205,7 @@ def reseed(x: Tensor, components: Components, empty: Tensor, worst: Tensor, fres
         empty: Which, bool, shape (K,).
         worst: log q(z_n), shape (N,), or of this process's part; the codes of lowest density become means, as many as
             are needed.
-        fresh: Where the scale of a started component comes from.
+        fresh: Source of a restarted component's scale.
     """
     rows = distributed.gather(worst, x.shape[0]).topk(int(empty.sum()), largest=False).indices
     means, scale = components.means.clone(), components.scale.clone()

@@ -15,7 +15,7 @@ with the codes' mean m and covariance C (Gauss-Newton steps, from z = E(x)):
     P = J^T diag(noise)^-1 J + C^-1,   c = z + P^-1 (J^T diag(noise)^-1 (x - D(z)) + C^-1 (m - z)).
 
 Where the decoder's surface comes close to itself, E(x) may lie on the wrong sheet, or on one of two. So r is an equal
-mixture of two such Gaussians, the other one from the best of some draws from q; mostly both end at the same place.
+mixture of two such Gaussians; the second starts from the best of some draws from q. Mostly both end at the same place.
 
 For a linear decoder and that Gaussian q the estimate is exact, whatever the draws. Elsewhere it is unbiased for p(x)
 and hence, on average, a lower bound on log p(x), which grows with K.
@@ -33,11 +33,11 @@ from torch import Tensor
 from expost.densities import TractableDensity
 from expost.densities.linalg import LOG_2PI
 
-#: Draws from q among which a better start than the encoder's code is looked for.
+#: Draws from q, the best of which is the second start beside the encoder's code.
 ANCHORS = 512
 #: Gauss-Newton steps; each is taken only where it raises the integrand.
 STEPS = 3
-#: How far from the codes' mean they may lead, in standard deviations of the codes.
+#: Largest distance from the codes' mean that they may reach, in standard deviations of the codes.
 REACH = 1e3
 #: Numbers (draws times dimensions) that one chunk of examples may take.
 CHUNK = 2_000_000
@@ -113,7 +113,7 @@ class LatentVariableModel:
         rows = max(1, CHUNK // (max(2 * len(noise), d) * x.shape[1]))
         parts = []
         for part, start in zip(torch.split(x, rows), torch.split(z.double(), rows), strict=True):
-            # log q + log N but for what all anchors have in common
+            # log q + log N, without the terms that all anchors share
             fits = log_q + (part / self.noise) @ decoded.T - 0.5 * (decoded.square() / self.noise).sum(1)
             parts.append(self._estimate(part, start, anchors[fits.argmax(1)], noise))
         return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, q(z) = sum_k w_k N(z; m_k, S_k): what a fitted one does, and the maximum-likelihood fit."""
+"""Mixtures of Gaussians, q(z) = sum_k w_k N(z; m_k, S_k): the base of fitted ones, and the maximum-likelihood fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from expost.densities.em import Components
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
-#: Of all covariances together: 400 MB in float64, and hours of a fit.
+#: Most numbers in all covariances together: 400 MB in float64, and hours of a fit.
 _MOST_NUMBERS = 50_000_000
 
 
@@ -46,7 +46,7 @@ class MixtureDensity(TractableDensity):
     Attributes:
         components: Number K of Gaussians, at least 1.
         covariance: "full", or "diag" for diagonal covariances.
-        n_init: Fits from that many different starts; the best is kept.
+        n_init: Number of fits from different starts; the best is kept.
         max_iter: At most this many iterations of one fit.
         tol: Stop when the objective per example changes by less, in nats.
         regularization: Ridge on the diagonals of the covariances, in squared units of the codes.
@@ -89,7 +89,7 @@ class MixtureDensity(TractableDensity):
         if numbers > _MOST_NUMBERS:
             raise DataError(
                 f"{self.name}: {self.components} covariances of {d} dimensions have {numbers:.2g} numbers, more than "
-                f"{n} codes can tell; use density reduced (base={self.name}), covariance=diag or fewer components"
+                f"{n} codes can determine; use density reduced (base={self.name}), covariance=diag or fewer components"
             )
         if n < self.components:
             raise DataError(
@@ -125,7 +125,7 @@ class GaussianMixture(MixtureDensity):
     the fitted codes), `trace` (the same of the start and after every iteration), `largest_decrease` (see `em`),
     `iterations`, `converged`, `reseeded`, and `starts` (the final log-likelihood from each start).
 
-    Not converging within `max_iter` is recorded in the statistics and is no error: the mixture is usable.
+    A fit that does not converge within `max_iter` is no error: the statistics record it, and the mixture is usable.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)

@@ -29,8 +29,8 @@ class Reduced(TractableDensity):
     and sigma^2 is the mean variance of t along the d - r axes left out. With a Gaussian q_r, the density of t is
     probabilistic PCA at its maximum of likelihood (Tipping & Bishop 1999, eq. 7 and 8).
 
-    Maps of codes, such as a diffusion model's 4 x 32 x 32, have thousands of dimensions: there a full covariance cannot
-    be estimated, let alone ten. The fit takes the eigenvectors of an N x N or d x d matrix, whichever is smaller.
+    Maps of codes, such as a diffusion model's 4 x 32 x 32, have thousands of dimensions: too many to estimate one full
+    covariance, let alone ten. The fit takes the eigenvectors of an N x N or d x d matrix, whichever is smaller.
 
     Statistics: `rank` (r as fitted, at most N - 1 and d), `explained` (part of the variance of t in the r axes),
     `residual` (sigma^2), `base` (the statistics of q_r).

@@ -23,7 +23,7 @@ _KEPT = ("encoder.", "mu.", "decoder.")
 # Initial value of a learned gamma. From 1, the deviation of standardized codes, training on uncorrelated codes never
 # leaves the trivial solution, a decoder that ignores u.
 _FIRST_GAMMA = 0.3
-#: Layers at most, so that no damaged or hostile file can ask for a billion of them.
+#: Most layers, so that no damaged or hostile file can ask for a billion of them.
 DEEPEST = 100
 
 
@@ -44,8 +44,8 @@ class SecondStageVAE(StagedDensity):
     With `kl_weight` "learned", gamma is a trained parameter and samples get its noise, as in Dai & Wipf. A number k
     fixes gamma^2 = k d / 2. Then, up to a constant and the factor 1/k, this is the loss of the experiments of Ghosh et
     al.: mean over dimensions of the squared error + k KL (in this library's convention, sums over dimensions,
-    the KL's weight is k d). They sample without noise. A small k rebuilds codes well, but lets the u of the codes drift
-    from N(0, I), from which samples start; the learned gamma usually samples better.
+    the KL's weight is k d). They sample without noise. A small k reconstructs codes well, but lets their u drift from
+    N(0, I), where samples start; a learned gamma usually samples better.
 
     One tenth of the codes (at least one) is held out. After every epoch their ELBO is evaluated with the same noise
     each time; when it has not improved for `patience` epochs the learning rate is halved, and the weights of the best
@@ -53,8 +53,8 @@ class SecondStageVAE(StagedDensity):
     is intractable.
 
     The settings of Ghosh et al. are width 1024, lr 1e-4, patience 3, noise False, and kl_weight 1.5e-3 (MNIST), 1e-3
-    (CIFAR-10) or 2e-3 (CelebA). The other defaults are theirs; these train in seconds on a CPU, and on a few thousand
-    codes sample better.
+    (CIFAR-10) or 2e-3 (CelebA). Our defaults of these train in seconds on a CPU, and sample better from a few thousand
+    codes; the other defaults are theirs.
 
     `encode` and `decode` go between the codes and the u of their own, without noise.
 
@@ -64,7 +64,7 @@ class SecondStageVAE(StagedDensity):
     Attributes:
         width: Units of a hidden layer.
         depth: Hidden layers of the encoder, and of the decoder.
-        epochs: Passes over the training part.
+        epochs: Passes over the codes that are not held out.
         batch_size: Codes per step.
         lr: Initial learning rate of Adam.
         kl_weight: k, above 0, or "learned".

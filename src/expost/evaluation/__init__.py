@@ -1,1 +1,1 @@
-"""What is scored, and how: protocol cards, scores, ranking."""
+"""Evaluation: scores, the protocol cards that say how they were computed, and ranking."""

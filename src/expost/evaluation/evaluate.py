@@ -149,7 +149,7 @@ def evaluate_generator(
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """A reference set, and what is computed against it."""
+    """A reference set, and the scores against it."""
 
     reference: Cloud
     name: str
@@ -255,7 +255,7 @@ def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tu
 def latent_scores(
     generator_: Generator, data: Data, subjects: Sequence[str], card: Card, split: str = "test"
 ) -> list[Score]:
-    """Return the held-out log-likelihood of each density among the subjects, and what the codes look like.
+    """Return the held-out log-likelihood of each density among the subjects, and the scores of the codes.
 
     Codes are noiseless. A VAE's are posterior means, narrower than the aggregate posterior: even if that is N(0, I),
     the means are not.

@@ -23,9 +23,9 @@ from expost.utils.seeding import PAIRS, generator
 
 #: The paper's number of samples, and of reconstructions and interpolations, where there are as many test images.
 PAPER_COUNT = 10_000
-#: What is scored beside the samples of densities.
+#: Subjects besides the samples of densities.
 RECONSTRUCTION, INTERPOLATION, CODES = "reconstruction", "interpolation", "codes"
-#: Measures that need more than features of two sets: copies of training examples, and the codes.
+#: Measures that need more than the features of two sets: the training examples, or the codes.
 MEMORIZATION, LATENT = "memorization", "latent"
 ALL_MEASURES = (*MEASURES, MEMORIZATION, LATENT)
 
@@ -100,7 +100,7 @@ class Omissions:
         self._of.setdefault((measure, str(error)), []).append(subject)
 
     def tell(self) -> None:
-        """Say what is left out, and why."""
+        """Print what is left out, and why."""
         for (measure, reason), subjects in self._of.items():
             say(f"{measure} of {', '.join(subjects)} is left out: {reason}")
 

@@ -1,4 +1,4 @@
-"""Ranking by a score: its direction, as its measure states it, and the protocols, which must agree."""
+"""Ranking by a score, in the direction that its measure states, if the protocols agree."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[tupl
     """Order scores from best to worst, if they may be compared.
 
     Args:
-        scores: Scores by what a person calls them.
-        ignoring: Fields of the cards that may differ all the same.
+        scores: Scores by label.
+        ignoring: Fields of the cards that may differ.
 
     Raises:
         UsageError: if the scores have different names or no direction, or their protocols differ: the message names the

@@ -29,7 +29,7 @@ class Card:
         count: Number of examples scored.
         preprocessing: Resize, channels, quantisation and precision, as the features state them.
         density: What the samples came from, with its options; empty where there is none.
-        seed: What seeded samples, pairs and the measure's own draws.
+        seed: Seed of samples, pairs and the measure's own draws.
         version: The expost version.
         settings: The measure's own settings (neighbours, clusters, subsets, the path of an interpolation).
     """
@@ -73,7 +73,7 @@ def score_from_json(value: Any) -> Score:
     """Read a saved score back.
 
     Raises:
-        DataError: if it is none, or lacks what this version puts on its card.
+        DataError: if it is not a score, or its card lacks a field of this version.
     """
     try:
         return TypeAdapter(Score).validate_python(value)
@@ -89,7 +89,7 @@ def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tup
     Args:
         a: One card.
         b: Another.
-        ignoring: Fields that a person takes the responsibility for.
+        ignoring: Fields that may differ; the caller judges that it does not matter.
 
     Raises:
         UsageError: for an ignored field that no card has.

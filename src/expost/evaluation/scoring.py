@@ -20,7 +20,7 @@ from expost.generators.strings import StringGenerator
 from expost.registry import Part
 from expost.types import Data
 
-#: Scores a model whose densities are fitted: gets it, the subjects, the hash of its weights, and the split's name.
+#: Scores a model with fitted densities: gets the model, the subjects, the hash of its weights, and the split's name.
 Scorer = Callable[[Generator, Sequence[str], str, str], list[Score]]
 
 
@@ -76,10 +76,10 @@ class Scoring:
     """How examples of a kind are scored.
 
     Attributes:
-        measures: The measures that there are.
-        ranking: Those that runs are ranked by, unless a person names others.
+        measures: Names of the available measures.
+        ranking: Measures that rank runs by default.
         complete: Whether every run gets every score; strings lack some where no sample is valid.
-        scorer: Makes what scores as requested.
+        scorer: Makes the function that scores as requested.
     """
 
     measures: tuple[str, ...]
@@ -115,7 +115,7 @@ def stage_of(model: ModelConfig, subjects: Sequence[str]) -> str | None:
 
 
 def scorer_of(request: Request) -> Scorer:
-    """Return what scores as requested; a request that cannot be met is refused, and features loaded, before it scores.
+    """Return the function that scores as requested, after checking the request and loading features.
 
     Raises:
         UsageError: for unknown measures, or features that do not suit the examples.

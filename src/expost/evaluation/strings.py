@@ -133,7 +133,7 @@ def _of_density(
         values |= domain.scores(forms, training)
     if DISTANCE in measures:
         compared = domain.distance(forms, _strings(strings, held_out), allow_few)
-        those = {"held-out hash": hash_tensors({"x": held_out})}  # a seeded draw where there are more than samples
+        those = {"held-out hash": hash_tensors({"x": held_out})}  # a seeded draw if there are more of them than samples
         values |= {key: replace(each, settings=each.settings | those) for key, each in compared.items()}
     for key, found in values.items():
         settings = {**card.settings, **found.settings}

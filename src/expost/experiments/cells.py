@@ -42,7 +42,7 @@ def refuse_another(model: str, data: str, folder: Path, options: Mapping[str, An
     """
     if (folder / "config.json").exists():
         planned = train(model, data, folder, dry_run=True, **options)
-        # unless asked for, the precision is what the machine that began the run had
+        # unless given, the precision is that of the machine that began the run
         free = () if "precision" in options else ("precision",)
         if defining_settings(Run.open(folder), free) != defining_settings(planned, free):
             raise UsageError(f"{folder} holds a run with other settings than these; choose another --out")
@@ -75,7 +75,7 @@ def _finished(run: Run) -> bool:
         return False
     try:
         last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["epoch"]
-    except (IndexError, KeyError, TypeError, json.JSONDecodeError):  # training finds out what is wrong, and says it
+    except (IndexError, KeyError, TypeError, json.JSONDecodeError):  # training will report what is wrong
         return False
     return bool(last >= run.config.training.epochs)
 

@@ -46,8 +46,8 @@ def summary(parts: Sequence[Sequence[str]], before: str | None) -> str:
     """Return all hardware of a table in one line.
 
     Args:
-        parts: What was noted of each of its parts.
-        before: What the table says already: it holds for parts that have no note.
+        parts: The hardware noted for each of its parts.
+        before: What the table says already; it applies to parts without a note.
 
     Example:
         >>> summary([["GPU A"], ["GPU B"], ["GPU A"]], None), summary([["GPU A"], []], None), summary([[]], "GPU B")

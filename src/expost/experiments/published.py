@@ -1,4 +1,4 @@
-"""What the paper has published: the rows, columns and figures of its Table 1 (Ghosh et al. 2020)."""
+"""The published tables: rows, columns and figures of Table 1, and figures of Table 2 (Ghosh et al. 2020)."""
 
 from __future__ import annotations
 

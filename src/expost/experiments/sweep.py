@@ -91,7 +91,7 @@ def sweep(
         raise UsageError("no models to train; give at least one, for example rae-l2")
     if by not in (None, *RANKING):
         known = ", ".join(sorted(RANKING))
-        raise UsageError(f"by is '{by}', by which nothing can be ranked; choose one of: {known}")
+        raise UsageError(f"by is '{by}', which cannot rank; choose one of: {known}")
     names, home, source = tuple(dict.fromkeys(models)), Path(out).resolve(), data_name(data)
     for density in densities:
         _ = DENSITIES[density]

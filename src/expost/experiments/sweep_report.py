@@ -18,7 +18,7 @@ from expost.experiments.cells import comma_separated
 LOSS = "loss"
 
 
-#: What may rank. The likelihood of codes may not: codes of half the size have a higher density.
+#: Scores that may rank. The likelihood of codes may not: codes of half the size have a higher density.
 RANKING = frozenset({LOSS, *(name for name, each in DIRECTIONS.items() if each.sign and not each.within_model)})
 
 
@@ -27,8 +27,8 @@ def choose_score(results: Sequence[Mapping[str, Any]], name: str | None, of: str
 
     Args:
         results: Of runs.
-        name: What is asked for.
-        of: Of what.
+        name: The score asked for; None takes the first that may rank.
+        of: What was scored.
 
     Raises:
         UsageError: if none of the runs has it.
@@ -55,7 +55,7 @@ def check_comparable(results: Sequence[Mapping[str, Any]], name: str, of: str) -
     cards = [
         score_from_json(s).card for each in results for s in each["validation"] if (s["name"], s["of"]) == (name, of)
     ]
-    # which examples are held against the samples is drawn by the seed, where there are more of them
+    # the seed draws the examples to compare with, if there are more of them than samples
     cards = [replace(c, settings={k: v for k, v in c.settings.items() if k != "held-out hash"}) for c in cards]
     for card in cards[1:]:
         unlike = differences(cards[0], card, ignoring=("seed",))
@@ -71,8 +71,8 @@ def ranked(
 
     Args:
         runs: Model, options, seed and result.
-        score: What to rank by.
-        of: Of what.
+        score: The score to rank by.
+        of: What was scored.
     """
     rows: dict[str, dict[str, Any]] = {}
     for model, options, seed, result in runs:
@@ -88,7 +88,7 @@ def ranked(
             row[split] = _mean(values)
         row["loss"] = _mean([run["loss"] for run in row["runs"] if "loss" in run])
         row["failed"] = sum("failed" in run for run in row["runs"])
-    sign = -1 if direction_of(score).sign > 0 else 1  # the loss, which no measure gives, is to be low
+    sign = -1 if direction_of(score).sign > 0 else 1  # the loss, which no measure gives, is better if low
 
     def order(row: Mapping[str, Any]) -> tuple[bool, float]:
         mean = row["validation"]

@@ -34,8 +34,8 @@ class Job:
         model: Row of the zoo.
         data: Data set's name or path.
         options: Options of `train` by name, and those of slots by slot.name.
-        protocol: How to score; its seed is that of training and densities too.
-        densities: Densities to fit and score; none for the model's own and gmm.
+        protocol: How to score; its seed is also that of training and densities.
+        densities: Densities to fit and score; empty: the model's own and gmm.
         features: Features to score with.
     """
 
@@ -59,7 +59,7 @@ class Job:
         name = re.sub(r"[^\w.=+-]", "-", plain)
         if name == plain and len(name) <= 120:
             return name
-        return f"{name[:100]}_{hashlib.sha256(plain.encode()).hexdigest()[:8]}"  # what is shortened must stay distinct
+        return f"{name[:100]}_{hashlib.sha256(plain.encode()).hexdigest()[:8]}"  # shortened names must stay distinct
 
     @property
     def run(self) -> Path:

@@ -1,8 +1,8 @@
 """Table 1 of Ghosh et al. 2020: every image model, its reconstructions, own samples, ex-post samples and mid-points.
 
-A run is a folder and a cell is a file, `cells/MODEL-SEED/COLUMN.json`. What is finished is not done again, what was
-interrupted goes on, what was deleted is redone alone. All models of a table share the data, the networks, the features
-and the counts; and the number of epochs, except where the paper's differ.
+A run is a folder and a cell is a file, `cells/MODEL-SEED/COLUMN.json`. Finished cells are kept, interrupted ones
+resume, deleted ones are redone. All models of a table share the data, the networks, the features and the counts; and
+the number of epochs, except where the paper's differ.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Cells:
         model: Row of the zoo.
         seed: Seeds training, densities and samples.
         dataset: Data set's name or path.
-        size: How much of everything.
+        size: Scale of the experiment.
         features: Features to score with.
         measures: Measures to score by.
-        columns: The table's columns; none given, all, and the codes.
+        columns: The table's columns; empty: all, and the codes.
     """
 
     out: Path
@@ -158,7 +158,7 @@ def reproduce_table1(
         models: Rows of the zoo; none for the paper's ten.
         seeds: Runs of each model, seeded 0, 1, ...
         features: Features to score with.
-        out: The folder; what it holds is gone on with.
+        out: The folder; a table in it is continued.
         where: Resources to train and score; default: on this machine.
         measures: Measures to score by.
         columns: Which of `COLUMNS`; none for all.
@@ -196,7 +196,7 @@ def reproduce_table1(
             results[done.task.label] = done.result
             elapsed = time.perf_counter() - started
             left = elapsed / len(results) * (len(tasks) - len(results))
-            said = f"{len(results)} of {len(tasks)} done after {elapsed:.0f} s, about {left:.0f} s to go"
+            said = f"{len(results)} of {len(tasks)} done after {elapsed:.0f} s, about {left:.0f} s left"
             say(f"{done.task.label}: {said}")
         here = engine.here
     rows: dict[str, dict[str, Any]] = {}

@@ -22,7 +22,7 @@ from expost.utils.seeding import PAIRS, generator
 #: Scores of samples that the second table shows, by the ending of their names.
 _OTHERS = ("f8", "f1/8", "precision", "recall", "density", "coverage")
 _FRECHET = ("fid", "fid-768", "frechet-")
-#: Rows whose ex-post samples the paper sets against a VAE's own.
+#: Rows whose ex-post samples the paper compares with a VAE's own.
 _REGULARIZED = ("rae-gp", "rae-l2", "rae-sn", "rae")
 
 
@@ -109,7 +109,7 @@ def _subjects(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _hardware(rows: Mapping[str, Any]) -> list[str]:
-    """Say what was trained on what, if not all was trained on one kind of machine."""
+    """List which runs were trained on which machine, if there were several kinds."""
     found: dict[str, list[str]] = {}
     for key, row in rows.items():
         for number, cell in enumerate(row["cells"]):
@@ -147,7 +147,7 @@ def _refuse_unlike(record: Mapping[str, Any]) -> None:
 
 
 def _checks(rows: Mapping[str, Any]) -> list[str]:
-    """Say whether the paper's ordering holds in this table."""
+    """Return sentences on whether the paper's ordering holds in this table."""
     means = {name: {key: float(np.mean(v)) for key, v in columns(row).items()} for name, row in rows.items()}
     both = {name: mean for name, mean in means.items() if {"N", "GMM"} <= mean.keys()}
     if not both:
@@ -211,7 +211,7 @@ def figure(runs: Mapping[str, tuple[str | None, Run]], device: str = "auto", n: 
 
 
 def distinct_pairs(split: Split, count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Draw pairs of examples to walk between: none twice, and of as many classes as there are.
+    """Draw pairs of examples to interpolate between: no example twice, and as many classes as possible.
 
     Args:
         split: Where from.
@@ -224,7 +224,7 @@ def distinct_pairs(split: Split, count: int, seed: int = 0) -> list[tuple[Tensor
     seen: set[int] = set()
     while order and len(ends) < 2 * count:
         if all(labels[index] in seen for index in order):
-            seen = {labels[index] for index in ends[len(ends) // 2 * 2 :]}  # at least not that of the other end
+            seen = {labels[index] for index in ends[len(ends) // 2 * 2 :]}  # not the other end's class
         ends.append(next((index for index in order if labels[index] not in seen), order[0]))
         order.remove(ends[-1])
         seen.add(labels[ends[-1]])

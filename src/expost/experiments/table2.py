@@ -2,7 +2,7 @@
 
 The paper's four rows, searched as it does in the box of the training codes, and ours: the same regularised autoencoder
 with our decoder (preset `small`), searched where the fitted density has mass. A run is a folder, a search is a folder;
-what is finished is not done again, what was interrupted goes on. Rows of one model and one preset share a run.
+finished ones are kept, interrupted ones resume. Rows of one model and one preset share a run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Domain = Literal["expressions", "molecules"]
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper's search in one domain was done with.
+    """The paper's settings of the search in one domain.
 
     Attributes:
         data: Name of the data set.
-        cutoff: Where the published script cut off the best strings: see `aggregate_original`.
-        objective: What is searched for.
+        cutoff: Whose worst score the published script leaves out of its average: see `aggregate_original`.
+        objective: The objective of the search.
         options: Its options in the rows that repeat the published search.
     """
 
@@ -63,9 +63,9 @@ class Row:
 
     Attributes:
         model: Row of the zoo.
-        region: Where is searched.
-        preset: Whose networks and objective.
-        published: Whether what is found is scored as in the published search.
+        region: Region that is searched.
+        preset: Preset of the networks and of the training objective.
+        published: Whether found strings are scored as in the published search.
     """
 
     model: str
@@ -187,7 +187,7 @@ def reproduce_table2(
         domain: "expressions" or "molecules".
         scale: Entry of `SCALES`.
         models: Rows of `TABLE`; none for all.
-        out: The folder; what it holds is gone on with.
+        out: The folder; a table in it is continued.
         where: Resources to train and search; default: on this machine.
 
     Returns:
@@ -207,10 +207,10 @@ def reproduce_table2(
     command = f"expost reproduce table2 --domain {domain} --scale {scale}"
     if models:
         command += f" --models {' '.join(repr(name) for name in models)}"
-    # gone on with, what is done is read first: a table of all of it is not to shrink meanwhile
+    # when continued, finished results are read first, so that the table does not shrink meanwhile
     standing = sum(all(_finished(job.search, size.rounds) for job in repetition) for repetition in repetitions)
     if standing < len(repetitions):
-        libraries()  # what the searches lack is said before anything is trained
+        libraries()  # report missing packages before anything is trained
     hardware = _hardware_before(out / "table.json")
     found: dict[Job, SearchResult] = {}
     with open_engine(where or Resources(), out) as engine:
@@ -260,7 +260,7 @@ def _record(
 
 
 def learn(job: Job, device: str) -> None:
-    """Train a row's model, or go on with it, and measure what its codes say."""
+    """Train a row's model, or resume its training, and measure what its codes say."""
     published = PUBLISHED[job.domain]
     run = train_or_go_on(TABLE[job.name].model, published.data, job.run, job.options, device, job.hardware)
     asked = {"settings": defining_settings(run), "model": run.weights_hash(), "version": __version__}
@@ -276,7 +276,7 @@ def _finished(search: Path, rounds: int) -> bool:
 
 
 def seek(job: Job, device: str) -> SearchResult:
-    """Search once, or go on."""
+    """Search once, or resume the search."""
     row, size = TABLE[job.name], job.size
     if not _finished(job.search, size.rounds):
         note_hardware(job.hardware, device)

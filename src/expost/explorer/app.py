@@ -1,6 +1,6 @@
 """The page: Gradio's components and their events.
 
-Every handler's first output is a panel, where an error is shown in its place, in one line.
+Every handler's first output is a panel; an error is shown there in one line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def application(explored: Explored, largest: int) -> App:
 
     Args:
         explored: The run.
-        largest: Bytes of an upload at most.
+        largest: Largest upload, in bytes.
     """
     blocks = build(explored, largest)
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

@@ -63,7 +63,7 @@ def latent_space(blocks: gr.Blocks, explored: Explored) -> None:
 
     def dragged(place: Any, rest: list[float] | None, *values: float) -> Any:
         if not (isinstance(place, list) and len(place) == 2):
-            raise UsageError("the map's point is no pair of numbers; drag it again")
+            raise UsageError("the map's point is not a pair of numbers; drag it again")
         coordinates = _coordinates((*place, *values[2:]), reach)
         return _shown(coordinates, rest), *_rounded(coordinates[:2])
 
@@ -135,11 +135,11 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
             choice = gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
             label = gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
             temperature = gr.Slider(
-                0, 2, 1.0, step=0.01, label="Temperature", info="of the density: 1 as fitted, 0 its centers alone",
+                0, 2, 1.0, step=0.01, label="Temperature", info="of the density: 1 as fitted, 0 only its centers",
                 buttons=[], elem_id="temperature",
             )  # fmt: skip
             symbols = gr.Slider(
-                0, 2, 0.0, step=0.01, label="Temperature of symbols", info="0 takes the most likely ones",
+                0, 2, 0.0, step=0.01, label="Temperature of symbols", info="0 takes the most likely symbols",
                 buttons=[], visible=kind.symbols,
             )  # fmt: skip
             count = gr.Slider(

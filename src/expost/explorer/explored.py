@@ -40,11 +40,11 @@ VIEWS: dict[str, Callable[[Generator, Data, Tensor], Kind[Any]]] = {
     "strings": _texts,
     "vectors": lambda model, data, x: Vectors(model, x, data.columns),
 }
-#: Bytes that are kept of uploads, and of results that can be saved.
+#: Most bytes kept of uploads, and of results that can be saved.
 KEPT_UPLOADS, KEPT_RESULTS = 64_000_000, 256_000_000
-#: Numbers in all training examples that are compared: 512 MB.
+#: Most numbers in the training examples that are compared: 512 MB.
 MOST_NUMBERS = 2**27
-#: What a person can ask for at once.
+#: Limits of one request: samples, steps of a path, temperature.
 MOST_SAMPLES, MOST_STEPS = 100, 20
 HOTTEST = 4.0
 
@@ -72,12 +72,12 @@ class Explored:
         data: Its data.
         generator: Its model, with the densities that belong to its weights.
         kind: What its examples are.
-        chosen: Which training examples are drawn and compared, shape (N,).
+        chosen: Which training examples are on the map and compared, shape (N,).
         codes: Their codes, shape (N, d), maps flattened, with labels.
         code_shape: Shape of one code.
-        space: The frame of the codes.
+        space: Coordinates of the codes.
         uploads: Examples that were uploaded or typed.
-        results: What can be saved.
+        results: Results that can be saved.
         drawn: Samples from which one can be picked.
     """
 
@@ -100,7 +100,7 @@ class Explored:
 
         Args:
             run: The run, trained.
-            examples: Training examples at most that are drawn and compared; drawn at random if there are more.
+            examples: Most training examples on the map and compared; a random choice if there are more.
             device: auto, cpu, cuda or mps.
 
         Raises:
@@ -113,7 +113,7 @@ class Explored:
         most = max(2, min(examples, MOST_NUMBERS // numbers))
         chosen = torch.randperm(len(train), generator=generator(0, PAIRS, 2))[:most]
         if len(chosen) < len(train):
-            say(f"{len(chosen):,} of {len(train):,} training examples are drawn and compared")
+            say(f"{len(chosen):,} of {len(train):,} training examples are on the map and compared")
         x = train.x[chosen]
         z = model.encode(x)
         kind = VIEWS[kind_of_data(data).like](model, data, x)
@@ -171,7 +171,7 @@ class Explored:
         return self.uploads.keep(item, self.kind.size(item))
 
     def typed(self, text: str) -> str:
-        """Read what was typed, keep it, and return its token.
+        """Read a typed example, keep it, and return its token.
 
         Raises:
             DataError: if it is unusable.
@@ -180,7 +180,7 @@ class Explored:
         return self.uploads.keep(item, self.kind.size(item))
 
     def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Any:
-        """Return decoded codes; flat ones are given the shape that the model's have."""
+        """Return decoded codes; flat codes are first given the shape of the model's codes."""
         return self.kind.decode(z.reshape(-1, *self.code_shape), temperature, seed)
 
     def encode(self, item: Any) -> Tensor:
@@ -254,7 +254,7 @@ class Explored:
         return name, float(density.log_prob(z.to(density.device))[0])
 
     def keep(self, drawn: Drawn, stem: str) -> list[tuple[str, str]]:
-        """Keep examples and codes to be saved; return labels and addresses of the files."""
+        """Keep examples and codes so that they can be saved; return labels and addresses of the files."""
         size = self.kind.size(drawn.items) + 4 * drawn.z.numel()
         files = {file.name.rpartition(".")[2].upper(): file for file in self.kind.files(drawn.items, stem)}
         files["codes (NPY)"] = codes_file(drawn.z, stem)

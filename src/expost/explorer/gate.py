@@ -29,7 +29,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 _GET = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/startup-events", "/gradio_api/queue/data"})
 _GET_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 _POST = frozenset({"/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"})
-#: Bytes of a request that is no upload.
+#: Largest request other than an upload, in bytes.
 LARGEST_REQUEST = 1_000_000
 #: What a browser may load and run: what comes from here. Gradio's page has inline scripts and makes functions of text.
 _POLICY = (
@@ -55,7 +55,7 @@ class Gate:
         names: Host names, beside addresses and localhost, by which a browser may call it.
         read: Reads an upload, its bytes and name, and returns its token; raises ValueError with one line.
         files: Results that can be saved.
-        largest: Bytes of an upload at most.
+        largest: Largest upload, in bytes.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class Gate:
         return _replay(body, receive)
 
     def _is_ours(self, host: str) -> bool:
-        """Tell whether a browser calls by an address of this machine.
+        """Return whether a browser calls by an address of this machine.
 
-        A foreign page can give its own name our address and then read answers; it cannot choose what Host says then.
+        This stops DNS rebinding: a foreign site can point its own name at our address, but then Host has that name.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -186,7 +186,7 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 
 def _is_plain(body: bytes) -> bool:
-    """Tell whether a request is JSON without anything that Gradio would take for a file, which names a path."""
+    """Return whether a request is JSON without anything that Gradio would take for a file's path."""
     try:
         waiting = [json.loads(body)]
     except (ValueError, RecursionError):
@@ -203,7 +203,7 @@ def _is_plain(body: bytes) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a source that gives a body that was read already, then what comes after it."""
+    """Return a source of messages: first the body that was already read, then what follows it."""
     given = False
 
     async def again() -> Message:

@@ -40,7 +40,7 @@ def guarded(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                 found = handler(*args)
             except (UsageError, DataError) as error:
                 problem = str(error)
-            except Exception as error:  # a mistake of this program: said on the page in one line, in full on stderr
+            except Exception as error:  # a bug: one line on the page, the traceback on stderr
                 traceback.print_exc(file=sys.stderr)
                 problem = f"this did not work: {type(error).__name__}: {str(error)[:200]}"
             else:

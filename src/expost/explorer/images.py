@@ -21,13 +21,13 @@ from expost.explorer.markup import facts, join, number
 from expost.generators.generator import Generator
 from expost.types import to_unit
 
-#: Pixels of an upload at most; files of a few megabytes can hold billions.
+#: Most pixels of an upload; files of a few megabytes can hold billions.
 LARGEST_UPLOAD = 25_000_000
-#: The sides that images are shown at, about.
+#: About the sides at which images are shown.
 LARGE, MEDIUM, SMALL = 280, 128, 64
 #: Up to this side images are shown pixel by pixel.
 PIXEL_ART = 48
-#: Images somewhat smaller than the model's are surrounded with black rather than enlarged, as the digits of MNIST are.
+#: Images slightly smaller than the model's are padded with black rather than enlarged, as MNIST's digits were.
 NEARLY = 0.8
 
 
@@ -53,7 +53,7 @@ class Images(TensorKind):
         return to_unit(x)
 
     def read(self, body: bytes, name: str) -> Tensor:
-        """Read an image file; it is cropped and resized to the model's size, or surrounded with black if nearly so.
+        """Read an image file: cropped and resized to the model's size, or padded with black if slightly smaller.
 
         Raises:
             DataError: if it is no image, damaged, or has so many pixels that it is not safe to decode.
@@ -65,7 +65,7 @@ class Images(TensorKind):
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             pixels = LARGEST_UPLOAD + 1
         except Exception:  # on a damaged file, Pillow raises nearly anything
-            raise DataError("the file is no image that can be read; give a PNG, JPEG, WebP, BMP or GIF") from None
+            raise DataError("the file cannot be read as an image; give a PNG, JPEG, WebP, BMP or GIF") from None
         if pixels > LARGEST_UPLOAD:
             raise DataError(
                 f"the image has more than {LARGEST_UPLOAD // 10**6} million pixels, too many to be safe to decode; "
@@ -161,7 +161,7 @@ class Images(TensorKind):
         picture = to_pil(image)
         style = "pixelated" if max(picture.size) <= PIXEL_ART else "smooth"
         scale = side / max(picture.size)
-        if scale < 0.5:  # nobody sees more
+        if scale < 0.5:  # more detail would not be visible
             picture = picture.resize((round(2 * scale * picture.width), round(2 * scale * picture.height)))
         address = f"data:image/png;base64,{base64.b64encode(_png(picture, 1)).decode()}"
         width = round(side * picture.width / max(picture.size))

@@ -42,7 +42,7 @@ class Neighbours:
     """The nearest training examples by one distance.
 
     Attributes:
-        title: In which sense.
+        title: Name of the distance.
         indices: Which training examples of those that are compared, nearest first.
         distances: How far.
     """
@@ -58,7 +58,7 @@ class Kind(ABC, Generic[Items]):
     Attributes:
         noun: What one is called.
         accept: File suffixes of uploads; empty where nothing can be uploaded.
-        typed: What to write into a field for one, as an example; empty where none can be typed.
+        typed: An example of what can be typed into the field; empty where nothing can be typed.
         symbols: Whether decoding draws symbols, at a temperature of its own.
     """
 
@@ -133,11 +133,11 @@ class Kind(ABC, Generic[Items]):
 
     @abstractmethod
     def nearest(self, item: Items, n: int) -> Neighbours:
-        """Return the n nearest training examples, by the examples themselves."""
+        """Return the n training examples nearest to an example, by a distance of examples rather than codes."""
 
     @abstractmethod
     def files(self, items: Items, stem: str) -> list[File]:
-        """Return what examples can be saved as."""
+        """Return the files that examples can be saved as."""
 
 
 class TensorKind(Kind[Tensor]):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-#: What a template of Gradio's would evaluate, as entities, which it does not; a browser shows the characters.
+#: Characters that Gradio's templates would evaluate, as entities, which they ignore and a browser shows as characters.
 _INERT = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;", "\\": "&#92;"})
 
 
@@ -18,7 +18,7 @@ def inert(markup: Markup) -> str:
         >>> inert(Markup("<p>{}</p>").format("${1} {{x}}"))
         '<p>&#36;&#123;1&#125; &#123;&#123;x&#125;&#125;</p>'
     """
-    if not isinstance(markup, Markup):  # text would get onto the page as markup
+    if not isinstance(markup, Markup):  # plain text would be read as markup
         raise TypeError(f"{type(markup).__name__} is no markup")
     return str(markup).translate(_INERT)
 

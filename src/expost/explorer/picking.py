@@ -21,10 +21,10 @@ class Picker:
 
     Args:
         explored: The run.
-        title: Of the controls.
+        title: Title of the controls.
         index: The test example to begin with.
-        largest: Bytes of an upload at most.
-        name: Of its elements.
+        largest: Largest upload, in bytes.
+        name: Prefix of its elements' ids.
     """
 
     def __init__(self, explored: Explored, title: str, index: int, largest: int, name: str) -> None:
@@ -42,7 +42,7 @@ class Picker:
             elem_id=f"{name}-preview",
         )
         self.text = gr.Textbox(
-            explored.kind.text(item), label=f"{explored.kind.noun.capitalize()} (Enter to take it)", lines=1,
+            explored.kind.text(item), label=f"{explored.kind.noun.capitalize()} (press Enter)", lines=1,
             max_lines=4, visible=bool(explored.kind.typed), elem_id=f"{name}-text",
         )  # fmt: skip
         with gr.Row():
@@ -66,7 +66,7 @@ class Picker:
         Args:
             panel: Where it is shown.
             show: Gets this picker's reference and the values of `inputs`.
-            inputs: What else decides what is shown.
+            inputs: Other components that `show` depends on.
         """
 
         def take(reference: str, index: Any, others: Sequence[Any]) -> Any:

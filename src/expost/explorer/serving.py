@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from expost.explorer.gate import App
 
 
-#: No reports to Gradio's makers, and no statistics of its own, which take more time the more is asked.
+#: Disables Gradio's telemetry, and its statistics of requests, which get slower with every request.
 _SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 async def _application(explored: Explored, largest: int) -> App:
-    """Make the page where an event loop is running; Gradio would make new ones otherwise, and never close them."""
+    """Build the page inside a running event loop; without one, Gradio makes new ones and never closes them."""
     from expost.explorer.app import application
 
     return application(explored, largest)
@@ -37,13 +37,13 @@ async def _application(explored: Explored, largest: int) -> App:
 
 @contextmanager
 def page(explored: Explored, host: str, port: int | None, largest: int) -> Iterator[Server]:
-    """Give a server of the page of a run; what is kept for it goes with the block.
+    """Give a server of the page of a run; its temporary files are removed at the end of the block.
 
     Args:
         explored: The run.
         host: Address to listen on.
         port: Port, see `listen`.
-        largest: Bytes of an upload at most.
+        largest: Largest upload, in bytes.
     """
     with (
         tempfile.TemporaryDirectory(prefix="expost-explore-") as scratch,
@@ -66,7 +66,7 @@ def page(explored: Explored, host: str, port: int | None, largest: int) -> Itera
 
 
 def warning_of(host: str) -> str:
-    """Return what to tell a person who asks for an address that others can reach; nothing for this machine's own."""
+    """Return a warning for an address that others can reach; an empty string for this machine's own."""
     if is_loopback(host):
         return ""
     return (
@@ -80,7 +80,7 @@ def serve(run: Run, host: str, port: int | None, browser: bool, examples: int, l
     warning = warning_of(host)
     if warning:
         say(warning)
-    listen(host, port).close()  # what cannot work is refused before the run is loaded
+    listen(host, port).close()  # an address that cannot work is refused before the run is loaded
     say(f"loading {run.folder}")
     explored = Explored.of(run, examples, device)
     with page(explored, host, port, largest) as server:

@@ -55,7 +55,7 @@ class Space:
         if not np.isfinite(z).all():
             raise DataError("the codes are not all finite numbers; train anew with a lower --lr")
         if len(z) < 2 or not (z.std(0) > 0).any():
-            raise DataError("the codes of all examples are one and the same; there is no latent space to explore")
+            raise DataError("all codes are equal; there is no latent space to explore")
         pca = PCA(min(axes, *z.shape), random_state=0).fit(z)
         deviations = np.sqrt(pca.explained_variance_ * (len(z) - 1) / len(z))
         kept = deviations > 1e-6 * deviations[0]

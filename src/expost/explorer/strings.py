@@ -17,9 +17,9 @@ from expost.report.strings import edit_distances
 from expost.report.structures import STRUCTURES, available
 
 Strings = list[str | None]
-#: Letters of a string that is typed at most.
+#: Most letters of a typed string.
 LONGEST = 2_000
-#: Training strings that are compared letter by letter: some 10 ms for a thousand.
+#: Most training strings that are compared letter by letter: some 10 ms for a thousand.
 COMPARED = 4_000
 UNFINISHED = Markup('<span class="missing">unfinished</span>')
 EMPTY = Markup('<span class="missing">empty</span>')
@@ -63,7 +63,7 @@ class Texts(Kind[Strings]):
         return self.strings.encode([each or "" for each in items])
 
     def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Strings:
-        """Return a string a code: of the most likely symbols, or of drawn ones."""
+        """Return a string per code: the most likely symbols, or drawn ones."""
         return self.strings.decode(z, temperature, seed)
 
     def read(self, body: bytes, name: str) -> Strings:
@@ -71,7 +71,7 @@ class Texts(Kind[Strings]):
         raise DataError(f"a {self.noun} is not uploaded; type it")
 
     def parse(self, text: str) -> Strings:
-        """Read a string; white space around it is no part of it.
+        """Read a string, without the white space around it.
 
         Raises:
             DataError: if there is none, it is too long, or the model cannot read it.
@@ -140,10 +140,10 @@ class Texts(Kind[Strings]):
         )
         first, second = item[0] or "", back[0]
         if second is None:
-            words = "it did not come back whole"
+            words = "the reconstruction is unfinished"
         else:
             edits = int(edit_distances(first, [second])[0])
-            words = "it came back exactly" if first == second else f"{edits} edit{'s' * (edits != 1)} apart"
+            words = "the reconstruction is exact" if first == second else f"{edits} edit{'s' * (edits != 1)} apart"
         return Markup('<div class="sides">{}</div><p class="verdict">{}.</p>').format(
             sides, words[0].upper() + words[1:]
         )
@@ -199,7 +199,7 @@ class Texts(Kind[Strings]):
         if self.problem or not items:
             return {}
         columns = {name: np.asarray(column) for name, column in self.structure.scores(items).items()}
-        if self._property is not None and len(columns) > 1:  # of expressions it is the one score there is
+        if self._property is not None and len(columns) > 1:  # for expressions it is the only score
             columns[self._property_name] = self._property(items)
         return columns
 

@@ -16,8 +16,8 @@ class TokenStore(Generic[T]):
     """A store by unguessable tokens; when it is full, the least recently used entries go.
 
     Args:
-        kind: What they are, in the singular; for messages.
-        most: Bytes of all things together. The newest is kept whatever its size.
+        kind: Name of an entry, in the singular; for messages.
+        most: Most bytes in all. The newest entry is kept whatever its size.
 
     Example:
         >>> store = TokenStore("upload", most=10)
@@ -42,7 +42,7 @@ class TokenStore(Generic[T]):
         return token
 
     def __getitem__(self, token: str) -> T:
-        """Return a thing.
+        """Return an entry.
 
         Raises:
             UsageError: if it is unknown, or no longer kept.

@@ -17,7 +17,7 @@ from expost.explorer.markup import facts, join, note, number
 from expost.generators.generator import Generator
 from expost.report import svg
 
-#: Entries that are written out in a table; more are drawn only.
+#: Most entries that are written out in a table; longer vectors are only drawn.
 WRITTEN = 64
 #: Entries of a curve.
 DRAWN = 256
@@ -60,7 +60,7 @@ class Vectors(TensorKind):
         try:
             text = body.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise DataError("the file is no text; save it as UTF-8") from None
+            raise DataError("the file is not text; save it as UTF-8") from None
         for line in text.splitlines():
             values = _numbers(line)
             if values:
@@ -187,7 +187,7 @@ def _numbers(text: str) -> list[float] | None:
 
 
 def _first_row(body: bytes) -> list[float]:
-    """Return the first row of a .npy file; no memory is taken that the header alone asks for."""
+    """Return the first row of a .npy file, without taking the memory that its header claims."""
     file = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(file)
@@ -196,7 +196,7 @@ def _first_row(body: bytes) -> list[float]:
         if dtype.kind not in "buif" or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(body):
             raise ValueError("its header does not match what it holds")
         array = np.load(io.BytesIO(body), allow_pickle=False)
-    except Exception as error:  # NumPy's header is Python that its own tokenizer reads, and fails in any way
+    except Exception as error:  # NumPy's header is Python for its own tokenizer, which can fail in any way
         reason = " ".join(str(error).split())[:100]
         raise DataError(
             f"the file is no array of numbers that can be read ({reason}); save it with numpy.save"

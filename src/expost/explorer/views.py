@@ -50,7 +50,7 @@ def samples(explored: Explored, drawn: Drawn, what: str) -> Markup:
     return panel(
         explored.kind.sheet(drawn.items),
         downloads(explored.keep(drawn, "samples")),
-        note(f"{len(drawn.z)} samples from {what}, not chosen. Pick one to see the training examples nearest to it."),
+        note(f"{len(drawn.z)} samples from {what}, not selected. Pick one to see the training examples nearest to it."),
     )
 
 

@@ -7,8 +7,8 @@
     generator.fit("reduced", images, rank=64)
     samples = generator.sample(16)
 
-`wrap` takes any functions, and does what most models need: evaluation mode, codes that are maps, pixel ranges. The
-others name what a package documents, and import nothing of it.
+`wrap` takes any two functions, and handles evaluation mode, codes that are maps, and pixel ranges. The others adapt the
+documented models of one package, without importing it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Adapter:
         decode_codes: Maps codes (B, *code_shape) to examples.
         modules: The networks behind them; each is put into evaluation mode before every use.
         code_shape: Shape of one code as the functions have it.
-        pixels: The range of pixel values that the functions have, which [0, 1] is mapped to and back (and cut); None
-            leaves examples as they are.
+        pixels: Range of the functions' pixel values: examples in [0, 1] are mapped to it, decoded ones back and
+            clamped. None leaves examples as they are.
 
     Example:
         >>> def halve(x):
@@ -60,7 +60,7 @@ class Adapter:
         """Return codes as vectors, shape (B, d), with d the product of `code_shape`.
 
         Raises:
-            UsageError: if the function returns anything else than a tensor of codes of that shape.
+            UsageError: if the function returns anything but a tensor of codes of that shape.
         """
         self._evaluate()
         if self.pixels is not None:
@@ -78,7 +78,7 @@ class Adapter:
         """Return decoded codes; images in [0, 1].
 
         Raises:
-            UsageError: if codes have another dimension, or the function gives anything else than a tensor of examples.
+            UsageError: if codes have another dimension, or the function returns anything but a tensor of examples.
         """
         if z.dim() != 2 or z.shape[1] != math.prod(self.code_shape):
             raise UsageError(
@@ -105,9 +105,9 @@ def wrap(
     pixels: tuple[float, float] | None = None,
     batch_size: int = 64,
 ) -> Generator:
-    """Make a generator of any encoder and decoder, trained by whomever, without gradients and in evaluation mode.
+    """Make a generator from any trained encoder and decoder; they run in evaluation mode and without gradients.
 
-    Where a function gives something other than a tensor, a lambda takes the tensor out of it:
+    If a function returns something other than a tensor, unpack it with a lambda:
 
         vit = ViTModel.from_pretrained(...)                                  # transformers
         generator = wrap(lambda x: vit(pixel_values=x).pooler_output, decoder, vit, decoder, code_shape=768)
@@ -115,11 +115,11 @@ def wrap(
     Args:
         encode: Maps examples (B, ...), floats, to codes (B, *code_shape).
         decode: Maps codes (B, *code_shape) to examples.
-        *modules: The networks that they use. Batches go to the device of the first one's weights (the CPU without one),
-            so move models before; floating-point batches are converted to the weights' precision.
-        code_shape: Shape of one code: d, or (C, h, w) for maps, which densities get as vectors of C h w.
-        pixels: Range of pixel values that the model was trained with, for example (-1, 1), where images are given in
-            [0, 1] and wanted back so; None leaves values as they are.
+        *modules: The networks behind the functions. Batches are moved to the device of the first one's weights (the CPU
+            without one), so move models first; floating-point batches are converted to the weights' precision.
+        code_shape: Shape of one code: d, or (C, h, w) for maps, which densities see as vectors of length C h w.
+        pixels: Range of pixel values that the model was trained with, for example (-1, 1): images in [0, 1] are mapped
+            to it and back. None leaves values as they are.
         batch_size: Examples per batch.
 
     Raises:

@@ -39,7 +39,7 @@ def rescaled(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Return the path of constant angular speed, sin((1-t) w)/sin(w) a + sin(t w)/sin(w) b, w the angle between them.
 
-    Where the angle is 0, or so near to pi that no great circle is distinguished, the path is linear. (Shoemake 1985.)
+    The path is linear if the angle is 0, or so near to pi that the great circle is not unique (Shoemake 1985).
     Arguments as for `linear`.
     """
     cosine = (a * b).flatten(1).sum(1).view(_norm(a).shape) / (_norm(a) * _norm(b)).clamp_min(torch.finfo(a.dtype).tiny)
@@ -55,7 +55,7 @@ def _norm(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1).view(-1, *[1] * (z.dim() - 1))
 
 
-#: Ways from one code to another. A new one is a function above and a line here.
+#: Methods of interpolation. A new one is a function above and a line here.
 INTERPOLATIONS: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry(
     "interpolation", {"linear": linear, "linear-rescaled": rescaled, "spherical": spherical}
 )

@@ -17,9 +17,9 @@ from expost.models.autoencoder import Autoencoder
 from expost.utils.progress import progress
 from expost.utils.seeding import SAMPLES, generator
 
-#: Codes that are decoded at once: bounds the logits in memory.
+#: Codes decoded at once, which bounds the memory of the logits.
 BATCH = 250
-#: As many where a decoder reads its own output: it takes as many steps for few, and gives a step's logits at a time.
+#: The same for a decoder that reads its own output: few codes take as many steps as many, and memory holds one step.
 BATCH_STEPWISE = 2_000
 
 
@@ -31,12 +31,12 @@ class StringGenerator:
         strings.reconstruct(["x+1", "sin(x)"])
         strings.sample(10, seed=0)
 
-    A decode is None where a derivation did not end within the codec's length: it is never cut to something that looks
+    A decode is None if its derivation did not end within the codec's length: it is never cut to something that looks
     like a string. Several processes share decoding, unless the decoder reads its own output: then each does all of it.
 
     Attributes:
-        generator: From the trained model.
-        codec: What the model was trained with.
+        generator: The trained model.
+        codec: The codec that the model was trained with.
     """
 
     generator: Generator
@@ -54,7 +54,7 @@ class StringGenerator:
         return self.generator.encode(encoded.indices)
 
     def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> list[str | None]:
-        """Return a string a code, or None.
+        """Return a string, or None, for each code.
 
         Args:
             z: Codes, shape (N, d).
@@ -83,8 +83,8 @@ class StringGenerator:
             z: Codes, shape (N, d).
             k: Decodes of each, at least 1.
             valid: Whether a string counts.
-            temperature: Of the draws, positive.
-            source: Of the draws; None is torch's global generator.
+            temperature: Temperature of the draws, positive.
+            source: Generator of the draws; None is torch's global one.
         """
         strings: list[str | None] = []
         shares: list[Tensor] = []

@@ -23,14 +23,14 @@ from expost.registry import Registry
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What can be known of features without loading them, and how to load them.
+    """A set of features: what is known before they are loaded, and how to load them.
 
     Attributes:
         name: Their name.
         score_name: What the Frechet distance on them is called.
-        dim: How many there are.
+        dim: Number of features.
         summary: One line on what they are for.
-        available: Tells whether they can be loaded without downloading anything.
+        available: Returns whether they can be loaded without a download.
         load: Loads them onto a device, downloading weights if need be.
     """
 

@@ -1,4 +1,4 @@
-"""How sure a Frechet distance is: an interval by the bootstrap."""
+"""The uncertainty of a Frechet distance: an interval by the bootstrap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from expost.errors import UsageError
 from expost.metrics.checks import check_features, check_same_dim
 from expost.metrics.frechet import Statistics, frechet_distance
 
-#: Fewest resamples whose order statistics have the ends of a 95 % interval: 2 / (1 - 0.95) - 1.
+#: Fewest resamples whose order statistics include the ends of a 95 % interval: 2 / (1 - 0.95) - 1.
 LEAST_RESAMPLES = 39
 
 
@@ -61,8 +61,8 @@ def bootstrap_frechet(
     features.
 
     In simulations with 3 features and n = 200 the 95 % interval covered in 92 to 95 of 100 cases.
-    It is too wide rather than too narrow, covering nearly always, if the distributions nearly coincide or the features
-    are not far fewer than the examples.
+    If the distributions nearly coincide, or the features are not far fewer than the examples, the interval is too wide:
+    it covers nearly always.
 
     Given as `Statistics`, the reference is held fixed, as in the published protocols, and the interval is about the
     samples; given as features, it is resampled too.
@@ -76,8 +76,8 @@ def bootstrap_frechet(
     Args:
         reference: Statistics, or features of shape (N, d) with N at least 2.
         samples: Features of generated examples, shape (n, d), n at least 2.
-        resamples: Number of resamples B. The ends are order statistics, so that B must be at least 2 / (1 - level) - 1:
-            39 for 95 %, 199 for 99 %.
+        resamples: Number of resamples B. The ends are order statistics, so B must be at least 2 / (1 - level) - 1: 39
+            for 95 %, 199 for 99 %.
         level: Nominal coverage, above 0, below 1.
         seed: Seed of the resampling. NumPy's and PyTorch's global random states are neither used nor changed.
 

@@ -1,4 +1,4 @@
-"""Checks of the features that scores of distributions are given: one line that says what is wrong and what to do."""
+"""Checks of the features that are compared: each error is one line that says what is wrong and what to do."""
 
 from __future__ import annotations
 

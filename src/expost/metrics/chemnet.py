@@ -28,7 +28,7 @@ DIM = 512
 """Number of features."""
 
 PADDED = 350
-"""Characters that ChemNet reads, with the one that ends the string; other lengths give other features."""
+"""Characters that ChemNet reads, including the one that ends the string; other lengths give other features."""
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +72,7 @@ def chemnet_features(smiles: Sequence[str | None], batch_size: int = 128, device
 
 
 def chemnet_statistics(smiles: Sequence[str | None], device: str | torch.device = "cpu") -> Statistics:
-    """Return mean and covariance of ChemNet's features, to be compared with others' by `frechet_distance`.
+    """Return mean and covariance of ChemNet's features, for `frechet_distance`.
 
     Raises:
         UsageError: as `chemnet_features`.

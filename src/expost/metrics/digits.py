@@ -74,9 +74,9 @@ def load_digit_network(path: Path = WEIGHTS) -> tuple[DigitNetwork, dict[str, An
 class DigitFeatures(Features):
     """The 64 activations before the last layer of the bundled digit classifier; their distance is "frechet-digits".
 
-    The classifier is trained on the 4,000 training digits of `mnist-5k` alone (the record in its file says with what
-    accuracy), so that scores against validation or test digits are not scores against what it has seen. Meant for
-    digits, white on black; 28x28 images are zero-padded to 32x32.
+    The classifier is trained on the 4,000 training digits of `mnist-5k` alone, so it has seen neither validation nor
+    test digits (its file records the accuracy). It is meant for digits, white on black; 28x28 images are zero-padded to
+    32x32.
 
     Args:
         device: Where it computes.

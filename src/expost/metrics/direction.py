@@ -1,4 +1,4 @@
-"""The direction of a score, which stands beside the measure that gives it."""
+"""The direction of a score; each measure states those of the scores that it gives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class Direction:
 
     Attributes:
         sign: 1 if higher is better, -1 if lower is, 0 if the score only describes.
-        gameable: Whether a model wins by making one string over and over, or hardly any: no default ranking uses it.
-        within_model: Whether it compares densities of one model only, because the scale of the codes decides it.
+        gameable: Whether a trivial model wins by it, one that repeats a string or makes hardly any: no default ranking
+            uses it.
+        within_model: Whether it compares only densities of one model, because it depends on the scale of the codes.
     """
 
     sign: Literal[-1, 0, 1]

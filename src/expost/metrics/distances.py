@@ -2,8 +2,8 @@
 
 A block of squared distances by `||x||^2 + ||y||^2 - 2 x.y` costs one matrix product, some 20 times less than from the
 differences, but suffers cancellation: a duplicate comes out at a small distance instead of 0, and ties break at random.
-So products only sort out what is clearly near or far, with a bound on their rounding error; whatever lies within that
-bound is computed again from the differences. The results are those of the slow way, whatever the size of the chunks.
+So products only decide what is clearly near or far, with a bound on their rounding error; distances within that bound
+are computed again from the differences. The results equal those of the direct computation, for any size of the chunks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 2**22
-"""Of a block: 32 MiB in float64; a few such blocks are alive at once."""
+"""Elements of a block: 32 MiB in float64; a few such blocks are alive at once."""
 
 _SPARE = 8  # candidates beyond the neighbours asked for, so that few ties send a row the slow way
 _EXACT = "donot_use_mm_for_euclid_dist"
@@ -43,7 +43,7 @@ class Points:
 
         Args:
             queries: Points to measure from.
-            per_row: Elements that the caller is going to need for each row, where it is more than N.
+            per_row: Elements that the caller needs for each row, if more than N.
         """
         rows = max(1, self.chunk // max(len(self), per_row, queries.shape[1]))
         for start in range(0, len(queries), rows):
@@ -91,12 +91,12 @@ class Block:
         self.slack = slack
 
     def within(self, radii: Tensor) -> Tensor:
-        """Tell which distances are at most `radii`, broadcastable to (B, N); bool (B, N)."""
+        """Return which distances are at most `radii`, broadcastable to (B, N); bool (B, N)."""
         squares = radii.square()
         inside = self.fast <= squares
         close = (self.fast - squares).abs_() <= self.slack
         rows, columns = close.nonzero(as_tuple=True)
-        if len(rows) > close.numel() // 20:  # of distances on a grid, say, too many tie to be fetched one by one
+        if len(rows) > close.numel() // 20:  # on a grid, say, too many distances tie to fetch them one by one
             return torch.cdist(self.queries, self._to.points, compute_mode=_EXACT) <= radii
         limits = radii.expand_as(inside)
         pairs = max(1, self._to.chunk // self.queries.shape[1])
@@ -119,7 +119,7 @@ class Block:
         distances, order = exact.sort(dim=1, stable=True)
         distances, indices = distances[:, :n], candidates.gather(1, order[:, :n])
         if width < len(self._to):
-            # the points that are no candidates lie beyond the farthest one, but for the error of the products
+            # all other points lie beyond the farthest candidate, up to the error of the products
             last = distances[:, -1]
             unsure = (values[:, -1:] - self.slack <= last.square()[:, None])[:, 0] & (last > 0)
             rows = unsure.nonzero()[:, 0]

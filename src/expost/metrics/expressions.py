@@ -6,9 +6,9 @@ The language is that of the grammar of Kusner et al. 2017,
 
 Its derivations are flat: '1+x*2' is derived as if it were '(1+x)*2'. The meaning of a string is nevertheless that of
 ordinary mathematics, and of the published experiments, which gave strings to Python's `eval`: '*' and '/' bind tighter
-than '+', and operators that bind equally tight group from the left. So the grammar decides what is valid, never what it
-is worth. Here no string is ever given to `eval`: it becomes a sequence of operations (Dijkstra's shunting yard, without
-recursion, so no nesting is too deep), and those run on NumPy arrays.
+than '+', and operators that bind equally tight group from the left. So the grammar decides only what is valid, never
+its values. Here no string is ever given to `eval`: it becomes a sequence of operations (Dijkstra's shunting yard,
+without recursion, so no nesting is too deep), and those run on NumPy arrays.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _DIGITS: dict[str, Array] = {digit: np.array(float(digit)) for digit in "123"}
 def parse_expression(text: str | None) -> tuple[str, ...] | None:
     """Return an expression in postfix (reverse Polish) order, None if it is not in the language.
 
-    White space between tokens is ignored; 'sin(' and 'exp(' are one token each, as in the grammar, and so are no two
-    digits: '12' is invalid. Time and memory are linear in the length.
+    White space between tokens is ignored; 'sin(' and 'exp(' are one token each, as in the grammar. Numbers have one
+    digit: '12' is invalid. Time and memory are linear in the length.
 
     Args:
         text: Anything; what is not a string, is empty or has more than `MAX_LENGTH` characters is invalid.
@@ -105,7 +105,7 @@ def canonical_expression(text: str | None) -> str | None:
 
 
 def _run(postfix: tuple[str, ...], x: Array) -> Array:
-    """Run the operations on a stack of arrays. Quiet only inside `numpy.errstate`."""
+    """Run the operations on a stack of arrays. NumPy warns of overflow unless `numpy.errstate` silences it."""
     # Keeping the values of sub-expressions that strings share would save a tenth to a fifth of the time: not worth it.
     stack: list[Array] = []
     for token in postfix:
@@ -122,7 +122,7 @@ def _run(postfix: tuple[str, ...], x: Array) -> Array:
 
 
 def _run_in_python2(postfix: tuple[str, ...], x: Array) -> Array:
-    """Run the operations as Python 2 does, in which whole numbers have a whole quotient: 1/3 is 0.
+    """Run the operations as Python 2 does, with integer division of whole numbers: 1/3 is 0.
 
     Raises:
         ZeroDivisionError: for a whole number divided by the whole number 0, as in 1/(1/2).
@@ -188,9 +188,10 @@ class ExpressionScore:
         high: The last.
         points: Their number P.
         cap: The largest squared error of a point.
-        division: "true", or "python2": whole numbers have a whole quotient, so that 1/3 is 0 and 1/(1/2) is undefined.
-            The published search scored what it found in Python 2, and its training set and target by true division;
-            the target is always divided truly here. Of the published 100,000 strings a tenth have another score.
+        division: "true", or "python2": integer division of whole numbers, so that 1/3 is 0 and 1/(1/2) is undefined.
+            The published search scored what it found in Python 2, but its training set and target by true division;
+            here the target always has true division. A tenth of the published 100,000 strings have another score in
+            Python 2.
 
     Raises:
         UsageError: on construction, for a target that is invalid or undefined somewhere on the grid, or a bad number.

@@ -23,7 +23,7 @@ QUANTIZATION = "uint8; floats in [0, 1] by round(255 x), clamped to 0..255"
 
 
 class Features(ABC):
-    """A fixed extractor: uint8 images in, one float32 vector an image out.
+    """A fixed extractor: maps uint8 images to float32 vectors, one per image.
 
     Args:
         name: Its name in `FEATURES`.
@@ -115,7 +115,7 @@ class Features(ABC):
 
 
 def _shared(images: Tensor | Iterable[Tensor]) -> TypeGuard[Tensor]:
-    """Return whether several processes take a part each: of a tensor, which all have, not of what comes in batches."""
+    """Return whether processes share the work: they do for a tensor, which all have, but not for batches."""
     return distributed.world() > 1 and isinstance(images, Tensor) and len(images) >= distributed.world()
 
 
@@ -147,7 +147,7 @@ def quantize(images: Tensor) -> Tensor:
 
 
 class Space(Protocol):
-    """Where examples are vectors that can be compared: `Features` of images, or the values of vectors themselves."""
+    """A space in which examples are compared as vectors: `Features` of images, or the values of vectors themselves."""
 
     name: str
     score_name: str
@@ -164,8 +164,8 @@ class StandardizedValues:
     """Vectors as they are, each dimension standardized by a training set's mean and standard deviation.
 
     Args:
-        train: What gives mean and standard deviation, shape (N, d).
-        by: What that is, for the protocol.
+        train: The training set, shape (N, d).
+        by: Name of that set, for the protocol.
 
     Example:
         >>> StandardizedValues(torch.tensor([[0.0], [2.0]]))(torch.tensor([[1.0]]))
@@ -195,7 +195,7 @@ class StandardizedValues:
 
 
 def _mean_and_std(x: Tensor, elements: int = _STANDARDIZED_AT_ONCE) -> tuple[Tensor, Tensor]:
-    """Return the mean and the standard deviation of each column in two passes, with no more than a part as float64."""
+    """Return mean and standard deviation of each column in two passes, converting a part at a time to float64."""
     parts = x.split(max(1, elements // max(1, x.shape[1])))  # type: ignore[no-untyped-call]
     if len(parts) <= 1:
         return x.double().mean(0), x.double().std(0)
@@ -208,7 +208,7 @@ class PixelFeatures(Features):
     """Images averaged over an 8x8 grid: 192 values in [0, 1]. Needs no weights, and takes images of any kind.
 
     The Frechet distance on them ("frechet-pixels") compares mean and covariance of the coarse layout. It is blind to
-    sharpness and detail, and no substitute for features that were learned; it is there where those are not.
+    sharpness and detail: use it only where no learned features are available.
 
     Args:
         device: Where it computes.

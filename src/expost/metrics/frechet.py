@@ -65,7 +65,7 @@ class Statistics:
 
     @classmethod
     def of(cls, features: Tensor) -> Statistics:
-        """Compute them from features of shape (n, d), which are at hand as one tensor.
+        """Compute them from one tensor of features, shape (n, d).
 
         Raises:
             UsageError: if `features` does not have two axes.
@@ -200,7 +200,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
         d^2 = ||mu_a - mu_b||^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2})
 
-    (Dowson & Landau 1982, eq. 4; Heusel et al. 2017, eq. 6.) Which name the score may bear depends on the features.
+    (Dowson & Landau 1982, eq. 4; Heusel et al. 2017, eq. 6.) The name of the score depends on the features.
 
     No matrix square root of the (unsymmetric) product is taken. With S = F F^T for both covariances, the eigenvalues
     of S_a S_b are those of M M^T, M = F_a^T F_b, so that tr (S_a S_b)^{1/2} is the sum of the singular values of M. The
@@ -276,7 +276,7 @@ def _factor(cov: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
     packed, pivots, rank, _ = lapack.dpstrf(cov.T, lower=1)  # symmetric; transposed, it is stored the way LAPACK wants
     lower: Matrix = np.triu(packed.T[:rank]).T
     order = pivots.astype(np.intp) - 1
-    # What is left of a semi-definite matrix is rounding; what is left of an indefinite one is not. For a Gaussian v,
+    # The residual of a semi-definite matrix is rounding error; that of an indefinite one is larger. For a Gaussian v,
     # E ||R v||^2 is the squared Frobenius norm of the residual R, at the cost of a few products with vectors.
     probes = np.random.default_rng(0).standard_normal((len(cov), 8))
     rest = (cov @ probes)[order] - lower @ (lower.T @ probes[order])

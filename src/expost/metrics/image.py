@@ -1,4 +1,4 @@
-"""How near reconstructions are to their originals, pixel by pixel: MSE, PSNR and SSIM."""
+"""Errors of reconstructions, pixel by pixel: MSE, PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from expost.types import to_unit
 
 #: The window of Wang et al. 2004: a Gaussian of this standard deviation, cut to this many pixels a side.
 WINDOW, SIGMA = 11, 1.5
-#: Mean squared error of rounding to 8 bits: `psnr` counts none below it.
+#: Mean squared error of rounding to 8 bits: `psnr` clamps errors to it from below.
 ROUNDING = (1 / 255) ** 2 / 12
 
 
@@ -92,12 +92,12 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PixelScore:
-    """A score of images beside their reconstructions.
+    """A score that compares images with their reconstructions.
 
     Attributes:
-        compute: Maps two batches of images to a value an image.
+        compute: Maps two batches of images to a value per image.
         direction: Which values are better.
-        side: Pixels a side that images need at least.
+        side: Smallest side of the images, in pixels.
     """
 
     compute: Callable[[Tensor, Tensor], Tensor]

@@ -43,7 +43,7 @@ def resize_tf1(x: Tensor, side: int = SIDE) -> Tensor:
     """
 
     def grid(size: int) -> tuple[Tensor, Tensor, Tensor]:
-        scale = torch.full((), size / side, device=x.device)  # filled there: a copy would be waited for
+        scale = torch.full((), size / side, device=x.device)  # made on the device: a copy would wait
         at = torch.arange(side, dtype=torch.float32, device=x.device) * scale
         low = at.long()
         return low, (low + 1).clamp_max(size - 1), at - low
@@ -58,7 +58,7 @@ def resize_tf1(x: Tensor, side: int = SIDE) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Lay out images and kernels with the channels innermost, which convolutions are faster on."""
+    """Lay out images and kernels with the channels innermost, which makes convolutions faster."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
@@ -82,7 +82,7 @@ class InceptionFeatures(Features):
 
     Raises:
         UsageError: for another `dim` or `precision`.
-        DataError: if the weights are nowhere to be had, or are not those of this network.
+        DataError: if the weights are neither here nor can be downloaded, or are not those of this network.
     """
 
     def __init__(self, dim: int = 2048, device: str | torch.device = "cpu", precision: Precision = "float32") -> None:

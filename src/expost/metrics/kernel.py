@@ -17,13 +17,13 @@ from expost.metrics.checks import check_features, check_same_dim
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The kernel distance and how sure it is.
+    """The kernel distance and its uncertainty.
 
     Attributes:
         value: Mean over the subsets, in units of the kernel; unbiased, so it may be below 0.
         standard_error: Estimated standard deviation of `value` over new draws of both sets and of the subsets.
-        std: Standard deviation over the subsets (divided by their number), which is what is printed beside KID as a
-            rule. It is the spread of one small subset: several times the uncertainty of `value`.
+        std: Standard deviation over the subsets (divisor: their number), the figure usually printed beside KID. It is
+            the spread of one small subset: several times the uncertainty of `value`.
         subsets: How many subsets.
         subset_size: Examples in each, of either set.
     """
@@ -40,7 +40,7 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return the unbiased squared MMD with the kernel k(x, y) = (x.y / d + 1)^3 (Binkowski et al. 2018).
 
-    On Inception's 2048 features this is the KID; elsewhere it should not bear that name. On a subset of m rows of each,
+    On Inception's 2048 features this is the KID; on others it should not have that name. On a subset of m rows of each,
 
         MMD^2 = sum_{i != j} [k(x_i, x_j) + k(y_i, y_j)] / (m (m - 1)) - 2 sum_ij k(x_i, y_j) / m^2,
 
@@ -146,7 +146,7 @@ def _variances(xx: Tensor, yy: Tensor, xy: Tensor) -> _Variances:
     rows, columns = xy.mean(dim=1), xy.mean(dim=0)
     rest = xy - rows[:, None] - columns + xy.mean()
     second_xy = float(rest.square().sum()) / (m - 1) ** 2
-    # an estimated effect is the true one plus the mean of what is left, whose variance is taken off
+    # an estimated effect is the true one plus a mean of residuals, whose variance is subtracted
     first_x = float((a - rows).var()) - second_xx / (m - 2) - second_xy / m
     first_y = float((b - columns).var()) - second_yy / (m - 2) - second_xy / m
     return _Variances(first_x, first_y, second_xx, second_yy, second_xy)

@@ -1,7 +1,7 @@
-"""What the codes look like: how many dimensions they use, how far they are from N(0, I), and how well a density fits.
+"""Scores of codes: how many dimensions they use, how far they are from N(0, I), and how well a density fits them.
 
-All of it is computed in float64 from codes alone, shape (n, d). For latents that are random it makes a difference which
-codes are given: means E(x) tell what the encoder does (and `active_units` is about these), draws z what a prior sees.
+All of them are computed in float64 from codes alone, shape (n, d). For stochastic latents, choose which codes to give:
+means E(x) describe the encoder (`active_units` is defined for them), draws z are what a prior has to match.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class HeldOutLikelihood:
 def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihood:
     """Return the mean log-likelihood of held-out codes under a fitted density, and its standard error.
 
-    Densities of codes can only be compared by it on the same codes: rescaling codes changes it.
+    It compares densities only on the same codes: rescaling codes changes it.
 
     Args:
         density: A fitted density that can be evaluated.
@@ -185,7 +185,7 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rounding(eigenvalues: Tensor) -> float:
-    """Return below what an eigenvalue counts as 0, by the rule of `numpy.linalg.matrix_rank`."""
+    """Return the threshold below which an eigenvalue counts as 0, by the rule of `numpy.linalg.matrix_rank`."""
     return float(eigenvalues[-1]) * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
 
 

@@ -105,7 +105,7 @@ class Regression:
     Attributes:
         rmse: Root mean squared error of the predicted mean, in the values' unit; lower is better.
         log_likelihood: Mean log density of the values under the prediction, noise included, in nats; higher is better.
-        baseline_rmse: Error of the training values' mean: what codes without information give.
+        baseline_rmse: RMSE of predicting the training values' mean, as codes without information would.
         baseline_log_likelihood: Log-likelihood of a Gaussian with the training values' mean and variance.
         n_train: Codes fitted on.
         n_test: Codes predicted.
@@ -121,7 +121,7 @@ class Regression:
     inducing: int
 
 
-@torch.inference_mode(False)  # parameters are found by gradients, in whatever mode the codes were made
+@torch.inference_mode(False)  # parameters are fitted by gradients, even if the codes were made in inference mode
 def latent_regression(
     codes: Tensor,
     values: Tensor,
@@ -188,7 +188,7 @@ def fit_gaussian_process(
         codes: Shape (N, d).
         values: Shape (N,); codes whose value is NaN are left out.
         generator: Draws the subset and the first inducing points.
-        inducing: Most inducing points M; if there are no more codes than this, the codes themselves, and kept there.
+        inducing: Most inducing points M; if there are no more codes than this, the codes themselves, held fixed.
         subset: Most codes on which the bound is optimized; time a step is proportional to subset M^2.
         steps: Most iterations; 0 keeps the starting values (length scales sqrt(d), amplitude 1, noise 0.5).
 

@@ -65,7 +65,7 @@ class Value:
         value: The score.
         error: Its standard error, where the measure gives one.
         interval: A confidence interval, where one was asked for.
-        settings: What the measure was set to, for the card.
+        settings: The measure's settings, for the card.
     """
 
     value: float

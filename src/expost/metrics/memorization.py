@@ -1,4 +1,4 @@
-"""Do the samples copy the training set? A test against held-out examples, and the share of samples that are authentic.
+"""Do samples copy the training set? A test against held-out examples, and the share of samples that are authentic.
 
 Both look at distances to the nearest training example, in the space of the features that they are given.
 """
@@ -54,7 +54,7 @@ def authenticity(train: Tensor | Pool, samples: Tensor) -> float:
     pool = _pool(train, 2)
     pool.check("samples", samples, 1)
     distances, indices = pool.nearest(samples, 1, "samples")
-    chosen, inverse = torch.unique(indices[:, 0], return_inverse=True)  # only those that are somebody's nearest
+    chosen, inverse = torch.unique(indices[:, 0], return_inverse=True)  # only those that are the nearest of some sample
     own = pool.nearest(pool.examples[chosen.to(pool.examples.device)], 2).distances[:, 1]
     return float((distances[:, 0] > own[inverse]).double().mean())
 
@@ -94,7 +94,8 @@ def copying_test(
     Args:
         train: Features of the examples that the model was trained on, shape (T, D); or a `Pool` of the examples
             themselves, of any number, and then the others are examples too, and there is one cell.
-        held_out: Features of examples of the same source that it never saw, shape (P, D). Not used for choosing it.
+        held_out: Features of examples from the same source, shape (P, D), used neither to train the model nor to choose
+            it.
         samples: Features of its samples, shape (M, D).
         cells: Number of cells.
         minimum: A cell counts if it holds this many held-out examples, and as many samples.
@@ -167,7 +168,7 @@ def _pool(train: Tensor | Pool, minimum: int) -> Pool:
 def _cells(
     train: Tensor | Pool, pool: Pool, held_out: Tensor, samples: Tensor, cells: int, seed: int
 ) -> Iterator[tuple[Pool, Tensor, Tensor]]:
-    """Yield what lies in each cell, by k-means on the training examples."""
+    """Yield the examples of each cell; cells come from k-means on the training examples."""
     if cells == 1:
         yield pool, held_out, samples
         return

@@ -56,7 +56,7 @@ def weight(molecule: Any) -> float:
 def largest_ring(molecule: Any, rings: Rings = "smallest") -> int:
     """Return the number of atoms in the largest ring, 0 without rings.
 
-    What the rings of a fused system are is a convention:
+    The rings of a fused system are a matter of convention:
 
     - "smallest": a smallest set of smallest rings, RDKit's. The largest size does not depend on the set chosen, nor on
       the order of the atoms.

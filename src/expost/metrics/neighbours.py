@@ -27,7 +27,7 @@ class NeighbourScores:
         density: Mean number of reference neighbourhoods that a sample lies in, over k; at least 0, 1 expected for
             samples of the reference distribution, more where samples crowd at its modes.
         coverage: Share of reference examples whose neighbourhood holds some sample, in [0, 1].
-        k: Which nearest neighbour bounds a neighbourhood.
+        k: The k-th nearest neighbour bounds a neighbourhood.
     """
 
     precision: float

@@ -1,4 +1,4 @@
-"""Distances to a training set that is too large to have as floats: block by block, with the same results."""
+"""Distances to a training set that is too large to hold as floats: exact, computed block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from expost.types import to_unit
 from expost.utils.progress import progress
 
 BLOCK_ELEMENTS = 2**23
-"""Of a block of examples: 64 MiB as float64."""
+"""Numbers in a block of examples: 64 MiB as float64."""
 
 
 class Pool:
@@ -52,7 +52,7 @@ class Pool:
         return len(self.examples)
 
     def check(self, name: str, queries: Tensor, minimum: int) -> None:
-        """Refuse queries that are fewer than `minimum`, or of another dimension; looks at the first of them alone."""
+        """Refuse fewer than `minimum` queries, or queries of another dimension; only the first ones are looked at."""
         first = vectors(name, queries[:minimum] if minimum else queries[:1], minimum)
         check_same_dim(**{self.name: self._one, name: first})
 
@@ -80,7 +80,7 @@ class Pool:
                 for first, part in self._blocks(name, queries):
                     here = slice(first, first + len(part))
                     distances, rows = points.nearest(part.to(block.device), min(n, len(block)))
-                    # of equal distances the one that was there stays first: it has the lower index
+                    # of equal distances the earlier one stays first: it has the lower index
                     distances, order = torch.cat([best[here], distances.cpu()], 1).sort(dim=1, stable=True)
                     best[here] = distances[:, :n]
                     indices[here] = torch.cat([indices[here], rows.cpu() + start], 1).gather(1, order[:, :n])
@@ -97,6 +97,6 @@ def vectors(name: str, examples: object, minimum: int = 0, first: int = 0) -> Te
     if not isinstance(examples, Tensor) or examples.dim() < 3:
         return check_features(name, examples, minimum, first)
     plain = to_unit(examples).flatten(1)
-    if examples.dtype == torch.uint8 and len(examples) >= minimum:  # in such pixels there is nothing to check
+    if examples.dtype == torch.uint8 and len(examples) >= minimum:  # uint8 pixels need no check
         return plain.to(precise_device(plain.device), torch.float64)
     return check_features(name, plain, minimum, first)

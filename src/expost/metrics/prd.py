@@ -44,8 +44,8 @@ def prd(
     makes the curve. The curve depends on where k-means ends, so it is averaged over several runs (the F-scores are
     those of the averaged curve, as published). Every run is seeded; the reference implementation's are not.
 
-    The sets must be of one size. Clusters form where most points are and histograms of fewer points are noisier, so the
-    score of unequal sets says something about their sizes; the published code refuses them too, by default.
+    The sets must be of equal size: clusters form where most points are, and histograms of fewer points are noisier, so
+    the score of unequal sets would depend on their sizes. The published code refuses them too, by default.
 
     Two equal distributions do not quite reach 1: with n examples a set, the histograms differ by chance in about
     sqrt(clusters / n) of the mass.
@@ -89,7 +89,7 @@ def prd(
             f"{2 * n} examples cannot form {clusters} clusters; give more examples or ask for fewer clusters"
         )
     pooled = torch.cat([reference.cpu(), samples.cpu()])
-    pooled -= pooled.mean(dim=0)  # so that float32, in which k-means is twice as fast, keeps the digits that matter
+    pooled -= pooled.mean(dim=0)  # so that float32, in which k-means is twice as fast, is precise enough
     scale = float(pooled.abs().max())
     points = (pooled / scale if scale > 0 else pooled).float().numpy()
     first = _first_equal(points)
@@ -117,7 +117,7 @@ def prd_from_histograms(p: Tensor, q: Tensor, angles: int = 1001) -> PRD:
 
     Args:
         p: Reference, counts or probabilities, shape (states,); normalized here.
-        q: What is compared with it, shape (states,); normalized here.
+        q: Samples, counts or probabilities, shape (states,); normalized here.
         angles: Points on the curve, at least 3.
 
     Returns:
@@ -173,8 +173,8 @@ def _largest_f(precision: Tensor, recall: Tensor, beta: float) -> float:
 def _first_equal(points: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the index of the first point that equals each, shape (n,).
 
-    Copies belong into one cluster. Between two centers at the same distance rounding, which depends on where in the
-    matrix a point is, would part them.
+    Copies must share a cluster. Between two centers at the same distance, rounding decides, and it depends on a point's
+    place in the matrix.
     """
     rows = np.ascontiguousarray(points).view(f"V{points.shape[1] * points.itemsize}")[:, 0]
     _, first, group = np.unique(rows, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Features of reference sets, computed once and kept by what they were computed from."""
+"""Features of reference sets, cached under a hash of what they were computed from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from expost.utils.store import read_tensors, write_tensors
 
 
 def reference_key(space: Space, examples_hash: str) -> str:
-    """Return what decides the features: the SHA-256 of the examples, the features' weights and their protocol."""
+    """Return the cache key: the SHA-256 of the examples' hash, the features' name, weights and protocol."""
     protocol = json.dumps(space.protocol(), sort_keys=True)
     return hashlib.sha256("\n".join([examples_hash, space.name, space.weights_hash, protocol]).encode()).hexdigest()
 
@@ -26,8 +26,8 @@ def reference_key(space: Space, examples_hash: str) -> str:
 def reference_features(space: Space, x: Tensor, folder: Path | None = None) -> tuple[Tensor, str]:
     """Return the features of a reference set, and the SHA-256 of its examples.
 
-    Inception's are kept, by the content of the examples and never by a path: the same pixels under another name are
-    found again, and changed pixels under the same name are not. A damaged file is computed again.
+    Inception's are cached by the content of the examples, never by a path: the same pixels under another name are found
+    again, and changed pixels under the same name are not. A damaged file is computed again.
 
     Args:
         space: What turns examples into features.
@@ -38,7 +38,7 @@ def reference_features(space: Space, x: Tensor, folder: Path | None = None) -> t
         float32 features (N, D), and the hash.
     """
     digest = hash_tensors({"x": x})
-    if not isinstance(space, InceptionFeatures):  # all others are computed as fast as a file is read
+    if not isinstance(space, InceptionFeatures):  # the others are computed as fast as a file is read
         return space(x), digest
     path = (folder or cache_folder() / "features") / f"{reference_key(space, digest)}.safetensors"
     found = None
@@ -47,7 +47,7 @@ def reference_features(space: Space, x: Tensor, folder: Path | None = None) -> t
             found = read_tensors(path)[0]["features"]
         except (DataError, KeyError):
             path.unlink(missing_ok=True)
-    # computing is shared by all processes: either all have found a file, or none has
+    # all processes share the computation: either all have found a file, or none has
     if distributed.everywhere(found is not None and len(found) == len(x)) and found is not None:
         return found, digest
     features = space(x)

@@ -18,7 +18,7 @@ Canonical = Callable[[str], str | None]
 """Maps a string to its standard form, an invalid one to None."""
 
 _GAMEABLE_HIGHER, _GAMEABLE_LOWER = replace(HIGHER, gameable=True), replace(LOWER, gameable=True)
-#: The direction of each score. A model that makes one string over and over, or hardly any, wins by the gameable ones.
+#: The direction of each score. A model that repeats one string, or makes hardly any, wins by the gameable ones.
 STRING_SCORES: dict[str, Direction] = {
     "accuracy": HIGHER,
     "validity-greedy": _GAMEABLE_HIGHER,
@@ -92,7 +92,7 @@ def uniqueness(forms: Sequence[str | None]) -> float:
 def unique_valid(forms: Sequence[str | None]) -> float:
     """Return how many distinct valid strings there are, in proportion to all strings: validity times uniqueness.
 
-    Neither a model that makes one valid string over and over, nor one that makes a single one, comes far by it.
+    A model that repeats one valid string, or makes only one, scores near 0.
 
     Args:
         forms: Standard forms, None for invalid strings: what `canonicalize` returns.

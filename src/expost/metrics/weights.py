@@ -40,7 +40,7 @@ NAMES = (PUBLIC.name, *PUBLIC.aliases, "inception-2015-12-05.safetensors", "ince
 def find_weights(last_layer: str) -> Path | None:
     """Return the first weight file that holds the network up to `last_layer`, or None; nothing is downloaded.
 
-    Looked at, in this order: `$EXPOST_WEIGHTS` (a file or a folder), `cache_folder()`, `$EXPOST_DATA/inception/`, and
+    Places, in this order: `$EXPOST_WEIGHTS` (a file or a folder), `cache_folder()`, `$EXPOST_DATA/inception/`, and
     the folder where pytorch-fid and torch-fidelity keep theirs (`torch.hub`'s). In a folder, names in `NAMES` count.
 
     Args:
@@ -76,7 +76,7 @@ def find_or_download(last_layer: str, public: PublicFile = PUBLIC) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dictionary from a safetensors file, or a `.pth` file of tensors only: no code in it is ever run.
+    """Read a state dictionary from a safetensors file or a `.pth` file of tensors only; no code in it is ever run.
 
     Raises:
         DataError: if the file is corrupt or holds anything but tensors.
@@ -150,4 +150,4 @@ def _reaches(path: Path, last_layer: str) -> bool:
         with safe_open(path, framework="pt") as file:
             return any(name.startswith(f"{last_layer}.") for name in file.keys())  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError):
-        return True  # reading it gives the proper error, which beats passing over it in silence
+        return True  # reading it gives a proper error, better than skipping it in silence

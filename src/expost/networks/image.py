@@ -63,7 +63,7 @@ def _block(layer: nn.Module, channels: int) -> list[nn.Module]:
 
 
 class ConvEncoder(nn.Module):
-    """x -> [2x - 1 ->] [Conv k s2, BN, ReLU] with width, 2 width, 4 width, 8 width channels -> features.
+    """x -> [2x - 1 ->] (Conv k s2, BN, ReLU) with width, 2 width, 4 width, 8 width channels -> features.
 
     Args:
         shape: (C, H, W) of one image.

@@ -45,8 +45,8 @@ class Fact:
 
     Attributes:
         label: The name.
-        value: What stands out.
-        detail: What is smaller, below.
+        value: The value, shown large.
+        detail: Small text below.
     """
 
     label: str
@@ -154,7 +154,7 @@ class Cell:
 
     Attributes:
         text: What it says.
-        detail: What it says smaller, behind.
+        detail: Small text after it.
         style: CSS classes: "number", "code", "best", "missing", "tag".
     """
 
@@ -172,7 +172,7 @@ class Table:
         head: The columns' names.
         rows: Cells; the first of a row names it.
         note: Below.
-        folded: Whether it is folded away, its caption alone to be seen.
+        folded: Whether it starts folded, with only its caption visible.
     """
 
     kind: ClassVar[str] = "table"
@@ -188,9 +188,9 @@ class Card:
     """How scores were computed, folded away.
 
     Attributes:
-        title: What it is of.
+        title: What was scored.
         fields: Names and values.
-        open: Whether it is unfolded at first.
+        open: Whether it starts unfolded.
     """
 
     title: str
@@ -256,9 +256,9 @@ class RunPage:
 
     Attributes:
         title: Its name.
-        anchor: Where the page finds it.
+        anchor: Its anchor on the page.
         subtitle: Model, data and size in one line.
-        status: What is not finished; empty if all is.
+        status: What is unfinished; empty if nothing is.
         facts: Large numbers.
         sections: The rest.
     """

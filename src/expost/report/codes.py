@@ -18,7 +18,7 @@ from expost.report import svg
 from expost.report.blocks import Block, Drawing, Drawings, Key, Note
 from expost.report.plane import Array, Plane, Surface, reach, surface
 
-#: Contours hold these parts of a density's mass.
+#: Contours enclose these parts of a density's mass.
 MASSES = (0.9, 0.7, 0.5, 0.3, 0.1)
 #: Dots at most.
 DOTS = 1_500
@@ -41,7 +41,7 @@ class Codes:
 
 
 def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[Block]:
-    """Return a map for every density, all with the same dots and ends; without densities one with dots alone.
+    """Return a map for every density, all with the same dots and axes; without densities, one with dots only.
 
     Args:
         codes: The codes.

@@ -15,7 +15,7 @@ from expost.report.svg import Line, spark
 from expost.types import to_unit
 
 RECONSTRUCTED, SAMPLES, NEIGHBOURS, PATHS, STEPS = 24, 64, 12, 8, 10
-#: Of vectors: curves are larger than tiles.
+#: Numbers of vectors: fewer, since curves are larger than tiles.
 CURVES, CURVE_PATHS, CURVE_STEPS = 12, 12, 6
 #: Entries of a vector that are drawn.
 ENTRIES = 256
@@ -71,7 +71,7 @@ def image_neighbours(subject: Subject) -> list[Block]:
 
 
 def _typical(subject: Subject) -> str:
-    """Return the typical distance of test examples from training examples, as a yardstick."""
+    """Return a phrase with the typical distance of test examples from training examples, as a yardstick."""
     distances, _ = subject.nearest_training(to_unit(subject.data.test.x[:100]))
     return f"; for test examples it is {distances.median():.2f} (median)"
 
@@ -80,7 +80,7 @@ def image_interpolations(subject: Subject) -> list[Block]:
     """Return decoded points between the codes of pairs of test images, a row each."""
     a, b = subject.ends(PATHS)
     if not len(a):
-        return [Note("Fewer than two test examples have no path between them.")]
+        return [Note("A path needs two test examples; there are fewer.")]
     steps = subject.generator.interpolate(a, b, torch.linspace(0, 1, STEPS))
     rows = [
         tiles(row, STEPS, f"Images decoded from {STEPS} points between the codes of two test images", tile=48)
@@ -146,7 +146,7 @@ def vector_interpolations(subject: Subject) -> list[Block]:
     """Return decoded points between the codes of pairs of test vectors."""
     a, b = subject.ends(CURVE_PATHS)
     if not len(a):
-        return [Note("Fewer than two test examples have no path between them.")]
+        return [Note("A path needs two test examples; there are fewer.")]
     steps = subject.generator.interpolate(a, b, torch.linspace(0, 1, CURVE_STEPS))
     y = _reach(subject.data.test.x)
     drawn = tuple(

@@ -13,7 +13,7 @@ from torch import Tensor
 from expost.examples.pictures import to_bytes, to_pil
 from expost.report.blocks import Picture
 
-#: Tiles are not larger than this, whatever the images are.
+#: Largest side of a tile, in pixels.
 LARGEST_TILE = 96
 #: Up to this side, images are shown pixel by pixel, and compressed without loss.
 PIXEL_ART = 32
@@ -50,7 +50,7 @@ def tiles(images: Tensor, columns: int, alt: str, caption: str = "", tile: int =
     if side > LARGEST_TILE:
         size = tuple(max(1, round(length * LARGEST_TILE / side)) for length in drawn[0].size)
         drawn = [image.resize((size[0], size[1]), Image.Resampling.LANCZOS) for image in drawn]
-    elif side <= PIXEL_ART // 2:  # so that a gap is narrow against a tile
+    elif side <= PIXEL_ART // 2:  # so that a gap is narrow compared with a tile
         drawn = [_enlarged(image, PIXEL_ART // side) for image in drawn]
     width, height = drawn[0].size
     scale = max(1, round(tile / max(width, height))) if small else tile / max(width, height)

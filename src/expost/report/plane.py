@@ -51,7 +51,7 @@ class Plane:
         if not np.isfinite(z).all():
             raise DataError("the codes are not all finite numbers; train anew with a lower --lr")
         if len(z) < 2 or not (z.std(0) > 0).any():
-            raise DataError("the codes of all examples are one and the same, so that there is no map of them to draw")
+            raise DataError("all codes are equal, so there is no map of them to draw")
         from sklearn.decomposition import PCA  # slow to import
 
         pca = PCA(2, random_state=0).fit(z)
@@ -81,7 +81,7 @@ class PlaneMixture:
         """Return the density at points (P, 2), shape (P,)."""
         total = np.zeros(len(points))
         for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
-            # a component that the plane sees from its edge is drawn as wide as rounding allows
+            # a component that is flat in the plane is drawn as narrow as rounding allows
             covariance = covariance + 1e-12 * np.trace(covariance) * np.eye(2)
             offset = points - mean
             mahalanobis = np.einsum("pi,ij,pj->p", offset, np.linalg.inv(covariance), offset)
@@ -91,7 +91,7 @@ class PlaneMixture:
 
 @singledispatch
 def shadow(density: Density, plane: Plane) -> PlaneMixture | None:
-    """Return the marginal of a density in the plane, exactly; None where only samples tell.
+    """Return the exact marginal of a density in the plane; None if only samples can estimate it.
 
     With W the axes and m the origin, z ~ N(mu, S) gives W^T (z - m) ~ N(W^T (mu - m), W^T S W), and a mixture the
     mixture of these. A new density of Gaussians is a new `shadow.register`; any other is drawn from samples.
@@ -152,7 +152,7 @@ class Surface:
         """Return the density on the border of the smallest region with the given mass; 0 if the grid holds less."""
         falling = np.sort(self.values, axis=None)[::-1]
         held = np.cumsum(falling) * (self.x[1] - self.x[0]) * (self.y[1] - self.y[0])
-        held /= max(1.0, held[-1])  # the sum over a grid that is coarse against a component may exceed 1
+        held /= max(1.0, held[-1])  # on a grid that is coarse for a component the sum may exceed 1
         found = int(np.searchsorted(held, mass))
         return float(falling[found]) if found < len(held) else 0.0
 
@@ -196,6 +196,6 @@ def _estimated(points: Array, x: Array, y: Array) -> Array:
 
 
 def reach(density: Density, plane: Plane, seed: int) -> tuple[Array, Array]:
-    """Return the corners of the box that holds nearly all of a density's marginal: 2.3 deviations around its mean."""
+    """Return the corners of a box with nearly all of a density's marginal: 2.3 standard deviations around its mean."""
     points = plane.project(density.sample(2_000, generator=generator(seed, SAMPLES, 5)))
     return points.mean(0) - 2.3 * points.std(0), points.mean(0) + 2.3 * points.std(0)

@@ -17,7 +17,7 @@ from expost.metrics.neighbours import expected_coverage
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
 from expost.utils.store import read_json
 
-#: What a run's own density is called where runs are compared: the paper's column N, whichever density it is.
+#: Name of a run's own density where runs are compared: the paper's column N, whichever density it is.
 OWN = "own density"
 
 
@@ -81,14 +81,14 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
 
 
 def _below_0(scores: Iterable[Score]) -> str:
-    """Return an explanation if a kernel distance is negative, else nothing."""
+    """Return an explanation if a kernel distance is negative, else an empty string."""
     if not any(score.name in MEASURES["kid"].directions and score.value < 0 for score in scores):
         return ""
-    return " A kernel distance is an unbiased estimate of one that is at least 0, and may fall below that."
+    return " A kernel distance is estimated without bias, so the estimate may be negative."
 
 
 def _full_coverage(scores: Iterable[Score]) -> str:
-    """Return what coverage samples of the test distribution itself are expected to have, or nothing without one."""
+    """Return a sentence on the coverage expected of the test distribution itself; empty if no coverage was scored."""
     cards = [score.card for score in scores if score.name == "coverage" and "neighbours" in score.card.settings]
     expected = [expected_coverage(card.reference_count, card.count, card.settings["neighbours"]) for card in cards]
     values = " or ".join(dict.fromkeys(f"{value:.3f}" for value in expected))
@@ -171,7 +171,7 @@ class Comparison:
 
 
 def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) -> Section:
-    """Return how runs compare, by every score that may be compared.
+    """Return the section that compares runs, by every score that may be compared.
 
     Args:
         runs: Scores of the runs by label.

@@ -1,4 +1,4 @@
-"""Sections of searches: what each found, and how it got there."""
+"""Sections of searches: what each found, and its progress by round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expost.report.pictures import data_uri
 from expost.search import SearchResult, read_search
 from expost.search.report import overview
 
-#: Strings that are listed of each search.
+#: Strings listed for each search.
 LISTED = 10
 #: About how wide a search's picture is on the page, in CSS pixels.
 WIDTH = 720
@@ -53,8 +53,8 @@ def _search(folder: Path, result: SearchResult) -> list[Block]:
         f"The best {len(rows)} of {folder.name}",
         ("string", "score", "round", *([] if result.known is None else ["new"])),
         tuple(rows),
-        f"The best score that the search began with is {result.start:.5g}; "
-        f"what is {'listed may be' if result.known is None else 'not new is'} a training string.",
+        f"The best training score at the start is {result.start:.5g}; strings "
+        f"{'listed here may be' if result.known is None else 'that are not new are'} training strings.",
     )
     return [Heading(folder.name, text), *_picture(folder / "best.png"), *([listed] if rows else []), _progress(result)]
 

@@ -23,7 +23,7 @@ from expost.run import Run
 from expost.types import Data
 from expost.utils.progress import duration
 
-#: What data, a model or a file can fail by; anything else is a mistake of this program, and is not hidden.
+#: Errors that data, a model or a file can cause; any other is a bug, and is not hidden.
 FAILURES = (ValueError, OSError, RuntimeError)
 
 
@@ -34,7 +34,7 @@ class Source:
     Attributes:
         run: The run.
         label: What it is called on the page.
-        anchor: Where the page finds it.
+        anchor: Its anchor on the page.
         load: Returns the data of a configuration.
         device: Where the model runs.
         seed: Seeds samples and pairs.

@@ -18,13 +18,13 @@ from expost.report.subject import Subject
 from expost.utils.seeding import PAIRS, generator
 
 RECONSTRUCTED, SAMPLES, DRAWN, NEIGHBOURS, PATHS, STEPS = 12, 16, 12, 10, 6, 8
-#: Samples of which drawings are chosen.
+#: Samples from which drawings are chosen.
 CANDIDATES = 200
 #: Training strings that samples are compared with.
 POOL = 20_000
-#: Test strings whose distance to training strings says what is usual.
+#: Test strings whose distance to training strings is the yardstick.
 HELD_OUT = 20
-#: How reconstructions are styled that differ, and that do not.
+#: Styles of reconstructions that differ, and that do not.
 _MARKS = ("bad", "good")
 UNFINISHED = Cell("unfinished", "", "missing")
 
@@ -148,8 +148,8 @@ def string_neighbours(subject: Subject) -> list[Block]:
 def edit_distances(query: str, pool: Sequence[str]) -> NDArray[np.int32]:
     """Return the Levenshtein distances of one string to many, shape (N,).
 
-    The rows of Wagner and Fischer's table (1974) of all strings at once. Along a row, D_j = min over k <= j of
-    (T_k + j - k) with T the cheapest way from the row above, which is a running minimum of T_k - k.
+    Computes Wagner and Fischer's table (1974) row by row, for all strings at once. Along a row, D_j = min over k <= j
+    of (T_k + j - k) with T the cheapest way from the row above, which is a running minimum of T_k - k.
 
     Args:
         query: The string.
@@ -176,7 +176,7 @@ def string_interpolations(subject: Subject) -> list[Block]:
     """Return decoded points between the codes of pairs of test strings."""
     a, b = subject.ends(PATHS)
     if not len(a):
-        return [Note("Fewer than two test examples have no path between them.")]
+        return [Note("A path needs two test examples; there are fewer.")]
     first, last = subject.generator.encode(a), subject.generator.encode(b)
     paths = []
     for start, end in zip(first, last, strict=True):

@@ -30,7 +30,7 @@ _ATOMS = {
     53: "#9455c9",
     15: "#d9730d",
 }
-#: Stands for the color of the text while RDKit draws, which knows no such thing.
+#: Placeholder for the text's color while RDKit draws.
 _INK = (1 / 255, 2 / 255, 3 / 255)
 _INK_HEX = "#010203"
 
@@ -64,7 +64,7 @@ def _molecule_scores(strings: Sequence[str | None]) -> dict[str, Any]:
 
 
 def draw_molecule(smiles: str, size: tuple[int, int] = (220, 170)) -> Markup | None:
-    """Draw a molecule in the page's colors; None if it is none.
+    """Draw a molecule in the page's colors; None if the string is not a molecule.
 
     Args:
         smiles: The molecule.
@@ -127,7 +127,7 @@ def draw_expression(text: str) -> Markup | None:
     if target is None or values is None:
         return None
     reach = 1.15 * float(np.abs(target).max())
-    values = np.where(np.abs(values) < 4 * reach, values, np.nan)  # or a pole would be drawn as a vertical line
+    values = np.where(np.abs(values) < 4 * reach, values, np.nan)  # else a pole would be drawn as a vertical line
     lines = [svg.Line(x, target, "data"), svg.Line(x, values, "made")]
     seen = bool((np.abs(values) < reach).any())  # false also where nothing is finite
     label = f"Curve of {text} for x from {_TARGET.low:g} to {_TARGET.high:g}"
@@ -147,7 +147,7 @@ STRUCTURES: Registry[Structure] = Registry(
             canonical_expression,
             lambda strings: {"score": _TARGET(strings)},
             draw_expression,
-            (Key("made", "the expression"), Key("data", f"{_TARGET.target}, what the score compares with")),
+            (Key("made", "the expression"), Key("data", f"{_TARGET.target}, the target")),
             f"Score: log(1 + mean squared distance) from {_TARGET.target} on "
             f"[{_TARGET.low:g}, {_TARGET.high:g}], errors capped; lower is nearer.",
         ),

@@ -15,7 +15,7 @@ from expost.run import Run
 from expost.types import Data
 from expost.utils.seeding import PAIRS, SAMPLES, generator, stream_seed
 
-#: Training codes that are looked at.
+#: Training codes on the map.
 ENCODED = 4_000
 
 

@@ -169,9 +169,9 @@ def drawing(width: float, height: float, label: str, body: Markup, style: str = 
     """Return a whole SVG image with a description.
 
     Args:
-        width: Of its coordinates, which are CSS pixels where there is room.
+        width: Width of its coordinates; they are CSS pixels where there is room.
         height: Likewise.
-        label: What it shows, for who cannot see it.
+        label: What it shows, for screen readers.
         body: What is in it.
         style: CSS class.
     """
@@ -255,7 +255,7 @@ def spark(
     style: str = "",
     text: str = "",
 ) -> Markup:
-    """Return small curves without axes, all between the same ordinates; what runs off is cut by the drawing's edge.
+    """Return small curves without axes, all between the same ordinates; they are clipped at the drawing's edge.
 
     Args:
         lines: The curves.
@@ -271,7 +271,7 @@ def spark(
     if y[0] < 0 < y[1]:
         body.append(stroke(f"M0 {_number(float(frame.down(0.0)))}H{_number(size[0])}", "grid"))
     for line in lines:
-        # far outside is as good as just outside, and keeps the numbers short
+        # points far outside are drawn just outside, which keeps the numbers short
         down = np.clip(frame.down(line.y), -size[1], 2 * size[1])
         single = np.size(line.x) == 1
         x = frame.across(line.x) if not single else np.array([size[0] / 2])

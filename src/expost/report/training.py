@@ -29,8 +29,8 @@ class History:
 
     Attributes:
         epochs: In order; each a record of `metrics.jsonl`.
-        best: The epoch whose weights are in `model.safetensors`; None without any. It may be an earlier one than that
-            of the lowest loss, if the run was killed before those weights were written.
+        best: The epoch whose weights are in `model.safetensors`; None without any. It is earlier than the epoch of the
+            lowest loss if the run was killed before those weights were written.
     """
 
     epochs: list[dict[str, Any]]

@@ -159,7 +159,7 @@ class Box(Region):
 
 
 def _lbfgs(function: Callable[[Tensor], Tensor], starts: Tensor, low: Tensor, high: Tensor, iterations: int) -> Tensor:
-    """Maximize from every start at once: the sum over starts is one problem that falls apart into theirs."""
+    """Maximize from all starts at once: the gradient of their sum holds the gradient of each."""
 
     def negative(flat: np.ndarray) -> tuple[float, np.ndarray]:
         x = torch.from_numpy(flat).reshape(starts.shape).to(starts).requires_grad_()
@@ -178,8 +178,8 @@ def _lbfgs(function: Callable[[Tensor], Tensor], starts: Tensor, low: Tensor, hi
 class DensityRegion(Region):
     """Where the fitted density has mass: {z : log q(z) >= t}, t a quantile of log q over the training codes.
 
-    The quantile is of what q says of each code as if it had not been fitted on it (`log_prob_left_out`): by what a
-    kernel density says of its own codes, nothing but these would lie inside.
+    The quantile is over leave-one-out densities (`log_prob_left_out`): a kernel density is so high at its own codes
+    that, without leaving them out, nothing but these would lie inside.
 
     A decoder has learned nothing about codes far from those it was trained on, and almost all of a box in many
     dimensions is far from them. Candidates are draws of q, and points between the best codes and draws of q; the best
@@ -225,7 +225,7 @@ class DensityRegion(Region):
             )
         self.density = density
         self.threshold = float(torch.quantile(log_q, quantile))
-        # what surely lies inside, should draws of q fail to
+        # codes that surely lie inside, in case no draw of q does
         self._fallback = subset[log_q.to(codes.device) >= self.threshold].double()
         best = seen[targets.topk(min(10 * self._PARENTS, len(targets))).indices]
         self._parents = best[self.contains(best)][: self._PARENTS].double()

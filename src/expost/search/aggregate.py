@@ -67,14 +67,14 @@ def aggregate_original(runs: Sequence[SearchResult], cutoff: Literal["own", "las
 
     - A repetition's score is the mean over the points that score strictly better than a cutoff, the worst score. Where
       points were invalid they share that score, and none of them counts; otherwise the single worst point is left out.
-      The average so looks better than it is, the more so the more points were invalid. The molecule script takes each
+      So the average looks better than it is, the more so the more points were invalid. The molecule script takes each
       repetition's own worst score, the expression script that of the last repetition for all of them; both take 0 where
       the worst is better than that (they minimize, and start the search for the maximum there).
     - The standard error is the population standard deviation (divisor R) by the square root of the number of rounds,
       5, and not of repetitions, 10. With these numbers it is sqrt(2 * 9/10) = 1.34 times the standard error of the
       mean.
 
-    Where no point is better than the cutoff that code divides zero by zero; here the mean over all points stands.
+    If no point is better than the cutoff, that code divides zero by zero; here it is the mean over all points.
 
     Args:
         runs: As for `aggregate_corrected`; the number of rounds is the first one's.
@@ -104,7 +104,7 @@ def _check(runs: Sequence[SearchResult]) -> None:
     if len(labels) > 1:
         raise UsageError(f"these searches have different objectives: {'; '.join(labels)}; give those of one")
     if not all(run.rounds for run in runs):
-        raise DataError("one of these searches has no finished round; go on with it first")
+        raise DataError("one of these searches has no finished round; continue it first")
 
 
 def _aggregate(

@@ -18,9 +18,9 @@ _COLORS = ("#1f77b4", "#d95f02", "#2a9d5c", "#8e44ad")
 
 
 def curves(score: ExpressionScore, found: Sequence[Found]) -> Image.Image:
-    """Plot expressions over the target that they are to meet: the best is the thinnest line, and on top.
+    """Plot expressions over their target; the best is the thinnest line, on top.
 
-    The vertical axis shows the target's range and half of it again on either side; what runs off is cut.
+    The vertical axis shows the target's range and half of it again on either side; curves are clipped there.
 
     Args:
         score: Its target and its points.
@@ -40,7 +40,7 @@ def curves(score: ExpressionScore, found: Sequence[Found]) -> Image.Image:
     axes.plot(x, target, color="black", linewidth=3, alpha=0.35, label=_short(f"target: {score.target}"))
     for order, (item, color) in enumerate(zip(found, _COLORS, strict=False)):
         values = _values(item.string, x)
-        # what is far outside is left out, or a pole would be drawn as a vertical line
+        # values far outside are left out, or a pole would be drawn as a vertical line
         values = np.where((values > low - 2 * margin) & (values < high + 2 * margin), values, np.nan)
         label = _short(f"{order + 1}. {item.string}") + f"   score {item.score:.3g}"
         axes.plot(x, values, color=color, linewidth=1.2 + order, label=label, zorder=10 - order)

@@ -1,4 +1,4 @@
-"""A person's own objective: a function in a Python file of the working directory."""
+"""The user's own objective: a function in a Python file of the working directory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from expost.search.result import Found
 
 
 class FunctionObjective(Objective):
-    """A person's own function, `module:function`, imported from the working directory.
+    """The user's own function, `module:function`, imported from the working directory.
 
-    The function gets a list of strings and returns as many numbers; or it gets one string and returns one number.
-    Which of the two is seen from what it returns, unless its first parameter is annotated `str`: then it gets one at a
-    time.
+    The function maps a list of strings to as many numbers, or one string to one number. If its first parameter is
+    annotated `str`, it gets one string at a time; otherwise it gets the list first, and what it returns decides.
 
     Args:
         spec: `module:function`; the module may have dots, the function too (an attribute of a class).
@@ -52,7 +51,7 @@ class FunctionObjective(Objective):
         return self.spec
 
     def picture(self, found: Sequence[Found]) -> Image.Image:
-        """Draw molecules, if all strings are, else write the strings."""
+        """Draw the strings as molecules if all are, else write them."""
         try:
             return drawing.molecules(found) or drawing.text(found)
         except UsageError:  # without RDKit nobody works with molecules
@@ -69,13 +68,13 @@ class FunctionObjective(Objective):
             raise ValueError(f"a list of {len(strings)} strings gave {short(values)}, not as many numbers")
         except Exception:
             if len(strings) > 1:
-                raise  # `score` comes again with one at a time
+                raise  # `score` tries again with one at a time
             try:
                 value = self._function(strings[0])
             except Exception:
                 value = None
             if finite(value) is None:
-                raise  # as a function of one string it does no better: tell of the list
+                raise  # it fails for one string too: report the error for the list
             return [value]
 
 
@@ -84,7 +83,7 @@ def _find(spec: str) -> Callable[..., Any]:
     module_name, _, path = spec.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
         raise UsageError(
-            f"objective '{spec}' is no module:function; for function f in the file scores.py give scores:f"
+            f"objective '{spec}' is not of the form module:function; for function f in scores.py give scores:f"
         )
     here = os.getcwd()
     sys.path.insert(0, here)
@@ -109,7 +108,7 @@ def _find(spec: str) -> Callable[..., Any]:
             names = [n for n, v in vars(owner).items() if callable(v) and not n.startswith("_")]
             raise UsageError(f"module {module_name} has no function '{path}'; it has: {', '.join(names) or 'none'}")
     if not callable(found):
-        raise UsageError(f"{spec} is of type {type(found).__name__}, no function; name a function")
+        raise UsageError(f"{spec} is of type {type(found).__name__}, not a function; name a function")
     return found
 
 
@@ -117,6 +116,6 @@ def _takes_one(function: Callable[..., Any]) -> bool:
     """Return whether the first parameter is annotated `str`."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some built-in functions tell nothing of themselves
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     return bool(parameters) and parameters[0].annotation in (str, "str")

@@ -29,8 +29,8 @@ from expost.utils.seeding import generator
 #: Streams of the seed, beside those of `expost.utils.seeding`.
 FIT, REGION, CHOICE, DECODING = range(100, 104)
 
-#: Gets codes (M, d), float32 on the CPU, the number k of decodes of each, and a generator; returns one string per code,
-#: the most frequent valid one of its k decodes, or None where none is valid.
+#: Decodes codes: gets codes (M, d), float32 on the CPU, the number k of decodes of each, and a generator; returns one
+#: string per code, the most frequent valid one of its k decodes, or None if none is valid.
 Decode = Callable[[Tensor, int, torch.Generator], list[str | None]]
 
 
@@ -111,9 +111,9 @@ def optimize(
     Each round fits the surrogate to all codes and scores, chooses a batch (`acquisition`), decodes it, scores the
     strings, and adds codes and scores to the data. A point that has no valid string, or whose string the objective
     cannot score, gets the worst training score. After each round `folder` holds all of it (`search.json`,
-    `search.safetensors`); called again with the same arguments, a search goes on after its last finished round, to the
-    same result bit for bit (on the same machine with the same number of threads). Surrogate and acquisition run on the
-    CPU; the decoder and the density may live elsewhere.
+    `search.safetensors`); called again with the same arguments, a search continues after its last finished round, to
+    the same result bit for bit (on the same machine with the same number of threads). Surrogate and acquisition run on
+    the CPU; the decoder and the density may live elsewhere.
 
     Args:
         codes: Codes of training examples, shape (N, d), finite, N at least 2. (The paper: 90 % of the training set.)
@@ -123,7 +123,7 @@ def optimize(
         config: How to search.
         density: The density fitted on the codes; needed for region "density", else unused.
         folder: Where the search is kept.
-        known: Tells which of some different strings are training strings, so that the result can say what is new.
+        known: Returns those of the given strings that are training strings, so that the result can say what is new.
 
     Returns:
         All rounds.
@@ -143,7 +143,7 @@ def optimize(
         number = len(result.rounds)
         with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
             result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
-        result = replace(result, known=None)  # what was looked up is of the rounds before
+        result = replace(result, known=None)  # the look-up covered earlier rounds only
         session.write(result)
         _tell(result, config.rounds)
     if known is not None and result.known is None:
@@ -195,7 +195,7 @@ def _round(
         acquisition.add(point)
         chosen.append(surrogate.to_codes(point))
         bar.advance()
-    # what the decoder gets is what the surrogate learns from, float32
+    # the surrogate learns from exactly what the decoder gets: float32
     points = torch.stack(chosen).float()
     lap("choose")
 

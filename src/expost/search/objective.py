@@ -1,4 +1,4 @@
-"""The slot of objectives: scores of strings. A search goes on whatever the scoring raises or returns."""
+"""The slot of objectives: scores of strings. A search continues whatever the scoring raises or returns."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Objective(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """Name and options in one line: what a resumed search must share with the one that was begun."""
+        """Name and options in one line; a resumed search must have the same."""
 
     def for_training(self) -> Self:
-        """Return what scores the strings that a search begins with: itself, unless the published code differs there."""
+        """Return the objective that scores the training strings: itself, unless the published code has another."""
         return self
 
     @abstractmethod
@@ -65,10 +65,10 @@ class Objective(ABC):
 
     @final
     def score(self, strings: Sequence[str]) -> Scored:
-        """Score strings, whatever the objective does: what fails, or is no finite number, is skipped and counted.
+        """Score strings; a string whose scoring fails, or gives no finite number, is skipped and counted.
 
         If scoring the list fails as a whole, the strings are scored one at a time, so that one bad string costs no
-        other. What the objective prints goes to stderr. Nothing but an interrupt from the keyboard gets out.
+        other. What the objective prints goes to stderr. It raises nothing but KeyboardInterrupt.
         """
         if not strings:
             return Scored([])
@@ -100,7 +100,7 @@ class Objective(ABC):
 
 
 def finite(value: object) -> float | None:
-    """Return a score as a float; None for what is no finite real number."""
+    """Return a score as a float; None if it is not a finite real number."""
     item = getattr(value, "item", None)  # NumPy's and PyTorch's scalars
     try:
         plain = item() if callable(item) else value

@@ -1,4 +1,4 @@
-"""What a search makes better: a score of strings, built in or a person's own.
+"""The objectives of a search: built-in scores of strings, or the user's own.
 
 Example:
     >>> objective = make_objective("expression", target="1/3+x+sin(x*x)")
@@ -32,9 +32,9 @@ class Expression(Objective):
     See `expost.metrics.expressions.ExpressionScore`.
 
     Args:
-        target: The expression to be found.
-        division: "true", or "python2" as the published search has it, in whose Python whole numbers have a whole
-            quotient: for what is found. Training strings are scored by true division in both, as published.
+        target: The expression to find.
+        division: "true", or "python2": integer division of whole numbers, by which the published search scored what it
+            found. Training strings are scored by true division in both, as published.
 
     Raises:
         UsageError: if the target is no expression, or not defined everywhere on [-10, 10].
@@ -87,9 +87,9 @@ class Molecules(Objective):
 class PenalizedLogPObjective(Molecules):
     """Penalized logP, each term normalized; see `expost.metrics.molecule_properties.PenalizedLogP`.
 
-    Default: the statistics are those of ZINC 250k, as in `evaluate`: scores of different searches, models and data
-    sets are then on one scale. Its options are the fields of that record, so one's own training set normalizes by
-    `make_objective("plogp", **asdict(PenalizedLogP.fit(training)))`.
+    Default: the statistics of ZINC 250k, as in `evaluate`, so that scores of different searches, models and data sets
+    are on one scale. To normalize by another training set: `make_objective("plogp",
+    **asdict(PenalizedLogP.fit(training)))`.
 
     Args:
         logp_mean: Mean of logP.
@@ -121,7 +121,7 @@ class PenalizedLogPObjective(Molecules):
         rings: Rings = _ZINC.rings,
     ) -> None:
         self.function = PenalizedLogP(logp_mean, logp_std, sa_mean, sa_std, ring_mean, ring_std, rings)
-        self.function(["C"])  # what is missing is told now, and not of every molecule
+        self.function(["C"])  # report a missing package now, not for every molecule
 
     @property
     def label(self) -> str:
@@ -162,7 +162,7 @@ def make_objective(spec: str, **options: Any) -> Objective:
     """Make an objective.
 
     Args:
-        spec: Name in `OBJECTIVES`, or `module:function`, a function of one's own; see `FunctionObjective`.
+        spec: Name in `OBJECTIVES`, or `module:function`, the user's own function; see `FunctionObjective`.
         options: Its keyword arguments.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A search on disk: what it was asked for, and its finished rounds."""
+"""A search on disk: its settings and its finished rounds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Session:
     """The folder of a search: `search.json`, all that is not a tensor, and `search.safetensors`, codes and scores.
 
     Args:
-        folder: Where; made when the first round is written.
+        folder: The folder; made when the first round is written.
         config: The search's settings.
         objective: The objective's label.
         minimize: The direction in force.
@@ -57,10 +57,10 @@ class Session:
         }
 
     def read(self) -> tuple[list[Round], frozenset[str] | None]:
-        """Return the finished rounds, none if there is no search yet, and which of their strings are known.
+        """Return the finished rounds, none if there is no search yet, and which of their strings are training strings.
 
         Raises:
-            UsageError: if the search was asked for something else; the message names the first thing that differs.
+            UsageError: if the folder's search has other settings; the message names the first that differs.
             DataError: if the files are damaged or of a newer format.
         """
         if not self.json.exists():
@@ -112,7 +112,7 @@ class Session:
 
 
 def read_search(folder: Path) -> SearchResult:
-    """Read a search's finished rounds, whatever it was asked for.
+    """Read a search's finished rounds, whatever its settings.
 
     Args:
         folder: Of the search; it holds `search.json`.
@@ -137,7 +137,7 @@ def _damaged(path: Path) -> DataError:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Return what was asked for and the rounds, as they are in the file."""
+    """Return the settings and the rounds as the file has them."""
     record = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise _damaged(path)

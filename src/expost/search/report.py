@@ -1,4 +1,4 @@
-"""A search's results to look at: a table of the best strings, and a picture of them."""
+"""A search's results: a table of the best strings, and a picture of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def markdown(result: SearchResult, count: int = 10) -> str:
     direction, looked = "lower" if result.minimize else "higher", result.known is not None
     lines = [f"Objective {_cell(result.objective)} ({direction} is better), region {result.region}."]
     if result.rounds:
-        lines.append(f"{overview(result)} Best score begun with {result.start:.4g}.")
+        lines.append(f"{overview(result)} Best training score at the start: {result.start:.4g}.")
     found = result.best(count)
     if not found:
         return "\n".join([*lines, "", "No valid string with a score was found.", ""])
@@ -50,7 +50,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text as code in a table's cell, whatever it holds of the characters that divide cells or end code."""
+    """Return text as code in a table's cell; characters that divide cells or end code are made safe."""
     plain = "".join(character if character.isprintable() else "?" for character in text).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     pad = " " if plain.startswith("`") or plain.endswith("`") else ""
@@ -62,7 +62,7 @@ def draw(result: SearchResult, objective: Objective, path: Path, count: int = 8)
 
     Args:
         result: A search.
-        objective: The one that was searched by; it knows what its strings are.
+        objective: The objective of the search, which knows how to draw its strings.
         path: A picture file, `.png`, `.jpg` or `.webp`.
         count: Strings at most.
 

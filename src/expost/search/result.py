@@ -22,7 +22,7 @@ class Round:
     Attributes:
         codes: The points, shape (B, d), float64.
         strings: What they decoded to; None where no decode was valid.
-        scores: What the surrogate was told: the objective's value, or the worst training score where there is none.
+        scores: The surrogate's targets: the objective's value, or the worst training score where there is none.
         outcomes: Which of the two it was, and why.
         message: The first thing that went wrong in the objective, one line, or None.
         seconds: Wall-clock seconds to fit, choose, decode and score.
@@ -54,7 +54,7 @@ class Found:
         string: What was decoded.
         score: Its score.
         round: From 1.
-        new: Whether it is no training string; None where nobody looked.
+        new: Whether it is not a training string; None if this was not looked up.
     """
 
     string: str
@@ -74,7 +74,8 @@ class SearchResult:
         worst: Worst training score, which stands for the invalid and the skipped.
         start: Best score among the training strings that the search began with.
         rounds: The rounds, in order.
-        known: Those of the strings found that are training strings, begun with or not; None where nobody looked.
+        known: The found strings that are training strings, whether the search began with them or not; None if this was
+            not looked up.
     """
 
     objective: str
@@ -87,12 +88,12 @@ class SearchResult:
 
     @property
     def strings(self) -> list[str]:
-        """The different strings found, as spelled, scored or not, in the order in which they were."""
+        """The different strings found, scored or not, by their spelling, in the order of discovery."""
         return list(dict.fromkeys(string for batch in self.rounds for string in batch.strings if string is not None))
 
     @property
     def new(self) -> int | None:
-        """How many of `strings` are no training strings; None where nobody looked."""
+        """How many of `strings` are not training strings; None if this was not looked up."""
         return None if self.known is None else sum(string not in self.known for string in self.strings)
 
     @property
@@ -102,7 +103,7 @@ class SearchResult:
 
     @property
     def sign(self) -> float:
-        """1 where lower scores are better, -1 where higher are: times this, scores are minimized."""
+        """1 if lower scores are better, -1 if higher are: a score times this is to be minimized."""
         return 1.0 if self.minimize else -1.0
 
     @property
@@ -132,7 +133,7 @@ class SearchResult:
         return sorted(first.values(), key=lambda found: self.sign * found.score)[:count]
 
     def best_so_far(self) -> list[float | None]:
-        """Return the best score found up to each round, training scores apart; None as long as there is none."""
+        """Return the best score found up to each round, without training scores; None as long as there is none."""
         pick = min if self.minimize else max
         best: float | None = None
         trace = []
@@ -152,7 +153,7 @@ class SearchResult:
             DataError: before the first round.
         """
         if not self.rounds:
-            raise DataError("this search has no finished round to average; go on with it first")
+            raise DataError("this search has no finished round to average; continue it first")
         return self.published_average(self.published_cutoff) if original else float(np.mean(self.scores))
 
     @property

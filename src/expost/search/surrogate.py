@@ -3,7 +3,7 @@
 The model is BoTorch's `SingleTaskVariationalGP`: M inducing points Z, q(u) Gaussian, minibatch evidence lower bound
 (Hensman, Fusi & Lawrence 2013, eq. 4). Adam learns inducing points, length scales and noise. Before and after, q(u) is
 set to its optimum in closed form (`expost.metrics.sparse_gp`); in between it follows by natural gradients (Salimbeni,
-Eleftheriadis & Hensman 2018). Under Adam it would lag behind the moving kernel, and the noise would grow instead.
+Eleftheriadis & Hensman 2018). Under Adam, q(u) would lag behind the moving kernel, and the noise would grow instead.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def fit_surrogate(
     center, spread = targets.mean(), targets.std()
     y = (targets - center) / spread
 
-    with isolated():  # BoTorch's constructors may draw; nothing of it is kept, and nobody else's draws may change
+    with isolated():  # BoTorch's constructors may draw random numbers; other draws must not change
         subset = x[torch.randperm(len(x), generator=generator)[: 20 * inducing].to(x.device)]
         start = inducing_points(subset, inducing, generator)
         model = _model(parts, start)
@@ -144,7 +144,7 @@ def fit_surrogate(
 
 
 def libraries() -> SimpleNamespace:
-    """Import what is imported only here: it takes a second, and a search alone needs it.
+    """Import BoTorch and GPyTorch: this takes a second, and only a search needs them.
 
     Raises:
         UsageError: if BoTorch is not installed.

@@ -8,8 +8,8 @@ A published run is a folder of these files, and nothing else in it is read:
     metrics.json                the scores of these weights, each with its protocol
     README.md, *.png            the model card and its pictures, which loading does not need
 
-Loading reads JSON and safetensors only: no code, no pickle. The sizes that a configuration asks for are compared with
-the tensors that are there before anything of that size is made.
+Loading reads JSON and safetensors only: no code, no pickle. The sizes in a configuration are compared with the tensors
+in the file before memory for them is taken.
 """
 
 from expost.sharing.loading import from_pretrained

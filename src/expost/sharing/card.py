@@ -33,7 +33,7 @@ class CardOptions:
     Attributes:
         license: Licence of the weights, as the Hub writes it, for example apache-2.0; None states none.
         show_data: Whether test examples are shown beside their reconstructions.
-        densities: Which fitted densities are published; none given, all.
+        densities: Which fitted densities are published; empty: all.
     """
 
     license: str | None = None
@@ -198,7 +198,7 @@ def _data(config: RunConfig) -> str:
     digest = f" SHA-256 of the splits: `{config.data.fingerprint}`." if config.data.fingerprint else ""
     lines = [f"## Data\n\n{_plain(public_name(name))}{limit}.{digest}"]
     if terms:
-        lines.append(f"Licence of the data, which may bind what is made from them: {_plain(terms)}.")
+        lines.append(f"Licence of the data, which may also apply to what the model makes: {_plain(terms)}.")
     return "\n\n".join(lines)
 
 

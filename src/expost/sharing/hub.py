@@ -30,7 +30,7 @@ class SharedRun(ModelHubMixin, library_name="expost"):  # type: ignore[misc, cal
 
     Args:
         run: The run.
-        card: What its model card says beside what the run says itself.
+        card: Options of its model card.
         repository: user/name, for the card; empty takes the name of the folder it is written to.
     """
 
@@ -77,7 +77,7 @@ def download(repository: str, revision: str | None, offline: bool) -> Path:
 
 
 def upload(run: Run, repository: str, private: bool, card: CardOptions) -> str:
-    """Publish a run in a repository of the Hub, which is made if need be; return the commit's address.
+    """Publish a run in a repository of the Hub, which is made if missing; return the commit's address.
 
     Raises:
         UsageError: for what cannot be a repository's name.
@@ -130,7 +130,7 @@ _REASONS: dict[type[Exception], str] = {
     GatedRepoError: "its owner grants access on request",
     RepositoryNotFoundError: "the Hub has no such repository, or it is private",
     RevisionNotFoundError: "it has no such revision",
-    LocalEntryNotFoundError: "it is not in the local cache, and the Hub cannot be reached or is not to be asked",
+    LocalEntryNotFoundError: "it is not in the local cache, and the Hub cannot be reached or offline use was asked for",
 }
 
 

@@ -1,4 +1,4 @@
-"""How runs are shared, by the kind of their examples: what a card shows, which inputs an export is tried with."""
+"""How runs are shared, by the kind of their examples: what a card shows, and test inputs of an export."""
 
 from __future__ import annotations
 

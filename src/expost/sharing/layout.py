@@ -50,8 +50,8 @@ def known_files() -> tuple[str, ...]:
 def open_untrusted(folder: Path) -> Run:
     """Open a published run and check that its configuration and its weights belong together.
 
-    Nothing of a size that the configuration alone decides is made: networks are built without memory (on torch's meta
-    device) and compared with the shapes in the header of the weights' file.
+    The configuration alone never decides how much memory is taken: networks are built on torch's meta device and
+    compared with the shapes in the header of the weights' file.
 
     Raises:
         DataError: if a file is missing or damaged, or asks for what is not there.
@@ -120,7 +120,7 @@ def _check_sizes(config: RunConfig, shapes: Shapes, path: Path) -> None:
         raise DataError(f"{path} describes no model that can be built: {' '.join(str(error).split())[:300]}") from None
     _compare(wanted, shapes, path)
     if left := sorted(shapes.keys() - wanted.keys()):
-        raise DataError(f"{path.with_name(WEIGHTS)} has tensor '{left[0]}', which the model of {CONFIG} has not")
+        raise DataError(f"{path.with_name(WEIGHTS)} has tensor '{left[0]}', which the model of {CONFIG} does not have")
 
 
 def _own(module: nn.Module) -> Shapes:
@@ -150,7 +150,7 @@ def _lists(value: Any) -> Iterator[list[Any] | tuple[Any, ...]]:
 
 
 def public_name(name: str) -> str:
-    """Return a data set's name; of a path only its last part, so that no folder names are published.
+    """Return a data set's name; for a path only its last part, so that no folder names are published.
 
     Example:
         >>> public_name("mnist-5k"), public_name("/home/me/secret/cats.npz"), public_name("/home/me/mnist-5k")

@@ -43,7 +43,7 @@ def from_pretrained(
 
 
 def fetch(source: str | Path, folder: Path, revision: str | None = None, offline: bool = False) -> Run:
-    """Fetch a published run into a folder, new or empty, after it was loaded once."""
+    """Fetch a published run into a folder, new or empty, after checking that it loads."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already; choose another --out")
     found = _locate(source, revision, offline)

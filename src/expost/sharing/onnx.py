@@ -3,9 +3,9 @@
 | file | input | output |
 |---|---|---|
 | encoder.onnx | `x`, float32 (batch, *shape): images in [0, 1], vectors, one-hot symbols (L, V) | `z` (batch, d) |
-| decoder.onnx | `z`, float32 (batch, d) | `y`, float32 (batch, *shape): as the input; of strings, logits |
+| decoder.onnx | `z`, float32 (batch, d) | `y`, float32 (batch, *shape): as the input; for strings, logits |
 
-A decoder that reads its own output comes as two files in place of the last: what to begin with, and a step.
+A decoder that reads its own output is two files in place of decoder.onnx: the initial state, and one step.
 
 | file | input | output |
 |---|---|---|
@@ -13,9 +13,9 @@ A decoder that reads its own output comes as two files in place of the last: wha
 | step.onnx | `z`, `state`, `previous` and `groups`, int64 (batch) | `y`, float32 (batch, V), `next_state` |
 
 `previous` are the last symbols, V before the first, `groups` those of the symbols that may come next, `y` their logits.
-Of strings the metadata have each symbol's group, and of a grammar the groups that each symbol puts on the stack in its
-place (`expost.groups`, `expost.children`), with which a stack that begins with group 0 is walked.
-Of vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
+For strings, the metadata give each symbol's group (`expost.groups`), and for a grammar also the groups that replace
+each symbol's own on the stack (`expost.children`); the stack begins with group 0.
+For vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
 batch axis is free. Weights that training reparametrises (spectral norm) are written as the numbers they come to. The
 files say what they are in their metadata, under names that begin with `expost.`.
 """
@@ -60,7 +60,7 @@ class Exported:
 
     Attributes:
         path: Where it is.
-        input: Name, shape and meaning of its input; of several, separated by "; ".
+        input: Name, shape and meaning of its input; several are separated by "; ".
         output: The same of its output.
         difference: Largest |output - torch's| / max(1, |torch's|) over batches of 1, 3 and 64; None where onnxruntime
             is not installed, so that nothing was compared.
@@ -90,7 +90,7 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
         raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
     with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
         known = _known(run.config, model, parts)
-        _bake(model)  # after torch has computed what to compare with
+        _bake(model)  # after torch's outputs are computed
         bar.advance()
         exported = []
         for part in parts:
@@ -230,7 +230,7 @@ def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]
         "input": described[0],
         "output": described[1],
     }
-    if run.config.data.codec is not None:  # what turns strings into the rows of symbols, and logits back
+    if run.config.data.codec is not None:  # converts strings to rows of symbols, and logits back
         record["codec"] = json.dumps(to_json(run.config.data.codec))
         codec = construct(CODECS, run.config.data.codec)
         record["groups"] = json.dumps(codec.groups().tolist())

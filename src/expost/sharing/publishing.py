@@ -60,7 +60,7 @@ def _fresh(out: Path | str) -> Path:
 
 
 def publish(run: Run, repository: str, private: bool, options: CardOptions, out: Path | str | None = None) -> str:
-    """Upload a run to the Hub, or write what would be uploaded to a folder; return the address, or the folder."""
+    """Upload a run to the Hub, or write the same files to a folder; return the address, or the folder."""
     require("huggingface_hub", "hub", "publishing needs huggingface_hub")
     from expost.sharing.hub import check_name, upload  # huggingface_hub takes a while to import
 
@@ -112,7 +112,8 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         raise UsageError(f"{folder} is the run's own folder; choose another")
     generator = run.generator("cpu")
     if generator.by_label:
-        say(f"densities by label are not published: {', '.join(generator.by_label)}; who has labels can fit them again")
+        names = ", ".join(generator.by_label)
+        say(f"densities by label are not published: {names}; anyone with the labels can fit them again")
     chosen = [name for name in generator.densities if name in (options.densities or DENSITIES)]
     generator.densities = {name: generator.densities[name] for name in chosen}
     for name in options.densities:

@@ -1,8 +1,8 @@
-"""What networks may compute in, in words; `precision` says which it is."""
+"""Names of the arithmetic that networks may compute in; `precision` chooses one."""
 
 from typing import Literal
 
-#: What networks compute in.
+#: Arithmetic of networks.
 Arithmetic = Literal["float32", "bf16"]
-#: What may be asked for: auto is bf16 where the device has instructions for it, else float32.
+#: The user's choice: auto is bf16 where the device has instructions for it, else float32.
 Precision = Literal["auto", "float32", "bf16"]

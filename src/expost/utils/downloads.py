@@ -20,7 +20,7 @@ class PublicFile:
 
     Attributes:
         name: File name.
-        urls: Where it is to be had; tried in order.
+        urls: Its addresses, tried in order.
         sha256: Its SHA-256 in hex.
         size: Its size in bytes.
         aliases: Other names under which the same file is published.
@@ -42,9 +42,9 @@ def download(folder: Path, public: PublicFile, otherwise: str = "", timeout: flo
     """Download a public file to `folder` and check its size and SHA-256; what fails the check is not kept.
 
     Args:
-        folder: Where to; made if need be.
-        public: What, and from where.
-        otherwise: What else helps than to put the file there by hand, for the message: "or ...".
+        folder: Folder for the file; made if missing.
+        public: The file.
+        otherwise: For the message, what helps besides putting the file there by hand: "or ...".
         timeout: Seconds without an answer after which a server is given up.
 
     Returns:
@@ -82,7 +82,7 @@ def verify(path: Path, public: PublicFile) -> bool:
     """Check a file that bears the public file's name (or an alias) against its size and hash.
 
     Returns:
-        True if it is that file; False if it has another name, so that nothing is known of it.
+        True if it is that file; False if it has another name, so that nothing can be checked.
 
     Raises:
         DataError: if it has the name but not the contents.
@@ -109,6 +109,6 @@ def _blocks(url: str, timeout: float) -> Iterator[bytes]:
 
 def _compare(digest: str, size: int, public: PublicFile) -> None:
     if size != public.size:
-        raise DataError(f"{size} bytes, published are {public.size}; it is truncated or another file")
+        raise DataError(f"{size} bytes, published {public.size}; it is truncated or another file")
     if digest != public.sha256:
-        raise DataError(f"SHA-256 {digest[:16]}..., published is {public.sha256[:16]}...; its contents are altered")
+        raise DataError(f"SHA-256 {digest[:16]}..., published {public.sha256[:16]}...; its contents are altered")

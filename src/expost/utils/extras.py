@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and missed in one line that names the extra they come with."""
+"""Optional packages: imported where they are used; where one is missing, the error names the extra to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from expost.errors import UsageError
 
 
 def installed(module: str) -> bool:
-    """Return whether a package is there, without importing it."""
+    """Return whether a package is installed, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
@@ -34,7 +34,7 @@ def require(module: str, extra: str, need: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
-            raise  # it is there, and lacks something itself
+            raise  # it is installed, but a package that it needs is not
         raise missing(extra, need) from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-#: Bytes: a data set may be larger than memory.
+#: Bytes hashed at a time: a data set may be larger than memory.
 HASHED_AT_ONCE = 2**25
 
 

@@ -13,7 +13,8 @@ def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[st
 
     Args:
         package: Its name.
-        homes: Public names by the module, below the package, that has them. A name may be that of a module in a folder.
+        homes: Public names by the module that defines them, relative to the package. A name may also be a module in a
+            folder.
 
     Example:
         >>> get, names = lazy("expost", {"models.presets": ["configure"]})

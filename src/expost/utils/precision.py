@@ -51,7 +51,7 @@ def choose(asked: Precision, device: torch.device) -> Choice:
         device: Where networks run.
 
     Raises:
-        UsageError: for another word.
+        UsageError: for any other value.
 
     Example:
         >>> choose("float32", torch.device("cpu")).arithmetic
@@ -71,14 +71,14 @@ def choose(asked: Precision, device: torch.device) -> Choice:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Let float32 be float32 in the block: no TF32, which torch's convolutions and recurrent layers take on a GPU.
+    """Disable TF32 in the block: on a GPU, torch uses it for float32 convolutions and recurrent layers by default.
 
     TF32 rounds factors to 10 bits, which moves a score's third digit. Autocast to bfloat16 is not touched.
     """
     settings = [each for each in _fp32_settings() if hasattr(each, "fp32_precision")]
     before = [each.fp32_precision for each in settings]
-    older: list[tuple[Callable[[Any], None], Any]] = []  # which torch has beside the others, and keeps in step
-    with suppress(RuntimeError):  # where somebody has set the others alone, torch refuses to tell these
+    older: list[tuple[Callable[[Any], None], Any]] = []  # older names of the same settings
+    with suppress(RuntimeError):  # torch refuses to read these after only the newer names were set
         older.append((torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
         torch.set_float32_matmul_precision("highest")
     with suppress(RuntimeError):
@@ -96,7 +96,7 @@ def full_float32() -> Iterator[None]:
 
 
 def _fp32_settings() -> list[Any]:
-    """Return where torch keeps the precision of float32 products; before 2.9 they have no `fp32_precision`."""
+    """Return torch's settings of the precision of float32 products; before 2.9 they have no `fp32_precision`."""
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
     parts = [getattr(home, name, None) for home in (cudnn, mkldnn) for name in ("conv", "rnn", "matmul")]
     return [torch.backends.cuda.matmul, *(each for each in parts if each is not None)]
@@ -105,27 +105,28 @@ def _fp32_settings() -> list[Any]:
 def _bf16_hardware(device: torch.device) -> tuple[bool, str]:
     """Return whether a device computes bf16 in hardware, and the reason in words."""
     if device.type == "cuda":
-        with torch.cuda.device(device):  # it is of the GPU in use that torch tells
+        with torch.cuda.device(device):  # torch answers for the current GPU
             found = torch.cuda.is_bf16_supported(including_emulation=False)
         name = torch.cuda.get_device_name(device)
         return found, f"{name} {'computes' if found else 'does not compute'} bf16 in hardware"
     if device.type != "cpu":
-        return False, f"bf16 on {device.type} is not taken unless asked for"
+        return False, f"bf16 on {device.type} is used only if asked for"
     found, what = _cpu_instructions()
     if not found:
         return False, f"the CPU has no bf16 instructions: no {what}"
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
         if os.environ.get(name, "").upper() in _CAPS_WITHOUT_BF16:
-            return False, f"the CPU has {what}, but {name}={os.environ[name]} keeps torch from it"
+            return False, f"the CPU has {what}, but {name}={os.environ[name]} keeps torch from using it"
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False, f"the CPU has {what}, but this build of torch has no oneDNN to use it"
     return True, f"the CPU has {what}"
 
 
 def _cpu_instructions() -> tuple[bool, str]:
-    """Return whether the CPU has bf16 products, and which, or which were looked for.
+    """Return whether the CPU has instructions for bf16 products, and the names found, or else those looked for.
 
-    oneDNN's own answer is no help on x86: it is yes on AVX-512 without them too, where they are emulated.
+    On x86, oneDNN's own answer does not help: it is also yes on AVX-512 without such instructions, where it emulates
+    them.
     """
     arm = platform.machine().lower() in ("arm64", "aarch64")
     wanted = ("bf16", "sve_bf16") if arm else ("amx_bf16", "avx512_bf16")
@@ -143,12 +144,12 @@ def _capabilities(arm: bool) -> Mapping[str, Any]:
     homes = {"bf16": (torch.ops.mkldnn, "_is_mkldnn_bf16_supported")} if arm else {
         "amx_bf16": (torch.cpu, "_is_amx_tile_supported"), "avx512_bf16": (torch.cpu, "_is_avx512_bf16_supported"),
     }  # fmt: skip
-    # builds without oneDNN, as on Macs, have not even the question
+    # builds without oneDNN, as on Macs, lack the function
     return {name: getattr(home, question, bool)() for name, (home, question) in homes.items()}
 
 
 def bf16_cost(device: torch.device) -> float:
-    """Measure how many times as long as in float32 a layer takes to train in bf16.
+    """Measure how many times longer a layer takes to train in bf16 than in float32.
 
     The layer is a transposed convolution, of which decoders are made; the measurement takes less than a second.
     """
@@ -169,6 +170,6 @@ def bf16_cost(device: torch.device) -> float:
 
 
 def bf16_warning(device: torch.device) -> str:
-    """Return what to say where bf16 was asked for on a device that emulates it."""
+    """Return a warning for bf16 on a device that emulates it."""
     what = _bf16_hardware(device)[1]
     return f"{what}; a layer takes {bf16_cost(device):,.1f} times as long as in float32, measured now"

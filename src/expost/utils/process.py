@@ -27,10 +27,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let the C library keep what is freed while the block runs, for the next request; it is given back at the end.
+    """Keep freed memory in the process while the block runs, and return it to the system at the end.
 
-    A large tensor's memory otherwise goes back to the system when it is freed, and comes again page by page and zeroed,
-    which can take much of a step on a CPU. Does nothing where the C library is not glibc.
+    By default a large tensor's memory goes back to the system when it is freed, and the next tensor's comes page by
+    page and zeroed, which can take much of a step on a CPU. Does nothing unless the C library is glibc.
     """
     library = ctypes.CDLL(None) if os.name == "posix" else None
     if library is None or not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
@@ -46,7 +46,7 @@ def freed_memory_kept() -> Iterator[None]:
         with _lock:
             _keeping[0] -= 1
             if not _keeping[0]:
-                # the most to which glibc raises the two thresholds by itself, which it no longer does after a call
+                # the largest thresholds that glibc sets by itself; after a call it no longer adjusts them
                 usual = ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17))
                 for name, value in usual:
                     library.mallopt(name, value)
@@ -55,7 +55,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the process's environment while the block runs, for what takes settings from nowhere else."""
+    """Set environment variables while the block runs, for libraries that take their settings only from there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,7 +1,7 @@
 """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere, both with time left.
 
-Results alone go to stdout. A bar appears when its work has taken a second, and one at a time: work within work that has
-a bar shows none. Of several processes that work together, only the first shows anything.
+Only results go to stdout. A bar appears when its work has taken a second. One bar is shown at a time: work inside other
+work shows none. Of several processes that work together, only the first shows anything.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 PATIENCE = 1.0
 #: Seconds between lines where there is no terminal.
 BETWEEN_LINES = 10.0
-#: Held by the work whose bar is on stderr, of which there is one.
+#: Held by the work whose bar is shown.
 _SHOWN = threading.Lock()
 
 
 @dataclass
 class Bar:
-    """Work under way, and how far it is.
+    """The progress of one piece of work.
 
     Attributes:
-        title: What goes on.
+        title: Name of the work.
         total: Number of steps.
         done: Steps done.
         first: Steps done when the work began.
@@ -44,11 +44,11 @@ class Bar:
     _task: TaskID
 
     def __post_init__(self) -> None:
-        """Begin to count the time."""
+        """Start the clock."""
         self._begun = self._said = time.monotonic()
 
     def advance(self, steps: int = 1, text: str = "") -> None:
-        """Move on by `steps`, and show `text` behind the bar, or in the line, if there is any."""
+        """Count `steps` more, and show `text`, if any, after the bar or in the line."""
         self.done += steps
         self._progress.advance(self._task, steps)
         now = time.monotonic()
@@ -83,7 +83,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
     """Show a bar on stderr while the block runs; where stderr is no terminal, a line every ten seconds.
 
     Args:
-        title: What goes on.
+        title: Name of the work.
         total: Number of steps.
         done: Steps done before.
     """

@@ -31,7 +31,7 @@ def generator(seed: int, stream: int, position: int = 0) -> torch.Generator:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Let the block seed and use torch's global generators, of every device, and put their states back after it."""
+    """Restore torch's global generators, of every device, after the block, which may seed and use them."""
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files, whatever the user has set
+        temporary.chmod(0o666 & ~_umask())  # mkstemp ignores the user's umask
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
 
 
 def update_json(path: Path, change: Callable[[Any], Any]) -> None:
-    """Replace what a JSON file holds by what `change` makes of it (of None if there is no file), undisturbed by others.
+    """Apply `change` to the contents of a JSON file (None if there is no file) under a lock, and write the result.
 
     Raises:
         DataError: if the file is not JSON.
@@ -106,7 +106,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     """Write tensors and a JSON-able record `meta` to one safetensors file, atomically.
 
     Args:
-        path: Where to; by convention it ends in `.safetensors`.
+        path: The file; by convention it ends in `.safetensors`.
         tensors: Tensors by name, any shapes and dtypes; they are copied to the CPU.
         meta: Anything JSON can hold; returned by `read_tensors` as it was.
     """
@@ -119,7 +119,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
 
 
 def read_tensors_record(path: Path) -> dict[str, Any]:
-    """Return what was written beside the tensors of a file; nothing if there is no such file, or it is damaged."""
+    """Return the record in a file of tensors; an empty one if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             found = json.loads((file.metadata() or {}).get("expost", "{}"))

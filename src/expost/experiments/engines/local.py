@@ -48,7 +48,7 @@ class LocalEngine(Engine):
         super().__init__(where, folder)
         for name, value in (("address", where.address), ("gpu_share", where.gpu_share)):
             if value is not None:
-                raise UsageError(f"{name} is {value}, but it is for a Ray cluster; give --engine ray too, or leave it")
+                raise UsageError(f"{name} is {value}, but it is for Ray; give --engine ray too, or leave it out")
         self._crew: list[_Worker] = []
 
     @property
@@ -74,7 +74,7 @@ class LocalEngine(Engine):
 
         Raises:
             Exception: the first that a task raised; tasks that run at the time are finished, others are not begun.
-            ChildProcessError: if a worker was killed, for example for want of memory.
+            ChildProcessError: if a worker was killed, for example for lack of memory.
         """
         if len(devices) == 1:
             for task in tasks:
@@ -112,7 +112,7 @@ class LocalEngine(Engine):
         """Stop all workers; a training saves its state first."""
         crew, self._crew = self._crew, []
         for worker in crew:
-            worker.pipe.close()  # one that is idle ends by this alone
+            worker.pipe.close()  # this alone ends an idle worker
         for worker in crew:
             if worker.task is not None and worker.process.is_alive():
                 worker.process.terminate()
@@ -136,7 +136,7 @@ class _Worker:
         self.log: Path | None = None
         self.pipe, theirs = multiprocessing.Pipe()
         self.process: SpawnProcess = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, threads))
-        resource_tracker.ensure_running()  # by itself it would be started within, and undo what is blocked
+        resource_tracker.ensure_running()  # started later, inside the block, it would unblock the signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)  # a new process inherits what is blocked
         try:
             self.process.start()
@@ -146,7 +146,7 @@ class _Worker:
 
     def begin(self, function: Callable[[T, str], R], task: T, logs: Callable[[T], Path] | None) -> None:
         self.task, self.log = task, logs(task) if logs else None
-        with contextlib.suppress(BrokenPipeError):  # it has died: its end is found where its result is waited for
+        with contextlib.suppress(BrokenPipeError):  # it has died, which `result` reports
             self.pipe.send((function, task, self.device, self.log))
 
     def result(self) -> Any:

@@ -89,7 +89,7 @@ class RayEngine(Engine):
         """
         log = self.folder / "logs" / "ray.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        # what Ray prints, on stdout and from threads of its own, is not to be mixed with results
+        # keeps what Ray prints, on stdout and from its own threads, apart from results
         noise = self._open.enter_context(log.open("a", encoding="utf-8", buffering=1))
         self._open.enter_context(contextlib.redirect_stdout(noise))
         try:
@@ -118,7 +118,7 @@ class RayEngine(Engine):
         """
         serve = self._ray.remote(_serve).options(
             max_retries=RETRIES,
-            retry_exceptions=[Interrupted],  # a node that is taken away may say so first
+            retry_exceptions=[Interrupted],  # a node that is taken away may interrupt its tasks first
             runtime_env={"env_vars": passed_environment()},
             **self._resources(devices[0]),
         )
@@ -145,14 +145,14 @@ class RayEngine(Engine):
             self._open.close()
 
     def _connect(self) -> None:
-        # left to itself, Ray would take what ran here last, even if that is gone
+        # by default Ray takes the cluster that last ran here, even if it is gone
         address = self.where.address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address == "local":
             options["include_dashboard"] = False
         try:
             if found := re.fullmatch(r"(?:ray://)?(\[.+\]|[^:/]+):(\d+)", address):
-                # by itself Ray would wait for minutes for a port where nobody listens
+                # by default Ray waits minutes for a port where nobody listens
                 socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=CONNECT).close()
             with environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
                 self._ray.init(address, **options)
@@ -232,7 +232,7 @@ class RayEngine(Engine):
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise ChildProcessError(
                 f"a task's process died {RETRIES + 1} times ({type(error).__name__}: {first}); see the logs folder, "
-                "and whether the nodes have memory enough"
+                "and whether the nodes have enough memory"
             ) from error
 
     def _stop(self) -> None:
@@ -246,7 +246,7 @@ class RayEngine(Engine):
 
 def _serve(function: Callable[[T, str], R], task: T, device: str, log: Path | None, token: Path) -> R:
     host = os.uname().nodename
-    if not token.exists():  # a node that came after the others were asked
+    if not token.exists():  # a node that joined after the check
         raise UsageError(_invisible(token.parent, host))
 
     def begin(task: T, device: str) -> R:
