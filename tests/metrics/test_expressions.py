@@ -105,6 +105,41 @@ def test_scores_with_whole_quotients_equal_those_of_the_published_script(publish
         ExpressionScore(division=cast(Any, "python3"))
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3/2", 1),
+        ("1/3", 0),
+        ("3*3/2", 4),
+        ("3*(3/2)", 3),
+        ("(1+2*3)/2", 3),
+        ("1/3+3/2", 1),
+        ("sin(3/2)", math.sin(1)),
+        ("3/sin(2)", 3 / math.sin(2)),
+        ("sin(3)/2", math.sin(3) / 2),
+        ("exp(1/2)/2", 1 / 2),
+        ("x/2", 7 / 2),
+        ("1/x", 1 / 7),
+        ("3/2/x", 1 / 7),
+        ("x*(3/2)", 7),
+    ],
+)
+def test_in_python2_whole_numbers_have_a_whole_quotient_and_no_others(text, value):
+    score = ExpressionScore("1", low=7 - 1e-9, high=7 + 1e-9, points=2, division="python2")
+    assert score([text]) == pytest.approx([math.log(1 + (value - 1) ** 2)], abs=1e-7)
+
+
+@pytest.mark.parametrize("text", ["1/(1/2)", "x+1/(2/3)", "*".join(["3"] * 700) + "+x"])
+def test_what_has_no_whole_quotient_or_is_too_large_is_worst(text):
+    score = ExpressionScore(division="python2")
+    assert score([text]) == pytest.approx([math.log(1001)])
+
+
+def test_the_target_is_divided_truly_in_python2_too():
+    score = ExpressionScore("3/2", division="python2")
+    assert score(["3/2"]) == pytest.approx([math.log(1 + 0.5**2)])
+
+
 def test_values_of_random_expressions_equal_pythons():
     rng = np.random.default_rng(1)
     x = np.linspace(-3, 3, 50)

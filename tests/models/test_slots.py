@@ -212,6 +212,15 @@ def test_tikhonov_scopes_differ_as_stated():
         Tikhonov("transposed-convolutions").prepare(nn.Identity(), nn.Linear(2, 2))
 
 
+@pytest.mark.parametrize("scope", ["kernels", "all"])
+def test_tikhonov_counts_a_shared_weight_once(scope):
+    torch.manual_seed(0)
+    first, second, own = (nn.Linear(3, 3, bias=False) for _ in range(3))
+    second.weight = first.weight
+    value = Tikhonov(scope).penalty(nn.Sequential(first, own, second), plain_code(torch.randn(4, 3)))
+    torch.testing.assert_close(value, first.weight.square().sum() + own.weight.square().sum())
+
+
 @pytest.mark.parametrize("estimator", ["exact", "forward", "reverse"])
 def test_gradient_penalty_of_a_linear_decoder_is_its_squared_norm(estimator):
     torch.manual_seed(0)
@@ -359,6 +368,22 @@ def test_the_operator_norm_is_that_of_the_padded_layer_on_its_map_and_its_iterat
     assert torch.equal(decoder(z), decoder(z))
     assert all(torch.equal(value, before[key]) for key, value in decoder.state_dict().items())
     assert sum("_layer" in key for key in before) == 0
+
+
+def test_the_operator_norm_has_the_gradient_of_the_largest_singular_value():
+    """Of <C, W / sigma(W)> by W, with sigma from the matrix of the map; its derivative counts too."""
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(2, 3, 3, stride=2).double()
+    weight = layer.weight.detach().clone().requires_grad_()
+    direction = torch.randn_like(weight)
+    SpectralNorm(iterations=500, estimator="operator").prepare(
+        nn.Identity(), nn.Sequential(layer), (torch.zeros(1, 2).double(), torch.zeros(1, 2, 4, 4).double())
+    )
+    (direction * layer.train().weight).sum().backward()
+    basis = torch.eye(2 * 4 * 4).double().view(-1, 2, 4, 4)
+    matrix = functional.conv_transpose2d(basis, weight, stride=2).flatten(1)
+    (direction * weight / torch.linalg.matrix_norm(matrix, ord=2)).sum().backward()
+    torch.testing.assert_close(layer.parametrizations.weight.original.grad, weight.grad)
 
 
 def test_the_operator_norm_says_that_it_needs_the_sizes_of_maps():
