@@ -128,7 +128,7 @@ def test_the_table_is_there_from_the_first_repetition_and_never_shrinks(table, t
     assert "1 of 2 searches a row" in (out / "table.md").read_text()
     stop_after = 6
     assert go_on() == {2}
-    assert done == [f"{row.replace(', ', '-')}-{seed}" for seed in (0, 1) for row in ROWS]
+    assert done == [f"{row.replace(', ', '-')}-{TABLE[row].preset}-{seed}" for seed in (0, 1) for row in ROWS]
     assert "2 searches a row" in (out / "table.md").read_text()
     stop_after = 4
     assert go_on() == {2}  # the finished ones were read again, and the table of both stands
