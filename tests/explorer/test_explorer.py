@@ -265,8 +265,8 @@ def test_reconstructions_say_how_far_they_are(digits, expressions, vectors):
     assert f"{error:.3g}" in Tags(views.reconstruction(digits, "test:4")).text
     back = Tags(expressions.kind.pair(["x+1"], ["x+12"])).text
     assert "1 edit apart" in back
-    assert "the reconstruction is exact" in Tags(expressions.kind.pair(["x"], ["x"])).text
-    assert "the reconstruction is unfinished" in Tags(expressions.kind.pair(["x"], [None])).text
+    assert "The reconstruction is exact" in Tags(expressions.kind.pair(["x"], ["x"])).text
+    assert "The reconstruction is unfinished" in Tags(expressions.kind.pair(["x"], [None])).text
     row = vectors.data.test.x[0]
     table = Tags(views.reconstruction(vectors, "test:0")).text
     assert all(f"{value:.3g}".replace("-", "−") in table for value in row.tolist())
@@ -442,7 +442,7 @@ def test_unusable_vectors_are_refused_in_one_line(vectors, tmp_path, monkeypatch
         (npy_with("{'descr': '<f8', 'shape': __import__('os').getcwd()}"), "x.npy", "no array of numbers"),
         (npy_with("'''"), "x.npy", "no array of numbers"),  # an unfinished string, which NumPy's tokenizer raises on
         (b"PK\x03\x04", "x.npy", "no array of numbers"),
-        (b"\xff\xfe\x00", "x.csv", "no text"),
+        (b"\xff\xfe\x00", "x.csv", "not text"),
         (b"a,b\nc,d\n", "x.csv", "no row of numbers"),
         (b"1,2,3\n", "x.csv", "3 numbers are given, the model takes 5"),
         (b"1,2,3,nan,5\n", "x.csv", "not all finite"),

@@ -87,17 +87,25 @@ class Server:
             browser: Open the page in a browser once it is there.
         """
         # in a thread of its own, since this one may have an event loop already, as in a notebook
-        serving = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
-        serving.start()
+        ended = threading.Event()
+
+        def serve() -> None:
+            try:
+                self._server.run(sockets=[self._socket])
+            finally:
+                ended.set()
+
+        threading.Thread(target=serve).start()
+        # an event: in Python 3.11 a thread whose join is interrupted counts as ended, and the socket closed too soon
         try:
-            while browser and serving.is_alive() and not self._server.started:
-                serving.join(0.05)
+            while browser and not ended.is_set() and not self._server.started:
+                ended.wait(0.05)
             if browser and self._server.started:
                 webbrowser.open(self.address)
-            serving.join()
+            ended.wait()
         except KeyboardInterrupt:
             self.stop()
-            serving.join()
+            ended.wait()
         finally:
             self._socket.close()
 
