@@ -27,6 +27,7 @@ from expost.evaluation.protocol import (
     pick_space,
     resolve_features,
 )
+from expost.evaluation.scoring import stage_of
 from expost.examples import kind_of_data, pictures
 from expost.experiments.cells import defining_settings, density_hash, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
@@ -254,7 +255,7 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         "settings": defining_settings(run), "features": task.features, "samples": task.size.samples,
         "measures": list(task.measures), "version": __version__, "model": model,
     }  # fmt: skip
-    found = {subject: saved(task.file(subject), asked | density_hash(run, subject)) for subject in task.subjects()}
+    found = {subject: saved(task.file(subject), asked | _density(run, subject)) for subject in task.subjects()}
     missing = [subject for subject, cell in found.items() if cell is None]
     if missing:
         started = time.perf_counter()
@@ -264,7 +265,7 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         for subject in missing:
             own = [score for score in scores if score["of"] == subject]
             found[subject] = {
-                "asked": asked | density_hash(run, subject), "hardware": hardware(device), "seconds": seconds,
+                "asked": asked | _density(run, subject), "hardware": hardware(device), "seconds": seconds,
                 "scores": own,
             }  # fmt: skip
             write_json(task.file(subject), found[subject])
@@ -281,6 +282,11 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         },
         "scores": [score for cell in cells for score in cell["scores"]],
     }
+
+
+def _density(run: Run, subject: str) -> dict[str, str]:
+    """Return the hash of the density that a cell depends on: its own, or the second stage that it goes through."""
+    return density_hash(run, stage_of(run.config.model, (subject,)) or subject)
 
 
 def _prior(name: str) -> str | None:
