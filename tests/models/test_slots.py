@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import expost
 from expost.errors import UsageError
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS, ConstantVariance, Gaussian, VectorQuantized
@@ -23,11 +24,12 @@ from expost.models.penalties import (
     MaximumMeanDiscrepancy,
     mmd,
 )
-from expost.models.presets import configure
+from expost.models.presets import PRESETS, configure
+from expost.models.reconstructions import RECONSTRUCTIONS
 from expost.models.regularizers import REGULARIZERS, GradientPenalty, SpectralNorm, Tikhonov
 from expost.networks.layers import SameConv2d, SameConvTranspose2d
 from expost.registry import Part, construct
-from expost.types import LatentCode
+from expost.types import LatentCode, layout_of
 
 
 def plain_code(z):
@@ -485,3 +487,43 @@ def test_a_fraction_of_the_batch_has_the_same_expectation():
     for fraction in (0.0, 1.5):
         with pytest.raises(UsageError, match=f"fraction is {fraction}"):
             GradientPenalty(fraction=fraction)
+
+
+def test_a_reconstruction_is_chosen_by_name_among_those_for_such_examples(tmp_path):
+    options = {"epochs": 1, "limit": 60, "batch_size": 20}
+    run = expost.train("ae", "digits", tmp_path / "run", reconstruction="bernoulli", **options)
+    assert run.config.model.reconstruction == Part("bernoulli")
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = run.model().eval()
+    with torch.no_grad():
+        p = model(x)
+        expected = -(x * p.log() + (1 - x) * (1 - p).log()).sum() / 3
+        torch.testing.assert_close(model.loss(x).terms["reconstruction"], expected, rtol=1e-4, atol=0)
+    resumed = expost.train("ae", "digits", tmp_path / "run", reconstruction="bernoulli", resume=True, dry_run=True)
+    assert resumed.config.model == run.config.model
+    with pytest.raises(UsageError, match="reconstruction bernoulli, not squared-error"):
+        expost.train("ae", "digits", tmp_path / "run", reconstruction="squared-error", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "suited"),
+    [
+        ((1, 8, 8), "masked-bernoulli", "squared-error, bernoulli"),
+        ((4,), "bernoulli", "squared-error"),
+        ((15, 12), "squared-error", "masked-categorical, masked-bernoulli"),
+        ((2, 3, 4, 5), "bernoulli", "squared-error"),
+    ],
+)
+def test_a_reconstruction_of_other_examples_is_refused(shape, name, suited):
+    with pytest.raises(UsageError, match=rf"'{name}' is not for examples .*choose one of: {suited}$"):
+        configure("ae", shape, model_overrides={"reconstruction": name})
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape"),
+    [("small", (1, 8, 8)), ("small", (4,)), ("small", (15, 12)), ("paper", (1, 32, 32)), ("paper", (15, 12)),
+     ("published", (15, 12))],
+)  # fmt: skip
+def test_a_preset_takes_a_reconstruction_for_its_examples(preset, shape):
+    chosen, _ = PRESETS[preset].resolve("ae", shape, {})
+    assert layout_of(shape) in RECONSTRUCTIONS[chosen.reconstruction.name].layouts

@@ -34,7 +34,8 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
     saved = to_json(run.config)
     for key, value in asked.items():
         part, _, name = key.partition(".")
-        _refuse_change(run, key, saved[part][name] if name else saved[part], value)
+        old = saved[part][name] if name else saved[part]
+        _refuse_change(run, key, old["name"] if isinstance(old, Mapping) else old, value)  # of a slot, its entry
     for key, value in slots.items():
         slot, _, option = key.partition(".")
         _refuse_change(run, key, saved["model"].get(slot, {}).get("options", {}).get(option), value)

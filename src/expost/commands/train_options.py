@@ -43,6 +43,8 @@ class ModelOptions(TypedDict, total=False):
         width: Channels of the first convolution, or units of a hidden layer.
         network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba; strings: convnext-1d,
             transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
+        reconstruction: Reconstruction term. Images: squared-error, bernoulli; numbers: squared-error; strings:
+            masked-categorical, masked-bernoulli. Default: the preset's.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
     """
@@ -50,6 +52,7 @@ class ModelOptions(TypedDict, total=False):
     latent_dim: int | None
     width: int | None
     network: str | None
+    reconstruction: str | None
     beta: float | None
     regularizer_weight: float | None
 

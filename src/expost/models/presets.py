@@ -26,6 +26,7 @@ from expost.models.official import (
     paper_weights,
 )
 from expost.models.penalties import PENALTIES
+from expost.models.reconstructions import RECONSTRUCTIONS
 from expost.models.regularizers import REGULARIZERS, GradientPenalty, Regularizer
 from expost.models.string_presets import published_objective, strings
 from expost.models.zoo import ZOO
@@ -175,6 +176,21 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     return model, TrainingConfig(epochs=25, lr=1e-3, precision=precision)
 
 
+def _reconstruction(name: str | None, shape: Sequence[int]) -> Part | None:
+    """Return the reconstruction that is asked for; None for the preset's.
+
+    Raises:
+        UsageError: if it does not compare examples of this shape.
+    """
+    layout = layout_of(shape)
+    if name is None or layout in RECONSTRUCTIONS[name].layouts:
+        return None if name is None else Part(name)
+    suited = [each for each, kind in RECONSTRUCTIONS.items() if layout in kind.layouts]
+    raise UsageError(
+        f"reconstruction '{name}' is not for examples of shape {tuple(shape)}; choose one of: {', '.join(suited)}"
+    )
+
+
 @dataclass(frozen=True)
 class Preset:
     """Where a model's configuration comes from.
@@ -208,7 +224,8 @@ def configure(
         model: Row of the zoo.
         shape: Shape of one example.
         preset: "small", "paper" or "published".
-        model_overrides: Fields of `ModelConfig`; None values are ignored. A new `latent_dim` converts the weights anew.
+        model_overrides: Fields of `ModelConfig`, the reconstruction by its name; None values are ignored. A new
+            `latent_dim` converts the weights anew.
         training_overrides: Fields of `TrainingConfig`; None values are ignored.
         options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.
         own_networks: Whether encoder and decoder are a person's own: then what a preset sets for its own convolutions
@@ -238,8 +255,10 @@ def configure(
         changes.setdefault("beta", config.beta * config.latent_dim / changes["latent_dim"])
     slots = {
         "latent": config.latent, "penalty": config.penalty, "regularizer": config.regularizer,
-        "reconstruction": config.reconstruction, "prior": config.prior,
+        "reconstruction": _reconstruction(changes.pop("reconstruction", None), shape) or config.reconstruction,
+        "prior": config.prior,
     }  # fmt: skip
+    changes["reconstruction"] = slots["reconstruction"]
     for key, value in (options or {}).items():
         slot, _, option = key.partition(".")
         part = slots.get(slot)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from expost.errors import UsageError
 from expost.registry import Registry
+from expost.types import Layout
 
 #: Probabilities are kept so far from 0 and 1: Keras' constant.
 _CLIP = 1e-7
@@ -29,9 +32,11 @@ class Reconstruction(ABC):
 
     Attributes:
         groups: Group of each symbol, where symbols compete within groups alone; None elsewhere.
+        layouts: Layouts of the examples that it compares.
     """
 
     groups: list[int] | None = None
+    layouts: ClassVar[Collection[Layout]]
 
     @abstractmethod
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
@@ -47,6 +52,8 @@ class SquaredError(Reconstruction):
         tensor(4.)
     """
 
+    layouts = (Layout.IMAGE, Layout.VECTOR, Layout.OTHER)
+
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed squared error, averaged over the batch."""
         return (x - output).square().flatten(1).sum(1).mean()
@@ -54,6 +61,8 @@ class SquaredError(Reconstruction):
 
 class Bernoulli(Reconstruction):
     """Cross-entropy in nats of pixels in [0, 1] as Bernoulli means; outputs are probabilities in [0, 1]."""
+
+    layouts = (Layout.IMAGE,)
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed cross-entropy, averaged over the batch."""
@@ -126,6 +135,8 @@ class MaskedCategorical(Reconstruction):
         tensor(2.1972)
     """
 
+    layouts = (Layout.SEQUENCE,)
+
     def __init__(self, groups: list[int] | None = None) -> None:
         self._competition = _Competition(groups, "masked-categorical")
         self.groups = groups
@@ -153,6 +164,8 @@ class MaskedBernoulli(Reconstruction):
         >>> MaskedBernoulli([0, 0, 1])(x, torch.zeros(1, 2, 3))  # 2 log 2
         tensor(1.3863)
     """
+
+    layouts = (Layout.SEQUENCE,)
 
     def __init__(self, groups: list[int] | None = None) -> None:
         self._competition = _Competition(groups, "masked-bernoulli")
