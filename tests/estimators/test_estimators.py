@@ -114,6 +114,28 @@ def test_the_likelihood_of_a_curved_decoder_agrees_with_quadrature(name, options
     assert np.abs(model.log_prob(x, x[:, :1], draws=0).numpy() - exact(x)).mean() < 0.1
 
 
+def test_a_loose_row_takes_more_draws_and_no_other_row_changes(monkeypatch):
+    model, exact, codes = curved_model("gmm", components=2)
+    generator = torch.Generator().manual_seed(1)
+    # far off the curve the integrand is nothing like a Gaussian
+    far = 2 * torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    x = torch.cat([model.decode(codes[:100]), model.decode(codes[:200]) + far])
+
+    def estimates(rounds):
+        monkeypatch.setattr("expost.densities.likelihood.ROUNDS", rounds)
+        return model.log_prob(x, x[:, :1], draws=8)
+
+    few, many = estimates(0), estimates(4)
+    changed = many != few
+    assert 10 < int(changed.sum()) < 290
+    error = [(each - torch.from_numpy(exact(x))).abs()[changed].mean() for each in (few, many)]
+    assert error[1] < 0.5 * error[0]
+    one = int(changed.nonzero()[0, 0])
+    assert model.log_prob(x[one : one + 1], x[one : one + 1, :1], draws=8).item() == pytest.approx(
+        many[one].item(), rel=1e-12
+    )
+
+
 def test_the_likelihood_integrates_to_one():
     model, _, _ = curved_model("gmm", components=2)
     axes = [torch.linspace(-8, 8, 160, dtype=torch.float64), torch.linspace(-3, 16, 160, dtype=torch.float64)]

@@ -290,3 +290,17 @@ def test_a_notebook_runs(path, tmp_path):
     for cell in fresh["cells"]:
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error"
+
+
+def test_every_line_of_the_page_of_fidelity_names_a_test_that_exists():
+    rows = [line for line in (DOCS / "fidelity.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    lines = [row for row in rows if row != "| |" and not row.endswith("| test |")]
+    assert len(lines) > 25
+    before: list[str] = []
+    for line in lines:
+        cell = line.rsplit("|", 2)[1]
+        named = re.findall(r"`([\w/]+\.py)`", cell) or (before if "the same" in cell else [])
+        assert named, line
+        for path in named:
+            assert (ROOT / "tests" / path).is_file(), path
+        before = named

@@ -38,8 +38,8 @@ def suit_codec(
         strings: The data; the alphabet of a character codec is that of all its parts.
         codec: "grammar" or "characters".
         grammar: Name or file of a grammar; None takes the domain's.
-        length: Symbols a row, at least 1; None takes the published one of the domain's own grammar, the longest string
-            of characters, or else 300 productions.
+        length: Symbols a row, at least 1; None takes the published one of the domain's own grammars, the longest
+            string of characters, or else 300 productions.
         published: Whether the domain's grammar is the published one, where there are two.
 
     Raises:
@@ -60,7 +60,8 @@ def suit_codec(
             f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"
         )
     if length is None:
-        length = DEFAULT_LENGTH if grammar is not None or notation.length is None else notation.length
+        own = name in (notation.grammar, notation.published)
+        length = notation.length if own and notation.length is not None else DEFAULT_LENGTH
     return Part("grammar", {"grammar": load_grammar(name).text, "length": length})
 
 

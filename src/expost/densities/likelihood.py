@@ -18,7 +18,12 @@ Where the decoder's surface comes close to itself, E(x) may lie on the wrong she
 mixture of two such Gaussians; the second starts from the best of some draws from q. Mostly both end at the same place.
 
 For a linear decoder and that Gaussian q the estimate is exact, whatever the draws. Elsewhere it is unbiased for p(x)
-and hence, on average, a lower bound on log p(x), which grows with K.
+and hence, on average, a lower bound on log p(x), which grows with K. With the weights w_k = q N / r and the effective
+number of draws ESS = (sum w)^2 / sum w^2, its standard error and, to second order, its distance from log p(x) are
+
+    error = sqrt(1 / ESS - 1 / K),   gap = error^2 / 2.
+
+Rows whose error exceeds `ERROR` are estimated again with `GROWTH` times as many draws, up to `ROUNDS` times.
 """
 
 from __future__ import annotations
@@ -39,6 +44,10 @@ ANCHORS = 512
 STEPS = 3
 #: Largest distance from the codes' mean that they may reach, in standard deviations of the codes.
 REACH = 1e3
+#: Largest standard error of the estimate, in nats, that needs no more draws.
+ERROR = 0.1
+#: How many times as many draws loose rows then get, and how often.
+GROWTH, ROUNDS = 4, 4
 #: Numbers (draws times dimensions) that one chunk of examples may take.
 CHUNK = 2_000_000
 
@@ -94,29 +103,40 @@ class LatentVariableModel:
     def log_prob(self, x: Tensor, z: Tensor, draws: int = 64, seed: int = 0) -> Tensor:
         """Estimate log p(x), natural logarithm, shape (N,), float64.
 
-        All examples share the same draws of standard normal noise, so that an example's value does not depend on what
-        else is in the batch. The two Gaussians get them with opposite signs.
+        A row's value does not depend on what else is in the batch: all rows share the same draws of standard normal
+        noise, and those of loose rows go on with further ones. The two Gaussians get them with opposite signs.
 
         Args:
             x: Examples, shape (N, D), float64.
             z: Codes from which to start, E(x), shape (N, d).
-            draws: K, an even number; 0 takes Laplace's approximation instead, with the centers for draws.
+            draws: K, an even number, at first: at most `GROWTH ** ROUNDS` times as many are taken where the bound is
+                loose. 0 takes Laplace's approximation instead, with the centers for draws.
             seed: Seeds the draws.
         """
-        d = z.shape[1]
         generator = torch.Generator().manual_seed(seed)
-        shape = max(1, draws // 2), d
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x.device) * bool(draws)
+        noise = torch.randn(max(1, draws // 2), z.shape[1], generator=generator, dtype=torch.float64) * bool(draws)
         anchors = self.density.sample(ANCHORS, generator=generator).to(x.device).double()
+        values, errors = self._in_parts(x, z.double(), anchors, noise.to(x.device))
+        for _ in range(ROUNDS if draws else 0):
+            loose = (errors > ERROR).nonzero()[:, 0]
+            if not len(loose):
+                break
+            noise = torch.randn(GROWTH * len(noise), z.shape[1], generator=generator, dtype=torch.float64)
+            values[loose], errors[loose] = self._in_parts(x[loose], z[loose].double(), anchors, noise.to(x.device))
+        return values
+
+    def _in_parts(self, x: Tensor, z: Tensor, anchors: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return estimates and their standard errors, each (N,), a few rows at a time."""
         decoded = self.decode(anchors).double()
         log_q = self.density.log_prob(anchors).to(x.device)
-        rows = max(1, CHUNK // (max(2 * len(noise), d) * x.shape[1]))
+        rows = max(1, CHUNK // (max(2 * len(noise), z.shape[1]) * x.shape[1]))
         parts = []
-        for part, start in zip(torch.split(x, rows), torch.split(z.double(), rows), strict=True):
+        for part, start in zip(torch.split(x, rows), torch.split(z, rows), strict=True):
             # log q + log N, without the terms that all anchors share
             fits = log_q + (part / self.noise) @ decoded.T - 0.5 * (decoded.square() / self.noise).sum(1)
             parts.append(self._estimate(part, start, anchors[fits.argmax(1)], noise))
-        return torch.cat(parts)
+        values, errors = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(errors)
 
     def joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log q(z) + log N(x; D(z), diag(noise)) for every row, shape (N,)."""
@@ -124,13 +144,15 @@ class LatentVariableModel:
         log_noise = -0.5 * (residual.square() / self.noise + self.noise.log() + LOG_2PI).sum(1)
         return self.density.log_prob(z).to(x.device) + log_noise
 
-    def _estimate(self, x: Tensor, z: Tensor, anchor: Tensor, noise: Tensor) -> Tensor:
+    def _estimate(self, x: Tensor, z: Tensor, anchor: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         near, other = self._fitted(x, z), self._fitted(x, anchor)
         points = torch.cat([near.draw(noise), other.draw(-noise)], 1)
         k = points.shape[1]
         joint = self.joint(x.repeat_interleave(k, 0), points.flatten(0, 1)).view(-1, k)
         log_r = torch.logaddexp(near.log_prob(points), other.log_prob(points)) - math.log(2)
-        return torch.logsumexp(joint - log_r, 1) - math.log(k)
+        total = torch.logsumexp(joint - log_r, 1)
+        one_over_ess = torch.logsumexp(2 * (joint - log_r), 1).sub(2 * total).exp()
+        return total - math.log(k), (one_over_ess - 1 / k).clamp_min(0).sqrt()
 
     def _fitted(self, x: Tensor, z: Tensor) -> _Gaussians:
         """Return a Gaussian for every row that fits the integrand near z."""
