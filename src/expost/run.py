@@ -3,6 +3,7 @@
 config.json               the resolved configuration
 model.safetensors         the weights with the best validation loss
 checkpoint.safetensors    the state from which training resumes
+checkpoint.previous...    the one before it, should it be damaged
 metrics.jsonl             one line per epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
@@ -16,6 +17,8 @@ import contextlib
 import copy
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +42,13 @@ from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
+from expost.training.lock import LOCK, training_lock
 from expost.training.trainer import Training
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.progress import say
 from expost.utils.seeding import WEIGHTS, isolated, stream_seed
-from expost.utils.store import read_json, read_tensors, update_json, write_json
+from expost.utils.store import clear_leftovers, leftovers, read_json, read_tensor_file, update_json, write_json
 
 Networks = tuple[nn.Module, nn.Module]
 
@@ -129,20 +133,38 @@ class Run:
             raise UsageError(f"{path} was trained with your own networks; pass networks=(encoder, decoder)")
         return cls(path, config, networks)
 
-    def start(self) -> None:
-        """Make the folder of a new run.
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """Make the folder of a new run, locked against other trainings; a training that is refused leaves none behind.
 
         Raises:
-            UsageError: if there is one already that holds anything.
+            UsageError: if there is one already that holds anything, or another process is making it.
         """
-        distributed.on_main(self._start)
-        if not distributed.everywhere((self.folder / "config.json").is_file()):
-            raise DataError(f"{self.folder} is not seen by all processes; choose a folder that all machines share")
+        distributed.on_main(self._refuse_used)
+        with training_lock(self.folder):
+            distributed.on_main(self._start)
+            if not distributed.everywhere((self.folder / "config.json").is_file()):
+                raise DataError(f"{self.folder} is not seen by all processes; choose a folder that all machines share")
+            try:
+                yield
+            except UsageError:
+                if distributed.is_main() and not self._contents() - {"config.json", "tensorboard"}:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
 
     def _start(self) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise UsageError(f"{self.folder} exists already; continue it with --resume, or choose another --out")
+        self._refuse_used()  # another process may have made it meanwhile
+        clear_leftovers(self.folder / "config.json")
         self.save_config()
+
+    def _refuse_used(self) -> None:
+        if self.folder.exists() and (not self.folder.is_dir() or self._contents()):
+            raise UsageError(f"{self.folder} exists already; continue it with --resume, or choose another --out")
+
+    def _contents(self) -> set[str]:
+        """Return the names in the folder, without what a process that was killed in its first write leaves."""
+        ignored = {LOCK, *(path.name for path in leftovers(self.folder / "config.json"))}
+        return {path.name for path in self.folder.iterdir()} - ignored
 
     def save_config(self) -> None:
         """Write the configuration to the folder."""
@@ -212,28 +234,39 @@ class Run:
         Raises:
             DataError: if there are no weights yet, or their file is damaged.
         """
+        return self.loaded(device)[0]
+
+    def loaded(self, device: str = "auto") -> tuple[Autoencoder, str]:
+        """Load the trained model, and return it with the SHA-256 of the very bytes that its weights were read from.
+
+        A training may replace the file at any time: what is derived from the model is filed under this hash.
+
+        Raises:
+            DataError: if there are no weights yet, or their file is damaged.
+        """
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise DataError(f"{self.folder} has no trained weights yet; train it first: expost train ... --resume")
         model = self.fresh_model()
-        load_weights(path, model, read_tensors(path)[0])
+        file = read_tensor_file(path)
+        load_weights(path, model, file.tensors)
         place(model, pick_device(device))
-        return model.eval()
+        return model.eval(), file.sha256
 
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.
 
         A density that was fitted on codes of earlier weights is left out, with a message on stderr.
         """
-        generator = Generator.of(self.model(device))
-        fitted_on, weights = self._fitted_on(), self.weights_hash()
+        model, weights = self.loaded(device)
+        generator, fitted_on = Generator.of(model, weights=weights), self._fitted_on()
         for folder, words in (("", ""), ("by_label/", " by label")):
             for path in sorted((self.folder / "densities" / folder).glob("[!.]*.safetensors")):
                 if fitted_on.get(folder + path.stem) != weights:
                     stale = f"density {path.stem}{words}"
                     say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
                     continue
-                density = load_density(path).to(generator.device)
+                density = load_density(path).to(generator.device).of_weights(weights)
                 if isinstance(density, LabelledDensity):
                     generator.by_label[path.stem] = density
                 else:
@@ -252,14 +285,22 @@ class Run:
         return examples.string_generator(self.generator(device))
 
     def save_density(self, name: str, density: Density) -> Path:
-        """Save a fitted density under its name, with the weights whose codes it describes; return the file."""
-        path = density.save(self.folder / "densities" / f"{name}.safetensors")
-        weights = self.weights_hash()
+        """Save a fitted density under its name, with the weights whose codes it describes; return the file.
+
+        A density that was not fitted by the run's generator is taken to be of the weights as they are now.
+        """
+        weights = density.weights or self.weights_hash()
+        path = self.folder / "densities" / f"{name}.safetensors"
+        # without a hash while the file is replaced: a kill in between leaves a density that counts as stale
+        update_json(self._fitted_path, lambda _: self._fitted_on(but=name))
+        density.save(path)
         update_json(self._fitted_path, lambda _: self._fitted_on() | {name: weights})
+        if self.weights_hash() != weights:
+            say(f"warning: {self.folder} was trained on meanwhile: {name} is of codes of earlier weights; fit it again")
         return path
 
     def weights_hash(self) -> str:
-        """Return the SHA-256 of the trained weights' file."""
+        """Return the SHA-256 of the file of the trained weights as it is now; see `loaded`."""
         with (self.folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -267,12 +308,13 @@ class Run:
     def _fitted_path(self) -> Path:
         return self.folder / "densities" / "fitted_on.json"
 
-    def _fitted_on(self) -> dict[str, str]:
+    def _fitted_on(self, but: str = "") -> dict[str, str]:
+        """Return the weights that each density was fitted on, but for one."""
         path = self._fitted_path
         record = read_json(path) if path.exists() else {}
         if not isinstance(record, dict):
             raise DataError(f"{path} is damaged; remove it, and fit the densities again")
-        return record
+        return {name: weights for name, weights in record.items() if name != but}
 
 
 def open_run(run: Run | Path | str) -> Run:

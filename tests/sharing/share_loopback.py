@@ -169,7 +169,8 @@ def make_run(folder, model="rae", shape=(1, 32, 32), densities=("gaussian",), da
     options = {"width": 4, "latent_dim": 4}
     config, training = configure(model, shape, "small", options, {}, slots or {})
     run = Run(folder, RunConfig(config, training, DataConfig(data, codec=codec), "small", __version__))
-    run.start()
+    with run.started():
+        pass
     torch.manual_seed(0)
     network = run.fresh_model().train()
     if len(shape) == 2:

@@ -67,7 +67,8 @@ def make_run(folder: Path, kind: str) -> Run:
         slots = slots | {"reconstruction.groups": construct(CODECS, codec).groups().tolist()}
     config, training = configure(name, shape, "small", options, {}, slots)
     run = Run(folder, RunConfig(config, training, DataConfig("nowhere", codec=codec), "small", __version__))
-    run.start()
+    with run.started():
+        pass
     model = run.fresh_model().train()
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

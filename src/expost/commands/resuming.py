@@ -10,6 +10,7 @@ from expost.config import TrainingConfig, to_json
 from expost.errors import UsageError
 from expost.run import Run
 from expost.training.devices import pick_device
+from expost.training.lock import training_lock
 from expost.utils.arithmetic import Precision
 from expost.utils.precision import Choice, bf16_warning, choose
 from expost.utils.progress import say
@@ -48,8 +49,9 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
     if said:
         say(said)
     examples = run.data()
-    run.save_config()
-    run.train(examples)
+    with training_lock(run.folder):
+        run.save_config()
+        run.train(examples)
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,10 +114,13 @@ def score_run(
         if "seed" in inspect.signature(DENSITIES[name]).parameters:
             options.setdefault("seed", protocol.seed)
         run.save_density(name, generator.fit(name, codes=codes, **options))
-    scores = score_with(generator, subjects, run.weights_hash(), "test")
-    new, weights = [to_json(score) for score in scores], run.weights_hash()
+    scores = score_with(generator, subjects, generator.weights, "test")
+    new, weights = [to_json(score) for score in scores], generator.weights
     # read again: another process may have scored meanwhile
-    update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, weights)})
+    now = run.weights_hash()
+    update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, {weights, now})})
+    if now != weights:
+        say(f"warning: {run.folder} was trained on meanwhile: these scores are of earlier weights; evaluate it again")
     return scores
 
 
@@ -250,8 +253,8 @@ def saved_scores(path: Path) -> list[dict[str, Any]]:
     return scores
 
 
-def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], models: Collection[str]) -> list[dict[str, Any]]:
     """Return old and fresh scores, without old ones that were recomputed or belong to other weights."""
     done = [(each["name"], each["of"], each["card"]) for each in fresh]
-    kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") == model]
+    kept = [s for s in old if (s["name"], s["of"], s["card"]) not in done and s["card"].get("model") in models]
     return kept + fresh

@@ -116,14 +116,14 @@ def train(
     run.fresh_model()  # what cannot work is refused before anything is written
     if dry_run:
         return replace(run, dry=True, note=said or f"precision: {chosen}")
-    run.start()
-    distributed.remember(_begun(out))
-    if said:
-        say(said)
-    if examples.note:
-        say(f"data: {examples.note}")
-    _remark_on_scales(examples)
-    run.train(examples)
+    with run.started():
+        distributed.remember(_begun(out))
+        if said:
+            say(said)
+        if examples.note:
+            say(f"data: {examples.note}")
+        _remark_on_scales(examples)
+        run.train(examples)
     return run
 
 

@@ -49,6 +49,7 @@ class _State:
     def __init__(self) -> None:
         self.fit: Fit | None = None
         self.device = torch.device("cpu")
+        self.weights = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,6 +170,18 @@ class Density(ABC):
 
     @final
     @property
+    def weights(self) -> str:
+        """SHA-256 of the file of the weights that encoded the codes, where `of_weights` said so; else empty."""
+        return self._state.weights
+
+    @final
+    def of_weights(self, weights: str) -> Self:
+        """Note the hash of the weights that encoded the codes, under which a run files the density."""
+        self._state.weights = weights
+        return self
+
+    @final
+    @property
     def statistics(self) -> dict[str, Any]:
         """Facts about the fit: n and d always; seed, iterations, converged, log_likelihood where they apply."""
         return dict(self._require_fit().statistics)
@@ -253,6 +266,7 @@ class Density(ABC):
     def _accept(self, z: Tensor, estimate: Callable[[Tensor], Fit]) -> Self:
         """Check the codes, estimate in float64, and keep the result; the frame around every way to fit."""
         self._state.fit = None  # a failed second fit must not leave the first one in use
+        self._state.weights = ""
         check_codes(z)
         # A caller may encode under inference_mode or autocast; neither may reach the arithmetic (or the training) in
         # here.

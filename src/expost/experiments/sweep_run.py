@@ -125,6 +125,8 @@ def _scored(job: Job, run: Run, device: str) -> dict[str, Any]:
         started = time.perf_counter()
         test = score_run(run, job.subjects(), job.features, job.protocol, device)
         validation = validation_scores(run, job.subjects(), job.features, job.protocol, device)
+        if any(score.card.model != asked["model"] for score in (*test, *validation)):
+            raise DataError(f"{job.run} was trained on while it was scored; give the command again")
         found = {
             "asked": full(), "scored on": hardware(device), "seconds": round(time.perf_counter() - started, 1),
             "validation": [to_json(score) for score in validation], "test": [to_json(score) for score in test],
@@ -147,7 +149,8 @@ def validation_scores(
     held = replace(data, test=data.validation)
     stage = stage_of(run.config.model, subjects)
     score_with = scorer_of(Request(held, run.config.data.codec, features, protocol, device, stage))
-    return score_with(run.generator(device), subjects, run.weights_hash(), "validation")
+    generator = run.generator(device)
+    return score_with(generator, subjects, generator.weights, "validation")
 
 
 def _loss(run: Run) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from expost._version import __version__
 from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import (
     ALL_MEASURES,
     CODES,
@@ -261,6 +261,8 @@ def fill(task: Cells, device: str) -> dict[str, Any]:
         started = time.perf_counter()
         protocol = Protocol(task.measures, task.size.samples, seed=task.seed)
         scores = [to_json(score) for score in score_run(run, missing, task.features, protocol, device)]
+        if any(score["card"]["model"] != model for score in scores):
+            raise DataError(f"{task.run} was trained on while it was scored; give the command again")
         seconds = round((time.perf_counter() - started) / len(missing), 1)
         for subject in missing:
             own = [score for score in scores if score["of"] == subject]

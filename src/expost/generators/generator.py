@@ -57,6 +57,7 @@ class Generator:
         batch_size: Examples per batch.
         module: The network behind the two functions, if known. It must be in evaluation mode: in training mode, batch
             norm makes an example's output depend on its batch, which biases scores.
+        weights: SHA-256 of the file that the network's weights were read from; empty if unknown.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
@@ -66,12 +67,14 @@ class Generator:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
     module: nn.Module | None = None
+    weights: str = ""
 
     @classmethod
-    def of(cls, model: Autoencoder, device: torch.device | None = None) -> Generator:
+    def of(cls, model: Autoencoder, device: torch.device | None = None, weights: str = "") -> Generator:
         """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
         model.eval()
-        return cls(model.encode, model.decode, device=device or next(model.parameters()).device, module=model)
+        device = device or next(model.parameters()).device
+        return cls(model.encode, model.decode, device=device, module=model, weights=weights)
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -145,7 +148,7 @@ class Generator:
                 f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
                 "use a model with a vector code"
             )
-        self.densities[density] = fresh.fit(z.to(self.device))
+        self.densities[density] = fresh.fit(z.to(self.device)).of_weights(self.weights)
         return self.densities[density]
 
     def fit_by_label(
@@ -161,7 +164,7 @@ class Generator:
             **options: Options of the density.
         """
         fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
-        self.by_label[density] = fitted
+        self.by_label[density] = fitted.of_weights(self.weights)
         return fitted
 
     def draw(

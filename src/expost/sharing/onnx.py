@@ -82,7 +82,7 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
     _require("onnx", "onnxscript")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder")
-    model = run.model("cpu")
+    model, weights = run.loaded("cpu")
     checked = installed("onnxruntime")
     parts = _parts(model)
     others = {"decoder", "start", "step"} - {part.name for part in parts}
@@ -96,7 +96,7 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
         for part in parts:
             path = folder / f"{part.name}.onnx"
             temporary = files.enter_context(replacing(path))  # all files are kept, or none
-            described = _write(part, known, temporary, run)
+            described = _write(part, known, temporary, run, weights)
             bar.advance()
             difference = _difference(temporary, part, known) if checked else None
             exported.append(Exported(path, *described, difference))
@@ -151,7 +151,7 @@ def _known(config: RunConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[
     return known
 
 
-def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tuple[str, str]:
+def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run, weights: str) -> tuple[str, str]:
     """Export one part to `path`; return descriptions of its inputs and its outputs."""
     import onnx
 
@@ -184,7 +184,7 @@ def _write(part: _Part, known: Mapping[str, Tensor], path: Path, run: Run) -> tu
         _strip(function)
     model.producer_name, model.producer_version = "expost", __version__
     model.doc_string = f"{part.name} of expost model {run.config.model.name}; {'; '.join(summaries)}"
-    onnx.helper.set_model_props(model, _metadata(run, part.name, summaries))
+    onnx.helper.set_model_props(model, _metadata(run, weights, part.name, summaries))
     for value in (*model.graph.input, *model.graph.output):
         value.doc_string = described[value.name]
     onnx.save_model(model, str(path))
@@ -217,7 +217,7 @@ def _meanings(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]:
+def _metadata(run: Run, weights: str, name: str, described: tuple[str, ...]) -> dict[str, str]:
     config = run.config.model
     record = {
         "version": __version__,
@@ -226,7 +226,7 @@ def _metadata(run: Run, name: str, described: tuple[str, ...]) -> dict[str, str]
         "network": config.network,
         "shape": json.dumps(list(config.shape)),
         "latent_dim": str(config.latent_dim),
-        "weights": run.weights_hash(),
+        "weights": weights,
         "input": described[0],
         "output": described[1],
     }

@@ -120,16 +120,18 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
         if name not in chosen:
             raise UsageError(f"density '{name}' was fitted before the weights changed; fit it again")
     shared = replace(run.config, data=replace(run.config.data, name=public_name(run.config.data.name)))
-    scores = _scores(run)
+    scores = _scores(run, generator.weights)
     with progress("writing", 4) as bar:
         shown = sharing_of(run.config).show(run, generator, options.show_data, folder)
         bar.advance()
         _copy(run.folder / WEIGHTS, folder / WEIGHTS)
+        if replace(run, folder=folder).weights_hash() != generator.weights:
+            raise DataError(f"{run.folder} was trained on while it was published; publish it again")
         bar.advance()
         for name in chosen:
             _copy(run.folder / density_file(name), folder / density_file(name))
         if chosen:
-            write_json(folder / FITTED_ON, dict.fromkeys(chosen, run.weights_hash()))
+            write_json(folder / FITTED_ON, dict.fromkeys(chosen, generator.weights))
         bar.advance()
         if scores:
             write_json(folder / SCORES, {"format": 1, "scores": [to_json(score) for score in scores]})
@@ -143,7 +145,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _scores(run: Run) -> list[Score]:
+def _scores(run: Run, weights: str) -> list[Score]:
     """Return the saved scores of these weights, with paths of data removed."""
     path = run.folder / SCORES
     if not path.is_file():
@@ -153,7 +155,6 @@ def _scores(run: Run) -> list[Score]:
     if not isinstance(saved, list):
         raise DataError(f"{path} does not hold scores; move it away, or evaluate the run anew")
     name = run.config.data.name
-    weights = run.weights_hash()
     scores = [score_from_json(_renamed(each, name, public_name(name))) for each in saved]
     return [score for score in scores if score.card.model == weights]
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+import os
+from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from expost import distributed
 from expost.errors import DataError
 from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write weights, optimizer state and position to `path`."""
+    """Write weights, optimizer state and position to `path`; the checkpoint before it is kept beside it."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    if distributed.may_write():
+        with suppress(FileNotFoundError):
+            os.replace(path, previous(path))
     write_tensors(path, tensors, asdict(position))
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
@@ -28,6 +41,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         DataError: if the file is damaged, or is of another model.
     """
     tensors, record = read_tensors(path)
+    position = _position(path, record)
     load_weights(path, model, {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -39,10 +53,20 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
                 tensor = torch.empty_like(like).copy_(tensor)
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return position
+
+
+def _position(path: Path, record: dict[str, Any]) -> Position:
+    """Return the position that a record holds; every field has to be there, or training would begin anew unnoticed."""
     try:
-        return Position(**record)
+        position = Position(**record)
+        sound = record.keys() == {field.name for field in fields(Position)} and bool(position.plateau)
+        sound = sound and 0 < position.lr < math.inf and min(position.epoch, position.step, position.steps) >= 0
     except TypeError:
-        raise DataError(f"{path} is no training checkpoint; remove it to train from the start") from None
+        sound = False
+    if not sound:
+        raise DataError(f"{path} is no training checkpoint, or damaged; remove it to train from the start")
+    return position
 
 
 def load_weights(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -11,17 +11,23 @@ from filelock import FileLock, Timeout
 from expost import distributed
 from expost.errors import UsageError
 
+#: The file in a run's folder.
+LOCK = ".training.lock"
+
 
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other trainings; only the first process takes the lock.
+    """Lock a run's folder, made if need be, against other trainings; only the first process takes the lock.
+
+    It may be taken again by the thread that holds it.
 
     Raises:
         UsageError: if another training holds it.
     """
-    lock = FileLock(folder / ".training.lock")
+    lock = FileLock(folder / LOCK, is_singleton=True)
 
     def take() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -20,15 +20,15 @@ from expost import distributed
 from expost.config import TrainingConfig
 from expost.errors import DataError, Interrupted, UsageError
 from expost.models.autoencoder import Autoencoder
-from expost.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from expost.training.checkpoint import load_checkpoint, load_weights, previous, save_checkpoint
 from expost.training.history import Records, records
 from expost.training.lock import training_lock
 from expost.training.loop import Epoch, Loop, NonFiniteLossError, Position
 from expost.training.signals import graceful_interrupt
 from expost.types import Data
 from expost.utils.process import freed_memory_kept
-from expost.utils.progress import Bar, duration, progress
-from expost.utils.store import read_tensors, read_tensors_record, write_tensors
+from expost.utils.progress import Bar, duration, progress, say
+from expost.utils.store import clear_leftovers, read_tensors, read_tensors_record, write_tensors
 
 #: On an accelerator, how many steps pass between looks at the loss (each waits for the device, and for the others).
 CHECK_EVERY = 50
@@ -65,6 +65,9 @@ class Training:
             Interrupted: after SIGINT or SIGTERM; a checkpoint is saved first.
         """
         with training_lock(self.folder), freed_memory_kept():
+            if distributed.is_main():
+                for path in (self.best_path, self.checkpoint_path):
+                    clear_leftovers(path)
             self._begin()
             try:
                 self._go_on()
@@ -86,7 +89,7 @@ class Training:
     def _begin(self) -> None:
         self._check()
         self.loop = Loop(self.model, self.data.train.x, self.data.validation.x, self.config)
-        if self.checkpoint_path.exists():
+        if self.checkpoint_path.exists() or previous(self.checkpoint_path).exists():
             self._restore()
         self.saved, self.save_took = time.monotonic(), 0.0
 
@@ -189,7 +192,14 @@ class Training:
         self.save_took = self.saved - started
 
     def _restore(self) -> None:
-        position = load_checkpoint(self.checkpoint_path, self.model, self.loop.optimizer)
+        try:
+            position = load_checkpoint(self.checkpoint_path, self.model, self.loop.optimizer)
+        except DataError as error:
+            before = previous(self.checkpoint_path)
+            if not before.exists():
+                raise
+            position = load_checkpoint(before, self.model, self.loop.optimizer)
+            say(f"warning: {error}; goes on from the checkpoint before it, epoch {position.epoch}")
         self.loop.resume(position)
         # weights may have been saved after the checkpoint, when the training was stopped by an error
         kept = read_tensors_record(self.best_path).get("validation")

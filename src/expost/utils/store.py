@@ -1,23 +1,37 @@
-"""Files: JSON and safetensors, written whole or not at all, read with one-line errors. Nothing is ever unpickled."""
+"""Files: JSON and safetensors, written whole or not at all, read with one-line errors. Nothing is ever unpickled.
+
+A file of tensors carries a checksum of its contents; what does not agree with it is refused.
+"""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as tensors_of_bytes
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from expost import distributed
 from expost.errors import DataError
+from expost.utils.hashing import hash_tensors
+
+#: Keys in the metadata of a file of tensors: the record, and the checksum of tensors and record. Others have "format".
+_RECORD, _CHECKSUM, _FOREIGN = "expost", "sha256", "format"
+#: Seconds after which a temporary file was left by a process that was killed.
+_ABANDONED = 3600.0
 
 
 def _umask() -> int:
@@ -44,6 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path, _ABANDONED)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -60,6 +75,20 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary != path:
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return the temporary files that writers of `path` made, if they were killed or are still at work."""
+    return list(path.parent.glob(f".{glob.escape(path.stem)}.????????{glob.escape(path.suffix)}"))
+
+
+def clear_leftovers(path: Path, age: float = 0.0) -> None:
+    """Remove temporary files that killed writers of `path` left, if they have not changed for `age` seconds."""
+    now = time.time()
+    for file in leftovers(path):
+        with suppress(OSError):  # another process may have removed it
+            if not age or now - file.stat().st_mtime > age:
+                file.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,7 +132,7 @@ def update_json(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
-    """Write tensors and a JSON-able record `meta` to one safetensors file, atomically.
+    """Write tensors and a JSON-able record `meta` to one safetensors file with a checksum, atomically.
 
     Args:
         path: The file; by convention it ends in `.safetensors`.
@@ -113,7 +142,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     if not distributed.may_write():
         return
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    payload = safetensors_bytes(plain, metadata={"expost": json.dumps(dict(meta or {}), allow_nan=False)})
+    record = json.dumps(dict(meta or {}), allow_nan=False)
+    payload = safetensors_bytes(plain, metadata={_RECORD: record, _CHECKSUM: _checksum(plain, record)})
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
 
@@ -128,18 +158,54 @@ def read_tensors_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote: the tensors by name and the record (empty for a foreign safetensors file).
+@dataclass(frozen=True)
+class TensorFile:
+    """A file of tensors as it was read.
+
+    Attributes:
+        tensors: By name.
+        record: What was written beside them; empty for a foreign safetensors file.
+        sha256: Of the bytes of the file, in hex.
+    """
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+    sha256: str
+
+
+def read_tensor_file(path: Path, device: str | torch.device = "cpu") -> TensorFile:
+    """Read what `write_tensors` wrote, or a foreign safetensors file, at once: the hash is of what is returned.
 
     Raises:
-        DataError: if the file is missing, truncated, or no safetensors file.
+        DataError: if the file is missing, truncated, no safetensors file, or does not agree with its checksum.
     """
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            record = (file.metadata() or {}).get("expost", "{}")
-        return tensors, json.loads(record)
+        payload = path.read_bytes()
+        tensors = tensors_of_bytes(payload)
+        length = int.from_bytes(payload[:8], "little")
+        metadata = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
+        text = metadata.get(_RECORD, "{}")
+        record = json.loads(text)
     except FileNotFoundError:
         raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except (SafetensorError, json.JSONDecodeError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None
+    ours = _RECORD in metadata or _CHECKSUM in metadata
+    strange = ours and not metadata.keys() <= {_RECORD, _CHECKSUM, _FOREIGN}
+    # files of early versions have no checksum
+    if strange or (_CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(tensors, text)):
+        raise DataError(f"{path} is damaged: its contents are not what was written; restore or remake it")
+    if not isinstance(record, dict):
+        raise DataError(f"{path} has a record that is no mapping; restore or remake it")
+    on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return TensorFile(on_device, record, hashlib.sha256(payload).hexdigest())
+
+
+def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors by name and the record of a file: see `read_tensor_file`."""
+    file = read_tensor_file(path, device)
+    return file.tensors, file.record
+
+
+def _checksum(tensors: Mapping[str, Tensor], record: str) -> str:
+    return hashlib.sha256(f"{hash_tensors(tensors)}\n{record}".encode()).hexdigest()
