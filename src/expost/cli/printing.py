@@ -118,9 +118,7 @@ def show_run(run: Run) -> None:
     from expost.utils.progress import say
 
     if run.dry:
-        found = run.data()
-        parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
-        say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
+        say(f"data: {run.data().note}")
         say(run.note)
         show_as_json(to_json(run.config))
     else:

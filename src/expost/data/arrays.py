@@ -18,6 +18,7 @@ from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
 
 EXAMPLE_WORDS = ("x", "images", "image", "imgs", "data", "samples", "features", "arr_0", "")
+_NEARLY = 0.97  # of full opacity, which some pixel has where a channel is opacity
 _TOO_LARGE = 2**63  # for int64
 LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
 
@@ -194,12 +195,12 @@ def _examples(arranged: Array, name: str) -> Examples:
 
 def _refuse_other_bands(images: Array, name: str) -> None:
     """Refuse a fourth channel that is opaque nowhere: a band of another kind, such as near infrared."""
-    opaque = 1 if images.dtype.kind in "bf" else 255
+    opaque = 1.0 if images.dtype.kind in "bf" else 255.0
     lows, highs = zip(*((part.min(), part.max()) for part in _fourth(images)), strict=True)
     low, high = min(lows), max(highs)
-    if high < opaque:
+    if high < _NEARLY * opaque:
         raise DataError(
-            f"{name} has 4 channels, and the fourth, from {low:g} to {high:g}, is no opacity, which would be {opaque} where "
+            f"{name} has 4 channels, and the fourth, from {low:g} to {high:g}, is no opacity, which would be {opaque:g} where "
             "an image is seen; keep 1 or 3 channels, as x[:, :3] where they are at axis 1, x[..., :3] where they are last"
         )
 

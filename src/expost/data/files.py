@@ -129,8 +129,8 @@ def read_images(folder: Path, files: Sequence[Path], where: str, asked: Reading)
         animations += file.suffix.lower() in _ANIMATIONS and decoding.frames(file) > 1
         pages += [(file, number if len(numbers) > 1 else None) for number in numbers]
     sorted_files = sort_files([file.relative_to(folder).parts for file, _ in pages], parts=asked.of_parts())
-    if not asked.parts and set(sorted_files.parts) != {POOL}:
-        _refuse_empty_parts(folder, set(sorted_files.parts))
+    if not asked.parts:
+        _refuse_empty_parts(folder, files)
 
     def pick(chosen: Sequence[int]) -> ImageSource:
         return ImageFiles([pages[index][0] for index in chosen], [pages[index][1] for index in chosen])
@@ -200,14 +200,16 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
-def _refuse_empty_parts(folder: Path, filled: set[str]) -> None:
-    """Refuse a part's folder without images, which is more likely a mistake than intended."""
+def _refuse_empty_parts(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a part's folder without images beside that of training, which is more likely a mistake than intended."""
     inside = [entry for entry in folder.iterdir() if not _hidden(entry.name)]
     while len(inside) == 1 and inside[0].is_dir():
-        inside = [entry for entry in inside[0].iterdir() if not _hidden(entry.name)]
-    for entry in sorted(inside):
-        part = PART_WORDS.get(entry.name.lower())
-        if part is not None and part not in filled and entry.is_dir():
+        folder = inside[0]
+        inside = [entry for entry in folder.iterdir() if not _hidden(entry.name)]
+    parts = {entry: PART_WORDS.get(entry.name.lower()) for entry in inside if entry.is_dir()}
+    filled = {folder / file.relative_to(folder).parts[0] for file in files}
+    for entry in sorted(parts):
+        if "train" in parts.values() and parts[entry] is not None and entry not in filled:
             raise DataError(f"folder {entry} holds no images; fill it or remove it")
 
 

@@ -16,7 +16,7 @@ _FULL = {"8-bit": 255.0, "16-bit": 65535.0, "32-bit": 65535.0, "floating-point":
 """What becomes white, by the kind of pixels; a 32-bit integer is taken for a 16-bit one."""
 
 _FILLED = {"8-bit": 0.125, "16-bit": 0.4, "32-bit": 0.4, "floating-point": 0.125}
-"""The share of that which the pixels of a data set have to fill: 32 levels, and more than 14 of 16 bits."""
+"""The share of that which the pixels of a data set should fill: 32 levels, and more than 14 of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,23 @@ class Extent:
         kind = max(self.kind, other.kind, key=list(_FULL).index)
         return Extent(kind, min(self.low, other.low), max(self.high, other.high))
 
-    def check(self, where: str) -> None:
-        """Refuse pixels of more than one value that fill too little of their type's range.
+    def check(self, where: str) -> str:
+        """Refuse pixels of more than one value that fill too little of their type's range; of 8-bit ones, say so.
+
+        Returns:
+            What there is to say; empty for nothing.
 
         Raises:
             DataError: with the range to give.
         """
         filled = (self.high - self.low) / _FULL[self.kind]
         if self.low == self.high or filled >= _FILLED[self.kind]:
-            return
+            return ""
+        fill = f"{self.kind} pixels from {self.low:g} to {self.high:g} fill {_percent(filled)} of 0 to {_FULL[self.kind]:g}"
+        if self.kind == "8-bit" and self.high > 1:
+            return f"{fill}; {give(*self.suggested())} to spread them"
         raise DataError(
-            f"{where}: {self.kind} pixels from {self.low:g} to {self.high:g} fill {_percent(filled)} of 0 to "
-            f"{_FULL[self.kind]:g}, and few levels of grey would be left; {give(*self.suggested())}, or "
+            f"{where}: {fill}, and few levels of grey would be left; {give(*self.suggested())}, or "
             f"--range 0 {_FULL[self.kind]:g} to keep them as they are"
         )
 

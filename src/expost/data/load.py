@@ -157,8 +157,7 @@ def load_path(
     found = read_path(place, reading)
     prep = prep or Preprocess()
     data = _assemble(str(path), found, plan_split(found, seed), prep, limit, seed)
-    _check_levels(found, data, prep)
-    remarks = _repetitions(data)
+    remarks = [*_levels(found, data, prep), *_repetitions(data)]
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
@@ -270,23 +269,19 @@ def _scaling(part: Part) -> str:
     return f"{kind} pixels divided by 257" if kind in ("16-bit", "32-bit") else ""
 
 
-def _check_levels(found: Found, data: Data, prep: Preprocess) -> None:
-    """Refuse images whose values fill little of their type's range, so that hardly a level of grey is left.
-
-    Raises:
-        DataError: with the range to give.
-    """
+def _levels(found: Found, data: Data, prep: Preprocess) -> list[str]:
+    """Refuse images whose values fill little of their type's range, or say so; see `Extent.check`."""
     if data.train.x.dim() != 4 or prep.range is not None:
-        return
+        return []
     low, high = 255, 0
     for split in (data.train, data.validation, data.test):
         for piece in pieces(len(split), row_bytes(split.x.numpy())):
             low, high = min(low, int(split.x[piece].min())), max(high, int(split.x[piece].max()))
         if high - low >= _LEVELS:
-            return
+            return []
     extents = [part.examples.extent() for part in found.parts.values() if isinstance(part.examples, Pixels)]
-    if extents:
-        reduce(Extent.joined, extents).check(found.where)
+    said = reduce(Extent.joined, extents).check(found.where) if extents else ""
+    return [said] if said else []
 
 
 def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:
