@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.archives import map_archive, unpacked_size
-from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, Reading, in_memory
+from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Overrules, Part, Preprocess, in_memory
 from expost.data.folders import sort_files
 from expost.data.images import ArrayImages
 from expost.data.layouts import arrange, per_file
@@ -46,7 +46,7 @@ class Vectors(Examples):
         return array
 
 
-def read_arrays(folder: Path, files: Sequence[Path], where: str, asked: Reading) -> Found:
+def read_arrays(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
     """Read one .npy or .npz file, several .npy files that are named like the entries of an .npz, or an example a file.
 
     Entries are recognized by name, upper or lower case: `x_train`, `train_images`, `val_data`, `test` for the parts and
@@ -60,8 +60,8 @@ def read_arrays(folder: Path, files: Sequence[Path], where: str, asked: Reading)
             is none that `examples_of` or `labels_of` takes.
     """
     stems = {path.stem.lower() for path in files}
-    if len(files) > 1 and not any(map(_role, stems)) and not stems & {_key(place) for _, place in asked.parts}:
-        return _read_files(folder, files, where, asked)
+    if len(files) > 1 and not any(map(_role, stems)) and not stems & {_key(place) for _, place in overrules.parts}:
+        return _read_files(folder, files, where, overrules)
     arrays: dict[str, tuple[str, Array]] = {}
     large = sum(map(unpacked_size, files)) > memory_limit()
     for path in files:
@@ -70,7 +70,7 @@ def read_arrays(folder: Path, files: Sequence[Path], where: str, asked: Reading)
             if key in arrays:
                 raise DataError(f"{where}: two arrays named {key}; keep one")
             arrays[key] = (f"{path}[{name}]" if name else str(path), array)
-    roles = _roles(arrays, asked)
+    roles = _roles(arrays, overrules)
     divided = any(role is not None and role[1] and role[0] != POOL for role in roles.values())
     parts: dict[str, Part] = {}
     unused = []
@@ -85,7 +85,7 @@ def read_arrays(folder: Path, files: Sequence[Path], where: str, asked: Reading)
         if part in parts:
             raise DataError(f"{where}: more than one array could be the examples of part '{part}'; keep one")
         labels = next((arrays[other] for other in roles if roles[other] == (part, False)), None)
-        examples = examples_of(array, name, asked.layout, alone=not divided)
+        examples = examples_of(array, name, overrules.layout, alone=not divided)
         parts[part] = Part(examples, None if labels is None else labels_of(labels[1], labels[0], len(examples)))
     if not parts:
         listed = ", ".join(f"{key} {array.shape}" for key, (_, array) in list(arrays.items())[:8])
@@ -102,11 +102,11 @@ def _on_opacity(examples: Sequence[Examples]) -> list[str]:
     return []
 
 
-def _roles(arrays: Mapping[str, tuple[str, Array]], asked: Reading) -> dict[str, tuple[str, bool] | None]:
+def _roles(arrays: Mapping[str, tuple[str, Array]], overrules: Overrules) -> dict[str, tuple[str, bool] | None]:
     """Return the part of each array and whether it holds examples (else labels); None for one that is not used."""
-    if not asked.parts:
+    if not overrules.parts:
         return {key: _role(key) for key in arrays} if len(arrays) > 1 else dict.fromkeys(arrays, (POOL, True))
-    named = {_key(place): part for part, place in asked.parts}
+    named = {_key(place): part for part, place in overrules.parts}
     for place in named:
         if place not in arrays:
             raise UsageError(f"parts names '{place}', and there are the arrays {', '.join(list(arrays)[:8])}; name one")
@@ -122,9 +122,9 @@ def _key(place: str) -> str:
     return place.lower().removesuffix(".npy")
 
 
-def _read_files(folder: Path, files: Sequence[Path], where: str, asked: Reading) -> Found:
+def _read_files(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
     """Read files of one array each, an example a file, into one array a part."""
-    sorted_files = sort_files([file.relative_to(folder).parts for file in files], "arrays", asked.of_parts())
+    sorted_files = sort_files([file.relative_to(folder).parts for file in files], "arrays", overrules.places())
     first: tuple[str, Array] | None = None
     parts: dict[str, Part] = {}
     for part, chosen in sorted_files.parts.items():
@@ -141,10 +141,11 @@ def _read_files(folder: Path, files: Sequence[Path], where: str, asked: Reading)
             if (array.shape, array.dtype) != (first[1].shape, first[1].dtype):
                 raise DataError(
                     f"{where}: no array is named as examples are, and as an example a file they differ: "
-                    f"{Path(first[0]).name} has shape {first[1].shape} of {first[1].dtype}, {Path(name).name} {array.shape} of "
-                    f"{array.dtype}; name one x, or x_train and x_test, or give all files one shape and type"
+                    f"{Path(first[0]).name} has shape {first[1].shape} of {first[1].dtype}, {Path(name).name} "
+                    f"{array.shape} of {array.dtype}; name one x, or x_train and x_test, or give all files one "
+                    "shape and type"
                 )
-            one = per_file(array, name, asked.layout)
+            one = per_file(array, name, overrules.layout)
             if joined is None:
                 joined = scratch((len(chosen), *one.shape[1:]), one.dtype.type)
             joined[slot] = one[0]
@@ -155,7 +156,7 @@ def _read_files(folder: Path, files: Sequence[Path], where: str, asked: Reading)
     return Found(parts, where, tuple(remarks))
 
 
-def examples_of(array: Array, name: str, layout: str = "", *, alone: bool) -> Examples:
+def examples_of(array: Array, name: str, layout: str | None = None, *, alone: bool) -> Examples:
     """Recognize what an array holds: rows (N, d), or images, whose axes `arrange` tells.
 
     A fourth channel is opacity, and is composited onto white. Pixels are integers in 0..255, floats in [0, 1], or
@@ -164,7 +165,7 @@ def examples_of(array: Array, name: str, layout: str = "", *, alone: bool) -> Ex
     Args:
         array: The array.
         name: What errors call it.
-        layout: A letter an axis; empty to tell it from the shape.
+        layout: A letter an axis; None to tell it from the shape.
         alone: Whether it is a whole data set rather than one part of several; then (3, H, W) is one image, not three.
 
     Raises:
@@ -200,8 +201,9 @@ def _refuse_other_bands(images: Array, name: str) -> None:
     low, high = min(lows), max(highs)
     if high < _NEARLY * opaque:
         raise DataError(
-            f"{name} has 4 channels, and the fourth, from {low:g} to {high:g}, is no opacity, which would be {opaque:g} where "
-            "an image is seen; keep 1 or 3 channels, as x[:, :3] where they are at axis 1, x[..., :3] where they are last"
+            f"{name} has 4 channels, and the fourth, from {low:g} to {high:g}, is no opacity, which would be "
+            f"{opaque:g} where an image is seen; keep 1 or 3 channels, as x[:, :3] where they are at axis 1, "
+            "x[..., :3] where they are last"
         )
 
 

@@ -126,7 +126,8 @@ def _opened(where: str, source: Source, read: Callable[[Image.Image], T]) -> T:
     """Open an image and read something of it; any failure becomes one line."""
     number = 0
     if isinstance(source, Page):
-        source, number = source.source, source.number
+        page = source
+        source, number = page.source, page.number
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             if number:
@@ -211,7 +212,9 @@ def _to_bytes(values: Array, limits: tuple[float, float] | None) -> Array:
         return unit_to_bytes(values)
     values = values.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits, or {give()}")
+        raise DataError(
+            f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits, or {give()}"
+        )
     return ((values * 2 + 257) // 514).astype(np.uint8)
 
 

@@ -92,5 +92,7 @@ def of_classes(labels: Sequence[Array | None]) -> str:
     lacking = "; some parts without labels" if len(given) < len(labels) else ""
     if len(names) <= _LISTED:
         return f"{head}: {', '.join(f'{name} ({count:,})' for name, count in zip(names, counts, strict=True))}{lacking}"
-    sizes = f"{counts.min():,} to {counts.max():,} examples each" if counts.min() < counts.max() else f"{counts[0]:,} each"
+    sizes = (
+        f"{counts.min():,} to {counts.max():,} examples each" if counts.min() < counts.max() else f"{counts[0]:,} each"
+    )
     return f"{head} of {sizes}: {', '.join(map(str, names[: _LISTED - 2]))}, ..., {names[-1]}{lacking}"

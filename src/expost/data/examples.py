@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -88,61 +88,6 @@ class Preprocess:
         return ", ".join(steps)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How files and folders are to be read, where their names and shapes are not to decide.
-
-    Attributes:
-        layout: Axes of arrays, a letter each: N examples, H height, W width, C channels; D the entries of a vector.
-            Empty: told by the shape.
-        parts: Folders, files or arrays of each part: pairs of a part (train, validation, test; all for the undivided)
-            and a path below what is read. Empty: told by the names.
-
-    Raises:
-        UsageError: for a layout that is none, a part of another name, or parts without a training part.
-    """
-
-    layout: str = ""
-    parts: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.layout and "".join(sorted(self.layout)) not in _LAYOUTS:
-            raise UsageError(
-                f"layout is {self.layout!r}; give each axis a letter: N (examples), H, W and perhaps C (channels), as "
-                "NHW, NCHW, NHWC, HWN; N and D for rows of numbers"
-            )
-        for part, _ in self.parts:
-            if part not in PARTS:
-                raise UsageError(f"parts names '{part}'; choose {', '.join(PARTS)}, as in train=a test=b")
-        named = {part for part, _ in self.parts}
-        if named and POOL not in named and "train" not in named:
-            raise UsageError("parts names no training part; give train=FOLDER, or all=FOLDER to draw the parts")
-        if POOL in named and len(named) > 1:
-            raise UsageError(f"parts gives '{POOL}' and others; give one or the other")
-
-    @classmethod
-    def of(cls, layout: str | None, parts: Sequence[str] | Mapping[str, str | Sequence[str]] | None) -> Reading:
-        """Return what is asked for in the words of the command line: `train=a test=b test=c`, or a mapping."""
-        pairs: list[tuple[str, str]] = []
-        if isinstance(parts, Mapping):
-            for part, places in parts.items():
-                pairs += [(part, place) for place in ([places] if isinstance(places, str) else places)]
-        else:
-            for word in parts or ():
-                part, equals, place = word.partition("=")
-                if not (equals and place):
-                    raise UsageError(f"parts has '{word}'; write PART=FOLDER, as in train=a test=b")
-                pairs.append((part, place))
-        return cls((layout or "").upper(), tuple((_SHORT.get(part, part), place) for part, place in pairs))
-
-    def of_parts(self) -> dict[str, list[str]]:
-        """Return the places of each part."""
-        places: dict[str, list[str]] = {}
-        for part, place in self.parts:
-            places.setdefault(part, []).append(place)
-        return places
-
-
 def in_memory(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
     """Make an array in memory; a `New`."""
     return np.empty(shape, kind)
@@ -193,6 +138,74 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Overrules:
+    """What a person says where a reader would have to find out.
+
+    Attributes:
+        layout: Axes of arrays, a letter each: N examples, H height, W width, C channels; D the entries of a vector.
+            None: told by the shape.
+        parts: Folders, files or arrays of each part: pairs of a part (train, validation, test; all for the undivided)
+            and a path below what is read. Empty: told by the names.
+
+    Raises:
+        UsageError: for a layout that is none, a part of another name, or parts without a training part.
+    """
+
+    layout: str | None = None
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and "".join(sorted(self.layout)) not in _LAYOUTS:
+            raise UsageError(
+                f"layout is {self.layout!r}; give each axis a letter: N (examples), H, W and perhaps C (channels), as "
+                "NHW, NCHW, NHWC, HWN; N and D for rows of numbers"
+            )
+        for part, _ in self.parts:
+            if part not in PARTS:
+                raise UsageError(f"parts names '{part}'; choose {', '.join(PARTS)}, as in train=a test=b")
+        named = {part for part, _ in self.parts}
+        if named and POOL not in named and "train" not in named:
+            raise UsageError("parts names no training part; give train=FOLDER, or all=FOLDER to draw the parts")
+        if POOL in named and len(named) > 1:
+            raise UsageError(f"parts gives '{POOL}' and others; give one or the other")
+
+    @property
+    def given(self) -> list[str]:
+        """Names of what is said."""
+        return [name for name, value in asdict(self).items() if value not in (None, ())]
+
+    def places(self) -> dict[str, list[str]]:
+        """Return the places of each part."""
+        places: dict[str, list[str]] = {}
+        for part, place in self.parts:
+            places.setdefault(part, []).append(place)
+        return places
+
+
+def parts_of(asked: Sequence[str] | Mapping[str, str | Sequence[str]] | None) -> tuple[tuple[str, str], ...]:
+    """Return the places of parts as pairs: from the words of the command line, or a mapping.
+
+    Raises:
+        UsageError: for a word that is no PART=PLACE.
+
+    Example:
+        >>> parts_of(["train=a", "val=b"]), parts_of({"train": ["a", "c"]})
+        ((('train', 'a'), ('validation', 'b')), (('train', 'a'), ('train', 'c')))
+    """
+    pairs: list[tuple[str, str]] = []
+    if isinstance(asked, Mapping):
+        for part, places in asked.items():
+            pairs += [(part, place) for place in ([places] if isinstance(places, str) else places)]
+    else:
+        for word in asked or ():
+            part, _, place = word.partition("=")
+            if not place:
+                raise UsageError(f"parts has '{word}'; write PART=FOLDER, as in train=a test=b")
+            pairs.append((part, place))
+    return tuple((_SHORT.get(part, part), place) for part, place in pairs)
+
+
+@dataclass(frozen=True)
 class Found:
     """What a reader found.
 
@@ -202,7 +215,7 @@ class Found:
         remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
         files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
         columns: Names of a vector's entries, where there are any.
-        asked: What decided on the reading beside the files.
+        overrules: What a person said of it.
     """
 
     parts: Mapping[str, Part]
@@ -210,7 +223,7 @@ class Found:
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
     columns: tuple[str, ...] = ()
-    asked: Reading = field(default_factory=Reading)
+    overrules: Overrules = field(default_factory=Overrules)
 
 
 def existing(path: str | Path) -> Path | None:

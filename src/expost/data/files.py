@@ -12,7 +12,7 @@ import numpy as np
 
 from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
-from expost.data.examples import POOL, Found, Part, Reading
+from expost.data.examples import Found, Overrules, Part
 from expost.data.folders import SYSTEM, Sorted, left_out, sort_files, without_system
 from expost.data.image_archives import ZipImages
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
@@ -31,19 +31,19 @@ class Format:
         holds: What it may hold, for people.
         matches: Whether a file's name is one of these.
         read: Reads the files of one data set; gets the folder, its files, sorted, what errors call them together, and
-            what was asked for.
-        takes: The fields of `Reading` that it heeds.
+            what a person overrules.
+        takes: The fields of `Overrules` that it heeds.
     """
 
     name: str
     suffixes: str
     holds: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Sequence[Path], str, Reading], Found]
+    read: Callable[[Path, Sequence[Path], str, Overrules], Found]
     takes: frozenset[str] = frozenset()
 
 
-def read_path(path: Path, asked: Reading | None = None) -> Found:
+def read_path(path: Path, overrules: Overrules | None = None) -> Found:
     """Read a data set from a file or a folder.
 
     A folder is searched with its subfolders, symbolic links included. If it holds files of several formats, the first
@@ -52,13 +52,13 @@ def read_path(path: Path, asked: Reading | None = None) -> Found:
 
     Args:
         path: A file or folder that exists.
-        asked: How to read it, where names and shapes are not to decide.
+        overrules: How to read it, where names and shapes are not to decide.
 
     Raises:
         UsageError: if what is asked for does not go with the format, or names what is not there.
         DataError: if it cannot be read, or holds nothing that a data set can come in.
     """
-    asked = asked or Reading()
+    overrules = overrules or Overrules()
     try:
         is_folder = path.is_dir()
         files = _walk(path) if is_folder else [path]
@@ -70,20 +70,20 @@ def read_path(path: Path, asked: Reading | None = None) -> Found:
         files = [files[index] for index in kept]
         if folders:
             remarks.append(left_out(folders, "thumbnails or files of the system", "files"))
-        asked = replace(asked, parts=tuple((part, _below(place, path)) for part, place in asked.parts))
+        overrules = replace(overrules, parts=tuple((part, _below(place, path)) for part, place in overrules.parts))
     for form in FORMATS:
         chosen = [file for file in files if form.matches(file)]
         if not chosen:
             continue
-        for option in ("layout", "parts"):
-            if asked != Reading() and option not in form.takes and getattr(asked, option):
+        for option in overrules.given:
+            if option not in form.takes:
                 raise UsageError(f"{option} is for {_takers(option)}, and {path} holds {form.name}; leave it out")
         where = f"{form.name} in {path}" if is_folder else str(path)
-        found = form.read(path if is_folder else path.parent, chosen, where, asked)
+        found = form.read(path if is_folder else path.parent, chosen, where, overrules)
         others = [file for file in files if not form.matches(file)]
         if others:
             remarks.append(f"ignored {len(others)} other file{'s' * (len(others) > 1)} ({_names(others)})")
-        return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), asked=asked)
+        return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), overrules=overrules)
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
         packed = path.suffix.lower() in (".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
@@ -108,14 +108,14 @@ def _takers(option: str) -> str:
     return " and ".join(form.name for form in FORMATS if option in form.takes)
 
 
-def read_images(folder: Path, files: Sequence[Path], where: str, asked: Reading) -> Found:
+def read_images(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
     """Read a folder of images, whose folders `sort_files` understands. Every page of a TIFF file is an example.
 
     Args:
         folder: The folder.
         files: The images in it, sorted.
         where: What errors call them together.
-        asked: The folders of the parts, if they are given.
+        overrules: The folders of the parts, if they are given.
 
     Raises:
         UsageError: if a given folder holds no images.
@@ -128,8 +128,8 @@ def read_images(folder: Path, files: Sequence[Path], where: str, asked: Reading)
         stacks += len(numbers) > 1
         animations += file.suffix.lower() in _ANIMATIONS and decoding.frames(file) > 1
         pages += [(file, number if len(numbers) > 1 else None) for number in numbers]
-    sorted_files = sort_files([file.relative_to(folder).parts for file, _ in pages], parts=asked.of_parts())
-    if not asked.parts:
+    sorted_files = sort_files([file.relative_to(folder).parts for file, _ in pages], parts=overrules.places())
+    if not overrules.parts:
         _refuse_empty_parts(folder, files)
 
     def pick(chosen: Sequence[int]) -> ImageSource:
@@ -143,7 +143,7 @@ def read_images(folder: Path, files: Sequence[Path], where: str, asked: Reading)
     return _found(sorted_files, pick, where, remarks)
 
 
-def read_image_archive(folder: Path, files: Sequence[Path], where: str, asked: Reading) -> Found:
+def read_image_archive(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
     """Read the images of a zip archive, as those of the folder that it unpacks to; nothing is unpacked.
 
     Raises:
@@ -151,11 +151,13 @@ def read_image_archive(folder: Path, files: Sequence[Path], where: str, asked: R
         DataError: if the archive is damaged or holds no images, or there are several.
     """
     if len(files) > 1:
-        raise DataError(f"{where} holds {len(files)} zip archives ({_names(files)}); give the path of one, or unpack them")
+        raise DataError(
+            f"{where} holds {len(files)} zip archives ({_names(files)}); give the path of one, or unpack them"
+        )
     archive = ZipImages.open(files[0])
     paths = [tuple(name.split("/")) for name in archive.names]
     kept, folders = without_system(paths)
-    sorted_files = sort_files([paths[index] for index in kept], parts=asked.of_parts())
+    sorted_files = sort_files([paths[index] for index in kept], parts=overrules.places())
 
     def pick(chosen: Sequence[int]) -> ImageSource:
         return archive.only([kept[index] for index in chosen])
@@ -221,8 +223,10 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-def _unasked(read: Callable[[Path, Sequence[Path], str], Found]) -> Callable[[Path, Sequence[Path], str, Reading], Found]:
-    return lambda folder, files, where, _asked: read(folder, files, where)
+def _regardless(
+    read: Callable[[Path, Sequence[Path], str], Found],
+) -> Callable[[Path, Sequence[Path], str, Overrules], Found]:
+    return lambda folder, files, where, _overrules: read(folder, files, where)
 
 
 _STACKS = (".tif", ".tiff")
@@ -243,9 +247,9 @@ FORMATS: tuple[Format, ...] = (
         "-ubyte -ubyte.gz",
         "grey images and labels",
         lambda path: idx.NAME.fullmatch(path.name) is not None,
-        _unasked(idx.read_idx_files),
+        _regardless(idx.read_idx_files),
     ),
-    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), _unasked(read_tables)),
+    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), _regardless(read_tables)),
     IMAGES,
     Format(
         "NumPy arrays",
@@ -255,7 +259,7 @@ FORMATS: tuple[Format, ...] = (
         read_arrays,
         frozenset({"layout", "parts"}),
     ),
-    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), _unasked(read_tables)),
+    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), _regardless(read_tables)),
     Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
 )
 """In order of precedence. One more format is one more entry."""

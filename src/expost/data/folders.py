@@ -12,7 +12,8 @@ from expost.errors import UsageError
 
 SYSTEM = frozenset(
     {
-        "@eadir", "__macosx", ".thumbnails", ".thumb", ".thumbs", ".ipynb_checkpoints", "@__thumb", ".@__thumb", "#recycle",
+        "@eadir", "__macosx", ".thumbnails", ".thumb", ".thumbs", ".ipynb_checkpoints", "@__thumb", ".@__thumb",
+        "#recycle",
         "@recycle", "$recycle.bin", ".trash", ".trashes", "lost+found", "system volume information", ".cache",
         ".appledouble", ".picasaoriginals", ".comments", "@tmp", "#snapshot", "@snapshot", ".dtrash",
     }
@@ -31,8 +32,10 @@ _IMAGES = frozenset(
 )  # fmt: skip
 _MASKS = frozenset(
     {
-        "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations", "seg",
-        "segs", "gt", "groundtruth", "ground", "truth", "matte", "mattes", "trimap", "trimaps", "depth", "depths", "target",
+        "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations",
+        "seg",
+        "segs", "gt", "groundtruth", "ground", "truth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
+        "target",
         "targets", "segmentationclass", "segmentationobject",
     }
 )  # fmt: skip
@@ -121,17 +124,15 @@ def sort_files(
         UsageError: if a given folder holds no file, or one file belongs to two parts.
 
     Example:
-        >>> paths = [("set", "cat", "train", "1.png"), ("set", "cat", "test", "2.png"), ("set", "dog", "train", "1.png")]
-        >>> sort_files(paths).parts, sort_files(paths).labels
+        >>> paths = ["set/cat/train/1.png", "set/cat/test/2.png", "set/dog/train/1.png"]
+        >>> found = sort_files([tuple(path.split("/")) for path in paths])
+        >>> found.parts, found.labels
         ({'train': [0, 2], 'test': [1]}, {'train': ['cat', 'dog'], 'test': ['cat']})
     """
     found = Sorted()
     files = [_File(index, path[:-1], path[-1].rpartition(".")[0] or path[-1]) for index, path in enumerate(paths)]
     files = _without_side(files, found, what)
-    if parts:
-        files = _as_asked(files, paths, parts, found, what)
-    else:
-        files = _divided(files, found, what, paths)
+    files = _parted(files, paths, parts, found, what) if parts else _divided(files, found, what, paths)
     files = _through_wrappers(_without_image_words(files))
     for part in sorted({file.part for file in files}, key=_ORDER.__getitem__):
         members = [file for file in files if file.part == part]
@@ -192,7 +193,9 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
     kept: list[_File] = []
     left = []
     for file in files:
-        above = next((file.folders[:level] for level in range(1, len(file.folders) + 1) if file.folders[:level] in masks), ())
+        above = next(
+            (file.folders[:level] for level in range(1, len(file.folders) + 1) if file.folders[:level] in masks), ()
+        )
         if above:
             left.append(above[-1])
         else:
@@ -216,13 +219,13 @@ def _is_mask(name: str) -> bool:
 
 
 def _holds_images(name: str, mask: str) -> bool:
-    """Tell whether a folder is that of the images of a folder of masks: `images`, or the same part without the masks."""
+    """Tell whether a folder is that of the images that masks are of: `images`, or the part without the masks."""
     said = _said(name)
     return not said.rest and (bool(said.words & _IMAGES) or (said.part != "" and said.part == _said(mask).part))
 
 
 def _paired(name: str, stems: set[str], others: set[str]) -> bool:
-    """Tell whether a folder named in the plural (`masks`; a class would be `mask`) has the names of its siblings' files."""
+    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files."""
     plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
     return plural and len(stems & others) >= 0.5 * len(stems)
 
@@ -342,7 +345,7 @@ def _is_plain(names: Sequence[_Name]) -> bool:
     return "train" in parts and (len(parts) > 1 or len(plain) == len(names))
 
 
-def _as_asked(
+def _parted(
     files: list[_File],
     paths: Sequence[tuple[str, ...]],
     parts: Mapping[str, Sequence[str]],
@@ -358,7 +361,9 @@ def _as_asked(
             if not inside:
                 folders = sorted({file.folders[0] for file in files if file.folders})
                 listed = ", ".join(folders[:8]) or "none"
-                raise UsageError(f"parts has {part}={place}, where no {what} are (folders: {listed}); name another folder")
+                raise UsageError(
+                    f"parts has {part}={place}, where no {what} are (folders: {listed}); name another folder"
+                )
             for file in inside:
                 if chosen.get(file.index, part) != part:
                     raise UsageError(f"parts puts {'/'.join(paths[file.index])} into two; give each file one part")

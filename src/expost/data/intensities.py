@@ -50,12 +50,13 @@ class Extent:
         filled = (self.high - self.low) / _FULL[self.kind]
         if self.low == self.high or filled >= _FILLED[self.kind]:
             return ""
-        fill = f"{self.kind} pixels from {self.low:g} to {self.high:g} fill {_percent(filled)} of 0 to {_FULL[self.kind]:g}"
+        most = _FULL[self.kind]
+        fill = f"{self.kind} pixels from {self.low:g} to {self.high:g} fill {100 * filled:.2g} % of 0 to {most:g}"
         if self.kind == "8-bit" and self.high > 1:
             return f"{fill}; {give(*self.suggested())} to spread them"
         raise DataError(
             f"{where}: {fill}, and few levels of grey would be left; {give(*self.suggested())}, or "
-            f"--range 0 {_FULL[self.kind]:g} to keep them as they are"
+            f"--range 0 {most:g} to keep them as they are"
         )
 
     def suggested(self) -> tuple[float, float]:
@@ -63,10 +64,6 @@ class Extent:
         if self.kind != "floating-point" and 0 <= self.low < self.high / 2:
             return 0, float(2 ** int(np.ceil(np.log2(self.high + 1))) - 1)
         return (0 if 0 <= self.low < self.high / 10 else self.low), self.high
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
 
 
 def give(low: float | None = None, high: float | None = None) -> str:
@@ -217,8 +214,8 @@ def conversion(images: Array, where: str, limits: tuple[float, float] | None) ->
     seen = extent_of(images)
     if seen.low < 0 or seen.high > 255:
         raise DataError(
-            f"{where} has integer pixels from {seen.low:g} to {seen.high:g}; scale them to 0..255 and store them as uint8, "
-            f"or {give(*seen.suggested())}"
+            f"{where} has integer pixels from {seen.low:g} to {seen.high:g}; scale them to 0..255 and store them as "
+            f"uint8, or {give(*seen.suggested())}"
         )
     if seen.high == 1:
         raise DataError(

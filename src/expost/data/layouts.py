@@ -13,7 +13,7 @@ _USUAL = {3: ("NHW",), 4: ("NCHW", "NHWC")}
 _OTHERS = {3: ("HWN",), 4: ("HWCN", "CHWN", "HWNC")}
 
 
-def arrange(array: Array, name: str, layout: str = "", *, alone: bool) -> Array:
+def arrange(array: Array, name: str, layout: str | None = None, *, alone: bool) -> Array:
     """Bring the axes of an array into their order: rows (N, d), or images (N, C, H, W).
 
     Two axes are rows, unless the layout says otherwise. Three are grey images (N, H, W), four have channels, 1, 3 or 4
@@ -23,7 +23,7 @@ def arrange(array: Array, name: str, layout: str = "", *, alone: bool) -> Array:
     Args:
         array: The array.
         name: What errors call it.
-        layout: A letter an axis, as `Reading.layout`; empty to tell it from the shape.
+        layout: A letter an axis, as `Overrules.layout`; None to tell it from the shape.
         alone: Whether it is a whole data set rather than one part of several; then (3, H, W) is one image, not three.
 
     Raises:
@@ -31,8 +31,8 @@ def arrange(array: Array, name: str, layout: str = "", *, alone: bool) -> Array:
 
     Example:
         >>> import numpy as np
-        >>> arrange(np.zeros((40, 28, 28)), "x", alone=True).shape, arrange(np.zeros((28, 28, 40)), "x", "HWN", alone=True).shape
-        ((40, 1, 28, 28), (40, 1, 28, 28))
+        >>> arrange(np.zeros((28, 28, 40)), "x", "HWN", alone=True).shape
+        (40, 1, 28, 28)
     """
     if layout:
         return _as_asked(array, name, layout)
@@ -45,7 +45,7 @@ def arrange(array: Array, name: str, layout: str = "", *, alone: bool) -> Array:
     return _ordered(array, chosen)
 
 
-def per_file(array: Array, name: str, layout: str = "") -> Array:
+def per_file(array: Array, name: str, layout: str | None = None) -> Array:
     """Return the one example of a file with an axis N in front: (1, d), or (1, C, H, W).
 
     One axis is a row of numbers, two are a grey image, three an image with channels first or last.
@@ -65,8 +65,12 @@ def per_file(array: Array, name: str, layout: str = "") -> Array:
         if first != last:
             return _ordered(array[None], "NCHW" if first else "NHWC")
         if first:
-            raise DataError(f"{name}: in shape {array.shape}, axis 0 or 2 could be the channels; give --layout CHW or HWC")
-    raise DataError(f"{name} has shape {array.shape}; give one image a file, (H, W), (H, W, C) or (C, H, W), or one row")
+            raise DataError(
+                f"{name}: in shape {array.shape}, axis 0 or 2 could be the channels; give --layout CHW or HWC"
+            )
+    raise DataError(
+        f"{name} has shape {array.shape}; give one image a file, (H, W), (H, W, C) or (C, H, W), or one row"
+    )
 
 
 def _as_asked(array: Array, name: str, layout: str) -> Array:
@@ -74,7 +78,8 @@ def _as_asked(array: Array, name: str, layout: str) -> Array:
         array, layout = array[None], f"N{layout}"
     if array.ndim != len(layout):
         raise DataError(
-            f"{name} has shape {array.shape}, and layout {layout} names {len(layout)} axes; give one of {array.ndim} letters"
+            f"{name} has shape {array.shape}, and layout {layout} names {len(layout)} axes; "
+            f"give one of {array.ndim} letters"
         )
     if "D" in layout:
         return array if layout == "ND" else array.T
@@ -111,13 +116,14 @@ def _told(shape: tuple[int, ...], name: str, alone: bool) -> str:
             )
         if others and (not _even(shape, "NHW") or (shape[0] == shape[1] != shape[2])):
             raise DataError(
-                f"{name} has shape {shape}: {last} images of {n}x{middle} along the last axis, or {n} of {middle}x{last}; "
-                f"give --layout HWN (in NumPy: x.transpose(2, 0, 1)), or --layout NHW"
+                f"{name} has shape {shape}: {last} images of {n}x{middle} along the last axis, or {n} of "
+                f"{middle}x{last}; give --layout HWN (in NumPy: x.transpose(2, 0, 1)), or --layout NHW"
             )
         return "NHW"
     if len(usual) == 2 and shape[1] * shape[3] != 1:
         raise DataError(
-            f"{name}: in shape {shape}, axis 1 or 3 could be the channels; make images larger, or give --layout NCHW or NHWC"
+            f"{name}: in shape {shape}, axis 1 or 3 could be the channels; make images larger, or give --layout "
+            "NCHW or NHWC"
         )
     if usual and (_even(shape, usual[0]) or not others):
         return usual[0]
@@ -129,7 +135,8 @@ def _told(shape: tuple[int, ...], name: str, alone: bool) -> str:
         )
     few = min((1, 3), key=lambda axis: shape[axis])
     raise DataError(
-        f"{name}: in shape {shape}, neither axis 1 nor axis 3 is 1, 3 or 4 channels; choose among them: {_fewer(few, 4)}"
+        f"{name}: in shape {shape}, neither axis 1 nor axis 3 is 1, 3 or 4 channels; choose among them: "
+        f"{_fewer(few, 4)}"
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from expost.data import description
-from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, Reading, existing
+from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing, parts_of
 from expost.data.files import read_path
 from expost.data.images import Pixels, UnreadableImages
 from expost.data.intensities import Extent
@@ -82,10 +82,13 @@ def load_data(
         >>> data.shape, len(data.train), len(data.validation), len(data.test), data.train.x.dtype
         ((1, 8, 8), 100, 100, 100, torch.uint8)
     """
+    if isinstance(name_or_path, np.ndarray | Tensor):
+        shape = tuple(name_or_path.shape)
+        raise UsageError(f"data set is an array of shape {shape}; save it with numpy.save, and give the file")
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
-    reading = Reading.of(layout, parts)
+    overrules = Overrules(layout=layout and layout.upper(), parts=parts_of(parts))
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
         for option, given in (("range", range), ("layout", layout), ("parts", parts)):
             if given:
@@ -93,7 +96,7 @@ def load_data(
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
     if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
-    return load_path(name_or_path, asked, reading, limit=limit, seed=seed)
+    return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=overrules)
 
 
 def load_named(
@@ -128,10 +131,10 @@ def load_named(
 def load_path(
     path: str | Path,
     prep: Preprocess | None = None,
-    reading: Reading | None = None,
     *,
     limit: int | None = None,
     seed: int = 0,
+    overrules: Overrules | None = None,
 ) -> Data:
     """Load a data set from a file or folder in one of `FORMATS`.
 
@@ -143,9 +146,9 @@ def load_path(
     Args:
         path: The file or folder.
         prep: What to do to the images; None for nothing.
-        reading: How to read them, where names and shapes are not to decide.
         limit: At most this many examples in each part; see `load_data`.
         seed: Of the draw; see `load_data`.
+        overrules: What a person says where the reader would have to find out.
 
     Raises:
         UsageError, DataError: see `load_data`.
@@ -154,7 +157,7 @@ def load_path(
     place = existing(path)
     if place is None:
         raise _unknown(path)
-    found = read_path(place, reading)
+    found = read_path(place, overrules)
     prep = prep or Preprocess()
     data = _assemble(str(path), found, plan_split(found, seed), prep, limit, seed)
     remarks = [*_levels(found, data, prep), *_repetitions(data)]

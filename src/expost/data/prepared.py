@@ -108,7 +108,7 @@ class Preparation:
         name = next(name for name, each in self.found.parts.items() if each is part)
         chosen = hashlib.sha256(np.ascontiguousarray(indices, "<i8").tobytes()).hexdigest()
         made_by = {"format": _FORMAT, "pillow": PIL.__version__}
-        record = [made_by, self._source, asdict(self.found.asked), name, asdict(prep), chosen]
+        record = [made_by, self._source, asdict(self.found.overrules), name, asdict(prep), chosen]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
 
     @cached_property
