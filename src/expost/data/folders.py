@@ -215,7 +215,7 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
 
 def _is_mask(name: str) -> bool:
     words = _said(name).words - _FILLERS - _IMAGES
-    return bool(words) and words <= _MASKS
+    return bool(words) and (words <= _MASKS or "".join(words_of(name)) in _MASKS)
 
 
 def _holds_images(name: str, mask: str) -> bool:
@@ -281,7 +281,8 @@ def _somewhere(files: list[_File]) -> list[_File] | None:
         if not named:
             return None
         level = max(named, key=lambda level: _ORDER[said[level].part])
-        done.append(replace(file, part=said[level].part, folders=(*file.folders[:level], *file.folders[level + 1 :])))
+        above = tuple(file.folders[each] for each in range(level) if said[each].rest)
+        done.append(replace(file, part=said[level].part, folders=(*above, *file.folders[level + 1 :])))
     parts = {file.part for file in done}
     return done if "train" in parts and len(parts) > 1 else None
 
