@@ -28,7 +28,7 @@ def numbered(*folders, count=5):
 
 
 def found(*names, **options):
-    """Return the files by part and class: {"train": {"cat": ["cat/train/1.png"]}}, under "" where there are no classes."""
+    """Return the files by part and class, under "" where there are none: {"train": {"cat": ["cat/train/1.png"]}}."""
     result = sort_files([tuple(name.split("/")) for name in names], **options)
     by_part = {}
     for part, indices in result.parts.items():
@@ -193,8 +193,9 @@ def test_the_note_says_it_all_once(tmp_path):
     tree(tmp_path / "photos", *numbered("train/cats", "train/dogs", "val/cats", "val/dogs"), *numbered("train/@eaDir"))
     note = load_data(tmp_path / "photos").note
     assert note == (
-        f"from images in {tmp_path / 'photos'}; 20 images of 8x8 pixels, RGB; 2 classes: cats (10), dogs (10); 9/10/1 for "
-        "training/validation/test; test is a tenth of the training part, drawn evenly over the classes with seed 0; "
+        f"from images in {tmp_path / 'photos'}; 20 images of 8x8 pixels, RGB; 2 classes: cats (10), dogs (10); "
+        "9/10/1 for training/validation/test; "
+        "test is a tenth of the training part, drawn evenly over the classes with seed 0; "
         "left out 5 files in @eaDir (thumbnails or files of the system)"
     )
     assert note.count(str(tmp_path)) == 1
@@ -205,10 +206,20 @@ def test_many_classes_are_counted_and_not_listed(tmp_path):
     assert "; 12 classes of 2 to 3 examples each: kind00, kind01, " in load_data(tmp_path).note
 
 
-@pytest.mark.parametrize("form", [["train=a", "test=b"], {"train": "a", "test": ["b"]}, ["train=a/", "test=./b"]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["train=a", "test=b"],
+        {"train": "a", "test": ["b"]},
+        ["train=a/", "test=./b"],
+        ["train=photos/a", "test=photos/b"],
+        ["train={}/a", "test={}/b"],
+    ],
+)
 def test_given_parts_overrule_names(tmp_path, form):
+    tmp_path = tmp_path / "photos"
     written = tree(tmp_path, *numbered("a/train", "a/test", "b/x", "c"))
-    data = load_data(tmp_path, parts=form)
+    data = load_data(tmp_path, parts=form if isinstance(form, dict) else [word.format(tmp_path) for word in form])
     assert {image.numpy().tobytes() for image in data.test.x} == {written[name] for name in numbered("b/x")}
     assert len(data.train) + len(data.validation) == 10
     assert data.classes == ("test", "train", "x")

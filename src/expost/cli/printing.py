@@ -44,14 +44,11 @@ def show_data(found: list[dict[str, Any]] | DataShown) -> None:
     print(f"data: {found.description}")
     if found.columns:
         _show_rows(found.columns, found.examples)
-    elif found.file and found.examples:
-        print(f"{found.file}, row by row: {', '.join(found.examples)}")
-        return
     else:
         for string in found.examples:
             print(string)
     if found.file:
-        print(found.file)
+        print(found.file + (f", row by row: {', '.join(found.classes)}" if found.classes else ""))
 
 
 def _show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

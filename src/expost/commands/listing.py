@@ -30,14 +30,16 @@ class DataShown:
     Attributes:
         description: The line that `expost train` prints too.
         file: The picture, or the file that was asked for; empty if none was written.
-        examples: Rows of a table with their classes, or strings; the classes of the picture's images, row by row.
+        examples: Rows of a table with their classes, or strings; none of images.
         columns: Names of what the rows hold; empty for images and strings.
+        classes: Of the images of the picture, row by row.
     """
 
     description: str
     file: str = ""
     examples: tuple[Any, ...] = ()
     columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def zoo() -> list[dict[str, Any]]:
@@ -107,7 +109,7 @@ def _tensors(loaded: Data, config: DataConfig, out: str | None) -> DataShown:
     target = check_output(Path(out) if out is not None else _fresh(loaded.name), kind.samples)
     kind.write(train.x[chosen], target)
     of_picture = () if classes is None else tuple(str(classes[index]) for index in chosen.tolist())
-    return DataShown(loaded.note, str(target), of_picture)
+    return DataShown(loaded.note, str(target), classes=of_picture)
 
 
 def _strings(strings: Strings, out: str | None) -> DataShown:

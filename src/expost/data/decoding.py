@@ -22,7 +22,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVI
 _REDUCED, _MASK = 1, 4
 """Bits of a TIFF page's tag 254: a smaller copy of another page, a transparency mask (TIFF 6.0, p. 36)."""
 
-_SUBFILE = 254
+_SUBFILE, _SAMPLES, _EXTRA = 254, 277, 338
+"""Tags of a TIFF page: what it is; samples of a pixel; what those beside the colors are, 1 or 2 for opacity."""
 
 T = TypeVar("T")
 
@@ -135,6 +136,7 @@ def _opened(where: str, source: Source, read: Callable[[Image.Image], T]) -> T:
             bound = Image.MAX_IMAGE_PIXELS
             if bound is not None and image.width * image.height > bound:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            _refuse_bands(image)
             return read(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} is too large to be safe to decode ({error}); shrink or remove it") from None
@@ -191,6 +193,14 @@ def pad(images: Array, side: int | None, where: str) -> Array:
     return np.pad(images, ((0, 0), (0, 0), (top, side - height - top), (left, side - width - left)))
 
 
+def _refuse_bands(image: Image.Image) -> None:
+    """Refuse a TIFF file's fourth band that is not marked as opacity, such as near infrared."""
+    if image.format == "TIFF" and image.tag_v2.get(_SAMPLES) == 4 and image.mode != "CMYK":  # type: ignore[attr-defined]
+        extra = image.tag_v2.get(_EXTRA, ())  # type: ignore[attr-defined]
+        if not {1, 2} & set(extra if isinstance(extra, tuple) else (extra,)):
+            raise DataError("4 bands, of which the fourth is not marked as opacity; save 1 or 3 of them")
+
+
 def _plain(image: Image.Image, limits: tuple[float, float] | None) -> Image.Image:
     """Convert any mode of Pillow to L or RGB; with limits, these become 0 and 255."""
     if image.mode.startswith("I") or image.mode == "F":  # I;16 and its byte orders, I, F
@@ -224,6 +234,9 @@ def _flat(image: Image.Image) -> Image.Image:
         image.load()
         return image
     if image.has_transparency_data:
+        clear = image.info.get("transparency")
+        if isinstance(clear, tuple) and max(clear) > 255:  # of a 16-bit PNG, of which Pillow reads the upper 8 bits
+            image.info["transparency"] = tuple(value >> 8 for value in clear)
         layer = image.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
         return flat.convert("L" if _is_grey(image) else "RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -94,14 +93,16 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
     raise DataError(f"folder {path} holds no data, only {len(files)} other files ({_names(files)}); formats: {known}")
 
 
-def _below(place: str, path: Path) -> str:
-    """Return a path below a folder, which may be given as it is seen from outside."""
-    for folder in (path, path.resolve()):
-        with contextlib.suppress(ValueError):
-            return Path(place).expanduser().relative_to(folder).as_posix()
-    with contextlib.suppress(ValueError):
-        return Path(place).resolve().relative_to(path.resolve()).as_posix()
-    return place
+def _below(place: str, folder: Path) -> str:
+    """Return a path below a folder, which may be given as it is seen from outside: photos/a for a in photos."""
+    given, whole = Path(place).expanduser(), folder.resolve()
+    if given.is_absolute():
+        return given.relative_to(whole).as_posix() if given.is_relative_to(whole) else place
+    if not (folder / given).exists():
+        for length in range(len(given.parts), 0, -1):
+            if given.parts[:length] == whole.parts[-length:]:
+                return Path(*given.parts[length:]).as_posix()
+    return given.as_posix()
 
 
 def _takers(option: str) -> str:
@@ -137,7 +138,7 @@ def read_images(folder: Path, files: Sequence[Path], where: str, overrules: Over
 
     remarks = []
     if stacks:
-        remarks.append(f"{len(pages):,} pages of {len(files):,} files, an example each")
+        remarks.append(f"{len(pages):,} pages of {len(files):,} file{'s' * (len(files) > 1)}, an example each")
     if animations:
         remarks.append(f"of {animations:,} animation{'s' * (animations > 1)} the first frame")
     return _found(sorted_files, pick, where, remarks)

@@ -125,6 +125,12 @@ def _told(shape: tuple[int, ...], name: str, alone: bool) -> str:
             f"{name}: in shape {shape}, axis 1 or 3 could be the channels; make images larger, or give --layout "
             "NCHW or NHWC"
         )
+    if usual == ["NHWC"] and shape[0] == shape[1] != shape[2]:
+        n, height, width, _ = shape
+        raise DataError(
+            f"{name} has shape {shape}: {width} images of {height}x{n} along axis 2, or {n} of {width}x{height}; "
+            f"give --layout HWNC (in NumPy: x.transpose(2, 3, 0, 1)), or --layout NHWC"
+        )
     if usual and (_even(shape, usual[0]) or not others):
         return usual[0]
     if others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -105,9 +106,10 @@ class Generator:
             kind = str(x.dtype).removeprefix("torch.")
             raise UsageError(f"{title}: images of type {kind}; give uint8, 0..255, or floats in [0, 1]")
         low, high = float(x.amin()), float(x.amax())
-        if not -_BEYOND <= low <= high <= 1 + _BEYOND:  # which NaN is not, either
-            remedy = unit_remedy(low, high) or "repair or remove those images"
-            raise UsageError(f"{title}: floating-point pixels from {low:g} to {high:g}; {remedy}")
+        if not math.isfinite(low + high):
+            raise UsageError(f"{title}: some pixels are NaN or infinite; repair or remove those images")
+        if low < -_BEYOND or high > 1 + _BEYOND:
+            raise UsageError(f"{title}: floating-point pixels from {low:g} to {high:g}; {unit_remedy(low, high)}")
         return x
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
