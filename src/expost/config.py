@@ -139,6 +139,9 @@ class DataConfig:
         columns: Names of a vector's entries, which samples get too; empty where there are none.
         domain: What strings are, for example "molecules"; empty for images and vectors.
         resized_by: Version of Pillow that resized the images; empty if none were.
+        range: Values of pixels that become 0 and 255; None for the type's usual ones.
+        layout: Axes of an array, a letter each; None to tell them from the shape.
+        parts: Folders, files or arrays of the parts, as "train=a"; empty to tell them by their names.
     """
 
     name: str
@@ -150,6 +153,9 @@ class DataConfig:
     columns: tuple[str, ...] = ()
     domain: str = ""
     resized_by: str = ""
+    range: tuple[float, float] | None = None
+    layout: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

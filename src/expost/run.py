@@ -73,7 +73,15 @@ def load(config: DataConfig) -> tuple[Data, DataConfig]:
 
 def _load(config: DataConfig) -> tuple[Data, DataConfig]:
     if config.codec is None:
-        data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
+        data = load_data(
+            config.name,
+            size=config.size,
+            range=config.range,
+            layout=config.layout,
+            parts=config.parts,
+            limit=config.limit,
+            seed=config.seed,
+        )
     else:
         data = encode_strings(read_strings(config.name, config.limit, config.seed), config.codec)
     fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})

@@ -97,8 +97,8 @@ def test_two_axes_are_vectors_unscaled(tmp_path):
 
 def test_options_for_images_are_refused_for_vectors(tmp_path):
     path = saved(tmp_path / "a.npy", np.eye(10))
-    for option in ({"size": 8}, {"crop": 8}, {"channels": 1}):
-        refuses(path, "holds vectors, not images; leave out size, crop and channels", UsageError, **option)
+    for option in ({"size": 8}, {"crop": 8}, {"channels": 1}, {"range": (0, 1)}):
+        refuses(path, "holds vectors, not images; leave out size, crop, channels and range", UsageError, **option)
 
 
 @pytest.mark.parametrize(

@@ -106,10 +106,11 @@ def test_class_folders_are_labels_in_alphabetical_order(tmp_path):
         assert torch.equal(split.y, torch.where(shades < 50, 1, torch.where(shades < 150, 0, 2)))  # Cat, ant, zebra
 
 
-def test_one_class_is_fine(tmp_path):
-    fill(tmp_path / "faces", 10)
+def test_a_folder_that_holds_everything_is_no_class(tmp_path):
+    images = fill(tmp_path / "faces", 10)
     data = load_data(tmp_path)
-    assert data.train.y.tolist() == [0] * 8
+    assert data.train.y is None
+    assert everything(data) == rows(images)
 
 
 @pytest.mark.parametrize(
@@ -456,8 +457,11 @@ def test_one_image_by_its_path(tmp_path):
 
 def test_unknown_files(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"a.zip is in no known format .*; unpack it and pass its folder"):
+    with pytest.raises(DataError, match=r"cannot read .*a.zip: File is not a zip file; restore it"):
         load_data(tmp_path / "a.zip")
+    (tmp_path / "a.tar.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.tar.gz is in no known format .*; unpack it and pass its folder"):
+        load_data(tmp_path / "a.tar.gz")
     (tmp_path / "a.mat").write_bytes(b"x")
     with pytest.raises(DataError, match=r"a.mat is in no known format .*; convert it"):
         load_data(tmp_path / "a.mat")

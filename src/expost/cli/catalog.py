@@ -44,8 +44,12 @@ COMMANDS: dict[str, Command] = {
     "data": Command(
         "commands.listing:data",
         "data",
-        "List the named data sets, and the formats that are read from disk.",
-        ("expost data",),
+        "List the named data sets, or show what a data set is: its parts, classes and shape, and sixteen examples.",
+        (
+            "expost data",
+            "expost data photos/ --size 64",
+            "expost data scans/ --range 0 4095 --out scans.png",
+        ),
     ),
     "train": Command(
         "commands.training:train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,15 @@ from rich.table import Table
 from expost.config import to_json
 
 if TYPE_CHECKING:
+    from expost.commands.listing import DataShown
     from expost.evaluation.scores import Score
     from expost.run import Run
     from expost.search import SearchResult
     from expost.sharing.onnx import Exported
+
+
+_COLUMNS = 12
+"""Most columns of a table of data that are printed."""
 
 
 def show_zoo(rows: list[dict[str, Any]]) -> None:
@@ -30,8 +36,35 @@ def show_zoo(rows: list[dict[str, Any]]) -> None:
     _console().print(table)
 
 
-def show_data(rows: list[dict[str, Any]]) -> None:
-    """Print the tables of data sets."""
+def show_data(found: list[dict[str, Any]] | DataShown) -> None:
+    """Print the tables of data sets, or what one of them is."""
+    if isinstance(found, list):
+        _show_catalog(found)
+        return
+    print(f"data: {found.description}")
+    if found.columns:
+        _show_rows(found.columns, found.examples)
+    else:
+        for string in found.examples:
+            print(string)
+    if found.file:
+        print(found.file + (f", row by row: {', '.join(found.classes)}" if found.classes else ""))
+
+
+def _show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows of a table under their names; of many columns the first ones and the last."""
+    kept = list(range(len(columns)))
+    if len(kept) > _COLUMNS:
+        kept = [*kept[: _COLUMNS - 2], kept[-1]]
+    table = Table(*(columns[index] for index in kept), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(row[index] if isinstance(row[index], str) else f"{row[index]:.6g}" for index in kept))
+    _console().print(table)
+    if len(kept) < len(columns):
+        print(f"({len(kept)} of {len(columns)} columns)")
+
+
+def _show_catalog(rows: list[dict[str, Any]]) -> None:
     from expost.data.named_strings import STRING_DATASETS
 
     table = Table("name", "shape", "train", "validation", "test", "source", "found", "what", box=None, pad_edge=False)
@@ -47,8 +80,8 @@ def show_data(rows: list[dict[str, Any]]) -> None:
         strings.add_row(name, entry.domain, entry.title)
     console.print(strings)
     console.print(
-        "\nAlso from disk, by their path: image folders; .npz, .npy, .csv, .tsv, parquet and IDX files; strings in "
-        ".smi, .txt and .csv files.",
+        "\nAlso from disk, by their path: image folders, and zip archives of them; .npz, .npy, .csv, .tsv, parquet and "
+        "IDX files; strings in .smi, .txt and .csv files. expost data PATH shows what would be read.",
         highlight=False,
     )
 
@@ -118,9 +151,7 @@ def show_run(run: Run) -> None:
     from expost.utils.progress import say
 
     if run.dry:
-        found = run.data()
-        parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
-        say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
+        say(f"data: {run.data().note}")
         say(run.note)
         show_as_json(to_json(run.config))
     else:

@@ -55,6 +55,11 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
     return run
 
 
+def as_saved(value: Any) -> Any:
+    """Return an option as a saved configuration has it: a tuple is a list there."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def precision_note(training: TrainingConfig, chosen: Choice) -> str:
     """Return a remark on the precision of a training; empty if it was asked for and the device has it in hardware."""
     if training.precision == "auto":

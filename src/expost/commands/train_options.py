@@ -15,10 +15,18 @@ class DataOptions(TypedDict, total=False):
     Attributes:
         size: Resize images (their largest central square) to this side, in pixels.
         limit: Use at most this many examples of each split.
+        range: Pixels: the two values that become black and white, such as 0 4095 for 12 bits; default: the type's.
+        layout: Arrays: the axes, a letter each: N (examples), H, W, C (channels), as NCHW, NHWC, HWN; default: told
+            by the shape.
+        parts: Folders, files or arrays of the parts, as train=a test=b (all=a: one part, to be divided); default: told
+            by the names.
     """
 
     size: int | None
     limit: int | None
+    range: tuple[float, float] | None
+    layout: str | None
+    parts: tuple[str, ...] | None
 
 
 class StringOptions(TypedDict, total=False):

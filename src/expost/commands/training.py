@@ -13,7 +13,7 @@ from expost import distributed
 from expost._version import __version__
 from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options
 from expost.commands.groups import takes
-from expost.commands.resuming import go_on, precision_note
+from expost.commands.resuming import as_saved, go_on, precision_note
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
 from expost.config import DataConfig, RunConfig
 from expost.data import DATASETS
@@ -93,7 +93,7 @@ def train(
     if resume or again:
         asked = {"model.name": model, "data.name": data_name(data)} | ({"preset": preset} if preset else {})
         for part, options_of_part in (("data", of_data), ("training", of_training), ("model", of_model)):
-            asked |= {f"{part}.{key}": value for key, value in options_of_part.items()}
+            asked |= {f"{part}.{key}": as_saved(value) for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published

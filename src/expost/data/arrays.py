@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from expost.data.archives import map_archive, unpacked_size
-from expost.data.decoding import check_unit, round_to_bytes
-from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.images import ArrayImages, as_they_are
+from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Overrules, Part, Preprocess, in_memory
+from expost.data.folders import sort_files
+from expost.data.images import ArrayImages
+from expost.data.layouts import arrange, per_file
 from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, open_file, pieces, row_bytes, scratch
 from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
 
 EXAMPLE_WORDS = ("x", "images", "image", "imgs", "data", "samples", "features", "arr_0", "")
+_NEARLY = 0.97  # of full opacity, which some pixel has where a channel is opacity
 _TOO_LARGE = 2**63  # for int64
 LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
 
@@ -36,7 +37,7 @@ class Vectors(Examples):
     def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Return some rows; see `Examples.load`."""
         if prep != Preprocess():
-            raise UsageError(f"{self.where} holds vectors, not images; leave out size, crop and channels")
+            raise UsageError(f"{self.where} holds vectors, not images; leave out size, crop, channels and range")
         if as_they_lie(indices, self.rows):
             return self.rows
         array = new((len(indices), self.rows.shape[1]), np.float32)
@@ -45,18 +46,22 @@ class Vectors(Examples):
         return array
 
 
-def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
-    """Read one .npy or .npz file, or several .npy files that are named like the entries of an .npz.
+def read_arrays(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read one .npy or .npz file, several .npy files that are named like the entries of an .npz, or an example a file.
 
     Entries are recognized by name, upper or lower case: `x_train`, `train_images`, `val_data`, `test` for the parts and
     `x`, `images`, `data`, `samples`, `arr_0` for undivided examples; `y_train`, `train_labels`, `y`, `labels`,
     `targets`, `arr_1` for labels. A single array needs no particular name. Arrays that are larger than `memory_limit`
-    together are mapped.
+    together are mapped. Files of one array each, none of which is named so, are an example each; their folders are
+    parts and classes, as those of images.
 
     Raises:
         DataError: if a file is damaged or holds Python objects, no entry can be told to be the examples, or an array
             is none that `examples_of` or `labels_of` takes.
     """
+    stems = {path.stem.lower() for path in files}
+    if len(files) > 1 and not any(map(_role, stems)) and not stems & {_key(place) for _, place in overrules.parts}:
+        return _read_files(folder, files, where, overrules)
     arrays: dict[str, tuple[str, Array]] = {}
     large = sum(map(unpacked_size, files)) > memory_limit()
     for path in files:
@@ -65,7 +70,7 @@ def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
             if key in arrays:
                 raise DataError(f"{where}: two arrays named {key}; keep one")
             arrays[key] = (f"{path}[{name}]" if name else str(path), array)
-    roles = {key: _role(key) for key in arrays} if len(arrays) > 1 else dict.fromkeys(arrays, (POOL, True))
+    roles = _roles(arrays, overrules)
     divided = any(role is not None and role[1] and role[0] != POOL for role in roles.values())
     parts: dict[str, Part] = {}
     unused = []
@@ -80,43 +85,131 @@ def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
         if part in parts:
             raise DataError(f"{where}: more than one array could be the examples of part '{part}'; keep one")
         labels = next((arrays[other] for other in roles if roles[other] == (part, False)), None)
-        examples = examples_of(array, name, alone=not divided)
+        examples = examples_of(array, name, overrules.layout, alone=not divided)
         parts[part] = Part(examples, None if labels is None else labels_of(labels[1], labels[0], len(examples)))
     if not parts:
         listed = ", ".join(f"{key} {array.shape}" for key, (_, array) in list(arrays.items())[:8])
         raise DataError(f"{where}: no array is named as examples are ({listed}); name one x, or x_train and x_test")
-    ignored = f"ignored {len(unused)} other array{'s' * (len(unused) > 1)} ({', '.join(unused[:3])})"
-    return Found(parts, where, (ignored,) if unused else ())
+    remarks = _on_opacity([part.examples for part in parts.values()])
+    if unused:
+        remarks.append(f"ignored {len(unused)} other array{'s' * (len(unused) > 1)} ({', '.join(unused[:3])})")
+    return Found(parts, where, tuple(remarks))
 
 
-def examples_of(array: Array, name: str, *, alone: bool) -> Examples:
-    """Recognize what an array holds.
+def _on_opacity(examples: Sequence[Examples]) -> list[str]:
+    if any(isinstance(each, ArrayImages) and each.images.shape[1] == 4 for each in examples):
+        return ["the fourth channel is taken for opacity, and put on white"]
+    return []
 
-    Two axes are vectors (N, d). Three are grey images (N, H, W), unless they look like one color image. Four are
-    images (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels, told apart by which axis can be the channels; a fourth
-    channel is opacity, and is composited onto white. Pixels are integers in 0..255, floats in [0, 1], or booleans.
+
+def _roles(arrays: Mapping[str, tuple[str, Array]], overrules: Overrules) -> dict[str, tuple[str, bool] | None]:
+    """Return the part of each array and whether it holds examples (else labels); None for one that is not used."""
+    if not overrules.parts:
+        return {key: _role(key) for key in arrays} if len(arrays) > 1 else dict.fromkeys(arrays, (POOL, True))
+    named = {_key(place): part for part, place in overrules.parts}
+    for place in named:
+        if place not in arrays:
+            raise UsageError(f"parts names '{place}', and there are the arrays {', '.join(list(arrays)[:8])}; name one")
+    roles: dict[str, tuple[str, bool] | None] = {}
+    for key in arrays:
+        role = _role(key)
+        roles[key] = (named[key], True) if key in named else role if role is not None and not role[1] else None
+    return roles
+
+
+def _key(place: str) -> str:
+    """Return the key of an array that is named as a file or an entry."""
+    return place.lower().removesuffix(".npy")
+
+
+def _read_files(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read files of one array each, an example a file, into one array a part."""
+    sorted_files = sort_files([file.relative_to(folder).parts for file in files], "arrays", overrules.places())
+    first: tuple[str, Array] | None = None
+    parts: dict[str, Part] = {}
+    for part, chosen in sorted_files.parts.items():
+        joined: Array | None = None
+        for slot, index in enumerate(chosen):
+            name = str(files[index])
+            given = _load(files[index], mapped=False)
+            if len(given) != 1:
+                raise DataError(f"{name} holds {len(given)} arrays, and one a file makes an example; save one in each")
+            array = next(iter(given.values()))
+            _refuse_foreign(array, name)
+            if first is None:
+                first = name, array
+            if (array.shape, array.dtype) != (first[1].shape, first[1].dtype):
+                raise DataError(
+                    f"{where}: no array is named as examples are, and as an example a file they differ: "
+                    f"{Path(first[0]).name} has shape {first[1].shape} of {first[1].dtype}, {Path(name).name} "
+                    f"{array.shape} of {array.dtype}; name one x, or x_train and x_test, or give all files one "
+                    "shape and type"
+                )
+            one = per_file(array, name, overrules.layout)
+            if joined is None:
+                joined = scratch((len(chosen), *one.shape[1:]), one.dtype.type)
+            joined[slot] = one[0]
+        assert joined is not None  # no part is without files
+        labels = sorted_files.labels[part]
+        parts[part] = Part(_examples(joined, where), None if labels is None else np.array(labels, np.str_))
+    remarks = ["an example a file", *_on_opacity([part.examples for part in parts.values()]), *sorted_files.remarks]
+    return Found(parts, where, tuple(remarks))
+
+
+def examples_of(array: Array, name: str, layout: str | None = None, *, alone: bool) -> Examples:
+    """Recognize what an array holds: rows (N, d), or images, whose axes `arrange` tells.
+
+    A fourth channel is opacity, and is composited onto white. Pixels are integers in 0..255, floats in [0, 1], or
+    booleans, unless a range is given when they are loaded.
 
     Args:
         array: The array.
         name: What errors call it.
+        layout: A letter an axis; None to tell it from the shape.
         alone: Whether it is a whole data set rather than one part of several; then (3, H, W) is one image, not three.
 
     Raises:
-        DataError: for other shapes, layouts that could be either, and values outside those ranges.
+        DataError: for other shapes, layouts that could be several, and a fourth channel that is no opacity.
     """
+    _refuse_foreign(array, name)
+    arranged = arrange(array, name, layout, alone=alone)
+    return _examples(arranged, name)
+
+
+def _refuse_foreign(array: Array, name: str) -> None:
+    """Refuse what holds no numbers."""
     if array.dtype.kind not in "buif":
         kinds = {"c": "complex numbers", "U": "text", "S": "text"}
         kind = kinds.get(array.dtype.kind, f"values of type {array.dtype}")
         raise DataError(f"{name} holds {kind}; store plain integers or floats")
     if array.size == 0:
         raise DataError(f"{name} is empty: its shape is {array.shape}; at least one axis has no entries")
-    if array.ndim == 2:
-        return Vectors(rows_of(array, name), name)
-    if array.ndim not in (3, 4):
-        raise DataError(f"{name} has shape {array.shape}; give (N, d), (N, H, W), (N, H, W, C) or (N, C, H, W)")
-    images = _channels_first(array, name, alone)
-    convert = _conversion(images, name)
-    return ArrayImages(images, name, partial(_opaque, convert=convert) if images.shape[1] == 4 else convert)
+
+
+def _examples(arranged: Array, name: str) -> Examples:
+    if arranged.ndim == 2:
+        return Vectors(rows_of(arranged, name), name)
+    if arranged.shape[1] == 4:
+        _refuse_other_bands(arranged, name)
+    return ArrayImages(arranged, name)
+
+
+def _refuse_other_bands(images: Array, name: str) -> None:
+    """Refuse a fourth channel that is opaque nowhere: a band of another kind, such as near infrared."""
+    opaque = 1.0 if images.dtype.kind in "bf" else 255.0
+    lows, highs = zip(*((part.min(), part.max()) for part in _fourth(images)), strict=True)
+    low, high = min(lows), max(highs)
+    if high < _NEARLY * opaque:
+        raise DataError(
+            f"{name} has 4 channels, and the fourth, from {low:g} to {high:g}, is no opacity, which would be "
+            f"{opaque:g} where an image is seen; keep 1 or 3 channels, as x[:, :3] where they are at axis 1, "
+            "x[..., :3] where they are last"
+        )
+
+
+def _fourth(images: Array) -> Iterator[Array]:
+    for piece in pieces(len(images), row_bytes(images)):
+        yield images[piece, 3]
 
 
 def rows_of(array: Array, name: str, first_row: int = 0) -> Array:
@@ -204,65 +297,3 @@ def _load(path: Path, mapped: bool) -> Mapping[str, Array]:
             raise DataError(f"{path} holds Python objects, which are never unpickled; store plain numbers") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path} is truncated or damaged ({reason}); restore it") from None
-
-
-def _channels_first(array: Array, name: str, alone: bool) -> Array:
-    if array.ndim == 3:
-        n, middle, last = array.shape
-        if (last in (1, 3, 4) and middle != last) or (alone and n in (1, 3, 4)):
-            raise DataError(
-                f"{name} has shape {array.shape}, which could be one image or several grey ones; "
-                f"add the missing axis: (N, H, W, C) or (N, 1, H, W)"
-            )
-        return array[:, None]
-    first, last = array.shape[1] in (1, 3, 4), array.shape[3] in (1, 3, 4)
-    if first and last and array.shape[1] * array.shape[3] != 1:
-        raise DataError(f"{name}: in shape {array.shape}, axis 1 or 3 could be the channels; make images larger")
-    if first:
-        return array
-    if last:
-        return array.transpose(0, 3, 1, 2)
-    raise DataError(
-        f"{name}: in shape {array.shape}, neither axis 1 nor axis 3 is 1, 3 or 4 channels; choose among them"
-    )
-
-
-def _conversion(images: Array, name: str) -> Callable[[Array], Array]:
-    """Return what makes uint8 of such pixels.
-
-    Raises:
-        DataError: if their values are out of range.
-    """
-    if images.dtype.kind == "b":
-        return _white
-    parts = (images[piece] for piece in pieces(len(images), row_bytes(images)))
-    if images.dtype.kind == "f":
-        try:
-            check_unit(parts)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-        return round_to_bytes
-    lows, highs = zip(*((part.min(), part.max()) for part in parts), strict=True)
-    low, high = min(lows), max(highs)
-    if low < 0 or high > 255:
-        raise DataError(f"{name} has integer pixels from {low} to {high}; scale them to 0..255 and store them as uint8")
-    if high == 1:
-        raise DataError(f"{name} has no pixels but 0 and 1 of 255, all but black; store booleans, or multiply by 255")
-    return as_they_are if images.dtype == np.uint8 else _narrow
-
-
-def _white(images: Array) -> Array:
-    """Turn True into 255."""
-    return images.astype(np.uint8) * np.uint8(255)
-
-
-def _narrow(images: Array) -> Array:
-    """Turn integers 0..255 into uint8."""
-    return images.astype(np.uint8)
-
-
-def _opaque(images: Array, convert: Callable[[Array], Array]) -> Array:
-    """Convert RGBA and composite it onto white, rounded to the nearest."""
-    images = convert(images)
-    color, opacity = images[:, :3].astype(np.uint16), images[:, 3:].astype(np.uint16)
-    return ((color * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)

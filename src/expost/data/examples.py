@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,15 @@ Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
 New: TypeAlias = Callable[[tuple[int, ...], type[np.generic]], Array]
 """Makes an array of a shape and type, to be filled in: in memory, or somewhere else."""
+
+POOL = "all"
+"""The key of `Found.parts` for examples that nobody has divided yet."""
+
+PARTS = ("train", "validation", "test", POOL)
+"""What parts can be called."""
+
+_SHORT = {"val": "validation", "valid": "validation"}
+_LAYOUTS = ("HNW", "CHNW", "DN", "HW", "CHW")
 
 LARGEST_SIDE = 4096
 """Sides that `Preprocess` accepts, in pixels: 1 to this."""
@@ -32,15 +42,18 @@ class Preprocess:
             support when it shrinks an image and so does not alias. Images of this size are left as they are.
         channels: 1 turns color into grey (ITU-R 601-2 luma), 3 repeats grey; None keeps what is there.
         pad: Surround with zeros (black) to a square of this side, evenly; a remainder goes right and below.
+        range: Before all that, scale these two values to 0 and 255, linearly; values beyond them are clipped. None
+            keeps 8-bit values, divides 16-bit ones by 257, and multiplies floats by 255.
 
     Raises:
-        UsageError: for a side outside 1..4096 or a number of channels other than 1 and 3.
+        UsageError: for a side outside 1..4096, a number of channels other than 1 and 3, or a range that does not rise.
     """
 
     crop: int | None = None
     size: int | None = None
     channels: int | None = None
     pad: int | None = None
+    range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, side in (("crop", self.crop), ("size", self.size), ("pad", self.pad)):
@@ -48,6 +61,10 @@ class Preprocess:
                 raise UsageError(f"{name} is {side!r}; give whole pixels from 1 to {LARGEST_SIDE}")
         if self.channels is not None and (type(self.channels) is not int or self.channels not in (1, 3)):
             raise UsageError(f"channels is {self.channels!r}; choose 1 (grey) or 3 (color)")
+        if self.range is not None:
+            low, high = self.range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError(f"range is {low} to {high}; give two finite numbers, the lower first")
 
     def describe(self) -> str:
         """Say in words what is done; empty if nothing is.
@@ -57,6 +74,9 @@ class Preprocess:
             'central 140x140 crop, resized to 64x64'
         """
         steps = []
+        if self.range:
+            low, high = self.range
+            steps.append(f"values {low:,g} to {high:,g} scaled to 0..255, beyond them clipped")
         if self.crop:
             steps.append(f"central {self.crop}x{self.crop} crop")
         if self.size:
@@ -117,8 +137,72 @@ class Part:
         return len(self.examples)
 
 
-POOL = "all"
-"""The key of `Found.parts` for examples that nobody has divided yet."""
+@dataclass(frozen=True)
+class Overrules:
+    """What a person says where a reader would have to find out.
+
+    Attributes:
+        layout: Axes of arrays, a letter each: N examples, H height, W width, C channels; D the entries of a vector.
+            None: told by the shape.
+        parts: Folders, files or arrays of each part: pairs of a part (train, validation, test; all for the undivided)
+            and a path below what is read. Empty: told by the names.
+
+    Raises:
+        UsageError: for a layout that is none, a part of another name, or parts without a training part.
+    """
+
+    layout: str | None = None
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and "".join(sorted(self.layout)) not in _LAYOUTS:
+            raise UsageError(
+                f"layout is {self.layout!r}; give each axis a letter: N (examples), H, W and perhaps C (channels), as "
+                "NHW, NCHW, NHWC, HWN; N and D for rows of numbers"
+            )
+        for part, _ in self.parts:
+            if part not in PARTS:
+                raise UsageError(f"parts names '{part}'; choose {', '.join(PARTS)}, as in train=a test=b")
+        named = {part for part, _ in self.parts}
+        if named and POOL not in named and "train" not in named:
+            raise UsageError("parts names no training part; give train=FOLDER, or all=FOLDER to draw the parts")
+        if POOL in named and len(named) > 1:
+            raise UsageError(f"parts gives '{POOL}' and others; give one or the other")
+
+    @property
+    def given(self) -> list[str]:
+        """Names of what is said."""
+        return [name for name, value in asdict(self).items() if value not in (None, ())]
+
+    def places(self) -> dict[str, list[str]]:
+        """Return the places of each part."""
+        places: dict[str, list[str]] = {}
+        for part, place in self.parts:
+            places.setdefault(part, []).append(place)
+        return places
+
+
+def parts_of(asked: Sequence[str] | Mapping[str, str | Sequence[str]] | None) -> tuple[tuple[str, str], ...]:
+    """Return the places of parts as pairs: from the words of the command line, or a mapping.
+
+    Raises:
+        UsageError: for a word that is no PART=PLACE.
+
+    Example:
+        >>> parts_of(["train=a", "val=b"]), parts_of({"train": ["a", "c"]})
+        ((('train', 'a'), ('validation', 'b')), (('train', 'a'), ('train', 'c')))
+    """
+    pairs: list[tuple[str, str]] = []
+    if isinstance(asked, Mapping):
+        for part, places in asked.items():
+            pairs += [(part, place) for place in ([places] if isinstance(places, str) else places)]
+    else:
+        for word in asked or ():
+            part, _, place = word.partition("=")
+            if not place:
+                raise UsageError(f"parts has '{word}'; write PART=FOLDER, as in train=a test=b")
+            pairs.append((part, place))
+    return tuple((_SHORT.get(part, part), place) for part, place in pairs)
 
 
 @dataclass(frozen=True)
@@ -131,6 +215,7 @@ class Found:
         remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
         files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
         columns: Names of a vector's entries, where there are any.
+        overrules: What a person said of it.
     """
 
     parts: Mapping[str, Part]
@@ -138,6 +223,7 @@ class Found:
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
     columns: tuple[str, ...] = ()
+    overrules: Overrules = field(default_factory=Overrules)
 
 
 def existing(path: str | Path) -> Path | None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data import idx
+from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
-from expost.data.examples import POOL, Found, Part
-from expost.data.images import SUFFIXES, EncodedImages, ImageFiles
+from expost.data.examples import Found, Overrules, Part
+from expost.data.folders import SYSTEM, Sorted, left_out, sort_files, without_system
+from expost.data.image_archives import ZipImages
+from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
 from expost.data.splits import PART_WORDS
 from expost.data.tables import read_tables
-from expost.errors import DataError
+from expost.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -27,50 +29,63 @@ class Format:
         suffixes: How its files' names end, for people.
         holds: What it may hold, for people.
         matches: Whether a file's name is one of these.
-        read: Reads the files of one data set; gets the folder, its files, sorted, and what errors call them together.
+        read: Reads the files of one data set; gets the folder, its files, sorted, what errors call them together, and
+            what a person overrules.
+        takes: The fields of `Overrules` that it heeds.
     """
 
     name: str
     suffixes: str
     holds: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Sequence[Path], str], Found]
+    read: Callable[[Path, Sequence[Path], str, Overrules], Found]
+    takes: frozenset[str] = frozenset()
 
 
-def read_path(path: Path) -> Found:
+def read_path(path: Path, overrules: Overrules | None = None) -> Found:
     """Read a data set from a file or a folder.
 
     A folder is searched with its subfolders, symbolic links included. If it holds files of several formats, the first
-    of `FORMATS` that is there is read; the others, hidden files aside, are counted in the remarks.
+    of `FORMATS` that is there is read; the others, hidden files aside, are counted in the remarks. So are the files in
+    folders of the system and of thumbnails.
 
     Args:
         path: A file or folder that exists.
+        overrules: How to read it, where names and shapes are not to decide.
 
     Raises:
+        UsageError: if what is asked for does not go with the format, or names what is not there.
         DataError: if it cannot be read, or holds nothing that a data set can come in.
     """
+    overrules = overrules or Overrules()
     try:
         is_folder = path.is_dir()
         files = _walk(path) if is_folder else [path]
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
+    remarks = []
+    if is_folder:
+        kept, folders = without_system([file.relative_to(path).parts for file in files])
+        files = [files[index] for index in kept]
+        if folders:
+            remarks.append(left_out(folders, "thumbnails or files of the system", "files"))
+        overrules = replace(overrules, parts=tuple((part, _below(place, path)) for part, place in overrules.parts))
     for form in FORMATS:
         chosen = [file for file in files if form.matches(file)]
         if not chosen:
             continue
-        if is_folder:
-            found = form.read(path, chosen, f"{form.name} in {path}")
-        else:
-            found = form.read(path.parent, chosen, str(path))
-        found = replace(found, files=tuple(chosen))
+        for option in overrules.given:
+            if option not in form.takes:
+                raise UsageError(f"{option} is for {_takers(option)}, and {path} holds {form.name}; leave it out")
+        where = f"{form.name} in {path}" if is_folder else str(path)
+        found = form.read(path if is_folder else path.parent, chosen, where, overrules)
         others = [file for file in files if not form.matches(file)]
-        if not others:
-            return found
-        remark = f"ignored {len(others)} other file{'s' * (len(others) > 1)} ({_names(others)})"
-        return replace(found, remarks=(*found.remarks, remark))
+        if others:
+            remarks.append(f"ignored {len(others)} other file{'s' * (len(others) > 1)} ({_names(others)})")
+        return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), overrules=overrules)
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
-        packed = path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz")
+        packed = path.suffix.lower() in (".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
         remedy = "unpack it and pass its folder" if packed else "convert it"
         raise DataError(f"{path} is in no known format ({known}); {remedy}")
     if not files:
@@ -78,62 +93,90 @@ def read_path(path: Path) -> Found:
     raise DataError(f"folder {path} holds no data, only {len(files)} other files ({_names(files)}); formats: {known}")
 
 
-def read_images(folder: Path, files: Sequence[Path], where: str) -> Found:
-    """Read a folder of images: flat, a subfolder per class, or subfolders train, val, test with either inside.
+def _below(place: str, folder: Path) -> str:
+    """Return a path below a folder, which may be given as it is seen from outside: photos/a for a in photos."""
+    given, whole = Path(place).expanduser(), folder.resolve()
+    if given.is_absolute():
+        return given.relative_to(whole).as_posix() if given.is_relative_to(whole) else place
+    if not (folder / given).exists():
+        for length in range(len(given.parts), 0, -1):
+            if given.parts[:length] == whole.parts[-length:]:
+                return Path(*given.parts[length:]).as_posix()
+    return given.as_posix()
 
-    Subfolders are parts, by the names of `PART_WORDS` in any case, if one of them is the training part and there is
-    another part or nothing else (beside `car` and `bus`, `train` is a class). Images are labeled by their subfolder if
-    all of them lie in one.
+
+def _takers(option: str) -> str:
+    return " and ".join(form.name for form in FORMATS if option in form.takes)
+
+
+def read_images(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read a folder of images, whose folders `sort_files` understands. Every page of a TIFF file is an example.
 
     Args:
         folder: The folder.
         files: The images in it, sorted.
         where: What errors call them together.
+        overrules: The folders of the parts, if they are given.
 
     Raises:
+        UsageError: if a given folder holds no images.
         DataError: if the folder of a part holds no images.
     """
-    folder = _descend(folder, files)
-    relative = [file.relative_to(folder).parts for file in files]
-    divided = _is_divided(relative)
-    grouped: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
-    outside = []
-    for file, parts in zip(files, relative, strict=True):
-        part = PART_WORDS.get(parts[0].lower()) if divided and len(parts) > 1 else None
-        if divided and part is None:
-            outside.append(file)
-        else:
-            grouped.setdefault(part or POOL, []).append((file, parts[1:] if divided else parts))
+    pages: list[tuple[Path, int | None]] = []
+    stacks = animations = 0
+    for file in files:
+        numbers = decoding.pages(file) if file.suffix.lower() in _STACKS else [0]
+        stacks += len(numbers) > 1
+        animations += file.suffix.lower() in _ANIMATIONS and decoding.frames(file) > 1
+        pages += [(file, number if len(numbers) > 1 else None) for number in numbers]
+    sorted_files = sort_files([file.relative_to(folder).parts for file, _ in pages], parts=overrules.places())
+    if not overrules.parts:
+        _refuse_empty_parts(folder, files)
+
+    def pick(chosen: Sequence[int]) -> ImageSource:
+        return ImageFiles([pages[index][0] for index in chosen], [pages[index][1] for index in chosen])
+
     remarks = []
-    if outside:
-        remarks.append(f"ignored {len(outside)} images outside the parts ({_names(outside)})")
-    result = {}
-    for part, members in grouped.items():
-        labeled = all(len(parts) > 1 for _, parts in members)
-        if not labeled and any(len(parts) > 1 for _, parts in members):
-            remarks.append("no labels, since some images lie outside the subfolders")
-        labels = np.array([parts[0] for _, parts in members], np.str_) if labeled else None
-        result[part] = Part(EncodedImages(ImageFiles([file for file, _ in members])), labels)
-    if divided:
-        _refuse_empty_parts(folder, set(result))
-    return Found(result, where, tuple(remarks))
+    if stacks:
+        remarks.append(f"{len(pages):,} pages of {len(files):,} file{'s' * (len(files) > 1)}, an example each")
+    if animations:
+        remarks.append(f"of {animations:,} animation{'s' * (animations > 1)} the first frame")
+    return _found(sorted_files, pick, where, remarks)
 
 
-def _descend(folder: Path, files: Sequence[Path]) -> Path:
-    """Descend into a single subfolder that is itself divided into parts, as in unpacked archives."""
-    relative = [file.relative_to(folder).parts for file in files]
-    top = relative[0][0]
-    together = all(len(parts) > 1 and parts[0] == top for parts in relative)
-    if together and not _is_divided(relative) and _is_divided([parts[1:] for parts in relative]):
-        return folder / top
-    return folder
+def read_image_archive(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read the images of a zip archive, as those of the folder that it unpacks to; nothing is unpacked.
+
+    Raises:
+        UsageError: as `read_images` does.
+        DataError: if the archive is damaged or holds no images, or there are several.
+    """
+    if len(files) > 1:
+        raise DataError(
+            f"{where} holds {len(files)} zip archives ({_names(files)}); give the path of one, or unpack them"
+        )
+    archive = ZipImages.open(files[0])
+    paths = [tuple(name.split("/")) for name in archive.names]
+    kept, folders = without_system(paths)
+    sorted_files = sort_files([paths[index] for index in kept], parts=overrules.places())
+
+    def pick(chosen: Sequence[int]) -> ImageSource:
+        return archive.only([kept[index] for index in chosen])
+
+    remarks = [left_out(folders, "thumbnails or files of the system", "files")] if folders else []
+    if archive.others:
+        remarks.append(f"ignored {archive.others} other file{'s' * (archive.others > 1)} in the archive")
+    return _found(sorted_files, pick, where, remarks)
 
 
-def _is_divided(relative: Sequence[tuple[str, ...]]) -> bool:
-    """Tell whether the first folders of these paths are parts rather than classes."""
-    folders = {parts[0].lower() for parts in relative if len(parts) > 1}
-    named = {PART_WORDS[folder] for folder in folders if folder in PART_WORDS}
-    return "train" in named and (len(named) > 1 or folders <= set(PART_WORDS))
+def _found(
+    sorted_files: Sorted, pick: Callable[[Sequence[int]], ImageSource], where: str, remarks: Sequence[str]
+) -> Found:
+    parts = {}
+    for part, chosen in sorted_files.parts.items():
+        labels = sorted_files.labels[part]
+        parts[part] = Part(EncodedImages(pick(chosen)), None if labels is None else np.array(labels, np.str_))
+    return Found(parts, where, (*remarks, *sorted_files.remarks))
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -146,7 +189,7 @@ def _walk(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(entry for entry in folders if not _hidden(entry))
+        folders[:] = sorted(entry for entry in folders if not _hidden(entry) or entry.lower() in SYSTEM)
         paths = [Path(name, entry) for entry in names if not _hidden(entry)]
         files += [path for path in paths if path.is_file()]  # not a broken link, a socket, a pipe
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
@@ -157,14 +200,19 @@ def _raise(error: OSError) -> None:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
-def _refuse_empty_parts(folder: Path, filled: set[str]) -> None:
-    """Refuse a part's folder without images, which is more likely a mistake than intended."""
-    for entry in sorted(folder.iterdir()):
-        part = PART_WORDS.get(entry.name.lower())
-        if part is not None and part not in filled and entry.is_dir():
+def _refuse_empty_parts(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a part's folder without images beside that of training, which is more likely a mistake than intended."""
+    inside = [entry for entry in folder.iterdir() if not _hidden(entry.name)]
+    while len(inside) == 1 and inside[0].is_dir():
+        folder = inside[0]
+        inside = [entry for entry in folder.iterdir() if not _hidden(entry.name)]
+    parts = {entry: PART_WORDS.get(entry.name.lower()) for entry in inside if entry.is_dir()}
+    filled = {folder / file.relative_to(folder).parts[0] for file in files}
+    for entry in sorted(parts):
+        if "train" in parts.values() and parts[entry] is not None and entry not in filled:
             raise DataError(f"folder {entry} holds no images; fill it or remove it")
 
 
@@ -176,7 +224,23 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-IMAGES = Format("images", ".png .jpg .webp .bmp .gif .tif .pgm .ppm", "images", _suffix(*SUFFIXES), read_images)
+def _regardless(
+    read: Callable[[Path, Sequence[Path], str], Found],
+) -> Callable[[Path, Sequence[Path], str, Overrules], Found]:
+    return lambda folder, files, where, _overrules: read(folder, files, where)
+
+
+_STACKS = (".tif", ".tiff")
+_ANIMATIONS = (".gif", ".webp")
+
+IMAGES = Format(
+    "images",
+    ".png .jpg .webp .bmp .gif .tif .pgm .ppm .avif .jp2",
+    "images",
+    _suffix(*SUFFIXES),
+    read_images,
+    frozenset({"parts"}),
+)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -184,11 +248,19 @@ FORMATS: tuple[Format, ...] = (
         "-ubyte -ubyte.gz",
         "grey images and labels",
         lambda path: idx.NAME.fullmatch(path.name) is not None,
-        idx.read_idx_files,
+        _regardless(idx.read_idx_files),
     ),
-    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables),
+    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), _regardless(read_tables)),
     IMAGES,
-    Format("NumPy arrays", ".npz .npy", "images or vectors", _suffix(".npz", ".npy"), read_arrays),
-    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), read_tables),
+    Format(
+        "NumPy arrays",
+        ".npz .npy",
+        "images or vectors",
+        _suffix(".npz", ".npy"),
+        read_arrays,
+        frozenset({"layout", "parts"}),
+    ),
+    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), _regardless(read_tables)),
+    Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
 )
 """In order of precedence. One more format is one more entry."""

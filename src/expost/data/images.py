@@ -13,14 +13,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from expost.data.decoding import decode, pad, preprocess
+from expost.data.decoding import Page, Source, decode, extent, pad, preprocess
 from expost.data.examples import Array, Examples, Indices, New, Preprocess, in_memory
+from expost.data.intensities import Extent, as_they_are, conversion, extent_of
 from expost.data.mapped import PIECE, as_they_lie, gather, pieces, row_bytes
 from expost.errors import DataError
 from expost.utils.process import cores
 from expost.utils.progress import progress
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
+SUFFIXES = frozenset(
+    {
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm",
+        ".avif",
+        ".jp2", ".j2k",
+    }
+)  # fmt: skip
 """What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""
 
 _BLOCK = 512  # encoded images in flight
@@ -37,25 +44,31 @@ class ImageSource(ABC):
         """Return the number of images."""
 
     @abstractmethod
-    def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
+    def encoded(self, indices: Indices) -> Iterator[tuple[str, Source]]:
         """Yield (name for errors, file or bytes) for each of the ascending `indices`."""
 
 
 class ImageFiles(ImageSource):
-    """Image files by path."""
+    """Image files by path, or pages of them.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    Args:
+        paths: The files.
+        pages: The page of each, from 0; None takes the first of all.
+    """
+
+    def __init__(self, paths: Sequence[Path], pages: Sequence[int | None] | None = None) -> None:
         self.paths = list(paths)
+        self.pages = list(pages) if pages is not None else [None] * len(self.paths)
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.paths)
 
-    def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
-        """Yield each file's path twice: as its name and as the file."""
+    def encoded(self, indices: Indices) -> Iterator[tuple[str, Source]]:
+        """Yield each file's path twice: as its name and as the file; a page with its number, from 1, in the name."""
         for index in indices:
-            path = self.paths[index]
-            yield str(path), path
+            path, page = self.paths[index], self.pages[index]
+            yield (str(path), path) if page is None else (f"{path} (page {page + 1})", Page(path, page))
 
 
 class UnreadableImages(DataError):
@@ -76,7 +89,23 @@ class UnreadableImages(DataError):
         return type(self), (self.reasons,)
 
 
-class EncodedImages(Examples):
+class Pixels(Examples):
+    """Examples that are images."""
+
+    @abstractmethod
+    def extent(self) -> Extent:
+        """Return the type and the range of the values of all of them, before they become 8 bits.
+
+        Raises:
+            DataError: if one cannot be read.
+        """
+
+    @abstractmethod
+    def kind(self) -> str:
+        """Return the type of the values of the first of them, as `Extent.kind`; empty if it cannot be read."""
+
+
+class EncodedImages(Pixels):
     """Images that are decoded only when they are loaded, so that those beyond `limit` cost nothing."""
 
     def __init__(self, source: ImageSource) -> None:
@@ -114,6 +143,25 @@ class EncodedImages(Examples):
             raise UnreadableImages(bad)
         return stack.array
 
+    def extent(self) -> Extent:
+        """Read all images once more; see `Pixels.extent`."""
+        encoded = self.source.encoded(np.arange(len(self), dtype=np.int64))
+        found: Extent | None = None
+        with ThreadPoolExecutor(min(8, cores())) as pool, progress("looking at the values", len(self)) as bar:
+            while block := list(islice(encoded, _CHUNK)):
+                for each in pool.map(lambda one: extent(*one), block):
+                    found = each if found is None else found.joined(each)
+                bar.advance(len(block))
+        assert found is not None  # no part is empty
+        return found
+
+    def kind(self) -> str:
+        """Look at the first image; see `Pixels.kind`."""
+        try:
+            return extent(*next(self.source.encoded(np.zeros(1, np.int64)))).kind
+        except DataError:
+            return ""
+
 
 class ImageStack:
     """One array of equally sized images, filled slot by slot; grey becomes RGB once a color image comes along."""
@@ -146,24 +194,19 @@ class ImageStack:
         return min(most, max(_CHUNK, PIECE // row_bytes(self.array))) if self.first else _CHUNK
 
 
-def as_they_are(pixels: Array) -> Array:
-    """Return pixels that are uint8 already."""
-    return pixels
-
-
-class ArrayImages(Examples):
+class ArrayImages(Pixels):
     """Images that are in memory, or mapped from a file.
 
     Args:
-        images: Shape (N, C, H, W).
+        images: Shape (N, C, H, W), C in {1, 3, 4}: a fourth channel is opacity. Integers, floats or booleans, as
+            `conversion` takes them.
         where: What errors call them.
-        convert: Turns some of them into uint8 with 1 or 3 channels.
     """
 
-    def __init__(self, images: Array, where: str, convert: Callable[[Array], Array] = as_they_are) -> None:
+    def __init__(self, images: Array, where: str) -> None:
         self.images = images
         self.where = where
-        self.convert = convert
+        self._plain: Callable[[Array], Array] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -171,14 +214,16 @@ class ArrayImages(Examples):
 
     def load(self, indices: Indices, prep: Preprocess, new: New = in_memory) -> Array:
         """Preprocess some of the images; see `Examples.load`."""
+        convert = self._conversion(prep.range)
+        prep = replace(prep, range=None)  # done by that
         if prep.size and not prep.crop and self.images.shape[2:] == (prep.size, prep.size):
             prep = replace(prep, size=None)  # done already
-        if prep == Preprocess() and self.convert is as_they_are and as_they_lie(indices, self.images):
+        if prep == Preprocess() and convert is as_they_are and as_they_lie(indices, self.images):
             return self.images
         array: Array | None = None
         with progress(f"reading {self.where}", len(indices)) as bar:
             for piece in pieces(len(indices), row_bytes(self.images)):
-                chosen = self.convert(gather(self.images, indices[piece]))
+                chosen = convert(gather(self.images, indices[piece]))
                 if prep == Preprocess(pad=prep.pad):
                     chosen = pad(chosen, prep.pad, self.where)
                 else:
@@ -190,12 +235,38 @@ class ArrayImages(Examples):
         assert array is not None  # there is at least one index
         return array
 
+    def extent(self) -> Extent:
+        """Return the range of the array; see `Pixels.extent`."""
+        return extent_of(self.images)
+
+    def kind(self) -> str:
+        """Return whether the array holds floats; see `Pixels.kind`."""
+        return "floating-point" if self.images.dtype.kind == "f" else "8-bit"
+
+    def _conversion(self, limits: tuple[float, float] | None) -> Callable[[Array], Array]:
+        """Return what makes uint8 with 1 or 3 channels of some of the images; the whole array is checked once."""
+        if limits is None and self._plain is not None:
+            return self._plain
+        convert = conversion(self.images, self.where, limits)
+        if self.images.shape[1] == 4:
+            convert = partial(_opaque, convert=convert)
+        if limits is None:
+            self._plain = convert
+        return convert
+
+
+def _opaque(images: Array, convert: Callable[[Array], Array]) -> Array:
+    """Convert RGBA and composite it onto white, rounded to the nearest."""
+    images = convert(images)
+    color, opacity = images[:, :3].astype(np.uint16), images[:, 3:].astype(np.uint16)
+    return ((color * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+
 
 def _picture(image: Array) -> Image.Image:
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
-def _decode(chunk: Sequence[tuple[str, Path | bytes]], prep: Preprocess) -> list[Array | DataError]:
+def _decode(chunk: Sequence[tuple[str, Source]], prep: Preprocess) -> list[Array | DataError]:
     """Decode images; return the error of each that cannot be decoded, so that one message can name them all."""
     found: list[Array | DataError] = []
     for where, source in chunk:

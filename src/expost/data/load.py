@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import PIL
 import torch
 from torch import Tensor
 
-from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, existing
+from expost.data import description
+from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing, parts_of
 from expost.data.files import read_path
-from expost.data.images import UnreadableImages
-from expost.data.mapped import as_tensor, scratch
+from expost.data.images import Pixels, UnreadableImages
+from expost.data.intensities import Extent
+from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
 from expost.data.named import DATASETS, NamedData
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.prepared import Preparation, describe
@@ -25,6 +28,9 @@ from expost.data.string_files import holds_strings
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
 
+_LEVELS = 128
+"""With so many levels of grey from the darkest to the lightest, what images were scaled by is not looked at."""
+
 
 def load_data(
     name_or_path: str | Path,
@@ -32,6 +38,9 @@ def load_data(
     size: int | None = None,
     crop: int | None = None,
     channels: int | None = None,
+    range: tuple[float, float] | None = None,
+    layout: str | None = None,
+    parts: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Data:
@@ -49,6 +58,12 @@ def load_data(
             padding or resizing that a named set has.
         crop: Before that, cut out the central square of this side, in pixels; replaces a named set's crop.
         channels: 1 makes images grey, 3 makes them RGB; None keeps them.
+        range: The values of pixels that become 0 and 255, scaled linearly and clipped; None takes 8-bit values as they
+            are, 16-bit ones divided by 257, and floats in [0, 1], and refuses what would leave few levels of grey.
+        layout: Axes of an array, a letter each: N examples, H height, W width, C channels, as NCHW, NHWC, HWN; None
+            tells it from the shape.
+        parts: Folders, files or arrays of each part, as `["train=a", "test=b"]` or `{"train": "a", "test": "b"}`; None
+            tells them by their names. `all` is the part that is divided.
         limit: At most this many examples in each part, drawn at random: smaller limits give subsets of larger ones.
         seed: Of the split of data that come without one, and of the draw that `limit` makes; 0..2^32 - 1.
 
@@ -67,14 +82,21 @@ def load_data(
         >>> data.shape, len(data.train), len(data.validation), len(data.test), data.train.x.dtype
         ((1, 8, 8), 100, 100, 100, torch.uint8)
     """
+    if isinstance(name_or_path, np.ndarray | Tensor):
+        shape = tuple(name_or_path.shape)
+        raise UsageError(f"data set is an array of shape {shape}; save it with numpy.save, and give the file")
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
-    asked = Preprocess(crop=crop, size=size, channels=channels)
+    asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
+    overrules = Overrules(layout=layout and layout.upper(), parts=parts_of(parts))
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
+        for option, given in (("range", range), ("layout", layout), ("parts", parts)):
+            if given:
+                raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
     if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
-    return load_path(name_or_path, asked, limit=limit, seed=seed)
+    return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=overrules)
 
 
 def load_named(
@@ -106,7 +128,14 @@ def load_named(
     return data
 
 
-def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | None = None, seed: int = 0) -> Data:
+def load_path(
+    path: str | Path,
+    prep: Preprocess | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    overrules: Overrules | None = None,
+) -> Data:
     """Load a data set from a file or folder in one of `FORMATS`.
 
     The parts are those of the source where files, folders or arrays are named after them (train, val, test, and so
@@ -119,6 +148,7 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
         prep: What to do to the images; None for nothing.
         limit: At most this many examples in each part; see `load_data`.
         seed: Of the draw; see `load_data`.
+        overrules: What a person says where the reader would have to find out.
 
     Raises:
         UsageError, DataError: see `load_data`.
@@ -127,9 +157,10 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
     place = existing(path)
     if place is None:
         raise _unknown(path)
-    found = read_path(place)
-    data = _assemble(str(path), found, plan_split(found, seed), prep or Preprocess(), limit, seed)
-    remarks = _repetitions(data)
+    found = read_path(place, overrules)
+    prep = prep or Preprocess()
+    data = _assemble(str(path), found, plan_split(found, seed), prep, limit, seed)
+    remarks = [*_levels(found, data, prep), *_repetitions(data)]
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
@@ -207,20 +238,53 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
     words = _words(chosen)
     labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
     splits = [Split(as_tensor(array), y) for array, y in zip(arrays, labels, strict=True)]
-    clauses = [
-        f"from {found.where}",
-        prep.describe(),
-        "/".join(f"{len(split):,}" for split in splits) + " for training/validation/test",
-        plan.how,
-        "" if limit is None else f"at most {limit:,} of each, drawn with seed {seed}",
-        *found.remarks,
-        describe(preparation.kept),
-    ]
     train, validation, test = splits
-    note = "; ".join(filter(None, clauses))
+    count = sum(map(len, splits))
+    shape = arrays[0].shape[1:]
+    prepared = [_scaling(chosen[0][0]) if prep.range is None else "", prep.describe()]
+    note = description.note(
+        found.where,
+        [len(split) for split in splits],
+        plan.how,
+        examples=description.of_images(count, shape)
+        if len(shape) == 3
+        else description.of_rows(count, shape[0], found.columns),
+        classes=description.of_classes(
+            [None if part.labels is None else part.labels[indices] for part, indices in chosen]
+        ),
+        prepared="; ".join(filter(None, prepared)),
+        limit=limit,
+        seed=seed,
+        remarks=(*found.remarks, describe(preparation.kept)),
+    )
     classes = () if words is None else tuple(map(str, words))
     pillow = PIL.__version__ if prep.size and arrays[0].ndim == 4 else ""
     return Data(name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow)
+
+
+def _scaling(part: Part) -> str:
+    """Say how the values of a part's images became 8 bits; empty where they had them, or there are no images."""
+    if not isinstance(part.examples, Pixels):
+        return ""
+    kind = part.examples.kind()
+    if kind == "floating-point":
+        return "floating-point pixels times 255"
+    return f"{kind} pixels divided by 257" if kind in ("16-bit", "32-bit") else ""
+
+
+def _levels(found: Found, data: Data, prep: Preprocess) -> list[str]:
+    """Refuse images whose values fill little of their type's range, or say so; see `Extent.check`."""
+    if data.train.x.dim() != 4 or prep.range is not None:
+        return []
+    low, high = 255, 0
+    for split in (data.train, data.validation, data.test):
+        for piece in pieces(len(split), row_bytes(split.x.numpy())):
+            low, high = min(low, int(split.x[piece].min())), max(high, int(split.x[piece].max()))
+        if high - low >= _LEVELS:
+            return []
+    extents = [part.examples.extent() for part in found.parts.values() if isinstance(part.examples, Pixels)]
+    said = reduce(Extent.joined, extents).check(found.where) if extents else ""
+    return [said] if said else []
 
 
 def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:

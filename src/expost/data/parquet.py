@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from expost.data.decoding import Source
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
@@ -55,7 +56,7 @@ class TableImages(ImageSource):
         """Return the number of rows."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def encoded(self, indices: Indices) -> Iterator[tuple[str, Path | bytes]]:
+    def encoded(self, indices: Indices) -> Iterator[tuple[str, Source]]:
         """Yield the name and the bytes of each of `indices`, reading every block that they touch once."""
         for block, end in zip(self.blocks, self.ends, strict=True):
             inside = indices[(indices >= end - block.rows) & (indices < end)] - (end - block.rows)

@@ -25,7 +25,7 @@ from expost.data.examples import Array, Found, Indices, Part, Preprocess, in_mem
 from expost.data.mapped import VARIABLE, memory_limit, new_file, no_room, open_file, prepared_folder, scratch
 from expost.errors import DataError
 
-_FORMAT = 2  # of what is in the files; raised whenever the same source would be prepared differently
+_FORMAT = 3  # of what is in the files; raised whenever the same source would be prepared differently
 
 
 class _MadeMeanwhile(Exception):
@@ -108,7 +108,7 @@ class Preparation:
         name = next(name for name, each in self.found.parts.items() if each is part)
         chosen = hashlib.sha256(np.ascontiguousarray(indices, "<i8").tobytes()).hexdigest()
         made_by = {"format": _FORMAT, "pillow": PIL.__version__}
-        record = [made_by, self._source, name, asdict(prep), chosen]
+        record = [made_by, self._source, asdict(self.found.overrules), name, asdict(prep), chosen]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
 
     @cached_property

@@ -21,19 +21,44 @@ PART_WORDS = {
     "test": "test",
     "testing": "test",
     "t10k": "test",
+    "eval": "validation",
+    "evaluation": "validation",
+    "holdout": "test",
+    "trainset": "train",
+    "trainingset": "train",
+    "traindata": "train",
+    "trainval": "train",
+    "validset": "validation",
+    "validationset": "validation",
+    "valset": "validation",
+    "devset": "validation",
+    "testset": "test",
+    "testingset": "test",
+    "testdata": "test",
 }
 """The words that name a part in file and folder names, lower case."""
+
+_WORDS = re.compile(r"t10k|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a file or folder name, lower case: cut at signs, digits and capitals.
+
+    Example:
+        >>> words_of("trainA"), words_of("val2017"), words_of("Training_Set")
+        (['train', 'a'], ['val', '2017'], ['training', 'set'])
+    """
+    return [word.lower() for word in _WORDS.findall(name)]
 
 
 def part_named(name: str) -> str | None:
     """Tell which part a file or folder name stands for.
 
     Example:
-        >>> part_named("train-00000-of-00003"), part_named("X_val"), part_named("cats")
-        ('train', 'validation', None)
+        >>> part_named("train-00000-of-00003"), part_named("X_val"), part_named("train2017"), part_named("cats")
+        ('train', 'validation', 'train', None)
     """
-    words = re.split(r"[^0-9a-z]+", name.lower())
-    return next((PART_WORDS[word] for word in words if word in PART_WORDS), None)
+    return next((PART_WORDS[word] for word in words_of(name) if word in PART_WORDS), None)
 
 
 def permutation(n: int, seed: int) -> Indices:

@@ -76,6 +76,11 @@ def score_examples(
             raise UsageError(f"the {what} hold {len(x)} example(s); a distance between distributions needs at least 2")
     if samples.dim() != reference.dim():
         raise UsageError(f"samples have shape {tuple(samples.shape[1:])}, the reference {tuple(reference.shape[1:])}")
+    if samples.dim() == 2 and samples.shape[1] != reference.shape[1]:
+        raise UsageError(
+            f"samples have {samples.shape[1]} numbers, the reference has {reference.shape[1]}; "
+            "give both the same columns"
+        )
     protocol.chosen(tuple(MEASURES))
     compare = _Comparison.to(reference, name, space, protocol)
     scores = compare.scores("samples", samples, "", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
+from expost.data.intensities import unit_remedy
 from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
@@ -20,6 +22,9 @@ from expost.types import to_unit
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import progress
+
+#: How far beyond [0, 1] pixels may lie, as what interpolation of images leaves.
+_BEYOND = 0.01
 
 #: The density that is taken where none is named, if it is fitted.
 USUAL = "gmm"
@@ -89,6 +94,27 @@ class Generator:
             raise UsageError(f"{title} requires evaluation mode, and the model is in training mode; call model.eval()")
         return x
 
+    def examples(self, x: Tensor, title: str) -> Tensor:
+        """Return examples as a tensor, or refuse them: `checked`, and images that are no floats in [0, 1].
+
+        What is encoded by another's functions is not looked at: those may take any range.
+
+        Raises:
+            UsageError: as `checked` does, and for images of other ranges and types.
+        """
+        x = self.checked(x, title)
+        if self.module is None or x.dim() != 4 or x.dtype == torch.uint8:
+            return x
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise UsageError(f"{title}: images of type {kind}; give uint8, 0..255, or floats in [0, 1]")
+        low, high = float(x.amin()), float(x.amax())
+        if not math.isfinite(low + high):
+            raise UsageError(f"{title}: some pixels are NaN or infinite; repair or remove those images")
+        if low < -_BEYOND or high > 1 + _BEYOND:
+            raise UsageError(f"{title}: floating-point pixels from {low:g} to {high:g}; {unit_remedy(low, high)}")
+        return x
+
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, title: str) -> Tensor:
         x = self.checked(x, title)
         mine = distributed.shard(x) if len(x) >= distributed.world() else x
@@ -115,7 +141,7 @@ class Generator:
         Returns:
             float32 codes on the CPU, shape (N, d).
         """
-        return self._batched(self.encode_batch, x, "encoding")
+        return self._batched(self.encode_batch, self.examples(x, "encoding"), "encoding")
 
     def decode(self, z: Tensor) -> Tensor:
         """Return decoded codes, float32 on the CPU, shape (N, ...); images in [0, 1]."""
@@ -123,6 +149,7 @@ class Generator:
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return D(E(x)), float32 on the CPU."""
+        x = self.examples(x, "reconstructing")
         return self._batched(lambda batch: self.decode_batch(self.encode_batch(batch)), x, "reconstructing")
 
     def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:

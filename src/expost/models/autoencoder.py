@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -83,7 +84,10 @@ class Autoencoder(nn.Module):
         """
         x = self._one_hot(x)
         if tuple(x.shape[1:]) != self.shape:
-            raise UsageError(f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}")
+            raise UsageError(
+                f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}; "
+                f"{_remedy(tuple(x.shape), self.shape)}"
+            )
         features = self.encoder(x)
         if not self.latent.spatial:
             features = features.flatten(1)
@@ -172,6 +176,24 @@ class Autoencoder(nn.Module):
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
         return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+
+
+def _remedy(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """Return what brings a batch of examples into the shape that a model was built for.
+
+    Example:
+        >>> _remedy((5, 28, 30, 3), (3, 28, 30)), _remedy((5, 28, 28), (1, 28, 28))
+        ('move their axes with x.permute(0, 3, 1, 2)', 'add the axis of channels with x[:, None]')
+    """
+    if len(given) == len(wanted) + 1:
+        for order in itertools.permutations(range(1, len(given))):
+            if tuple(given[axis] for axis in order) == wanted:
+                return f"move their axes with x.permute({', '.join(map(str, (0, *order)))})"
+    if (given[0], 1, *given[1:]) == (given[0], *wanted):
+        return "add the axis of channels with x[:, None]"
+    if given == wanted:
+        return "a batch has one axis more: give x[None]"
+    return "give examples of that shape"
 
 
 def _are_symbols(x: Tensor) -> bool:

@@ -1,0 +1,410 @@
+"""What the folders of a data set's files mean: parts, classes, wrappers, and what is not the data themselves."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from expost.data.examples import POOL
+from expost.data.splits import PART_WORDS, words_of
+from expost.errors import UsageError
+
+SYSTEM = frozenset(
+    {
+        "@eadir", "__macosx", ".thumbnails", ".thumb", ".thumbs", ".ipynb_checkpoints", "@__thumb", ".@__thumb",
+        "#recycle",
+        "@recycle", "$recycle.bin", ".trash", ".trashes", "lost+found", "system volume information", ".cache",
+        ".appledouble", ".picasaoriginals", ".comments", "@tmp", "#snapshot", "@snapshot", ".dtrash",
+    }
+)  # fmt: skip
+"""Folders, lower case, that systems and programs leave beside people's files."""
+
+THUMBNAILS = frozenset({"thumbnails", "thumbs", "_thumbs", "_thumbnails", "thumbnail", "previews"})
+"""Folders, lower case, of small copies; of no account unless they hold everything."""
+
+_FILLERS = frozenset({"set", "sets", "data", "dataset", "split", "splits", "folder", "files", "all", "part", "the"})
+_IMAGES = frozenset(
+    {
+        "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png",
+        "jpegimages", "frames", "raw", "rgb", "original", "originals", "input", "inputs",
+    }
+)  # fmt: skip
+_MASKS = frozenset(
+    {
+        "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations",
+        "seg",
+        "segs", "gt", "groundtruth", "ground", "truth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
+        "target",
+        "targets", "segmentationclass", "segmentationobject",
+    }
+)  # fmt: skip
+_FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
+_ORDER = {"train": 0, "validation": 1, "test": 2, POOL: 3}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a folder's name says.
+
+    Attributes:
+        part: The part that a word of it stands for; empty if none does, or several do.
+        rest: Its words that are no part, no number and say nothing like "set" or "images", joined.
+        words: The words beside the part and numbers.
+    """
+
+    part: str
+    rest: str
+    words: frozenset[str]
+
+
+def _said(name: str) -> _Name:
+    words = [word for word in words_of(name) if not word.isdigit()]
+    parts = {PART_WORDS[word] for word in words if word in PART_WORDS}
+    if parts == {"train", "validation"}:  # train_val: what both are chosen from
+        parts = {"train"}
+    others = [word for word in words if word not in PART_WORDS]
+    rest = "_".join(word for word in others if word not in _FILLERS and word not in _IMAGES)
+    return _Name(parts.pop() if len(parts) == 1 else "", rest, frozenset(others))
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a data set.
+
+    Attributes:
+        index: Its place among the files.
+        folders: The folders that it lies in, from the top, as far as nothing is known of them yet.
+        stem: Its name, without what follows the last dot.
+        part: The part that it belongs to.
+        word: What the folder's name says beside the part: `cats` of `train_cats`.
+    """
+
+    index: int
+    folders: tuple[str, ...]
+    stem: str
+    part: str = POOL
+    word: str = ""
+
+
+@dataclass
+class Sorted:
+    """The files of a data set by part.
+
+    Attributes:
+        parts: Of each part, the indices of its files.
+        labels: Of each part, the class of each of its files; None where it has none.
+        remarks: What was left out, and why.
+    """
+
+    parts: dict[str, list[int]] = field(default_factory=dict)
+    labels: dict[str, list[str] | None] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def sort_files(
+    paths: Sequence[tuple[str, ...]], what: str = "images", parts: Mapping[str, Sequence[str]] | None = None
+) -> Sorted:
+    """Tell the part and the class of files by the folders that they lie in.
+
+    - Folders of systems, thumbnails, and masks beside images are left out.
+    - A folder that holds all the rest is looked through.
+    - The first level of folders that is named after parts, as a whole (`train2017`, `test_set`) or together with a
+      class (`train_cats`), divides the files, at the top (`train/cats`) or below the classes (`cats/train`). A level
+      is if the training part is there, and another part or nothing else: beside `car` and `bus`, `train` is a class.
+      Without such a level, files are divided that are all named so (`train_001.png`).
+    - What is left of the folders, `images` aside, is the class: the first of them.
+
+    Args:
+        paths: The folders and the name of each file, below one folder.
+        what: What files are called.
+        parts: The folders, or files, of each part, where these are given; "all" is the key of the undivided.
+
+    Raises:
+        UsageError: if a given folder holds no file, or one file belongs to two parts.
+
+    Example:
+        >>> paths = ["set/cat/train/1.png", "set/cat/test/2.png", "set/dog/train/1.png"]
+        >>> found = sort_files([tuple(path.split("/")) for path in paths])
+        >>> found.parts, found.labels
+        ({'train': [0, 2], 'test': [1]}, {'train': ['cat', 'dog'], 'test': ['cat']})
+    """
+    found = Sorted()
+    files = [_File(index, path[:-1], path[-1].rpartition(".")[0] or path[-1]) for index, path in enumerate(paths)]
+    files = _without_side(files, found, what)
+    files = _parted(files, paths, parts, found, what) if parts else _divided(files, found, what, paths)
+    files = _through_wrappers(_without_image_words(files))
+    for part in sorted({file.part for file in files}, key=_ORDER.__getitem__):
+        members = [file for file in files if file.part == part]
+        found.parts[part] = [file.index for file in members]
+        found.labels[part] = _labels(members, found)
+    found.remarks = list(dict.fromkeys(found.remarks))
+    return found
+
+
+def without_system(paths: Sequence[tuple[str, ...]]) -> tuple[list[int], list[str]]:
+    """Return the indices of files outside the folders of `SYSTEM` and `THUMBNAILS`, and the names of the others' ones.
+
+    The folders of thumbnails count as usual ones if everything is in them.
+    """
+    kept: list[int] = []
+    left: list[str] = []
+    for names in (SYSTEM | THUMBNAILS, SYSTEM):
+        kept, left = [], []
+        for index, path in enumerate(paths):
+            inside = next((folder for folder in path[:-1] if folder.lower() in names), None)
+            if inside is None:
+                kept.append(index)
+            else:
+                left.append(inside)
+        if kept:
+            break
+    return kept, left
+
+
+def left_out(folders: Iterable[str], why: str, what: str) -> str:
+    """Say how many files were left out, in which folders.
+
+    Example:
+        >>> left_out(["@eaDir", "@eaDir", "thumbs"], "of the system", "images")
+        'left out 3 images in @eaDir, thumbs (of the system)'
+    """
+    counts = Counter(folders)
+    listed = ", ".join(list(counts)[:3]) + (", ..." if len(counts) > 3 else "")
+    total = sum(counts.values())
+    return f"left out {total:,} {what if total != 1 else what.removesuffix('s')} in {listed} ({why})"
+
+
+def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
+    """Leave out masks: folders beside those of the images, and files named after another one."""
+    inside: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for file in files:
+        for level, folder in enumerate(file.folders):
+            inside[file.folders[:level]][folder].add(_plain(file.stem))
+    masks: set[tuple[str, ...]] = set()
+    for parent, siblings in inside.items():
+        side = {name for name in siblings if _is_mask(name)}
+        others = {name: stems for name, stems in siblings.items() if name not in side}
+        for name in side:
+            if any(_holds_images(other, name) for other in others) or _paired(
+                name, siblings[name], set().union(*others.values())
+            ):
+                masks.add((*parent, name))
+    kept: list[_File] = []
+    left = []
+    for file in files:
+        above = next(
+            (file.folders[:level] for level in range(1, len(file.folders) + 1) if file.folders[:level] in masks), ()
+        )
+        if above:
+            left.append(above[-1])
+        else:
+            kept.append(file)
+    if left:
+        found.remarks.append(left_out(left, "masks or labels beside the images", what))
+    stems = {(file.folders, file.stem.lower()) for file in kept}
+    named = [file for file in kept if _beside(file, stems)]
+    if named:
+        chosen = {file.index for file in named}
+        kept = [file for file in kept if file.index not in chosen]
+        found.remarks.append(
+            f"left out {len(named):,} {what} named after others ({named[0].stem}, ...): masks or thumbnails"
+        )
+    return kept
+
+
+def _is_mask(name: str) -> bool:
+    words = _said(name).words - _FILLERS - _IMAGES
+    return bool(words) and (words <= _MASKS or "".join(words_of(name)) in _MASKS)
+
+
+def _holds_images(name: str, mask: str) -> bool:
+    """Tell whether a folder is that of the images that masks are of: `images`, or the part without the masks."""
+    said = _said(name)
+    return not said.rest and (bool(said.words & _IMAGES) or (said.part != "" and said.part == _said(mask).part))
+
+
+def _paired(name: str, stems: set[str], others: set[str]) -> bool:
+    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files."""
+    plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
+    return plural and len(stems & others) >= 0.5 * len(stems)
+
+
+def _plain(stem: str) -> str:
+    return "_".join(word for word in words_of(stem) if word not in _MASKS and word not in _IMAGES)
+
+
+def _beside(file: _File, stems: set[tuple[tuple[str, ...], str]]) -> bool:
+    stem = file.stem.lower()
+    cut = max(stem.rfind(sign) for sign in "_-. ")
+    return cut > 0 and stem[cut + 1 :] in _FILE_MASKS and (file.folders, stem[:cut]) in stems
+
+
+def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> list[_File]:
+    """Give files their parts, and take the folders that say so away; leave out those outside the parts."""
+    files, wrapper = _unwrapped(files)
+    level = _level(files)
+    if level is None:
+        named = [_said(file.stem).part for file in files]
+        if all(named) and "train" in named and len(set(named)) > 1:
+            return [replace(file, part=part) for file, part in zip(files, named, strict=True)]
+        somewhere = _somewhere(files)
+        if somewhere is not None:
+            return somewhere
+        part = next((said.part for said in map(_said, reversed(wrapper)) if said.part and not said.rest), "")
+        return [replace(file, part=part if part not in ("", "train") else POOL) for file in files]
+    whole = _plain_names(files, level)
+    inside: list[_File] = []
+    outside: list[_File] = []
+    for file in files:
+        said = _said(file.folders[level]) if len(file.folders) > level else _Name("", "", frozenset())
+        if not said.part or (whole and said.rest):
+            outside.append(file)
+            continue
+        rest = (*file.folders[:level], *file.folders[level + 1 :])
+        inside.append(replace(file, folders=rest, part=said.part, word="" if whole else said.rest))
+    inside = _again(inside)
+    if len({file.word for file in inside}) > 1:  # a class in the name of the part
+        inside = [replace(file, folders=(file.word or "", *file.folders)) for file in inside]
+    if outside:
+        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
+        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    return inside
+
+
+def _somewhere(files: list[_File]) -> list[_File] | None:
+    """Divide files that all lie in some folder named after a part, whatever its level; the test part goes first."""
+    done = []
+    for file in files:
+        said = {level: _said(name) for level, name in enumerate(file.folders)}
+        named = [level for level, name in said.items() if name.part and not name.rest]
+        if not named:
+            return None
+        level = max(named, key=lambda level: _ORDER[said[level].part])
+        above = tuple(file.folders[each] for each in range(level) if said[each].rest)
+        done.append(replace(file, part=said[level].part, folders=(*above, *file.folders[level + 1 :])))
+    parts = {file.part for file in done}
+    return done if "train" in parts and len(parts) > 1 else None
+
+
+def _again(files: list[_File]) -> list[_File]:
+    """Divide the training part once more, where all of it lies in folders named after parts: training/train, /val."""
+    train = [file for file in files if file.part == "train"]
+    level = _level(train)
+    if level is None or not all(len(file.folders) > level for file in train):
+        return files
+    said = {file.index: _said(file.folders[level]) for file in train}
+    if not all(each.part and not each.rest for each in said.values()) or len({e.part for e in said.values()}) < 2:
+        return files
+    return [
+        replace(file, part=said[file.index].part, folders=(*file.folders[:level], *file.folders[level + 1 :]))
+        if file.index in said
+        else file
+        for file in files
+    ]
+
+
+def _unwrapped(files: list[_File]) -> tuple[list[_File], list[str]]:
+    """Look through folders that hold everything; also return their names."""
+    names = []
+    while files and all(file.folders for file in files) and len({file.folders[0] for file in files}) == 1:
+        names.append(files[0].folders[0])
+        files = [replace(file, folders=file.folders[1:]) for file in files]
+    return files, names
+
+
+def _through_wrappers(files: list[_File]) -> list[_File]:
+    return _unwrapped(files)[0]
+
+
+def _level(files: Sequence[_File]) -> int | None:
+    """Return the first level of folders that divides files into parts, counted from 0; None if none does."""
+    for level in range(max((len(file.folders) for file in files), default=0)):
+        names = [_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}]
+        if _is_plain(names):
+            return level
+        rests: dict[str, set[str]] = defaultdict(set)
+        for name in names:
+            if name.part:
+                rests[name.part].add(name.rest)
+        others = [part for part in rests if part != "train"]
+        if "train" in rests and any(rests["train"] & rests[part] for part in others):
+            return level
+        if "train" in rests and others and all(name.part for name in names):
+            return level
+    return None
+
+
+def _plain_names(files: Sequence[_File], level: int) -> bool:
+    return _is_plain([_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}])
+
+
+def _is_plain(names: Sequence[_Name]) -> bool:
+    """Tell whether folders are parts by names that say no more: train and another part are there, or nothing else."""
+    plain = [name for name in names if name.part and not name.rest]
+    parts = {name.part for name in plain}
+    return "train" in parts and (len(parts) > 1 or len(plain) == len(names))
+
+
+def _parted(
+    files: list[_File],
+    paths: Sequence[tuple[str, ...]],
+    parts: Mapping[str, Sequence[str]],
+    found: Sorted,
+    what: str,
+) -> list[_File]:
+    chosen: dict[int, str] = {}
+    cut: dict[int, int] = {}
+    for part, places in parts.items():
+        for place in places:
+            words = tuple(word for word in place.replace("\\", "/").split("/") if word not in ("", "."))
+            inside = [file for file in files if paths[file.index][: len(words)] == words]
+            if not inside:
+                folders = sorted({file.folders[0] for file in files if file.folders})
+                listed = ", ".join(folders[:8]) or "none"
+                raise UsageError(
+                    f"parts has {part}={place}, where no {what} are (folders: {listed}); name another folder"
+                )
+            for file in inside:
+                if chosen.get(file.index, part) != part:
+                    raise UsageError(f"parts puts {'/'.join(paths[file.index])} into two; give each file one part")
+                chosen[file.index], cut[file.index] = part, min(len(words), len(file.folders))
+    outside = [file for file in files if file.index not in chosen]
+    if outside:
+        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
+        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    return [
+        replace(file, part=chosen[file.index], folders=file.folders[cut[file.index] :])
+        for file in files
+        if file.index in chosen
+    ]
+
+
+def _without_image_words(files: list[_File]) -> list[_File]:
+    """Take folders called `images` and the like away: below a class, and where they hold all of a part."""
+    alone = {}
+    for part in {file.part for file in files}:
+        members = [file for file in files if file.part == part]
+        firsts = {file.folders[0] if file.folders else "" for file in members}
+        alone[part] = len(firsts) == 1
+    done = []
+    for file in files:
+        kept = [
+            name
+            for level, name in enumerate(file.folders)
+            if not ((level or alone[file.part]) and _said(name).words & _IMAGES and not _said(name).rest)
+        ]
+        done.append(replace(file, folders=tuple(kept)))
+    return done
+
+
+def _labels(members: Sequence[_File], found: Sorted) -> list[str] | None:
+    if not all(file.folders and file.folders[0] for file in members):
+        if any(file.folders for file in members):
+            found.remarks.append("no labels, since some images lie outside the subfolders")
+        return None
+    labels = [file.folders[0] for file in members]
+    if len(members) > 2 and len(set(labels)) == len(labels):
+        found.remarks.append("no labels, since each subfolder holds one")
+        return None
+    return labels
