@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
@@ -133,27 +134,26 @@ PLAIN = Look()
 
 @cache
 def font_for(text: str, size: int) -> Font:
-    """Return a font of this size that has the text's letters: Pillow's own, or one of the machine's."""
-    own = ImageFont.load_default(size)
-    assert isinstance(own, Font)
-    if not _lacks(own, text):
-        return own
-    for name in FONTS:
-        try:
+    """Return the font of this size that has most of the text's letters: Pillow's own, or one of the machine's."""
+    best = ImageFont.load_default(size)
+    assert isinstance(best, Font)
+    lacks = lacking(best, text)
+    for name in FONTS if lacks else ():
+        with suppress(OSError):  # it is not on this machine
             other = ImageFont.truetype(name, size)
-        except OSError:
-            continue
-        if not _lacks(other, text):
-            return other
-    say(f"no font here has all letters of '{text}': some are drawn as boxes; write FILE.svg, whose viewer has its own")
-    return own
+            if len(missing := lacking(other, text)) < len(lacks):
+                best, lacks = other, missing
+    return best
 
 
-def _lacks(font: Font, text: str) -> bool:
+def lacking(font: Font, text: str) -> str:
+    """Return the letters of a text that a font has no glyphs for."""
     if text.isascii():
-        return False
-    missing = bytes(font.getmask("\uffff"))
-    return any(bytes(font.getmask(letter)) == missing for letter in set(text) if not letter.isspace())
+        return ""
+    box = bytes(font.getmask("\uffff"))
+    return "".join(
+        letter for letter in dict.fromkeys(text) if not letter.isspace() and bytes(font.getmask(letter)) == box
+    )
 
 
 def text_width(text: str, size: int) -> float:
@@ -199,7 +199,7 @@ def text_size(width: float) -> int:
     return round(min(max(width / 36, 13), 80))
 
 
-def titled(sheet: Sheet, title: str, size: int, least: int = 360, behind: int = 0) -> Sheet:
+def titled(sheet: Sheet, title: str, size: int, least: int = 420, behind: int = 0, gap: float = 0.5) -> Sheet:
     """Put a title above a sheet.
 
     Args:
@@ -208,14 +208,15 @@ def titled(sheet: Sheet, title: str, size: int, least: int = 360, behind: int = 
         size: Of the letters.
         least: In pixels, at the smallest size of letters.
         behind: Where it begins, from the left.
+        gap: Space below it, for each pixel of its size.
     """
     if not title:
         return sheet
     lines = wrapped(title, size, max(sheet.width - behind, least * size / 13))
     widest = behind + math.ceil(max(text_width(line, size) for line in lines))
-    step, gap = line_height(size), round(0.5 * size)
+    step = line_height(size)
     marks = tuple(Text(behind, step * number, line, size) for number, line in enumerate(lines))
-    top = step * len(lines) + gap
+    top = step * len(lines) + round(gap * size)
     return Sheet(
         max(sheet.width, widest),
         sheet.height + top,
@@ -358,6 +359,7 @@ def rasterized(sheet: Sheet, dots: int = 1) -> Image.Image:
     check_size(sheet.width * dots, sheet.height * dots)
     drawn = Image.new("RGB", (sheet.width * dots, sheet.height * dots), BACKGROUND)
     pen = ImageDraw.Draw(drawn)
+    boxes = ""
     for mark in sheet.marks:
         left, top = mark.left * dots, mark.top * dots
         if isinstance(mark, Tile):
@@ -370,7 +372,11 @@ def rasterized(sheet: Sheet, dots: int = 1) -> Image.Image:
                 pen.rectangle((round(left), round(top), right - 1, bottom - 1), fill=mark.ink)
         else:
             font = font_for(mark.text, mark.size * dots)
+            boxes += lacking(font, mark.text)
             pen.text((left, top + _baseline(mark.size) * dots), mark.text, mark.ink, font, f"{mark.anchor}s")
+    if boxes:
+        letters = "".join(dict.fromkeys(boxes))
+        say(f"no font here has {letters}, which are drawn as boxes; write FILE.svg, whose viewer has its own fonts")
     return drawn
 
 

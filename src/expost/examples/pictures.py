@@ -186,7 +186,7 @@ def panel(sections: Sequence[tuple[str, Image.Image]], columns: int = 2, margin:
         columns: Pictures side by side.
         margin: Pixels around each.
     """
-    drawn = [figures.titled(_whole(picture), title, 18, 0) for title, picture in sections]
+    drawn = [figures.titled(_whole(picture), title, 18, 0, gap=0.25) for title, picture in sections]
     return figures.rasterized(figures.framed(figures.arranged(drawn, columns, margin), margin))
 
 

@@ -79,25 +79,20 @@ class Strings(Examples):
         """Write a line a string, a table, or a picture of those that can be drawn.
 
         Raises:
-            DataError: if there is nothing to write: no string, or none that can be drawn.
+            DataError: if a picture is asked for and none of them can be drawn.
         """
         remark_on_alike(drawn, "samples")
         if path.suffix.lower() in PICTURE_SUFFIXES:
             self._draw(drawn, path, look)
             return
-        kept = [index for index, string in enumerate(drawn) if string]
-        if not kept:
-            raise DataError(
-                f"none of the {len(drawn)} samples is a string: their derivations did not end within the model's "
-                "length, or are empty, so nothing is written; train longer, or on more strings"
-            )
-        if len(kept) < len(drawn):
-            empty = sum(string == "" for string in drawn)
-            lost = len(drawn) - len(kept) - empty
-            unended = f"{lost} of {len(drawn)} derivations did not end within the model's length" if lost else ""
-            blank = f"{empty} of {len(drawn)} samples are empty" if empty else ""
-            say(f"{' and '.join(filter(None, [unended, blank]))}, and are left out")
+        kept = [index for index, string in enumerate(drawn) if string is not None]
         strings = [drawn[index] or "" for index in kept]
+        lost = f"{len(drawn) - len(kept)} of {len(drawn)} derivations did not end within the model's length"
+        if not any(strings):
+            reason = lost if not strings else f"all {len(strings)} strings are empty"
+            say(f"warning: {path.name} holds no string: {reason}; train longer, or on more strings")
+        elif len(kept) < len(drawn):
+            say(f"{lost}, and are left out")
         if path.suffix.lower() == ".csv":
             kept_labels = None if labels is None else [labels[index] for index in kept]
             write_table([[string] for string in strings], [self.domain.column], path, kept_labels)
