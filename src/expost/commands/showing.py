@@ -79,7 +79,7 @@ def sample(
         model, data = opened.config.model.name, data_words(opened)
         spread = "" if code_temperature == 1 else f" at code temperature {code_temperature:g}"
         title = f"{counted(n, 'sample')} of {model} through {named}{of}{spread}, trained on {data}"
-        look = replace(look, title=title)
+        look = replace(look, title=title, own=False)
     wish = Wish(n, density, label, seed, temperature, code_temperature)
     examples.write(examples.draw(generator, wish), path, look, labels)
     return path

@@ -108,6 +108,7 @@ class Look:
         columns: Labels above the columns, likewise.
         across: Images in a row; None leaves it to the kind of figure.
         scale: Pixels of the figure for each pixel of an image, a side; None makes images 64 pixels or more.
+        own: Whether the title is a person's own, to which nothing is added.
     """
 
     title: str = ""
@@ -115,6 +116,7 @@ class Look:
     columns: tuple[str, ...] | None = None
     across: int | None = None
     scale: int | None = None
+    own: bool = True
 
     def __post_init__(self) -> None:
         """Check the ranges."""

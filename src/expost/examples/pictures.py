@@ -121,7 +121,8 @@ def _tiles(images: Tensor, scale: int | None) -> list[Image.Image]:
         raise UsageError(f"cannot draw examples of shape {shape}; for tables give a FILE.csv")
     scale = scale or usual_scale(images)
     size = images.shape[3] * scale, images.shape[2] * scale
-    figures.check_size(size[0] * len(images), size[1])
+    side = math.ceil(math.sqrt(len(images)))
+    figures.check_size(size[0] * side, size[1] * side)
     drawn = (figures.opaque(to_pil(image)) for image in images)
     return [tile.resize(size, Image.Resampling.NEAREST) if scale > 1 else tile for tile in drawn]
 

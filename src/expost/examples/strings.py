@@ -105,10 +105,13 @@ class Strings(Examples):
         assert self.domain.picture is not None
         if look.scale is not None or look.rows or look.columns:
             raise UsageError("scale and labels of rows and columns are of images; leave them out for molecules")
-        picture = self.domain.picture(drawn, look.across)
-        if picture is None:
+        found = self.domain.picture(drawn, look.across)
+        if found is None:
             raise DataError(f"none of the {len(drawn)} samples can be drawn; train longer, or on more strings")
-        pictures.save_picture(pictures.labelled(picture, Look(look.title)), path)
+        picture, count = found
+        add = count < len(drawn) and look.title and not look.own
+        title = f"{look.title}: {count} that can be drawn" if add else look.title
+        pictures.save_picture(pictures.labelled(picture, Look(title)), path)
 
     def write_pairs(
         self, generator: Generator, x: Tensor, path: Path, look: Look = PLAIN, labels: Labels = None
