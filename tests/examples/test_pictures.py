@@ -45,6 +45,11 @@ def page_of_pdf(path):
     return tuple(map(float, box[2:]))
 
 
+def cells(path):
+    """Return the rows of a CSV."""
+    return list(csv.reader(Path(path).read_text(encoding="utf-8").splitlines()))
+
+
 def dark(picture):
     """Return where a picture is darker than its sheet."""
     return np.asarray(picture.convert("L")) < 200
@@ -250,7 +255,7 @@ def test_marks_are_where_they_are_said_to_be_in_both_formats():
 
 def test_captions_say_how_many_and_from_what(images, tmp_path):
     def first(path):
-        return next(iter(texts(path)))
+        return ElementTree.parse(path).getroot().find(f"{SVG}title").text
 
     assert first(expost.sample(images, 9, tmp_path / "a.svg")) == "9 samples of ae through gmm, trained on digits"
     path = expost.sample(images, 1, tmp_path / "b.svg", density="gaussian", label="7", code_temperature=0.5)
@@ -348,10 +353,10 @@ def table(tmp_path_factory):
 
 
 def test_a_table_of_samples_by_label_has_the_label_column(table, tmp_path):
-    lines = list(csv.reader(expost.sample(table, 5, tmp_path / "a.csv", label="no, maybe").open()))
+    lines = cells(expost.sample(table, 5, tmp_path / "a.csv", label="no, maybe"))
     assert lines[0] == ["width", "height", "depth", "label"]
     assert [line[-1] for line in lines[1:]] == ["no, maybe"] * 5
-    plain = list(csv.reader(expost.sample(table, 5, tmp_path / "b.csv").open()))
+    plain = cells(expost.sample(table, 5, tmp_path / "b.csv"))
     assert plain[0] == ["width", "height", "depth"]
     again = expost.load_data(tmp_path / "a.csv")
     assert again.columns == ("width", "height", "depth")
@@ -359,7 +364,7 @@ def test_a_table_of_samples_by_label_has_the_label_column(table, tmp_path):
 
 
 def test_a_table_of_reconstructions_has_the_label_of_each_row(table, tmp_path):
-    lines = list(csv.reader(expost.reconstruct(table, tmp_path / "r.csv", n=7).open()))
+    lines = cells(expost.reconstruct(table, tmp_path / "r.csv", n=7))
     assert lines[0][-2:] == ["depth, reconstructed", "label"]
     data = table.data()
     assert [line[-1] for line in lines[1:]] == data.labels(data.test)[:7].tolist()
@@ -375,7 +380,7 @@ def test_a_panel_of_a_table_has_a_histogram_of_each_column(table, tmp_path):
 def test_labels_are_written_in_pieces_and_under_a_free_name(tmp_path):
     rows = torch.arange(70_000.0)[:, None]
     write_vectors(rows, tmp_path / "a.csv", ["label"], labels=[f"l{index}" for index in range(70_000)])
-    lines = list(csv.reader((tmp_path / "a.csv").open()))
+    lines = cells(tmp_path / "a.csv")
     assert lines[0] == ["label", "class"]
     assert lines[-1] == ["69999.0", "l69999"]
     write_table([["a,b"], ["c"]], ["text"], tmp_path / "b.csv", labels=[1, 2])
