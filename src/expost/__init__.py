@@ -17,11 +17,24 @@ from expost._version import __version__
 from expost.utils.lazy import lazy
 
 if TYPE_CHECKING:
-    from expost.commands import evaluate, explore, fit, interpolate, optimize, rank, reconstruct, sample, score, train
+    from expost.commands import (
+        evaluate,
+        explore,
+        fit,
+        interpolate,
+        optimize,
+        panel,
+        rank,
+        reconstruct,
+        sample,
+        score,
+        train,
+    )
     from expost.commands.publishing import pull, push
     from expost.data import load_data
     from expost.densities import load_density, make_density
     from expost.densities.conditional import ConditionalDensity
+    from expost.examples.pictures import save_picture
     from expost.generators import foreign
     from expost.generators.generator import Generator
     from expost.models.autoencoder import Autoencoder, build
@@ -47,11 +60,13 @@ __all__ = [
     "load_density",
     "make_density",
     "optimize",
+    "panel",
     "pull",
     "push",
     "rank",
     "reconstruct",
     "sample",
+    "save_picture",
     "save_pretrained",
     "score",
     "train",
@@ -66,10 +81,11 @@ __getattr__, __dir__ = lazy(
         "commands.training": ["train"],
         "commands.scoring": ["evaluate", "rank", "score"],
         "commands.searching": ["optimize"],
-        "commands.showing": ["interpolate", "reconstruct", "sample"],
+        "commands.showing": ["interpolate", "panel", "reconstruct", "sample"],
         "data": ["load_data"],
         "densities": ["load_density", "make_density"],
         "densities.conditional": ["ConditionalDensity"],
+        "examples.pictures": ["save_picture"],
         "generators": ["foreign"],
         "generators.generator": ["Generator"],
         "models.presets": ["configure"],

@@ -13,6 +13,7 @@ from expost import examples
 from expost.commands.reporting import report
 from expost.errors import UsageError
 from expost.examples import KINDS, Examples, Wish, examples_of, kind_of, kind_of_data
+from expost.examples.figures import Bar, Sheet
 from expost.registry import Registry
 from expost.sharing.onnx import export_onnx
 from expost.types import Data, Split
@@ -75,15 +76,19 @@ class Profiles(Examples):
     def draw(self, generator, wish):
         return generator.sample(wish.count, wish.density, wish.seed).tolist()
 
-    def write(self, drawn, path):
+    def write(self, drawn, path, look, labels):
         path.write_text(json.dumps({"columns": self.data.columns, "rows": drawn}))
 
-    def write_pairs(self, generator, x, path):
+    def write_pairs(self, generator, x, path, look, labels):
         path.write_text(json.dumps([x.tolist(), generator.reconstruct(x).tolist()]))
 
-    def write_paths(self, generator, ends, t, method, path):
+    def write_paths(self, generator, ends, t, method, path, look):
         rows = generator.interpolate(*ends, t, method)
         Image.fromarray(rows.flatten(1).sigmoid().mul(255).byte().numpy()).save(path)
+
+    def parts(self, generator, data, wish):
+        bar = Bar(0, 0, 20, 10, (255, 0, 0))
+        return [(f"profiles: {name}", Sheet(20, 10, (bar,))) for name in wish.densities]
 
 
 def test_a_new_kind_is_a_class_and_an_entry(rows, tmp_path, monkeypatch):
@@ -99,6 +104,8 @@ def test_a_new_kind_is_a_class_and_an_entry(rows, tmp_path, monkeypatch):
     assert np.shape(before) == np.shape(after) == (5, 3)
     with Image.open(expost.interpolate(rows, tmp_path / "i.png", n=2, steps=4)) as picture:
         assert picture.size == (12, 2)
+    with Image.open(expost.panel(rows, tmp_path / "p.png")) as picture:
+        assert (255, 0, 0) in {color for _, color in picture.convert("RGB").getcolors(9999)}
     with pytest.raises(UsageError, match=r"cannot write this as 's.csv'; give one of: .json"):
         expost.sample(rows, out=tmp_path / "s.csv")
     scores = {(score.of, score.name): score.value for score in expost.evaluate(rows, allow_few=True)}

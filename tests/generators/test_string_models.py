@@ -348,12 +348,12 @@ def test_samples_of_molecules_can_be_drawn(tmp_path, capsys):
     note = capsys.readouterr().err
     assert re.search(r"left out \d+ of \d+ train.* strings: does not parse: \d+, e.g. '~\d' at position 0", note)
     expost.fit(run, "gaussian")
-    expost.sample(run, 12, tmp_path / "drawn.png", "gaussian")
+    expost.sample(run, 12, tmp_path / "drawn.png", "gaussian", title="")
     with Image.open(tmp_path / "drawn.png") as picture:
         size = picture.size
     drawn = int(re.search(r"(\d+) of 12 samples are molecules", capsys.readouterr().err)[1])
     assert size == (min(4, drawn) * 280, -(-drawn // 4) * 260)
-    with pytest.raises(UsageError, match=r"give one of: .txt, .smi, .png"):
+    with pytest.raises(UsageError, match=r"give one of: .txt, .smi, .csv, .png"):
         expost.sample(run, 12, tmp_path / "drawn.npy", "gaussian")
 
 

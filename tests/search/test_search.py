@@ -821,8 +821,8 @@ def test_pictures_of_curves_molecules_and_strings(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="picture.pdf"):
-        draw(search_of(["1"], Numeral()), Numeral(), tmp_path / "picture.pdf")
+    with pytest.raises(UsageError, match="picture.gif"):
+        draw(search_of(["1"], Numeral()), Numeral(), tmp_path / "picture.gif")
     with pytest.raises(DataError, match="nothing to draw"):
         draw(made([[9.0]], True, 9.0), Numeral(), tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,7 @@ COMMANDS: dict[str, Command] = {
         (
             "expost sample runs/first -n 64 --out samples.png",
             "expost sample runs/first -n 10000 --out samples.npy",
+            "expost sample runs/first -n 40 --out slide.svg --columns 10 --scale 4 --title 'New digits'",
         ),
     ),
     "reconstruct": Command(
@@ -95,6 +96,15 @@ COMMANDS: dict[str, Command] = {
         "path",
         "Show paths between the codes of random pairs of test examples, a row each.",
         ("expost interpolate runs/first --out paths.png --method spherical",),
+    ),
+    "panel": Command(
+        "commands.showing:panel",
+        "path",
+        "Show a run in one figure: test examples with reconstructions, paths, and samples of each fitted density.",
+        (
+            "expost panel runs/first",
+            "expost panel runs/first --densities gaussian gmm --out slide.pdf",
+        ),
     ),
     "evaluate": Command(
         "commands.scoring:evaluate",

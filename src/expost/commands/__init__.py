@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from expost.commands.listing import data, zoo
     from expost.commands.scoring import evaluate, rank, score, score_run
     from expost.commands.searching import optimize
-    from expost.commands.showing import interpolate, reconstruct, sample
+    from expost.commands.showing import interpolate, panel, reconstruct, sample
     from expost.commands.training import train
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "fit",
     "interpolate",
     "optimize",
+    "panel",
     "parse_options",
     "rank",
     "reconstruct",
@@ -47,6 +48,6 @@ __getattr__, __dir__ = lazy(
         "listing": ["data", "zoo"],
         "scoring": ["evaluate", "rank", "score", "score_run"],
         "searching": ["optimize"],
-        "showing": ["interpolate", "reconstruct", "sample"],
+        "showing": ["interpolate", "panel", "reconstruct", "sample"],
     },
 )

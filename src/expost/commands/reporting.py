@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from expost._version import __version__
 from expost.commands.arguments import Output
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
+from expost.examples.figures import PICTURE_SUFFIXES
 from expost.report.blocks import Page, Section
 from expost.report.page import render
 from expost.report.scoring import ranking
@@ -28,6 +30,7 @@ def report(
     out: Output | None = None,
     device: str = "auto",
     seed: int = 0,
+    title: str | None = None,
 ) -> Path:
     """Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
 
@@ -38,13 +41,16 @@ def report(
         out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html.
         device: auto, cpu, cuda or mps.
         seed: Seed of samples and pairs.
+        title: Heading of the page; default: the run's name, or how many runs there are.
 
     Returns:
         Where the page is.
     """
     path = Path(out if out is not None else "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html")
+        panel = path.suffix.lower() in PICTURE_SUFFIXES
+        remedy = f"; for a picture: expost panel RUN --out {path.name}" if panel else ""
+        raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html{remedy}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
     if not runs:
@@ -70,7 +76,9 @@ def report(
         priors = (run.config.model.prior for run in opened)
         own = {label: prior.name if prior else None for label, prior in zip(labels, priors, strict=True)}
         comparison = (ranking(scores, own),)
-    title = labels[0] if len(labels) == 1 else f"{len(labels)} runs"
+    title = title or (labels[0] if len(labels) == 1 else f"{len(labels)} runs")
+    if len(pages) == 1:
+        pages = [replace(pages[0], title=title)]
     made = f"{datetime.now():%Y-%m-%d %H:%M}"
     write_text(path, render(Page(title, tuple(pages), __version__, made, comparison)))
     return path

@@ -1,8 +1,10 @@
-"""Commands that show what a run has learned: samples, reconstructions, paths between examples."""
+"""Commands that show what a run has learned: samples, reconstructions, paths between examples, all in one panel."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,14 +14,20 @@ from expost.commands.arguments import (
     Output,
     RunLike,
 )
+from expost.commands.groups import takes
+from expost.commands.picture_options import PICTURE, PictureOptions, data_words, look_of
 from expost.errors import UsageError
-from expost.examples import Wish, examples_of
+from expost.examples import PanelWish, Wish, examples_of
+from expost.examples.figures import PICTURE_SUFFIXES, framed, save_sheet, sections, text_size, titled
+from expost.examples.kind import counted, ends_of
 from expost.examples.outputs import check_output
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.run import open_run
 from expost.types import Split
+from expost.utils.progress import say
 
 
+@takes(picture=PICTURE)
 def sample(
     run: RunLike,
     n: Count = 64,
@@ -30,15 +38,16 @@ def sample(
     code_temperature: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    **picture: Unpack[PictureOptions],
 ) -> Path:
     """Draw from a fitted density and decode.
 
     Args:
         run: The run.
         n: Number of samples.
-        out: Images: FILE.png, .jpg or .webp (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one file per
-            sample). Tables: FILE.csv or .npy. Strings: FILE.txt or .smi; molecules also FILE.png. Default: samples.png,
-            .csv or .txt.
+        out: Images: FILE.png, .jpg, .webp, .svg or .pdf (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one
+            file per sample). Tables: FILE.csv or .npy. Strings: FILE.txt, .smi or .csv; molecules also a picture. In a
+            CSV, the last column is the label, if one is given. Default: samples.png, .csv or .txt.
         density: A fitted density; default: gmm if it is fitted, else the last one.
         label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -46,6 +55,7 @@ def sample(
             1 they spread; 1 draws from the density as it was fitted.
         seed: Seed of the draws.
         device: auto, cpu, cuda or mps.
+        **picture: How a picture looks (`PictureOptions`).
 
     Returns:
         Where the samples are.
@@ -55,20 +65,39 @@ def sample(
     if temperature and not examples.symbols:
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
     path = check_output(Path(out or examples.usual), examples.samples)
+    look = look_of(picture, path, "")
+    generator = opened.generator(device)
+    named, labels, of = density, None, ""
+    if label is None:
+        named = generator.density_name(density)
+    else:
+        by_label = generator.labelled(density)
+        named = generator.labelled_name(density)
+        found = by_label.labels[by_label.class_index(label)]
+        labels, of = [found] * n, f" for label {found}"
+    if "title" not in PICTURE.of(picture):
+        model, data = opened.config.model.name, data_words(opened)
+        spread = "" if code_temperature == 1 else f" at code temperature {code_temperature:g}"
+        title = f"{counted(n, 'sample')} of {model} through {named}{of}{spread}, trained on {data}"
+        look = replace(look, title=title, own=False)
     wish = Wish(n, density, label, seed, temperature, code_temperature)
-    examples.write(examples.draw(opened.generator(device), wish), path)
+    examples.write(examples.draw(generator, wish), path, look, labels)
     return path
 
 
-def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
+@takes(picture=PICTURE)
+def reconstruct(
+    run: RunLike, out: Output, n: Count = 40, device: str = "auto", **picture: Unpack[PictureOptions]
+) -> Path:
     """Show test examples and their reconstructions: images in rows, strings in two columns.
 
     Args:
         run: The run.
-        out: Images: FILE.png. Strings: FILE.txt, with a tab between the columns. Tables: FILE.csv, where each row ends
-            with its reconstruction.
+        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with a tab between the columns, or .csv.
+            Tables: FILE.csv, where each row ends with its reconstruction. In a CSV, labels are the last column.
         n: Number of test examples.
         device: auto, cpu, cuda or mps.
+        **picture: How a picture looks (`PictureOptions`).
 
     Returns:
         Where the picture is.
@@ -76,10 +105,23 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
     opened = open_run(run)
     examples = examples_of(opened.config)
     path = check_output(Path(out), examples.pairs)
-    examples.write_pairs(opened.generator(device), _first(opened.data().test, n), path)
+    look_of(picture, path, "")
+    data = opened.data()
+    first = _first(data.test, n)
+    name = "its reconstruction" if len(first) == 1 else "their reconstructions"
+    title = f"{counted(len(first), 'test example')} of {data_words(opened)} and {name} by {opened.config.model.name}"
+    labels = data.labels(Split(first, None if data.test.y is None else data.test.y[: len(first)]))
+    examples.write_pairs(
+        opened.generator(device),
+        first,
+        path,
+        look_of(picture, path, title),
+        None if labels is None else labels.tolist(),
+    )
     return path
 
 
+@takes(picture=PICTURE)
 def interpolate(
     run: RunLike,
     out: Output,
@@ -88,17 +130,20 @@ def interpolate(
     steps: int = 10,
     seed: int = 0,
     device: str = "auto",
+    **picture: Unpack[PictureOptions],
 ) -> Path:
     """Show paths between the codes of random pairs of test examples, a row each.
 
     Args:
         run: The run.
-        out: Images: FILE.png. Strings: FILE.txt, with tabs between the steps. Tables: FILE.csv, one row per step.
+        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with tabs between the steps. Tables:
+            FILE.csv, one row per step.
         method: linear, linear-rescaled or spherical.
         n: Number of pairs.
         steps: Points of a path, both ends included.
         seed: Seed of the choice of pairs.
         device: auto, cpu, cuda or mps.
+        **picture: How a picture looks (`PictureOptions`); images in a row are the steps.
 
     Returns:
         Where the picture is.
@@ -106,14 +151,60 @@ def interpolate(
     opened = open_run(run)
     examples = examples_of(opened.config)
     path = check_output(Path(out), examples.paths)
+    look = look_of(picture, path, "")
     _ = INTERPOLATIONS[method]
     if steps < 2:
         raise UsageError(f"steps is {steps}; a path has at least its 2 ends")
-    x = opened.data().test.x
-    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    half = min(max(n, 1), len(x) // 2)
-    a, b = x[chosen[:half]], x[chosen[half : 2 * half]]
-    examples.write_paths(opened.generator(device), (a, b), torch.linspace(0, 1, steps), method, path)
+    if look.across is not None:
+        raise UsageError(f"columns is {look.across}, and a row is one path; give --steps {look.across} instead")
+    a, b = ends_of(opened.data().test.x, max(n, 1), seed)
+    title = f"{counted(len(a), f'{method} path')} of {opened.config.model.name} between codes of test examples"
+    look = look_of(picture, path, f"{title} of {data_words(opened)}")
+    examples.write_paths(opened.generator(device), (a, b), torch.linspace(0, 1, steps), method, path, look)
+    return path
+
+
+@takes(picture=PICTURE)
+def panel(
+    run: RunLike,
+    out: Output = Path("panel.png"),
+    densities: tuple[str, ...] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **picture: Unpack[PictureOptions],
+) -> Path:
+    """Show a run in one figure: test examples with reconstructions, paths, and samples of each fitted density.
+
+    Tables are shown by histograms of their columns, strings as text.
+
+    Args:
+        run: The run.
+        out: FILE.png, .jpg, .webp, .svg or .pdf.
+        densities: Fitted densities to sample from, in this order; default: all, and those by label.
+        seed: Seed of pairs and draws.
+        device: auto, cpu, cuda or mps.
+        **picture: How it looks (`PictureOptions`); rows and columns have labels of their own.
+
+    Returns:
+        Where the figure is.
+    """
+    opened = open_run(run)
+    path = check_output(Path(out), PICTURE_SUFFIXES)
+    look = look_of(picture, path, f"{opened.config.model.name}, trained on {data_words(opened)}")
+    if look.rows is not None or look.columns is not None:
+        raise UsageError("the parts of a panel have row and column labels of their own; leave these options out")
+    generator = opened.generator(device)
+    for name in densities or ():
+        generator.density(name)
+    chosen = tuple(generator.densities) if densities is None else densities
+    by_label = tuple(generator.by_label) if densities is None else ()
+    if not (chosen or by_label):
+        say(f"no density is fitted, so there are no samples in the panel; fit one: expost fit {opened.folder}")
+    wish = PanelWish(chosen, by_label, seed, look)
+    parts = examples_of(opened.config).parts(generator, opened.data(), wish)
+    size = text_size(max(sheet.width for _, sheet in parts) / (1 if len(parts) > 1 else 2))
+    whole = titled(sections(parts, 2, size), look.title, round(1.4 * size))
+    save_sheet(framed(whole, round(1.5 * size)), path)
     return path
 
 

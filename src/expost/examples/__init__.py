@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from expost.config import RunConfig
 from expost.errors import UsageError
 from expost.examples.images import Images
-from expost.examples.kind import Examples, Wish
+from expost.examples.kind import Examples, PanelWish, Wish
 from expost.examples.strings import Strings
 from expost.examples.vectors import Vectors
 from expost.registry import Registry
 from expost.types import Data
 
-__all__ = ["KINDS", "Examples", "Wish", "examples_of", "kind_of", "kind_of_data", "kind_of_run"]
+__all__ = ["KINDS", "Examples", "PanelWish", "Wish", "examples_of", "kind_of", "kind_of_data", "kind_of_run"]
 
 #: The kinds of examples; the first that holds a shape has it.
 KINDS: Registry[type[Examples]] = Registry("kind of examples", {kind.name: kind for kind in (Strings, Images, Vectors)})

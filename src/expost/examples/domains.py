@@ -63,7 +63,9 @@ class StringDomain:
         scores: Gets samples and training strings; returns scores of the valid samples by name.
         distance: Gets samples, test strings, and whether few are allowed; returns distances between them by name.
         directions: The direction of each score and distance, by name.
-        picture: Draws the strings that are valid, returns None if none is; None where strings have no picture.
+        column: Name of the column of strings in a table, by which it is read again.
+        picture: Draws the strings that are valid, in so many columns or as many as fit; returns the picture and how
+            many are in it, None if none is. None where strings have no picture.
         remark: Says how many samples are valid and different, where that is cheap to tell.
         objective: What a search looks for unless something else is asked for; None if there is nothing usual.
         properties: Gets strings and a property's name; returns its values, NaN for invalid strings. None where strings
@@ -77,7 +79,8 @@ class StringDomain:
     scores: Callable[[Strings, Strings], dict[str, Measured]]
     distance: Callable[[Strings, Strings, bool], dict[str, Measured]]
     directions: Mapping[str, Direction]
-    picture: Callable[[Strings], Image.Image | None] | None = None
+    column: str
+    picture: Callable[[Strings, int | None], tuple[Image.Image, int] | None] | None = None
     remark: Callable[[Strings], None] = lambda strings: None
     objective: str | None = None
     properties: Callable[[Strings, str], Values] | None = None
@@ -150,14 +153,15 @@ def _valid_molecules(samples: Strings) -> list[str]:
     return valid
 
 
-def _draw_molecules(samples: Strings) -> Image.Image | None:
+def _draw_molecules(samples: Strings, columns: int | None) -> tuple[Image.Image, int] | None:
     valid = _valid_molecules(samples)
     shown = valid[:MOST_DRAWN]
     if not shown:
         return None
     if len(shown) < len(valid):
         say(f"the first {len(shown)} are drawn")
-    return structures(shown, [""] * len(shown), columns=8 if len(shown) > 16 else 4)
+    picture = structures(shown, [""] * len(shown), columns or (8 if len(shown) > 16 else 4))
+    return None if picture is None else (picture, len(shown))
 
 
 DOMAINS: Registry[StringDomain] = Registry(
@@ -171,6 +175,7 @@ DOMAINS: Registry[StringDomain] = Registry(
             _expression_scores,
             _no_distance,
             {"expression-score": LOWER, "best-expression-score": LOWER},
+            "expression",
             objective="expression",
         ),
         "molecules": StringDomain(
@@ -189,11 +194,12 @@ DOMAINS: Registry[StringDomain] = Registry(
                 "scaffold-diversity": HIGHER,
                 "fcd": LOWER,
             },
+            "smiles",
             _draw_molecules,
             _remark_on_molecules,
             objective="plogp",
             properties=lambda strings, name: properties(strings, (name,))[name],
         ),
-        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance, {}),
+        "text": StringDomain(lambda string: string, 25, None, "", _no_scores, _no_distance, {}, "text"),
     },
 )

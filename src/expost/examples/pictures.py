@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
-from expost.errors import UsageError
-from expost.utils.store import replacing
+from expost.data.decoding import check_unit, round_to_bytes
+from expost.errors import DataError, UsageError
+from expost.examples import figures
+from expost.examples.figures import BACKGROUND, INK, PICTURE_SUFFIXES, PLAIN, SHEET_SUFFIXES, Look, Sheet
 
-BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
+__all__ = ["BACKGROUND", "INK", "as_images", "figure", "grid", "pairs", "panel", "save_picture", "to_bytes", "to_pil"]
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -40,7 +45,89 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+def as_images(images: ArrayLike | Tensor) -> Tensor:
+    """Return images in one of the usual layouts as uint8, shape (N, C, H, W).
+
+    (H, W) is a grey image, (H, W, C) or (C, H, W) one with 1, 3 or 4 channels, (N, H, W) grey ones, (N, H, W, C) or
+    (N, C, H, W) several. Where the first or the last axis could be channels, a tensor has them first and an array last.
+
+    Args:
+        images: uint8 (or other integers in 0..255), floats in [0, 1], or booleans.
+
+    Raises:
+        UsageError: for other shapes, types and ranges.
+
+    Example:
+        >>> tuple(as_images(np.zeros((9, 8, 3))).shape), tuple(as_images(torch.zeros(3, 9, 8)).shape)
+        ((1, 3, 9, 8), (1, 3, 9, 8))
+    """
+    first = isinstance(images, Tensor)
+    try:
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"no picture can be made of this {type(images).__name__}: {reason}; give an array") from None
+    if array.dtype.kind not in "buif":
+        raise UsageError(f"values of type {array.dtype} are no pixels; give uint8, or floats in [0, 1]")
+    if array.size == 0:
+        raise UsageError(f"images of shape {array.shape} are empty; give at least one")
+    array = _batch(array, first)
+    if array.dtype.kind == "f":
+        try:
+            check_unit([array])
+        except DataError as error:
+            raise UsageError(str(error)) from None
+        return torch.from_numpy(round_to_bytes(array))
+    if array.dtype.kind == "b":
+        return torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
+    if array.min() < 0 or array.max() > 255:
+        raise UsageError(f"integer pixels from {array.min()} to {array.max()}; scale them to 0..255")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.uint8))
+
+
+def _batch(array: np.ndarray, channels_first: bool) -> np.ndarray:
+    """Return an array as (N, C, H, W)."""
+    shape = array.shape
+    front, back = (
+        array.ndim in (3, 4) and shape[axis] in (1, 3, 4) for axis in (array.ndim - 3 if array.ndim > 2 else 0, -1)
+    )
+    if array.ndim == 2:
+        return array[None, None]
+    if array.ndim == 3 and not (front or back):
+        return array[:, None]
+    if array.ndim not in (3, 4) or not (front or back):
+        raise UsageError(
+            f"cannot draw an array of shape {shape}; give (H, W), (H, W, C), (C, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with 1, 3 or 4 channels"
+        )
+    if array.ndim == 3 and shape[0] == 4 and not back:
+        raise UsageError(
+            f"an array of shape {shape} could be one image with opacity or four grey ones; add the missing axis: "
+            "(1, 4, H, W) or (4, 1, H, W)"
+        )
+    if not front or (back and not channels_first):
+        array = np.moveaxis(array, -1, -3)
+    return array if array.ndim == 4 else array[None]
+
+
+def usual_scale(images: Tensor) -> int:
+    """Return the scale at which images are 64 pixels a side or more, or as they are: a whole number."""
+    return max(1, 64 // max(images.shape[2:]))
+
+
+def _tiles(images: Tensor, scale: int | None) -> list[Image.Image]:
+    if images.dim() != 4:
+        shape = tuple(images.shape[1:])
+        raise UsageError(f"cannot draw examples of shape {shape}; for tables give a FILE.csv")
+    scale = scale or usual_scale(images)
+    size = images.shape[3] * scale, images.shape[2] * scale
+    side = math.ceil(math.sqrt(len(images)))
+    figures.check_size(size[0] * side, size[1] * side)
+    drawn = (figures.opaque(to_pil(image)) for image in images)
+    return [tile.resize(size, Image.Resampling.NEAREST) if scale > 1 else tile for tile in drawn]
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2, scale: int | None = None) -> Image.Image:
     """Arrange images in rows.
 
     Images under 64 pixels a side are doubled or more, by whole pixels.
@@ -49,19 +136,47 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
         images: Shape (N, C, H, W), uint8 or floats in [0, 1].
         columns: Images in a row; None makes the grid nearly square.
         gap: Pixels between images.
+        scale: Pixels of the grid for each pixel of an image, a side, instead.
     """
-    if images.dim() != 4:
-        shape = tuple(images.shape[1:])
-        raise UsageError(f"cannot draw examples of shape {shape}; for tables give a FILE.csv")
+    tiles = _tiles(images, scale)
     columns = columns or math.ceil(math.sqrt(len(images)))
-    scale = max(1, 64 // max(images.shape[2:]))
-    width, height = images.shape[3] * scale, images.shape[2] * scale
+    width, height = tiles[0].size
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), BACKGROUND)
-    for index, image in enumerate(images):
-        tile = to_pil(image).convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+    for index, tile in enumerate(tiles):
         sheet.paste(tile, ((index % columns) * (width + gap), (index // columns) * (height + gap)))
     return sheet
+
+
+def figure(images: Tensor, look: Look, empty: Collection[int] = ()) -> Sheet:
+    """Arrange images in rows, with the look's title and labels; without these it is the plain grid.
+
+    Args:
+        images: Shape (N, C, H, W), uint8 or floats in [0, 1].
+        look: Title, labels, columns and scale.
+        empty: Which images only keep a place free.
+    """
+    across = min(look.across or math.ceil(math.sqrt(len(images))), len(images))
+    if look.plain:
+        return _whole(grid(images, across, scale=look.scale))
+    return _finished(block(images, replace(look, across=across), empty), look.title)
+
+
+def block(images: Tensor, look: Look, empty: Collection[int] = ()) -> Sheet:
+    """Arrange images in rows, with the look's labels, for a part of a figure."""
+    tiles = [None if index in empty else tile for index, tile in enumerate(_tiles(images, look.scale))]
+    gap = max(2, (look.scale or usual_scale(images)) // 2)  # so that it does not look like a row of pixels
+    return figures.tiled(tiles, look.across or math.ceil(math.sqrt(len(images))), look, gap)
+
+
+def _whole(picture: Image.Image) -> Sheet:
+    return Sheet(*picture.size, (figures.Tile(0, 0, picture),))
+
+
+def _finished(sheet: Sheet, title: str) -> Sheet:
+    """Put a title above a figure, and white space around it."""
+    size = figures.text_size(sheet.width)
+    return figures.framed(figures.titled(sheet, title, size), round(0.8 * size))
 
 
 def panel(sections: Sequence[tuple[str, Image.Image]], columns: int = 2, margin: int = 16) -> Image.Image:
@@ -72,40 +187,85 @@ def panel(sections: Sequence[tuple[str, Image.Image]], columns: int = 2, margin:
         columns: Pictures side by side.
         margin: Pixels around each.
     """
-    font = ImageFont.load_default(size=18)
-    title_height = 28
-    rows = [sections[start : start + columns] for start in range(0, len(sections), columns)]
-    widths = [max(row[i][1].width for row in rows if i < len(row)) for i in range(min(columns, len(sections)))]
-    heights = [max(picture.height for _, picture in row) + title_height for row in rows]
-    total = (sum(widths) + margin * (len(widths) + 1), sum(heights) + margin * (len(heights) + 1))
-    sheet = Image.new("RGB", total, BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    top = margin
-    for row, height in zip(rows, heights, strict=True):
-        left = margin
-        for (title, picture), width in zip(row, widths, strict=False):
-            draw.text((left, top), title, fill=INK, font=font)
-            sheet.paste(picture, (left, top + title_height))
-            left += width + margin
-        top += height + margin
-    return sheet
+    drawn = [figures.titled(_whole(picture), title, 18, 0, gap=0.25) for title, picture in sections]
+    return figures.rasterized(figures.framed(figures.arranged(drawn, columns, margin), margin))
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture atomically, in the format that the file's suffix names."""
-    if picture.mode == "RGB" and len({channel.tobytes() for channel in picture.split()}) == 1:
-        picture = picture.convert("L")  # a third of the size
-    with replacing(path) as temporary:
-        picture.save(temporary, optimize=True)
+def save_picture(
+    picture: Image.Image | Sheet | Tensor | ArrayLike,
+    path: str | Path,
+    *,
+    title: str = "",
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    columns: int | None = None,
+    scale: int | None = None,
+) -> None:
+    """Write a picture atomically, in the format that the file's suffix names: PNG, JPEG, WebP, SVG or PDF.
+
+    Args:
+        picture: A Pillow image, or images as an array or tensor in one of the usual layouts (see `as_images`); several
+            become a grid.
+        path: FILE.png, .jpg, .webp, .svg or .pdf.
+        title: Above it.
+        row_labels: At the left of the rows.
+        column_labels: Above the columns.
+        columns: Images in a row; None makes the grid nearly square.
+        scale: Pixels of the picture for each pixel of an image, a side; None makes images 64 pixels or more.
+
+    Raises:
+        UsageError: if the suffix is another, or this is no picture.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"cannot write a picture as '{file.name}'; give one of: {', '.join(PICTURE_SUFFIXES)}")
+    if isinstance(row_labels, str) or isinstance(column_labels, str):
+        raise UsageError("row_labels and column_labels are lists of texts; give ['a', 'b'], one for each")
+    look = Look(title, tuple(row_labels) or None, tuple(column_labels) or None, columns, scale)
+    if isinstance(picture, Sheet):
+        figures.save_sheet(picture, file)
+    elif not isinstance(picture, Image.Image):
+        figures.save_sheet(figure(as_images(picture), look), file)
+    elif look == PLAIN and file.suffix.lower() not in SHEET_SUFFIXES:
+        figures.save_raster(picture, file)
+    else:
+        figures.save_sheet(labelled(picture, look), file)
 
 
-def pairs(first: Tensor, second: Tensor, columns: int) -> Image.Image:
-    """Arrange two batches in rows that alternate: a row of `first`, below it the matching row of `second`."""
+def labelled(picture: Image.Image, look: Look) -> Sheet:
+    """Return a picture with a title and labels."""
+    whole = figures.opaque(picture)
+    if look.scale:
+        whole = whole.resize((whole.width * look.scale, whole.height * look.scale), Image.Resampling.NEAREST)
+    return _whole(whole) if look.plain else _finished(figures.tiled([whole], 1, look), look.title)
+
+
+def paired(first: Tensor, second: Tensor, columns: int) -> tuple[Tensor, set[int]]:
+    """Return two batches in rows that alternate: a row of `first`, then the matching row of `second`.
+
+    Returns:
+        The images, white ones among them where the last two rows are shorter, and the positions of these, in the last
+        row but one and in the last.
+
+    Example:
+        >>> images, empty = paired(torch.zeros(3, 1, 1, 1), torch.ones(3, 1, 1, 1), 2)
+        >>> images.flatten().tolist(), sorted(empty)
+        ([0, 0, 255, 255, 0, 255, 255, 255], [5, 7])
+    """
     first, second = to_bytes(first), to_bytes(second)
     rows = []
     for start in range(0, len(first), columns):
         rows += [first[start : start + columns], second[start : start + columns]]
+    empty = set[int]()
     if len(first) % columns and len(first) > columns:
-        blank = torch.full((columns - len(first) % columns, *first.shape[1:]), 255, dtype=torch.uint8)
+        short = len(first) % columns
+        blank = torch.full((columns - short, *first.shape[1:]), 255, dtype=torch.uint8)
         rows[-2:] = [torch.cat([part, blank]) for part in rows[-2:]]
-    return grid(torch.cat(rows), min(columns, len(first)))
+        end = len(rows) * columns
+        empty = {*range(end - columns + short, end), *range(end - 2 * columns + short, end - columns)}
+    return torch.cat(rows), empty
+
+
+def pairs(first: Tensor, second: Tensor, columns: int) -> Image.Image:
+    """Arrange two batches in rows that alternate: a row of `first`, below it the matching row of `second`."""
+    return grid(paired(first, second, columns)[0], min(columns, len(first)))

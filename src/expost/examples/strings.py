@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from expost.config import DataConfig
-from expost.errors import DataError
+from expost.errors import DataError, UsageError
 from expost.examples import pictures
 from expost.examples.domains import DOMAINS
 from expost.examples.domains import Strings as Texts
-from expost.examples.kind import Examples, Pair, Wish
-from expost.examples.outputs import PICTURE_SUFFIXES, TEXT_SUFFIXES, write_strings
+from expost.examples.figures import PICTURE_SUFFIXES, PLAIN, Look, Sheet, lines_of_text
+from expost.examples.kind import Examples, Labels, Pair, PanelWish, Wish, counted, ends_of
+from expost.examples.outputs import LINE_SUFFIXES, TEXT_SUFFIXES, write_strings, write_table
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.grammar.codec import CODECS
@@ -23,6 +24,8 @@ from expost.registry import construct
 from expost.types import Data
 from expost.utils.progress import say
 
+#: Strings in a part of a panel; steps of its paths; size of its text, and its width, in pixels.
+LINES, STEPS, TEXT_SIZE, COLUMN = 16, 5, 14, 560
 #: With a smaller share of different strings among samples, the model makes the same few over and over.
 ALIKE = 0.3
 
@@ -35,7 +38,8 @@ class Strings(Examples):
     like: ClassVar[str] = "strings"
     symbols: ClassVar[bool] = True
     usual: ClassVar[str] = "samples.txt"
-    pairs = paths = TEXT_SUFFIXES
+    pairs = TEXT_SUFFIXES
+    paths = LINE_SUFFIXES
 
     def __init__(self, data: DataConfig) -> None:
         super().__init__(data)
@@ -71,33 +75,98 @@ class Strings(Examples):
             wish.count, wish.density, wish.seed, wish.temperature, wish.label, wish.code_temperature
         )
 
-    def write(self, drawn: list[str | None], path: Path) -> None:
-        """Write a line a string, or a picture of those that can be drawn."""
+    def write(self, drawn: list[str | None], path: Path, look: Look = PLAIN, labels: Labels = None) -> None:
+        """Write a line a string, a table, or a picture of those that can be drawn.
+
+        Raises:
+            DataError: if a picture is asked for and none of them can be drawn.
+        """
         remark_on_alike(drawn, "samples")
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            assert self.domain.picture is not None
-            picture = self.domain.picture(drawn)
-            if picture is None:
-                raise DataError(f"none of the {len(drawn)} samples can be drawn; train longer, or on more strings")
-            pictures.save_picture(picture, path)
+            self._draw(drawn, path, look)
             return
-        lost = write_strings(drawn, path)
-        if lost:
-            say(f"{lost} of {len(drawn)} derivations did not end within the model's length, and are left out")
+        kept = [index for index, string in enumerate(drawn) if string is not None]
+        strings = [drawn[index] or "" for index in kept]
+        lost = f"{len(drawn) - len(kept)} of {len(drawn)} derivations did not end within the model's length"
+        if not any(strings):
+            reason = lost if not strings else f"all {len(strings)} strings are empty"
+            say(f"warning: {path.name} holds no string: {reason}; train longer, or on more strings")
+        elif len(kept) < len(drawn):
+            say(f"{lost}, and are left out")
+        if path.suffix.lower() == ".csv":
+            kept_labels = None if labels is None else [labels[index] for index in kept]
+            write_table([[string] for string in strings], [self.domain.column], path, kept_labels)
+        else:
+            write_strings(strings, path)
         self.domain.remark(drawn)
 
-    def write_pairs(self, generator: Generator, x: Tensor, path: Path) -> None:
-        """Write originals and reconstructions with a tab between them."""
-        strings = self.string_generator(generator)
-        both = zip(strings.codec.decode(x), strings.reconstruct(x), strict=True)
-        write_strings([f"{original}\t{back or ''}" for original, back in both], path)
+    def _draw(self, drawn: list[str | None], path: Path, look: Look) -> None:
+        """Write a picture; molecules have a size of their own."""
+        assert self.domain.picture is not None
+        if look.scale is not None or look.rows or look.columns:
+            raise UsageError("scale and labels of rows and columns are of images; leave them out for molecules")
+        found = self.domain.picture(drawn, look.across)
+        if found is None:
+            raise DataError(f"none of the {len(drawn)} samples can be drawn; train longer, or on more strings")
+        picture, count = found
+        add = count < len(drawn) and look.title and not look.own
+        title = f"{look.title}: {count} that can be drawn" if add else look.title
+        pictures.save_picture(pictures.labelled(picture, Look(title)), path)
 
-    def write_paths(self, generator: Generator, ends: Pair, t: Tensor, method: str, path: Path) -> None:
+    def write_pairs(
+        self, generator: Generator, x: Tensor, path: Path, look: Look = PLAIN, labels: Labels = None
+    ) -> None:
+        """Write originals and reconstructions with a tab between them, or as a table."""
+        strings = self.string_generator(generator)
+        both = list(zip(strings.codec.decode(x), strings.reconstruct(x), strict=True))
+        if path.suffix.lower() == ".csv":
+            rows = [[original or "", back or ""] for original, back in both]
+            write_table(rows, [self.domain.column, f"{self.domain.column}, reconstructed"], path, labels)
+        else:
+            write_strings([f"{original}\t{back or ''}" for original, back in both], path)
+
+    def write_paths(
+        self, generator: Generator, ends: Pair, t: Tensor, method: str, path: Path, look: Look = PLAIN
+    ) -> None:
         """Write a line a pair, with tabs between the steps."""
+        write_strings(
+            ["\t".join(string or "" for string in row) for row in self._paths(generator, ends, t, method)], path
+        )
+
+    def _paths(self, generator: Generator, ends: Pair, t: Tensor, method: str) -> list[list[str | None]]:
         strings = self.string_generator(generator)
         decoded = strings.decode(generator.path(*ends, t, method).flatten(0, 1))
-        rows = [decoded[start : start + len(t)] for start in range(0, len(decoded), len(t))]
-        write_strings(["\t".join(string or "" for string in row) for row in rows], path)
+        return [decoded[start : start + len(t)] for start in range(0, len(decoded), len(t))]
+
+    def parts(self, generator: Generator, data: Data, wish: PanelWish) -> list[tuple[str, Sheet]]:
+        """Return columns of text; what did not end is a dash."""
+        if wish.look.scale is not None or wish.look.across is not None:
+            raise UsageError("scale and columns are of images; leave them out for strings")
+        strings = self.string_generator(generator)
+        x = data.test.x[:LINES]
+        both = list(zip(strings.codec.decode(x), strings.reconstruct(x), strict=True))
+        same = sum(original == back for original, back in both)
+        title = f"{counted(len(both), 'test string')}, {same} reconstructed exactly"
+        parts = [(title, _text([list(pair) for pair in both], ["test string", "reconstruction"], 2))]
+        a, b = ends_of(data.test.x, LINES // STEPS, wish.seed)
+        if len(a):
+            t = torch.linspace(0, 1, STEPS)
+            rows = [[step] for path in self._paths(generator, (a, b), t, "linear") for step in [*path, ""]][:-1]
+            parts.append((f"{counted(len(a), 'path')} between two codes, in {STEPS} steps", _text(rows, [], 1)))
+        for name in wish.densities:
+            drawn = strings.sample(LINES, name, wish.seed)
+            remark_on_alike(drawn, f"samples of {name}")
+            parts.append((f"{counted(len(drawn), 'sample')}: {name}", _text([[each] for each in drawn], [], 1)))
+        for name in wish.by_label:
+            labels = generator.labelled(name).labels[:LINES]
+            rows = [[str(label), strings.sample(1, name, wish.seed, label=label)[0]] for label in labels]
+            parts.append((f"a sample of each label: {name} by label", _text(rows, ["label", "sample"], 2)))
+        return parts
+
+
+def _text(rows: Sequence[Sequence[str | None]], heads: Sequence[str], columns: int) -> Sheet:
+    cells = [["-" if cell is None else cell for cell in row] for row in rows]
+    return lines_of_text(cells, heads, TEXT_SIZE, COLUMN // columns)
 
 
 def remark_on_alike(strings: Texts, what: str) -> None:

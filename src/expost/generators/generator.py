@@ -218,12 +218,24 @@ class Generator:
             raise UsageError(f"n is {n}; ask for at least 1 sample")
         if label is None:
             return self.density(density).sample(n, generator=source, temperature=code_temperature)
-        name = density or usual_density(self.by_label) or USUAL
+        return self.labelled(density).sample(n, label, generator=source, temperature=code_temperature)
+
+    def labelled(self, name: str | None = None) -> LabelledDensity:
+        """Return a density that is fitted by label; see `density`.
+
+        Raises:
+            UsageError: if it is not fitted.
+        """
+        return self.by_label[self.labelled_name(name)]
+
+    def labelled_name(self, name: str | None = None) -> str:
+        """Return the name of the density that `labelled` returns, or refuse it as that does."""
+        name = name or usual_density(self.by_label) or USUAL
         if name not in self.by_label:
             raise UsageError(
                 f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
             )
-        return self.by_label[name].sample(n, label, generator=source, temperature=code_temperature)
+        return name
 
     def density(self, name: str | None = None) -> Density:
         """Return a fitted density.
@@ -234,13 +246,17 @@ class Generator:
         Raises:
             UsageError: if it is not fitted.
         """
+        return self.densities[self.density_name(name)]
+
+    def density_name(self, name: str | None = None) -> str:
+        """Return the name of the density that `density` returns, or refuse it as that does."""
         fitted = ", ".join(self.densities) or "none"
         name = usual_density(self.densities) if name is None else name
         if name is None or name not in self.densities:
             wanted = name or USUAL
             remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
-        return self.densities[name]
+        return name
 
     def sample(
         self,

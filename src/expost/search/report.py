@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from expost.errors import DataError
-from expost.examples.outputs import PICTURE_SUFFIXES, check_output
+from expost.examples.figures import PICTURE_SUFFIXES
+from expost.examples.outputs import check_output
 from expost.examples.pictures import save_picture
 from expost.search.objective import Objective
 from expost.search.result import SearchResult
@@ -63,7 +64,7 @@ def draw(result: SearchResult, objective: Objective, path: Path, count: int = 8)
     Args:
         result: A search.
         objective: The objective of the search, which knows how to draw its strings.
-        path: A picture file, `.png`, `.jpg` or `.webp`.
+        path: A picture file, `.png`, `.jpg`, `.webp`, `.svg` or `.pdf`.
         count: Strings at most.
 
     Returns:
