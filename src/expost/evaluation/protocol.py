@@ -93,11 +93,11 @@ class Omissions:
         self.protocol = protocol
         self._of: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, measure: str, subject: str, error: Exception) -> None:
-        """Note that a measure cannot be computed; where it was asked for by name, raise the error instead."""
+    def add(self, measure: str, subject: str, error: Exception, score: str | None = None) -> None:
+        """Note that a measure, or one score of it, cannot be computed; raise the error if it was asked for by name."""
         if measure in self.protocol.measures:
-            raise error
-        self._of.setdefault((measure, str(error)), []).append(subject)
+            raise type(error)(f"{measure} of {subject} cannot be computed: {error}") from None
+        self._of.setdefault((score or measure, str(error)), []).append(subject)
 
     def tell(self) -> None:
         """Print what is left out, and why."""
