@@ -7,7 +7,8 @@ import pytest
 from expost.commands.scoring import _first_in_common
 from expost.config import to_json
 from expost.errors import DataError, UsageError
-from expost.evaluation.ranking import DIRECTIONS, rank
+from expost.evaluation.catalog import DIRECTIONS
+from expost.evaluation.ranking import rank
 from expost.evaluation.scores import SUBJECT, Card, Score, differences, in_rows, score_from_json
 from expost.metrics import FEATURES
 from expost.metrics.direction import LOWER

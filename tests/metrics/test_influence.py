@@ -1,4 +1,4 @@
-"""The errors of scores: against their scatter over fresh draws, and of differences between scores that share examples."""
+"""The errors of scores, against their scatter over fresh draws, and of differences of scores that share examples."""
 
 import numpy as np
 import pytest
@@ -152,7 +152,7 @@ def test_deviations_survive_their_text():
     assert len(text) == 536
     assert unpacked(text, error) == pytest.approx(deviations, rel=1e-3, abs=1e-6)
     assert packed(deviations, 0.0) == ""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="base64|padding"):
         unpacked("?", 1.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +115,18 @@ class EncodedImages(Examples):
         if bad:
             raise UnreadableImages(bad)
         return stack.array
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Return the widths and heights that occur, by the images' headers; of files that cannot be read none."""
+        found = set()
+        for _, source in self.source.encoded(np.arange(len(self.source))):
+            opened = io.BytesIO(source) if isinstance(source, bytes) else source
+            with (
+                contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+                Image.open(opened) as image,
+            ):
+                found.add(image.size)
+        return found
 
 
 class ImageStack:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, existing
 from expost.data.files import read_path
-from expost.data.images import UnreadableImages
+from expost.data.images import EncodedImages, UnreadableImages
 from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
 from expost.data.named_strings import STRING_DATASETS
@@ -133,22 +133,53 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
-def load_part(path: str | Path, part: str) -> tuple[torch.Tensor, str]:
+def load_part(path: str | Path, part: str, prep: Preprocess | None = None) -> tuple[torch.Tensor, str]:
     """Load one part of a file or folder, or all of it where it has no parts; also return the part's name, or "".
+
+    Args:
+        path: The file or folder.
+        part: "train", "validation" or "test".
+        prep: What to do to the images; None for nothing.
 
     Raises:
         UsageError, DataError: see `load_data`; also if the source has parts, but not this one.
     """
+    found, name = _part_of(_found(path), part)
+    return _all_of(found, prep), name
+
+
+def shortest_side(path: str | Path, part: str | None = None) -> int | None:
+    """Return the shortest side, in pixels, among encoded images of several sizes; None if they have one size.
+
+    Args:
+        path: The file or folder.
+        part: As `load_part` takes it; None for all parts.
+
+    Raises:
+        UsageError, DataError: see `load_part`.
+    """
     found = _found(path)
+    if part is not None:
+        found, _ = _part_of(found, part)
+    encoded = [each.examples for each in found.parts.values() if isinstance(each.examples, EncodedImages)]
+    sizes = {size for examples in encoded for size in examples.sizes()}
+    return min(min(size) for size in sizes) if len(sizes) > 1 else None
+
+
+def _part_of(found: Found, part: str) -> tuple[Found, str]:
     if set(found.parts) == {POOL}:
-        return _all_of(found), ""
+        return found, ""
     if part not in found.parts:
         raise UsageError(f"{found.where} has the parts {', '.join(found.parts)}, not {part}; choose one of them")
-    return _all_of(replace(found, parts={part: found.parts[part]})), part
+    return replace(found, parts={part: found.parts[part]}), part
 
 
-def load_examples(path: str | Path) -> torch.Tensor:
+def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Tensor:
     """Load all examples of a file or folder, whatever parts it has.
+
+    Args:
+        path: The file or folder.
+        prep: What to do to the images; None for nothing.
 
     Returns:
         Images uint8 (N, C, H, W), or vectors float32 (N, d).
@@ -156,7 +187,7 @@ def load_examples(path: str | Path) -> torch.Tensor:
     Raises:
         UsageError, DataError: see `load_data`; images of several sizes are a DataError.
     """
-    return _all_of(_found(path))
+    return _all_of(_found(path), prep)
 
 
 def _found(path: str | Path) -> Found:
@@ -166,9 +197,9 @@ def _found(path: str | Path) -> Found:
     return read_path(place)
 
 
-def _all_of(found: Found) -> torch.Tensor:
+def _all_of(found: Found, prep: Preprocess | None = None) -> torch.Tensor:
     preparation = Preparation(found, sum(len(part) for part in found.parts.values()))
-    arrays = [preparation.load(part, np.arange(len(part)), Preprocess()) for part in found.parts.values()]
+    arrays = [preparation.load(part, np.arange(len(part)), prep or Preprocess()) for part in found.parts.values()]
     if len({array.shape[1:] for array in arrays}) > 1:
         shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
         raise DataError(f"{found.where}: examples of several shapes, {shapes}; make them equal")

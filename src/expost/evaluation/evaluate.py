@@ -23,12 +23,10 @@ from expost._version import __version__
 from expost.densities.staged import StagedDensity
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
+from expost.evaluation.catalog import ALL_MEASURES, LATENT, MEMORIZATION
 from expost.evaluation.protocol import (
-    ALL_MEASURES,
     CODES,
     INTERPOLATION,
-    LATENT,
-    MEMORIZATION,
     RECONSTRUCTION,
     Omissions,
     Protocol,
@@ -81,6 +79,8 @@ def score_examples(
     compare = _Comparison.to(reference, name, space, protocol)
     scores = compare.scores("samples", samples, "", {})
     compare.omissions.tell()
+    if not scores:
+        raise UsageError(f"{len(samples)} samples and {len(reference)} examples of the reference allow no score")
     return scores
 
 

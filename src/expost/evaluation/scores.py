@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from expost.errors import DataError, UsageError
+from expost.metrics import FEATURES
 from expost.metrics.influence import Influence, difference_error, packed, unpacked
 
 #: Half the width of a 95 % interval, in standard errors.
 WIDTH = 1.96
+#: Fewer examples than this are called few.
+FEW = 1_000
 
 #: Fields that name what was scored. All others say how, and must agree before two scores are compared.
 SUBJECT = ("model", "density")
@@ -138,6 +141,18 @@ def error_of_difference(a: Score, b: Score) -> float | None:
     if a.uncertainty is None or b.uncertainty is None:
         return None
     return difference_error(a.uncertainty, b.uncertainty, a.moved(), b.moved())
+
+
+def headline(scores: Sequence[Score]) -> str:
+    """Return one line on how scores were computed: how many examples, on what, against what, and what to beware of."""
+    on_features = [score.card for score in scores if score.card.features in FEATURES]
+    card = on_features[0] if on_features else scores[0].card
+    if card.features in FEATURES:
+        what = f"images, {FEATURES[card.features].caution or f'{card.features} features'}"
+    else:
+        what = {"values": "vectors, standardized values", "strings": "strings"}.get(card.features, "examples")
+    few = "; few: differences within the errors mean nothing" if min(card.count, card.reference_count) < FEW else ""
+    return f"{card.count:,} {what}; against {card.reference} ({card.reference_count:,}), seed {card.seed}{few}"
 
 
 def score_from_json(value: Any) -> Score:

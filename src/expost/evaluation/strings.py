@@ -18,14 +18,14 @@ import torch
 
 from expost._version import __version__
 from expost.config import to_json
+from expost.evaluation.catalog import DISTANCE, LATENT, PROPERTIES, REGRESSION, STRING_MEASURES
 from expost.evaluation.evaluate import latent_scores
-from expost.evaluation.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
+from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.evaluation.scores import Card, Score
 from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
 from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
-from expost.metrics.direction import HIGHER, LOWER
 from expost.metrics.influence import Influence
 from expost.metrics.latent_regression import latent_regression
 from expost.metrics.strings import (
@@ -41,11 +41,6 @@ from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.seeding import SAMPLES, generator
 
-#: Optional measures of strings; accuracy, validity, uniqueness and novelty are always computed.
-PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
-STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
-#: The direction of each score of the regression.
-REGRESSION_SCORES = {"regression-rmse": LOWER, "regression-log-likelihood": HIGHER}
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from expost.errors import DataError, UsageError
-from expost.evaluation.ranking import direction_of, rank
+from expost.evaluation.catalog import direction_of
+from expost.evaluation.ranking import rank
 from expost.evaluation.scores import Card as Protocol
 from expost.evaluation.scores import Score, in_rows, score_from_json
 from expost.metrics.measures import MEASURES
