@@ -46,17 +46,15 @@ def shown(text: str, stream: TextIO | None = None) -> str:
         text: Any text.
         stream: Where it will be printed; None is stdout.
     """
-    encoding = (stream or sys.stdout).encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(each if _encodes(each, encoding) else FALLBACKS.get(each, each) for each in text)
-    return text
+    if encodes(text, stream):
+        return text
+    return "".join(each if encodes(each, stream) else FALLBACKS.get(each, each) for each in text)
 
 
-def _encodes(text: str, encoding: str) -> bool:
+def encodes(text: str, stream: TextIO | None = None) -> bool:
+    """Return whether a stream, by default stdout, has every character of a text."""
     try:
-        text.encode(encoding)
+        text.encode((stream or sys.stdout).encoding or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pydantic_core import to_json as json_bytes
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from expost.cli.encoding import shown
+from expost.cli.encoding import encodes, shown
 from expost.config import to_json
 
 if TYPE_CHECKING:
@@ -141,9 +142,12 @@ def show_run(run: Run) -> None:
 
 def show_as_json(value: Any) -> None:
     """Print plain values as JSON."""
-    text = json_bytes(value, indent=2, fallback=str).decode()
+    try:
+        text = json_bytes(value, indent=2, fallback=str).decode()
+    except PydanticSerializationError:  # a file name that is not in the file system's encoding
+        text = json.dumps(to_jsonable_python(value, fallback=str), indent=2)
     # escapes, which any JSON reader takes, where the output cannot say a character
-    print(text if shown(text) == text else json.dumps(json.loads(text), indent=2))
+    print(text if encodes(text) else json.dumps(json.loads(text), indent=2))
 
 
 def as_json(result: Any) -> Any:
