@@ -9,9 +9,9 @@ from torch import nn
 import expost
 from expost.commands import rank, score
 from expost.errors import DataError, UsageError
+from expost.evaluation.catalog import ALL_MEASURES, DIRECTIONS
 from expost.evaluation.evaluate import evaluate_generator, score_examples
-from expost.evaluation.protocol import ALL_MEASURES, Omissions, Protocol, pick_space, resolve_features
-from expost.evaluation.ranking import DIRECTIONS
+from expost.evaluation.protocol import Omissions, Protocol, pick_space, resolve_features
 from expost.generators.generator import Generator
 from expost.metrics import FEATURES, InceptionFeatures, PixelFeatures, StandardizedValues
 from expost.metrics.measures import MEASURES
@@ -92,7 +92,7 @@ def test_an_evaluated_run_has_all_its_scores(run):
     assert len(read_json(run.folder / "metrics.json")["scores"]) == len(scores)
 
 
-def test_runs_are_ranked_by_what_was_saved(run, tmp_path):
+def test_runs_are_ranked_by_what_was_saved(run, tmp_path, capsys):
     expost.evaluate(run, measures=("frechet",))
     other = expost.train("ae", "digits", tmp_path / "other", epochs=1, width=8, tensorboard=False)
     expost.evaluate(other, measures=("frechet",))
@@ -103,11 +103,27 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path):
     with pytest.raises(UsageError, match="third has no frechet-pixels of gmm; run expost evaluate .*third first"):
         rank((run.folder, third.folder), score="frechet-pixels")
     expost.evaluate(third, measures=("frechet",), samples=100)
-    with pytest.raises(UsageError, match="no fcd of gmm; choose another --score, or evaluate it with other measures"):
+    with pytest.raises(
+        UsageError,
+        match=r"no fcd of gmm \(fcd is a score of molecules\); choose another --score, or evaluate it with other",
+    ):
         rank((run.folder, third.folder), score="fcd")
-    with pytest.raises(UsageError, match="their protocols differ in count"):
+    with pytest.raises(
+        UsageError, match=r"protocols differ in count \(100 against 180 examples\); .* pass --ignoring count"
+    ):
         rank((run.folder, third.folder), score="frechet-pixels")
     assert len(rank((run.folder, third.folder), score="frechet-pixels", ignoring=("count",))) == 2
+    with pytest.raises(UsageError, match=r"did you mean frechet-pixels\?"):
+        rank((run.folder, other.folder), score="frechet-pixel")
+    small = expost.train("ae", "digits", tmp_path / "small", epochs=1, width=8, size=16, tensorboard=False)
+    expost.evaluate(small, measures=("frechet",))
+    capsys.readouterr()
+    three = rank((run.folder, third.folder, small.folder, other.folder), score="frechet-pixels")
+    assert {each.label for each in three} == {str(run.folder), str(other.folder)}
+    said = capsys.readouterr().err
+    assert f"{small.folder} is left out: its examples are of another size (16 x 16 against 8 x 8)" in said
+    assert f"{third.folder} is left out: protocols differ in count (100 against 180 examples)" in said
+    assert all(each.score.error > 0 and each.score.deviations for each in three)
     assert rank((run.folder, other.folder))[0][1].of == "gmm"  # the first score that both have
     expost.evaluate(run, measures=("latent",))
     expost.evaluate(other, measures=("latent",))
@@ -188,6 +204,61 @@ def test_folders_of_pictures_are_scored(tmp_path):
     assert found["frechet-pixels"].card.settings == {"fewer examples than features": True}
 
 
+def test_images_of_several_sizes_are_resized_by_a_stated_rule(tmp_path, capsys):
+    mixed, equal = pictures(tmp_path / "mixed", [20, 17, 30] * 12), pictures(tmp_path / "equal", [24] * 30, seed=1)
+    options = {"measures": ("frechet",), "features": "pixels", "allow_few": True}
+    for samples, reference, side in ((mixed, equal, 24), (equal, mixed, 17), (mixed, mixed, 17)):
+        found = score(samples, reference, **options)[0]
+        assert f"resized to {side} x {side}" in capsys.readouterr().err
+        given = score(samples, reference, size=side, **options)[0]
+        assert given.value == found.value
+        assert "resized" not in capsys.readouterr().err
+    score(equal, pictures(tmp_path / "other", [16] * 30), **options)
+    assert "images of 24 x 24 against 16 x 16" in capsys.readouterr().err
+    score(mixed, "digits", **options)
+    assert "resized to 8 x 8" in capsys.readouterr().err
+
+
+def test_features_auto_are_what_suits_the_reference(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("EXPOST_WEIGHTS", raising=False)
+    monkeypatch.delenv("EXPOST_DATA", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    images = pictures(tmp_path / "a", [28] * 80)
+    assert score(images, images, measures=("kid",))[0].card.features == "pixels"
+    assert score(images, "mnist-5k", measures=("kid",))[0].card.features == "digits"
+
+
+def test_what_few_examples_do_not_allow_is_left_out_and_the_rest_computed(tmp_path, capsys):
+    few, many = pictures(tmp_path / "few", [16] * 8), pictures(tmp_path / "many", [16] * 30)
+    names = {each.name for each in score(few, many, features="pixels")}
+    assert names == {"kernel-distance", "precision", "recall", "density", "coverage"}
+    said = capsys.readouterr().err
+    assert "prd of samples is left out: it needs at least 10 examples on either side, and one side has 8" in said
+    assert "frechet of samples is left out: 8 examples are too few" in said
+    names = {
+        each.name for each in score(pictures(tmp_path / "three", [16] * 3), many, features="pixels", allow_few=True)
+    }
+    assert names == {"frechet-pixels"}
+    assert "kid of samples is left out: it needs at least 4" in capsys.readouterr().err
+    with pytest.raises(DataError, match="prd of samples cannot be computed: it needs at least 10"):
+        score(few, many, features="pixels", measures=("prd",))
+    with pytest.raises(UsageError, match="allow no score"):
+        score(pictures(tmp_path / "two", [16] * 2), many, features="pixels")
+
+
+def test_strings_and_other_features_say_where_they_belong(tmp_path):
+    strings = tmp_path / "a.smi"
+    strings.write_text("CCO\nCCC\n")
+    with pytest.raises(UsageError, match="strings are scored with their model: expost evaluate RUN"):
+        score(strings, strings)
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
+    with pytest.raises(UsageError, match="features 'pixels' are of images, and the samples are vectors"):
+        score(tmp_path / "table.npy", tmp_path / "table.npy", features="pixels")
+    found = score(tmp_path / "table.npy", tmp_path / "table.npy")
+    assert {"frechet-values", "recall"} <= {each.name for each in found}
+
+
 def test_a_reference_with_parts_is_taken_by_part(tmp_path):
     samples = pictures(tmp_path / "samples", [16] * 100)
     pictures(tmp_path / "data" / "train", [16] * 80, seed=1)
@@ -209,9 +280,7 @@ def test_too_few_and_odd_pictures(tmp_path):
         score(many, many, measures=("frechet",), features="pixels")
     with pytest.raises((UsageError, DataError), match="1 example"):
         score(pictures(tmp_path / "one", [16]), many, features="pixels")
-    with pytest.raises((UsageError, DataError), match="size"):
-        score(pictures(tmp_path / "mixed", [16, 17, 16]), many, features="pixels")
-    with pytest.raises(UsageError, match="unknown measure 'fid'"):
+    with pytest.raises(UsageError, match="'fid' does not apply here: fid is a score of images, by the measure frechet"):
         score(many, many, measures=("fid",), features="pixels")
 
 

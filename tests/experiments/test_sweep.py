@@ -161,7 +161,7 @@ def test_values_are_read_and_checked():
         ({"by": "authenticity"}, "by is 'authenticity', which cannot rank"),
         ({"of": "kde"}, "has no scores of kde, only of reconstruction, gaussian, gmm"),
         ({"densities": ("gm",)}, "unknown density 'gm'"),
-        ({"measures": ("fid",)}, "unknown measure 'fid'"),
+        ({"measures": ("fid",)}, "'fid' does not apply here"),
         ({"options": ("latent.sigma=1",)}, "has no option 'sigma'"),
         ({"options": ("epochs=0",)}, "epochs is 0"),
         ({"engine": "slurm"}, "unknown engine 'slurm'"),

@@ -336,7 +336,7 @@ def test_on_the_command_line(run, tmp_path, capsys):
     assert {"accuracy", "validity-sampled"} <= names
     with pytest.raises(SystemExit, match="2"):
         cli("evaluate", run.folder, "--measures", "frechet")
-    assert "unknown measure 'frechet'; choose one of: properties" in capsys.readouterr().err
+    assert "frechet is a measure of images and of vectors; choose of: properties" in capsys.readouterr().err
 
 
 def test_samples_of_molecules_can_be_drawn(tmp_path, capsys):

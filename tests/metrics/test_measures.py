@@ -12,7 +12,7 @@ import torch
 from scipy import linalg
 
 from expost.densities import Gaussian
-from expost.evaluation.strings import REGRESSION_SCORES
+from expost.evaluation.catalog import REGRESSION_SCORES
 from expost.examples.domains import DOMAINS
 from expost.metrics import FEATURES
 from expost.metrics.direction import LOWER

@@ -271,7 +271,11 @@ def test_authenticity_by_brute_force():
         (lambda: nearest(normal(3, 2, 0)[0], normal(3, 2, 0)), UsageError, "queries: shape"),
         (lambda: authenticity(normal(1, 2, 0), normal(3, 2, 0)), DataError, "train: got 1 examples"),
         (lambda: authenticity(normal(3, 2, 0), torch.empty(0, 2)), DataError, "samples: got 0 examples"),
-        (lambda: copying_test(normal(9, 2, 0), normal(9, 2, 1), normal(9, 2, 2)), DataError, "none of 1 cells has 20"),
+        (
+            lambda: copying_test(normal(9, 2, 0), normal(9, 2, 1), normal(9, 2, 2)),
+            DataError,
+            "at least 20 held-out examples and as many samples, and there are 9",
+        ),
         (lambda: copying_test(*[torch.ones(30, 2)] * 3, cells=2), DataError, "fewer than 2 different training"),
         (lambda: copying_test(*[torch.ones(30, 2)] * 3, cells=0), UsageError, "cells=0"),
         (lambda: copying_test(normal(9, 2, 0), normal(9, 3, 1), normal(9, 2, 2)), UsageError, "held_out 3"),

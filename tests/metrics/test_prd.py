@@ -138,7 +138,7 @@ def test_a_far_offset_and_another_unit_change_nothing():
 def test_fewer_points_than_clusters_and_points_that_all_coincide():
     x = torch.zeros(30, 2)
     assert prd(x, x, clusters=20, runs=2).f8 == pytest.approx(1)
-    with pytest.raises(DataError, match="6 examples cannot form 20 clusters"):
+    with pytest.raises(DataError, match="20 clusters need at least 10 examples on each side, and there are 3"):
         prd(x[:3], x[:3])
 
 

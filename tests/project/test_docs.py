@@ -32,7 +32,7 @@ import yaml
 from expost.cli import parsing as cli
 from expost.commands.doctor import VARIABLES
 from expost.densities import DENSITIES
-from expost.evaluation.ranking import DIRECTIONS
+from expost.evaluation.catalog import DIRECTIONS
 from expost.models.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,8 +19,7 @@ from expost.data.notations import NOTATIONS
 from expost.densities import DENSITIES
 from expost.densities.covariances import COVARIANCES
 from expost.densities.kde import BANDWIDTHS, KERNELS
-from expost.evaluation.protocol import ALL_MEASURES
-from expost.evaluation.strings import STRING_MEASURES
+from expost.evaluation.catalog import ALL_MEASURES, STRING_MEASURES
 from expost.examples.domains import DOMAINS
 from expost.experiments import table1, table2
 from expost.experiments.engines import ENGINES

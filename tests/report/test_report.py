@@ -680,7 +680,7 @@ def test_runs_are_ranked_best_first_with_shared_places():
     section = ranking(runs, dict.fromkeys(runs))
     rows, first = table(section)
     assert [row[0] for row in rows] == ["b", "c", "a"]
-    assert [row[1].detail for row in first.rows] == ["#1", "#1", "#3"]
+    assert [row[1].detail for row in first.rows] == ["#1=", "#1=", "#3"]
     rows, every = table(section, 1)
     assert [row[0] for row in rows] == ["fid", "recall"]
     assert [cell.detail for cell in every.rows[1][1:]] == ["#3", "#2", "#1"]
@@ -693,7 +693,7 @@ def test_unlike_protocols_are_not_ranked_and_the_reason_is_said():
     assert not [block for block in section.blocks if block.kind == "table"]
     (note,) = section.blocks
     assert "differ: fid. " in note.text
-    assert "differ in seed (0, 1)" in note.text
+    assert "Of b, protocols differ in seed (1 against 0)" in note.text
 
 
 def test_own_densities_compare_and_what_means_nothing_across_models_does_not():

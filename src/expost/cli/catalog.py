@@ -119,7 +119,7 @@ COMMANDS: dict[str, Command] = {
     "rank": Command(
         "commands.scoring:rank",
         "ranking",
-        "Rank runs by a saved score; refuse if they were not scored in the same way.",
+        "Rank runs by a saved score, with ties; leave out, with the reason, runs that were scored in another way.",
         ("expost rank runs/* --score fid --of gmm",),
     ),
     "score": Command(

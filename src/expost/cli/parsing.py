@@ -25,6 +25,7 @@ from expost.cli import startup  # first of all that is not the standard library,
 import tyro
 
 from expost.cli.catalog import COMMANDS, DESCRIPTION
+from expost.cli.encoding import fall_back
 from expost.cli.usage import refused
 from expost.commands.groups import groups_of
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
@@ -230,6 +231,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 for wrong usage, 1 for any other failure.
     """
+    fall_back()
     words = sys.argv[1:] if args is None else list(args)
     if words in (["--version"], ["-V"]):
         from expost._version import __version__

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pydantic_core import to_json as json_bytes
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from expost.cli.encoding import encodes, shown
 from expost.config import to_json
 
 if TYPE_CHECKING:
     from expost.commands.listing import DataShown
+    from expost.evaluation.ranking import Ranked
     from expost.evaluation.scores import Score
     from expost.run import Run
     from expost.search import SearchResult
@@ -87,35 +92,43 @@ def _show_catalog(rows: list[dict[str, Any]]) -> None:
 
 
 def show_scores(scores: list[Score]) -> None:
-    """Print scores, one column per subject, and how they were computed."""
+    """Print how scores were computed, and the scores: one column per subject, arrows towards the better end."""
+    from expost.evaluation.scores import headline
+
+    console = _console()
+    console.print(shown(headline(scores)), markup=False, highlight=False, soft_wrap=True)
     subjects = list(dict.fromkeys(score.of for score in scores))
     table = Table("score", *subjects, box=None, pad_edge=False)
     for name in dict.fromkeys(score.name for score in scores):
         values = {score.of: _shown(score) for score in scores if score.name == name}
-        table.add_row(name, *(values.get(subject, "") for subject in subjects))
-    console = _console()
+        table.add_row(_with_arrow(name), *(values.get(subject, "") for subject in subjects))
     console.print(table)
-    card = scores[0].card
-    console.print(
-        f"{card.count:,} examples on {card.features} against {card.reference} ({card.reference_count:,}), "
-        f"seed {card.seed}",
-        highlight=False,
-    )
+
+
+def _with_arrow(name: str) -> str:
+    from expost.evaluation.catalog import direction_of
+
+    return shown(f"{name} {'↓ ↑'[direction_of(name).sign + 1]}".rstrip())
 
 
 def _shown(score: Score) -> str:
     spread = f" ± {score.error:.2g}" if score.error is not None else ""
     interval = f" [{score.interval[0]:.4g}, {score.interval[1]:.4g}]" if score.interval is not None else ""
-    return f"{score.value:.4g}{spread}{interval}"
+    return shown(f"{score.value:.4g}{spread}{interval}")
 
 
-def show_ranking(ranking: list[tuple[str, Score]]) -> None:
-    """Print runs by their scores."""
-    first = ranking[0][1]
-    table = Table("", "run", f"{first.name} of {first.of}", box=None, pad_edge=False)
-    for place, (label, score) in enumerate(ranking, 1):
-        table.add_row(str(place), label, _shown(score))
-    _console().print(table)
+def show_ranking(ranking: list[Ranked]) -> None:
+    """Print runs by their scores, with their places."""
+    from expost.evaluation.scores import headline
+
+    console, first = _console(), ranking[0].score
+    console.print(shown(headline([first])), markup=False, highlight=False, soft_wrap=True)
+    table = Table("", "run", f"{_with_arrow(first.name)} of {first.of}", box=None, pad_edge=False)
+    for each in ranking:
+        table.add_row(each.shown, Text(shown(each.label)), _shown(each.score))
+    console.print(table)
+    if any(each.tied for each in ranking):
+        console.print("= : a tie, as the difference is within its 95 % interval", markup=False, highlight=False)
 
 
 def show_exported(files: list[Exported]) -> None:
@@ -160,7 +173,12 @@ def show_run(run: Run) -> None:
 
 def show_as_json(value: Any) -> None:
     """Print plain values as JSON."""
-    print(json_bytes(value, indent=2, fallback=str).decode())
+    try:
+        text = json_bytes(value, indent=2, fallback=str).decode()
+    except PydanticSerializationError:  # a file name that is not in the file system's encoding
+        text = json.dumps(to_jsonable_python(value, fallback=str), indent=2)
+    # escapes, which any JSON reader takes, where the output cannot say a character
+    print(text if encodes(text) else json.dumps(json.loads(text), indent=2))
 
 
 def as_json(result: Any) -> Any:

@@ -18,15 +18,19 @@ from expost.commands.arguments import (
     prior_options,
 )
 from expost.config import to_json
-from expost.data import DATASETS, load_data, load_examples, load_part
+from expost.data import DATASETS, load_data, load_examples, load_part, shortest_side
+from expost.data.examples import Preprocess
+from expost.data.named_strings import STRING_DATASETS
+from expost.data.string_files import holds_strings
 from expost.densities import DENSITIES
 from expost.densities.staged import StagedDensity
 from expost.errors import DataError, UsageError
+from expost.evaluation.catalog import DIRECTIONS, check_measures, direction_of, no_such_score
 from expost.evaluation.evaluate import score_examples
-from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
-from expost.evaluation.ranking import direction_of
+from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol, suitable_features
+from expost.evaluation.ranking import Ranked, comparable
 from expost.evaluation.ranking import rank as rank_scores
-from expost.evaluation.scores import Score, score_from_json
+from expost.evaluation.scores import Score, differences, score_from_json
 from expost.evaluation.scoring import Request, scorer_of, stage_of
 from expost.examples import kind_of
 from expost.generators.generator import Generator
@@ -36,6 +40,9 @@ from expost.run import Run, open_run
 from expost.training.devices import pick_device
 from expost.utils.progress import say
 from expost.utils.store import read_json, update_json
+
+#: Images of several sizes are made no larger: Inception's input.
+LARGEST = 299
 
 
 def evaluate(
@@ -135,8 +142,11 @@ def rank(
     score: str | None = None,
     of: str = "gmm",
     ignoring: tuple[str, ...] = (),
-) -> list[tuple[str, Score]]:
-    """Rank runs by a saved score; refuse if they were not scored in the same way.
+) -> list[Ranked]:
+    """Rank runs by a saved score, with ties; leave out, with the reason, runs that were scored in another way.
+
+    A place is one more than the number of runs that are better beyond chance: the 95 % interval of the difference,
+    paired by their common examples, does not reach 0. It is about these runs, not about training them again.
 
     Args:
         runs: Evaluated runs.
@@ -146,26 +156,63 @@ def rank(
         ignoring: Fields of the protocol that may differ, for example version.
 
     Returns:
-        Runs with their scores, best first.
+        Runs with their scores and places, best first.
     """
     if not runs:
         raise UsageError("no runs to rank; give at least one")
+    opened = {str(folder): open_run(folder) for folder in runs}
     saved = {
-        str(folder): [score_from_json(each) for each in saved_scores(open_run(folder).folder / "metrics.json")]
-        for folder in runs
+        label: [score_from_json(each) for each in saved_scores(run.folder / "metrics.json")]
+        for label, run in opened.items()
     }
     score = score or _first_in_common(saved, of)
     found: dict[str, Score] = {}
+    lacking: dict[str, str] = {}
     for label, scores in saved.items():
         mine = [each for each in scores if each.of == of and each.name == score]
-        if not mine:
-            have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
-            remedy = f"run expost evaluate {label} first"
-            if any(each.of == of for each in scores):  # then the same once more would not help
-                remedy = "choose another --score, or evaluate it with other measures"
-            raise UsageError(f"{label} has no {score} of {of}; {remedy} (it has: {have})")
-        found[label] = mine[-1]
-    return rank_scores(found, ignoring)
+        if mine:
+            found[label] = mine[-1]
+        else:
+            lacking[label] = _lack(label, scores, score, of)
+    if len(found) < min(len(runs), 2):
+        raise UsageError(next(iter(lacking.values())))
+    alike, odd = comparable(found, ignoring, {label: opened[label].config.model.shape for label in found})
+    if odd and len(alike) < 2:
+        label, reason = next(iter(odd.items()))
+        raise UsageError(
+            f"{next(iter(alike))} and {label} cannot be ranked by {score}: {reason}; evaluate both in the same way"
+            + (f", or pass --ignoring {' '.join(_fields(odd, found, alike, ignoring))}" if "size" not in reason else "")
+        )
+    for label, reason in odd.items():
+        say(f"{label} is left out: {reason}; evaluate it as the others")
+    for reason in lacking.values():
+        say(f"left out: {reason}")
+    ranking = rank_scores(alike, ignoring)
+    unknown = [each.label for each in ranking if each.score.uncertainty is None]
+    if unknown and len(ranking) > 1:
+        say(f"no standard error is saved for {', '.join(unknown)}: ties with them cannot be told; evaluate again")
+    return ranking
+
+
+def _lack(label: str, scores: Sequence[Score], name: str, of: str) -> str:
+    """Say that a run lacks a score, and what to do."""
+    mine = list(dict.fromkeys(each.name for each in scores if each.of == of))
+    have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
+    if not mine and name in DIRECTIONS:
+        return f"{label} has no {name} of {of}; run expost evaluate {label} first (it has: {have})"
+    reason = no_such_score(name, mine)
+    return (
+        f"{label} has no {name} of {of} ({reason}); choose another --score, or evaluate it with other measures "
+        f"(it has: {have})"
+    )
+
+
+def _fields(
+    odd: Mapping[str, str], found: Mapping[str, Score], alike: Mapping[str, Score], ignoring: Sequence[str]
+) -> list[str]:
+    """Return the fields that would have to be ignored to rank the first odd run with the others."""
+    (one, *_), (other, *_) = alike.values(), odd
+    return [*ignoring, *differences(one.card, found[other].card, ignoring)]
 
 
 def _ranks(name: str) -> bool:
@@ -197,8 +244,9 @@ def score(
     samples: Annotated[DataLike, tyro.conf.Positional],
     reference: DataLike,
     split: Literal["train", "validation", "test"] = "test",
-    measures: tuple[str, ...] = tuple(MEASURES),
-    features: str = "inception-2048",
+    measures: tuple[str, ...] = (),
+    features: str = "auto",
+    size: int | None = None,
     bootstrap: int = 0,
     allow_few: bool = False,
     seed: int = 0,
@@ -206,13 +254,18 @@ def score(
 ) -> list[Score]:
     """Score images of any origin, a folder or an array, against a data set.
 
+    Images of several sizes are cut to their central squares and resized, in both sets alike: to --size, else to the
+    shortest side of the reference's images, at most 299. Sets of one size each go to the features as they are.
+
     Args:
         samples: An image folder, or an .npy, .npz, parquet or IDX file; all its splits are taken together.
         reference: A data set's name, or a path.
         split: The split of the reference; a path without splits is taken whole.
-        measures: frechet, kid, prd, neighbours.
+        measures: frechet, kid, prd, neighbours; default: all that the number of examples allows.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
-            inception-768-bf16), digits, or pixels.
+            inception-768-bf16), digits, or pixels; or auto: Inception's if its weights are on this machine and there
+            are enough images in both sets, else the bundled ones that suit the reference.
+        size: Cut the largest central square out of each image of both sets, and resize it to this side, in pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
         allow_few: Compute Frechet distances even from fewer examples than features.
         seed: Seed of clusters, subsets and resamples.
@@ -222,18 +275,60 @@ def score(
         The scores, each with its protocol.
     """
     protocol = Protocol(measures, seed=seed, bootstrap=bootstrap, allow_few=allow_few)
-    drawn = load_examples(samples)
-    if data_name(reference) in DATASETS:
-        against, name = getattr(load_data(data_name(reference)), split).x, f"{reference} {split}"
-    else:
-        against, part = load_part(reference, split)
-        name = f"{reference} {part}".rstrip()
+    check_measures(measures, tuple(MEASURES))
+    for what, path in (("samples", samples), ("reference", reference)):
+        if path in STRING_DATASETS or holds_strings(Path(path)):
+            raise UsageError(
+                f"the {what}, {path}, are strings; expost score compares images and vectors, and strings are scored "
+                "with their model: expost evaluate RUN"
+            )
+    if size is None:
+        size = _common_side(samples, reference, split)
+    prep = Preprocess(size=size)
+    drawn = load_examples(samples, prep)
+    against, name = _reference(reference, split, prep)
+    if drawn.dim() == against.dim() == 4 and drawn.shape[2:] != against.shape[2:]:
+        sizes = " against ".join(f"{x.shape[3]} x {x.shape[2]}" for x in (drawn, against))
+        say(f"images of {sizes}: the features resize each as they are; --size makes them equal before")
     space: Space
     if kind_of(drawn.shape[1:]).pixels:
-        space = FEATURES[features].load(pick_device(device))
+        named = data_name(reference)
+        bundled = DATASETS[named].features if named in DATASETS else "pixels"
+        chosen = suitable_features(features, min(len(drawn), len(against)), bundled)
+        space = FEATURES[chosen].load(pick_device(device))
+    elif features != "auto":
+        raise UsageError(f"features '{features}' are of images, and the samples are vectors; leave --features out")
     else:
         space = StandardizedValues(against, "reference")
     return score_examples(drawn, against, space, protocol, name)
+
+
+def _reference(reference: str | Path, split: str, prep: Preprocess) -> tuple[torch.Tensor, str]:
+    """Load the split of a named data set or of a path, and return it with its name on the cards."""
+    if data_name(reference) in DATASETS:
+        return getattr(load_data(data_name(reference), size=prep.size), split).x, f"{reference} {split}"
+    against, part = load_part(reference, split, prep)
+    return against, f"{reference} {part}".rstrip()
+
+
+def _common_side(samples: str | Path, reference: str | Path, split: str) -> int | None:
+    """Return the side for images of several sizes, by the reference alone so that other samples compare, and say it.
+
+    None where each set has one size.
+    """
+    side = None if data_name(reference) in DATASETS else shortest_side(reference, split)
+    if side is None:
+        if shortest_side(samples) is None:
+            return None
+        side = min(_reference(reference, split, Preprocess())[0].shape[2:], default=0)
+        if not side:  # of vectors, which are refused beside images
+            return None
+    side = min(side, LARGEST)
+    say(
+        f"images of several sizes: the central square of each is resized to {side} x {side}, after the shortest side "
+        f"of the reference (at most {LARGEST}); --size sets another"
+    )
+    return side
 
 
 def saved_scores(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from expost.utils.lazy import lazy
 if TYPE_CHECKING:
     from expost.data.examples import Preprocess
     from expost.data.files import FORMATS, Format
-    from expost.data.load import load_data, load_examples, load_named, load_part, load_path
+    from expost.data.load import load_data, load_examples, load_named, load_part, load_path, shortest_side
     from expost.data.named import DATASETS, CatalogEntry, NamedData, data_catalog
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "load_named",
     "load_part",
     "load_path",
+    "shortest_side",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -33,7 +34,7 @@ __getattr__, __dir__ = lazy(
     {
         "examples": ["Preprocess"],
         "files": ["FORMATS", "Format"],
-        "load": ["load_data", "load_examples", "load_named", "load_part", "load_path"],
+        "load": ["load_data", "load_examples", "load_named", "load_part", "load_path", "shortest_side"],
         "named": ["DATASETS", "CatalogEntry", "NamedData", "data_catalog"],
     },
 )

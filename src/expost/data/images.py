@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +163,20 @@ class EncodedImages(Pixels):
             return extent(*next(self.source.encoded(np.zeros(1, np.int64)))).kind
         except DataError:
             return ""
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Return the widths and heights that occur, by the images' headers; of files that cannot be read none."""
+        found = set()
+        for _, source in self.source.encoded(np.arange(len(self.source))):
+            page = source if isinstance(source, Page) else Page(source, 0)
+            opened = io.BytesIO(page.source) if isinstance(page.source, bytes) else page.source
+            with (
+                contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+                Image.open(opened) as image,
+            ):
+                image.seek(page.number)
+                found.add(image.size)
+        return found
 
 
 class ImageStack:

@@ -17,7 +17,7 @@ from torch import Tensor
 from expost.data import description
 from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing, parts_of
 from expost.data.files import read_path
-from expost.data.images import Pixels, UnreadableImages
+from expost.data.images import EncodedImages, Pixels, UnreadableImages
 from expost.data.intensities import Extent
 from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
 from expost.data.named import DATASETS, NamedData
@@ -82,16 +82,17 @@ def load_data(
         >>> data.shape, len(data.train), len(data.validation), len(data.test), data.train.x.dtype
         ((1, 8, 8), 100, 100, 100, torch.uint8)
     """
-    if isinstance(name_or_path, np.ndarray | Tensor):
-        shape = tuple(name_or_path.shape)
+    given: object = name_or_path
+    if isinstance(given, np.ndarray | Tensor):
+        shape = tuple(given.shape)
         raise UsageError(f"data set is an array of shape {shape}; save it with numpy.save, and give the file")
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
     overrules = Overrules(layout=layout and layout.upper(), parts=parts_of(parts))
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
-        for option, given in (("range", range), ("layout", layout), ("parts", parts)):
-            if given:
+        for option, value in (("range", range), ("layout", layout), ("parts", parts)):
+            if value:
                 raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
     if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
@@ -164,22 +165,53 @@ def load_path(
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
-def load_part(path: str | Path, part: str) -> tuple[torch.Tensor, str]:
+def load_part(path: str | Path, part: str, prep: Preprocess | None = None) -> tuple[torch.Tensor, str]:
     """Load one part of a file or folder, or all of it where it has no parts; also return the part's name, or "".
+
+    Args:
+        path: The file or folder.
+        part: "train", "validation" or "test".
+        prep: What to do to the images; None for nothing.
 
     Raises:
         UsageError, DataError: see `load_data`; also if the source has parts, but not this one.
     """
+    found, name = _part_of(_found(path), part)
+    return _all_of(found, prep), name
+
+
+def shortest_side(path: str | Path, part: str | None = None) -> int | None:
+    """Return the shortest side, in pixels, among encoded images of several sizes; None if they have one size.
+
+    Args:
+        path: The file or folder.
+        part: As `load_part` takes it; None for all parts.
+
+    Raises:
+        UsageError, DataError: see `load_part`.
+    """
     found = _found(path)
+    if part is not None:
+        found, _ = _part_of(found, part)
+    encoded = [each.examples for each in found.parts.values() if isinstance(each.examples, EncodedImages)]
+    sizes = {size for examples in encoded for size in examples.sizes()}
+    return min(min(size) for size in sizes) if len(sizes) > 1 else None
+
+
+def _part_of(found: Found, part: str) -> tuple[Found, str]:
     if set(found.parts) == {POOL}:
-        return _all_of(found), ""
+        return found, ""
     if part not in found.parts:
         raise UsageError(f"{found.where} has the parts {', '.join(found.parts)}, not {part}; choose one of them")
-    return _all_of(replace(found, parts={part: found.parts[part]})), part
+    return replace(found, parts={part: found.parts[part]}), part
 
 
-def load_examples(path: str | Path) -> torch.Tensor:
+def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Tensor:
     """Load all examples of a file or folder, whatever parts it has.
+
+    Args:
+        path: The file or folder.
+        prep: What to do to the images; None for nothing.
 
     Returns:
         Images uint8 (N, C, H, W), or vectors float32 (N, d).
@@ -187,7 +219,7 @@ def load_examples(path: str | Path) -> torch.Tensor:
     Raises:
         UsageError, DataError: see `load_data`; images of several sizes are a DataError.
     """
-    return _all_of(_found(path))
+    return _all_of(_found(path), prep)
 
 
 def _found(path: str | Path) -> Found:
@@ -197,9 +229,9 @@ def _found(path: str | Path) -> Found:
     return read_path(place)
 
 
-def _all_of(found: Found) -> torch.Tensor:
+def _all_of(found: Found, prep: Preprocess | None = None) -> torch.Tensor:
     preparation = Preparation(found, sum(len(part) for part in found.parts.values()))
-    arrays = [preparation.load(part, np.arange(len(part)), Preprocess()) for part in found.parts.values()]
+    arrays = [preparation.load(part, np.arange(len(part)), prep or Preprocess()) for part in found.parts.values()]
     if len({array.shape[1:] for array in arrays}) > 1:
         shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
         raise DataError(f"{found.where}: examples of several shapes, {shapes}; make them equal")

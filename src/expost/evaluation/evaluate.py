@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,10 @@ from expost._version import __version__
 from expost.densities.staged import StagedDensity
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
+from expost.evaluation.catalog import ALL_MEASURES, LATENT, MEMORIZATION
 from expost.evaluation.protocol import (
-    ALL_MEASURES,
     CODES,
     INTERPOLATION,
-    LATENT,
-    MEMORIZATION,
     RECONSTRUCTION,
     Omissions,
     Protocol,
@@ -41,6 +39,7 @@ from expost.generators.generator import Generator
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import Space
 from expost.metrics.image import PIXEL_SCORES
+from expost.metrics.influence import Influence
 from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
 from expost.metrics.measures import MEASURES, Cloud
 from expost.metrics.memorization import authenticity, copying_test
@@ -85,6 +84,8 @@ def score_examples(
     compare = _Comparison.to(reference, name, space, protocol)
     scores = compare.scores("samples", samples, "", {})
     compare.omissions.tell()
+    if not scores:
+        raise UsageError(f"{len(samples)} samples and {len(reference)} examples of the reference allow no score")
     return scores
 
 
@@ -126,9 +127,10 @@ def evaluate_generator(
         scores += compare.scores(subject, examples, model, details, settings)
         card = compare.card(len(examples), model, details)
         if subject == RECONSTRUCTION:
-            values = {"range": "[0, 1]" if kind_of_data(data).pixels else "as given"}
-            pixels = replace(card, features="none", weights="", preprocessing=values)
-            scores += [Score(key, subject, value, pixels) for key, value in _errors(x, examples, data)]
+            scale = {"range": "[0, 1]" if kind_of_data(data).pixels else "as given"}
+            pixels = replace(card, features="none", weights="", preprocessing=scale)
+            for key, values in _errors(x, examples, data):
+                scores.append(Score.measured(key, subject, values.mean().item(), pixels, Influence(values)))
         elif subject != INTERPOLATION and MEMORIZATION in measures:
             raw = replace(
                 card,
@@ -140,12 +142,12 @@ def evaluate_generator(
                 preprocessing={"distance": "Euclidean, raw values"},
                 settings={"held out": f"{len(x)} of {split}", "held-out hash": hash_tensors({"x": x})},
             )
-            try:
-                found = _copies(examples, x, data, protocol.seed)
-            except (UsageError, DataError) as error:
-                compare.omissions.add(MEMORIZATION, subject, error)
-                continue
-            scores += [Score(key, subject, value, raw) for key, value in found]
+            train = Pool(data.train.x, "training examples")
+            for key, compute in _COPIES.items():
+                try:
+                    scores.append(Score(key, subject, compute(train, x, examples, protocol.seed), raw))
+                except (UsageError, DataError) as error:
+                    compare.omissions.add(MEMORIZATION, subject, error, key)
     compare.omissions.tell()
     if LATENT in measures:
         scores += latent_scores(generator_, data, subjects, compare.card(len(data.test), model, {}), split)
@@ -202,13 +204,15 @@ class _Comparison:
         found = []
         for measure in measures:
             try:
-                values = MEASURES[measure].compute(self.reference, samples, context)
+                values = MEASURES[measure](self.reference, samples, context)
             except (UsageError, DataError) as error:
                 self.omissions.add(measure, subject, error)
                 continue
             for name, value in values.items():
                 full = replace(card, settings={**(settings or {}), **value.settings})
-                found.append(Score(name, subject, value.value, full, value.error, value.interval))
+                found.append(
+                    Score.measured(name, subject, value.value, full, value.influence, value.error, value.interval)
+                )
         return found
 
 
@@ -239,22 +243,24 @@ def _subjects(
             yield subject, generator_.sample(count, subject, stream_seed(protocol.seed, SAMPLES)), details, {}
 
 
-def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, float]]:
+def _errors(x: Tensor, reconstructions: Tensor, data: Data) -> list[tuple[str, Tensor]]:
+    """Return the error of each example, by the name of the score."""
     if not kind_of_data(data).pixels:
-        return [("mse", (x.double() - reconstructions.double()).square().mean().item())]
+        return [("mse", (x.double() - reconstructions.double()).square().flatten(1).mean(1))]
     scores = {key: score for key, score in PIXEL_SCORES.items() if min(data.shape[1:]) >= score.side}
-    sums = dict.fromkeys(scores, 0.0)
+    errors: dict[str, list[Tensor]] = {key: [] for key in scores}
     size = max(1, min(500, _ERROR_ELEMENTS // x[:1].numel()))
     for batch, output in zip(x.split(size), reconstructions.split(size), strict=True):  # type: ignore[no-untyped-call]
         for key, score in scores.items():
-            sums[key] += score.compute(to_unit(batch), output).sum().item()
-    return [(key, value / len(x)) for key, value in sums.items()]
+            errors[key].append(score.compute(to_unit(batch), output))
+    return [(key, torch.cat(parts)) for key, parts in errors.items()]
 
 
-def _copies(samples: Tensor, held_out: Tensor, data: Data, seed: int) -> list[tuple[str, float]]:
-    train = Pool(data.train.x, "training examples")
-    test = copying_test(train, held_out, samples, seed=seed)
-    return [("copying", test.c_t), ("authenticity", authenticity(train, samples))]
+#: The scores of copying: each gets training examples, held-out ones, samples and a seed.
+_COPIES: dict[str, Callable[[Pool, Tensor, Tensor, int], float]] = {
+    "copying": lambda train, held_out, samples, seed: copying_test(train, held_out, samples, seed=seed).c_t,
+    "authenticity": lambda train, held_out, samples, seed: authenticity(train, samples),
+}
 
 
 def latent_scores(
@@ -286,14 +292,13 @@ def latent_scores(
             found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
     if CODES in subjects:
         used, gap = dimensions(codes), prior_gap(codes)
-        values = {
-            "participation-ratio": used.participation_ratio,
-            "active-units": used.active_units,
-            "kl-from-normal": gap.kl,
-            "frechet-from-normal": gap.frechet,
-            "mmd-z-from-normal": gap.mmd_z,
-        }
-        found += [Score(key, CODES, float(value), card) for key, value in values.items()]
+        found += [
+            Score("participation-ratio", CODES, used.participation_ratio, card),
+            Score("active-units", CODES, float(used.active_units), card),
+            Score.measured("kl-from-normal", CODES, gap.kl, card, gap.kl_influence),
+            Score.measured("frechet-from-normal", CODES, gap.frechet, card, gap.frechet_influence),
+            Score("mmd-z-from-normal", CODES, gap.mmd_z, card),
+        ]
     for score in found:
         if not math.isfinite(score.value):
             say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from expost.data import DATASETS
 from expost.errors import UsageError
+from expost.evaluation.catalog import check_measures
 from expost.examples import kind_of_data
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import FEATURES, Space, StandardizedValues
 from expost.metrics.bootstrap import LEAST_RESAMPLES
-from expost.metrics.measures import MEASURES, Context
+from expost.metrics.measures import Context
 from expost.training.devices import pick_device
 from expost.types import Data
 from expost.utils.precision import bf16_warning, choose
@@ -25,9 +26,6 @@ from expost.utils.seeding import PAIRS, generator
 PAPER_COUNT = 10_000
 #: Subjects besides the samples of densities.
 RECONSTRUCTION, INTERPOLATION, CODES = "reconstruction", "interpolation", "codes"
-#: Measures that need more than the features of two sets: the training examples, or the codes.
-MEMORIZATION, LATENT = "memorization", "latent"
-ALL_MEASURES = (*MEASURES, MEMORIZATION, LATENT)
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,9 @@ class Protocol:
         """Return the chosen measures, all available ones by default.
 
         Raises:
-            UsageError: for a measure that is not available for the data.
+            UsageError: for a measure that is not available for the data; the message says where it is.
         """
-        for name in self.measures:
-            if name not in available:
-                raise UsageError(f"unknown measure '{name}'; choose one of: {', '.join(available)}")
+        check_measures(self.measures, available)
         return self.measures or tuple(available)
 
     def context(self, space: Space) -> Context:
@@ -93,11 +89,11 @@ class Omissions:
         self.protocol = protocol
         self._of: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, measure: str, subject: str, error: Exception) -> None:
-        """Note that a measure cannot be computed; where it was asked for by name, raise the error instead."""
+    def add(self, measure: str, subject: str, error: Exception, score: str | None = None) -> None:
+        """Note that a measure, or one score of it, cannot be computed; raise the error if it was asked for by name."""
         if measure in self.protocol.measures:
-            raise error
-        self._of.setdefault((measure, str(error)), []).append(subject)
+            raise type(error)(f"{measure} of {subject} cannot be computed: {error}") from None
+        self._of.setdefault((score or measure, str(error)), []).append(subject)
 
     def tell(self) -> None:
         """Print what is left out, and why."""
@@ -134,12 +130,25 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
 
 def resolve_features(name: str, data: Data) -> str:
     """Return the name that "auto" stands for here: see `pick_space`."""
-    if name != "auto" or not kind_of_data(data).pixels:
+    if not kind_of_data(data).pixels:
+        return name
+    return suitable_features(name, len(data.test), bundled_features(data))
+
+
+def suitable_features(name: str, count: int, bundled: str) -> str:
+    """Return the name that "auto" stands for: Inception's if its weights are here and `count` images suffice.
+
+    Args:
+        name: As asked; any but "auto" is returned as it is.
+        count: Images of the smaller set.
+        bundled: Features that ship with the package, and suit the images.
+    """
+    if name != "auto":
         return name
     for key in ("inception-2048", "inception-768"):
-        if FEATURES[key].available() and len(data.test) > FEATURES[key].dim:
+        if FEATURES[key].available() and count > FEATURES[key].dim:
             return key
-    return bundled_features(data)
+    return bundled
 
 
 def bundled_features(data: Data) -> str:

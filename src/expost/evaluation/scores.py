@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from expost.errors import DataError, UsageError
+from expost.metrics import FEATURES
+from expost.metrics.influence import Influence, difference_error, packed, unpacked
+
+#: Half the width of a 95 % interval, in standard errors.
+WIDTH = 1.96
+#: Fewer examples than this are called few.
+FEW = 1_000
 
 #: Fields that name what was scored. All others say how, and must agree before two scores are compared.
 SUBJECT = ("model", "density")
@@ -57,8 +67,11 @@ class Score:
         of: What was scored: "reconstruction", "interpolation", "codes", or a density's name.
         value: The number.
         card: How it was computed.
-        error: Its standard error, where the measure gives one.
+        error: Its standard error over new draws of the examples that it compares, where the measure gives one. It says
+            nothing of training the model again.
         interval: A confidence interval (low, high), where one was asked for.
+        deviations: How the score moves under random weights of its examples, which scores of as many examples share
+            (`Influence.deviations`), packed as text; empty where it is not known.
     """
 
     name: str
@@ -67,6 +80,79 @@ class Score:
     card: Card
     error: float | None = None
     interval: tuple[float, float] | None = None
+    deviations: str = ""
+
+    @classmethod
+    def measured(
+        cls,
+        name: str,
+        of: str,
+        value: float,
+        card: Card,
+        influence: Influence,
+        error: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> Score:
+        """Return a score with its standard error, and the deviations by which it is compared with others.
+
+        Args:
+            name: As the attribute, as are the others.
+            of: What was scored.
+            value: The number.
+            card: How it was computed.
+            influence: How much each example moves it.
+            error: Its standard error; None takes that of the influence.
+            interval: A confidence interval, where one was asked for.
+        """
+        known = influence.standard_error if error is None else error
+        if not math.isfinite(known):
+            return cls(name, of, value, card, None, interval)
+        return cls(name, of, value, card, known, interval, packed(influence.deviations(), known))
+
+    @property
+    def uncertainty(self) -> float | None:
+        """The standard error; of a score that has an interval alone, what the interval's width implies; else None."""
+        if self.error is not None or self.interval is None:
+            return self.error
+        return (self.interval[1] - self.interval[0]) / (2 * WIDTH)
+
+    def moved(self) -> NDArray[np.float64] | None:
+        """Return the deviations in units of the score, None where they are not known.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        if not self.deviations or self.error is None:
+            return None
+        try:
+            return unpacked(self.deviations, self.error)
+        except ValueError:
+            raise DataError(f"the deviations of {self.name} of {self.of} cannot be read; evaluate again") from None
+
+
+def error_of_difference(a: Score, b: Score) -> float | None:
+    """Return the standard error of the difference of two scores, None where either's is unknown.
+
+    Where both were moved by the same random weights, what they have in common (the test examples) cancels.
+
+    Raises:
+        DataError: if the deviations of either cannot be read.
+    """
+    if a.uncertainty is None or b.uncertainty is None:
+        return None
+    return difference_error(a.uncertainty, b.uncertainty, a.moved(), b.moved())
+
+
+def headline(scores: Sequence[Score]) -> str:
+    """Return one line on how scores were computed: how many examples, on what, against what, and what to beware of."""
+    on_features = [score.card for score in scores if score.card.features in FEATURES]
+    card = on_features[0] if on_features else scores[0].card
+    if card.features in FEATURES:
+        what = f"images, {FEATURES[card.features].caution or f'{card.features} features'}"
+    else:
+        what = {"values": "vectors, standardized values", "strings": "strings"}.get(card.features, "examples")
+    few = "; few: differences within the errors mean nothing" if min(card.count, card.reference_count) < FEW else ""
+    return f"{card.count:,} {what}; against {card.reference} ({card.reference_count:,}), seed {card.seed}{few}"
 
 
 def score_from_json(value: Any) -> Score:

@@ -10,10 +10,11 @@ from expost.densities import DENSITIES
 from expost.densities.staged import StagedDensity
 from expost.distributed import main_first
 from expost.errors import UsageError
+from expost.evaluation.catalog import ALL_MEASURES, PROPERTIES, STRING_MEASURES
 from expost.evaluation.evaluate import evaluate_generator
-from expost.evaluation.protocol import ALL_MEASURES, INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
 from expost.evaluation.scores import Score
-from expost.evaluation.strings import PROPERTIES, STRING_MEASURES, evaluate_strings
+from expost.evaluation.strings import evaluate_strings
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator

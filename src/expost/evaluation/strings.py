@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,26 +18,29 @@ import torch
 
 from expost._version import __version__
 from expost.config import to_json
+from expost.evaluation.catalog import DISTANCE, LATENT, PROPERTIES, REGRESSION, STRING_MEASURES
 from expost.evaluation.evaluate import latent_scores
-from expost.evaluation.protocol import CODES, INTERPOLATION, LATENT, RECONSTRUCTION, Protocol, chosen_examples, pairs
+from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol, chosen_examples, pairs
 from expost.evaluation.scores import Card, Score
 from expost.examples.domains import DOMAINS, Measured, StringDomain, Strings
 from expost.examples.strings import remark_on_alike
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
-from expost.metrics.direction import HIGHER, LOWER
+from expost.metrics.influence import Influence
 from expost.metrics.latent_regression import latent_regression
-from expost.metrics.strings import canonicalize, novelty, reconstruction_accuracy, unique_valid, uniqueness
+from expost.metrics.strings import (
+    canonicalize,
+    novelty,
+    reconstruction_accuracy,
+    string_influences,
+    unique_valid,
+    uniqueness,
+)
 from expost.registry import Part
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.seeding import SAMPLES, generator
 
-#: Optional measures of strings; accuracy, validity, uniqueness and novelty are always computed.
-PROPERTIES, DISTANCE, REGRESSION = "properties", "distance", "regression"
-STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
-#: The direction of each score of the regression.
-REGRESSION_SCORES = {"regression-rmse": LOWER, "regression-log-likelihood": HIGHER}
 #: Decodes of each code for the validity of sampled and best-of-k decodes, and the codes that get them.
 DECODES, DECODED = 10, 1_000
 #: Codes for the regression: training a Gaussian process takes a minute for each 10,000.
@@ -85,14 +88,18 @@ def evaluate_strings(
     scores = []
     for subject in subjects:
         if subject == RECONSTRUCTION:
-            accuracy = reconstruction_accuracy(_strings(strings, x), strings.reconstruct(x))
-            scores.append(Score("accuracy", subject, accuracy, replace(card, count=len(x))))
+            originals, found = _strings(strings, x), strings.reconstruct(x)
+            accuracy = reconstruction_accuracy(originals, found)
+            same = Influence(_flags(a == b for a, b in zip(originals, found, strict=True)))
+            scores.append(Score.measured("accuracy", subject, accuracy, replace(card, count=len(x)), same))
         elif subject == INTERPOLATION:
             first, second = pairs(strings.generator.encode(x), protocol.seed)
             middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
-            valid = _share(canonicalize(strings.decode(middle), domain.canonical))
-            path = {"decoding": "greedy", "path": protocol.method, "position": 0.5}
-            scores.append(Score("validity-greedy", subject, valid, replace(card, count=len(x), settings=path)))
+            valid = _flags(form is not None for form in canonicalize(strings.decode(middle), domain.canonical))
+            owned = replace(
+                card, count=len(x), settings={"decoding": "greedy", "path": protocol.method, "position": 0.5}
+            )
+            scores.append(Score.measured("validity-greedy", subject, float(valid.mean()), owned, Influence(valid)))
         elif subject != CODES:
             details = {"name": subject, **strings.generator.density(subject).options}
             owned = replace(card, count=count, density=details)
@@ -120,14 +127,15 @@ def _of_density(
     remark_on_alike(samples, f"samples of {name}")
     training = _strings(strings, data.train.x)
     known = {"training": hash_tensors({"x": data.train.x})}
+    seen = {form for form in training_forms(training, forms, domain) if form is not None}
+    moves = string_influences(forms, seen)
+    truncated = Influence(_flags(sample is None for sample in samples))
     values = {
-        "validity-greedy": Measured(_share(forms), {}),
-        "truncated": Measured(1 - _share(samples), {}),
-        "unique-valid": Measured(unique_valid(forms), {}),
-        "uniqueness": Measured(uniqueness(forms), {}),
-        "novelty": Measured(
-            novelty(forms, {form for form in training_forms(training, forms, domain) if form is not None}), known
-        ),
+        "validity-greedy": Measured(_share(forms), {}, influence=moves["validity-greedy"]),
+        "truncated": Measured(1 - _share(samples), {}, influence=truncated),
+        "unique-valid": Measured(unique_valid(forms), {}, influence=moves["unique-valid"]),
+        "uniqueness": Measured(uniqueness(forms), {}, influence=moves["uniqueness"]),
+        "novelty": Measured(novelty(forms, seen), known, influence=moves["novelty"]),
     }
     if PROPERTIES in measures:
         values |= domain.scores(forms, training)
@@ -136,13 +144,17 @@ def _of_density(
         those = {"held-out hash": hash_tensors({"x": held_out})}  # a seeded draw if there are more of them than samples
         values |= {key: replace(each, settings=each.settings | those) for key, each in compared.items()}
     for key, found in values.items():
-        settings = {**card.settings, **found.settings}
-        yield Score(key, name, found.value, replace(card, features=found.features, settings=settings))
-    best, share = strings.best_of(z[:DECODED], DECODES, domain.valid, source=generator(card.seed, SAMPLES, 2))
+        full = replace(card, features=found.features, settings={**card.settings, **found.settings})
+        if found.influence is None:
+            yield Score(key, name, found.value, full, found.error)
+        else:
+            yield Score.measured(key, name, found.value, full, found.influence)
+    best, shares = strings.best_of(z[:DECODED], DECODES, domain.valid, source=generator(card.seed, SAMPLES, 2))
     settings = {"decoding": "sampled", "temperature": 1.0, "k": DECODES}
     drawn = replace(card, count=min(DECODED, len(z)), settings=settings)
-    yield Score("validity-sampled", name, share, drawn)
-    yield Score("validity-best-of-k", name, _share(best), drawn)
+    yield Score.measured("validity-sampled", name, float(shares.mean()), drawn, Influence(shares))
+    any_valid = Influence(_flags(each is not None for each in best))
+    yield Score.measured("validity-best-of-k", name, _share(best), drawn, any_valid)
 
 
 def training_forms(training: Strings, wanted: Strings, domain: StringDomain) -> Strings:
@@ -181,12 +193,17 @@ def _regression(strings: StringGenerator, data: Data, domain: StringDomain, card
         count=found.n_test,
         settings=settings,
     )
-    yield Score("regression-rmse", CODES, found.rmse, owned)
-    yield Score("regression-log-likelihood", CODES, found.log_likelihood, owned)
+    yield Score.measured("regression-rmse", CODES, found.rmse, owned, found.rmse_influence)
+    likelihood, moves = found.log_likelihood, found.log_likelihood_influence
+    yield Score.measured("regression-log-likelihood", CODES, likelihood, owned, moves)
 
 
 def _strings(strings: StringGenerator, x: torch.Tensor) -> list[str]:
     return [each or "" for each in strings.codec.decode(x)]
+
+
+def _flags(each: Iterable[bool]) -> torch.Tensor:
+    return torch.tensor(list(each), dtype=torch.float64)
 
 
 def _share(strings: Strings) -> float:

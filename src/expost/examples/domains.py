@@ -7,21 +7,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from expost.examples.molecules import structures
-from expost.metrics.chemnet import frechet_chemnet_distance
+from expost.metrics.chemnet import frechet_chemnet_influence
 from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.expressions import ExpressionScore, canonical_expression
+from expost.metrics.influence import Influence, error_of_minimum, of_pairs
 from expost.metrics.molecule_properties import PenalizedLogP, properties
 from expost.metrics.molecules import (
     canonical_smiles,
-    internal_diversity,
+    mean_similarities,
     parse_molecule,
     parse_molecules,
     scaffold_diversity,
+    scaffold_of_each,
 )
-from expost.metrics.strings import Canonical, canonicalize
+from expost.metrics.strings import Canonical, canonicalize, singletons
 from expost.registry import Registry
 from expost.utils.extras import installed
 from expost.utils.progress import say
@@ -43,11 +46,15 @@ class Measured:
         value: The score.
         settings: Settings that decide it.
         features: The features that make strings vectors; "strings" if there are none.
+        influence: How much each sample, or each string compared with, moves it; None where that means nothing.
+        error: The standard error, where there is one but no influence.
     """
 
     value: float
     settings: dict[str, Any]
     features: str = "strings"
+    influence: Influence | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,15 @@ def _expression_scores(samples: Strings, training: Strings) -> dict[str, Measure
     if not len(values):
         return {}
     settings = {**_VALID, "target": score.target}
-    found = {"expression-score": float(values.mean()), "best-expression-score": float(values.min())}
-    return {name: Measured(value, settings) for name, value in found.items()}
+    return {
+        "expression-score": _mean(values, settings),
+        "best-expression-score": Measured(float(values.min()), settings, error=error_of_minimum(values)),
+    }
+
+
+def _mean(values: Values, settings: dict[str, Any]) -> Measured:
+    known = values[~np.isnan(values)]
+    return Measured(float(known.mean()), settings, influence=Influence(torch.from_numpy(known)))
 
 
 def _molecule_scores(samples: Strings, training: Strings) -> dict[str, Measured]:
@@ -109,12 +123,14 @@ def _molecule_scores(samples: Strings, training: Strings) -> dict[str, Measured]
     if not molecules:
         return {}
     found = properties(molecules, ("logp", "qed", "sa"))
-    scores = {f"mean-{name}": Measured(float(np.nanmean(values)), _VALID) for name, values in found.items()}
-    scores["internal-diversity"] = Measured(internal_diversity(molecules), _VALID)
-    scores["scaffold-diversity"] = Measured(scaffold_diversity(molecules), _VALID)
+    scores = {f"mean-{name}": _mean(values, _VALID) for name, values in found.items()}
+    likeness = mean_similarities(molecules)
+    scores["internal-diversity"] = Measured(1 - float(likeness.mean()), _VALID, influence=of_pairs(likeness))
+    alone = singletons(scaffold_of_each(molecules))
+    scores["scaffold-diversity"] = Measured(scaffold_diversity(molecules), _VALID, influence=Influence(alone))
     penalized = PenalizedLogP.zinc250k()
     settings = {**_VALID, "normalization": asdict(penalized)}
-    return scores | {"mean-plogp": Measured(float(np.nanmean(penalized(molecules))), settings)}
+    return scores | {"mean-plogp": _mean(penalized(molecules), settings)}
 
 
 def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str, Measured]:
@@ -130,7 +146,8 @@ def _chemnet(samples: Strings, reference: Strings, allow_few: bool) -> dict[str,
         return {}
     # it falls with the number of molecules: of equally many samples those with fewer valid ones are not flattered
     settings = {**_VALID, "test molecules": len(reference)}
-    return {"fcd": Measured(frechet_chemnet_distance(valid, reference), settings, "chemnet")}
+    distance, influence = frechet_chemnet_influence(valid, reference)
+    return {"fcd": Measured(distance, settings, "chemnet", influence)}
 
 
 def _no_scores(samples: Strings, training: Strings) -> dict[str, Measured]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from expost.data.decoding import check_unit, round_to_bytes
+from expost.data.intensities import check_unit, round_to_bytes
 from expost.errors import DataError, UsageError
 from expost.examples import figures
 from expost.examples.figures import BACKGROUND, INK, PICTURE_SUFFIXES, PLAIN, SHEET_SUFFIXES, Look, Sheet

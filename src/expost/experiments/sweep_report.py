@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from expost.errors import UsageError
-from expost.evaluation.ranking import DIRECTIONS, direction_of
+from expost.evaluation.catalog import DIRECTIONS, direction_of
 from expost.evaluation.scores import differences, score_from_json
 from expost.experiments.cells import comma_separated
 

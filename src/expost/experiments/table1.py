@@ -17,8 +17,8 @@ from expost._version import __version__
 from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
 from expost.errors import DataError, UsageError
+from expost.evaluation.catalog import ALL_MEASURES
 from expost.evaluation.protocol import (
-    ALL_MEASURES,
     CODES,
     INTERPOLATION,
     RECONSTRUCTION,

@@ -76,8 +76,8 @@ class StringGenerator:
         valid: Callable[[str], bool],
         temperature: float = 1.0,
         source: torch.Generator | None = None,
-    ) -> tuple[list[str | None], float]:
-        """Return the most frequent valid of k decodes of each code, and the share of all decodes that are valid.
+    ) -> tuple[list[str | None], Tensor]:
+        """Return the most frequent valid of k decodes of each code, and the share of its decodes that are valid, (N,).
 
         Args:
             z: Codes, shape (N, d).
@@ -94,7 +94,7 @@ class StringGenerator:
                 strings += found.strings
                 shares.append(found.valid)
                 bar.advance(len(logits))
-        return strings, float(torch.cat(shares).mean())
+        return strings, torch.cat(shares)
 
     def reconstruct(self, x: Tensor | Sequence[str]) -> list[str | None]:
         """Return the most likely decode of the code of each example: rows of symbols, or strings."""

@@ -32,6 +32,7 @@ class FeatureSet:
         summary: One line on what they are for.
         available: Returns whether they can be loaded without a download.
         load: Loads them onto a device, downloading weights if need be.
+        caution: What they do not see, in a few words, for the line above scores; empty if nothing is to be said.
     """
 
     name: str
@@ -40,6 +41,7 @@ class FeatureSet:
     summary: str
     available: Callable[[], bool]
     load: Callable[[str | torch.device], Features]
+    caution: str = ""
 
 
 def _inception(dim: int, summary: str, precision: Precision = "float32") -> FeatureSet:
@@ -67,7 +69,13 @@ _SETS = (
         DigitFeatures,
     ),
     FeatureSet(
-        "pixels", "frechet-pixels", 192, "an 8x8 thumbnail, blind to detail; any images", lambda: True, PixelFeatures
+        "pixels",
+        "frechet-pixels",
+        192,
+        "an 8x8 thumbnail, blind to detail; any images",
+        lambda: True,
+        PixelFeatures,
+        caution="8 x 8 thumbnails: blind to detail",
     ),
 )
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
-from expost.metrics.frechet import Statistics, frechet_distance
+from expost.metrics.frechet import Statistics, frechet_distance, frechet_influence
+from expost.metrics.influence import Influence
 from expost.metrics.molecules import canonical_smiles
 from expost.metrics.strings import canonicalize
 from expost.utils.extras import require
@@ -103,3 +104,20 @@ def frechet_chemnet_distance(
     """
     other = reference if isinstance(reference, Statistics) else chemnet_statistics(reference, device)
     return frechet_distance(chemnet_statistics(generated, device), other)
+
+
+def frechet_chemnet_influence(
+    generated: Sequence[str | None], reference: Sequence[str | None], device: str | torch.device = "cpu"
+) -> tuple[float, Influence]:
+    """Return the distance of `frechet_chemnet_distance`, and how much each valid molecule moves it.
+
+    Raises:
+        UsageError: as `chemnet_features`.
+        DataError: if fewer than 2 molecules of a side are valid.
+    """
+    samples, real = chemnet_features(generated, device=device), chemnet_features(reference, device=device)
+    for found, smiles in ((samples, generated), (real, reference)):
+        if len(found) < 2:
+            raise DataError(f"{len(found)} of {len(smiles)} molecules are valid; ChemNet's statistics need at least 2")
+    a, b = Statistics.of(real), Statistics.of(samples)
+    return frechet_distance(b, a), frechet_influence(real, samples, a, b)

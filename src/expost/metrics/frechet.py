@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
+from expost.metrics.influence import Influence
 
 Matrix = NDArray[np.float64]
 
@@ -237,6 +238,55 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     if torch.equal(a.cov, b.cov):
         return shift
     return shift + max(total - 2.0 * _trace_root(a, b), 0.0)
+
+
+def frechet_influence(reference: Tensor, samples: Tensor, a: Statistics, b: Statistics) -> Influence:
+    r"""Return how much each example moves the Frechet distance.
+
+    With T the optimal map from N(mu_a, S_a) to N(mu_b, S_b), T = S_a^{-1/2} (S_a^{1/2} S_b S_a^{1/2})^{1/2} S_a^{-1/2},
+    the distance has the derivatives 2 (mu_a - mu_b) and I - T in the mean and covariance of the first, so that
+
+        f(x) = 2 (mu_a - mu_b)^T (x - mu_a) + (x - mu_a)^T (I - T) (x - mu_a) N / (N - 1),
+
+    and likewise for the second, whose map is the inverse of T. Where a covariance is singular, the inverses are taken
+    within its range. Two sets of one distribution have no influence of first order; those here are then about the
+    chance differences of their moments, and somewhat too large: in simulations the error was up to 1.5 times too large.
+
+    Args:
+        reference: Features, shape (N, d).
+        samples: Features, shape (M, d).
+        a: Statistics of the reference.
+        b: Statistics of the samples.
+    """
+    root, inverse_root = _roots(a.cov)
+    middle, inverse_middle = _roots(root @ b.cov @ root)
+    shift = a.mean - b.mean
+    identity = torch.eye(a.dim, dtype=torch.float64)
+    forward, backward = inverse_root @ middle @ inverse_root, root @ inverse_middle @ root
+    return Influence(
+        samples=_quadratic(samples, b.mean, -shift, (identity - backward) * (b.n / (b.n - 1))),
+        reference=_quadratic(reference, a.mean, shift, (identity - forward) * (a.n / (a.n - 1))),
+    )
+
+
+def _roots(cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the square root of a covariance, and the inverse of the root within its range."""
+    with threadpool_limits(limits=1, user_api="blas"):  # as for the distance
+        values, vectors = (torch.from_numpy(part) for part in np.linalg.eigh(((cov + cov.T) / 2).numpy()))
+    values = values.clamp(min=0)
+    root = values.sqrt()
+    within = values > 100 * len(values) * torch.finfo(torch.float64).eps * values.max()
+    inverse = torch.where(within, root.where(within, 1.0).reciprocal(), 0.0)
+    return (vectors * root) @ vectors.T, (vectors * inverse) @ vectors.T
+
+
+def _quadratic(features: Tensor, mean: Tensor, shift: Tensor, matrix: Tensor, rows: int = 4_096) -> Tensor:
+    """Return 2 shift.(x - mean) + (x - mean)^T matrix (x - mean) for every row x, float64."""
+    parts = []
+    for block in features.split(rows):  # type: ignore[no-untyped-call]
+        centered = block.detach().to("cpu", torch.float64) - mean
+        parts.append(2 * centered @ shift + ((centered @ matrix) * centered).sum(dim=1))
+    return torch.cat(parts)
 
 
 def _trace_root(a: Statistics, b: Statistics) -> float:

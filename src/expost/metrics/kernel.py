@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from expost.densities.checks import check_int, check_seed
 from expost.errors import DataError
 from expost.metrics.checks import check_features, check_same_dim
+from expost.metrics.influence import Influence
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class KernelDistance:
             the spread of one small subset: several times the uncertainty of `value`.
         subsets: How many subsets.
         subset_size: Examples in each, of either set.
+        influence: How much each example moves the value, by the witness function 2 (E k(x, X) - E k(x, Y)).
     """
 
     value: float
@@ -33,6 +35,7 @@ class KernelDistance:
     std: float
     subsets: int
     subset_size: int
+    influence: Influence = field(repr=False, compare=False)
 
 
 def kernel_distance(
@@ -90,17 +93,40 @@ def kernel_distance(
             )
     random = np.random.RandomState(seed)
     values, variances = [], []
+    witness_x, witness_y = _Means(reference), _Means(samples)
     for _ in range(subsets):
-        y = samples[_draw(random, len(samples), subset_size, samples.device)]
-        x = reference[_draw(random, len(reference), subset_size, reference.device)]
+        of_y = _draw(random, len(samples), subset_size, samples.device)
+        of_x = _draw(random, len(reference), subset_size, reference.device)
+        x, y = reference[of_x], samples[of_y]
         xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
         values.append(_mmd(xx, yy, xy))
+        within = [(each.sum(dim=1) - each.diagonal()) / (subset_size - 1) for each in (xx, yy)]
+        witness_x.add(of_x, 2 * (within[0] - xy.mean(dim=1)))
+        witness_y.add(of_y, 2 * (within[1] - xy.mean(dim=0)))
         variances.append(_variances(xx, yy, xy))
     mean = _Variances(*np.mean(variances, axis=0).clip(min=0.0).tolist())
     of_all, of_subset = mean.total(len(reference), len(samples)), mean.total(subset_size, subset_size)
     # the mean over all possible subsets is the estimator on all examples; a finite number of them scatters about it
     error = math.sqrt(of_all + max(of_subset - of_all, 0.0) / subsets)
-    return KernelDistance(float(np.mean(values)), error, float(np.std(values)), subsets, subset_size)
+    influence = Influence(samples=witness_y.result(), reference=witness_x.result())
+    return KernelDistance(float(np.mean(values)), error, float(np.std(values)), subsets, subset_size, influence)
+
+
+class _Means:
+    """Mean of what each example of a set is given; the mean of all for those that are given nothing."""
+
+    def __init__(self, examples: Tensor) -> None:
+        self._sum = torch.zeros(len(examples), dtype=torch.float64, device=examples.device)
+        self._count = torch.zeros_like(self._sum)
+
+    def add(self, places: Tensor, values: Tensor) -> None:
+        self._sum.index_add_(0, places, values)
+        self._count.index_add_(0, places, torch.ones_like(values))
+
+    def result(self) -> Tensor:
+        seen = self._count > 0
+        mean = self._sum / self._count.clamp(min=1)
+        return mean.where(seen, mean[seen].mean())
 
 
 class _Variances(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from expost.errors import UsageError
 from expost.metrics.checks import check_features
 from expost.metrics.direction import HIGHER, LOWER, NEITHER, Direction
 from expost.metrics.distances import CHUNK_ELEMENTS
+from expost.metrics.influence import Influence
 
 ACTIVE_VARIANCE = 0.01
 
@@ -82,12 +83,16 @@ class PriorGap:
         mmd: Unbiased estimate of the squared MMD between the codes' distribution itself and N(0, I); about 0, of either
             sign, if they agree.
         mmd_z: `mmd` over its standard deviation under N(0, I). Beyond 3 or so, the codes are not from N(0, I).
+        kl_influence: How much each code moves `kl`.
+        frechet_influence: How much each code moves `frechet`.
     """
 
     kl: float
     frechet: float
     mmd: float
     mmd_z: float
+    kl_influence: Influence = field(repr=False, compare=False)
+    frechet_influence: Influence = field(repr=False, compare=False)
 
 
 def prior_gap(codes: Tensor, bandwidth: float | None = None) -> PriorGap:
@@ -124,14 +129,22 @@ def prior_gap(codes: Tensor, bandwidth: float | None = None) -> PriorGap:
     scale = math.sqrt(d) if bandwidth is None else bandwidth
     check_float("bandwidth", scale, minimum=0, above=True)
     mean, cov = _moments(z)
-    eigenvalues = torch.linalg.eigvalsh(cov).clamp(min=0)
+    eigenvalues, vectors = torch.linalg.eigh(cov)
+    eigenvalues = eigenvalues.clamp(min=0)
     shift = float(mean.square().sum())
     full = bool(eigenvalues[0] > _rounding(eigenvalues))
     kl = (float(eigenvalues.sum() - eigenvalues.log().sum()) + shift - d) / 2 if full else math.inf
     mmd, deviation = _mmd_to_prior(z, float(scale) ** 2)
     # an unbounded bandwidth makes the kernel constant, and both 0
     standardized = mmd / deviation if deviation > 0 else 0.0
-    return PriorGap(kl, shift + float((eigenvalues.sqrt() - 1).square().sum()), mmd, standardized)
+    # d KL = mean.d mean + tr((I - S^-1) dS) / 2,  d W^2 = 2 mean.d mean + tr((I - S^-1/2) dS)
+    along = z - mean
+    squares, linear = (along @ vectors).square() * (len(z) / (len(z) - 1)), along @ mean
+    inverse = torch.where(eigenvalues > _rounding(eigenvalues), 1 / eigenvalues, 0.0)
+    frechet = shift + float((eigenvalues.sqrt() - 1).square().sum())
+    kl_influence = Influence(linear + squares @ (1 - inverse) / 2)
+    frechet_influence = Influence(2 * linear + squares @ (1 - inverse.sqrt()))
+    return PriorGap(kl, frechet, mmd, standardized, kl_influence, frechet_influence)
 
 
 @dataclass(frozen=True)

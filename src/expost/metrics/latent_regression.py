@@ -20,7 +20,7 @@ Gaussian process.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from expost.errors import DataError, UsageError
+from expost.metrics.influence import Influence
 from expost.metrics.sparse_gp import CHUNK, Posterior, inducing_points, optimal_posterior, whiten, whitening_factor
 
 _JITTER = 1e-8
@@ -110,6 +111,8 @@ class Regression:
         n_train: Codes fitted on.
         n_test: Codes predicted.
         inducing: Number of inducing points.
+        rmse_influence: How much each held-out code moves `rmse`.
+        log_likelihood_influence: How much each held-out code moves `log_likelihood`.
     """
 
     rmse: float
@@ -119,6 +122,8 @@ class Regression:
     n_train: int
     n_test: int
     inducing: int
+    rmse_influence: Influence = field(repr=False, compare=False)
+    log_likelihood_influence: Influence = field(repr=False, compare=False)
 
 
 @torch.inference_mode(False)  # parameters are fitted by gradients, even if the codes were made in inference mode
@@ -163,9 +168,11 @@ def latent_regression(
     process = fit_gaussian_process(codes[train], values[train], generator, inducing, subset, steps)
     mean, variance = process.predict(codes[test])
     target = values[test]
+    squares, likelihoods = (mean - target).square(), _log_normal(target, mean, variance)
+    rmse = float(squares.mean().sqrt())
     return Regression(
-        rmse=float((mean - target).square().mean().sqrt()),
-        log_likelihood=float(_log_normal(target, mean, variance).mean()),
+        rmse=rmse,
+        log_likelihood=float(likelihoods.mean()),
         baseline_rmse=float((target - process.center).square().mean().sqrt()),
         baseline_log_likelihood=float(
             _log_normal(target, torch.tensor(process.center), torch.tensor(process.spread**2)).mean()
@@ -173,6 +180,8 @@ def latent_regression(
         n_train=len(train),
         n_test=len(test),
         inducing=len(process.kernel.inducing),
+        rmse_influence=Influence(squares / (2 * rmse) if rmse > 0 else squares),
+        log_likelihood_influence=Influence(likelihoods),
     )
 
 

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.metrics import FEATURES, StandardizedValues
 from expost.metrics.bootstrap import bootstrap_frechet
 from expost.metrics.direction import HIGHER, LOWER, Direction
-from expost.metrics.frechet import Statistics, frechet_distance
+from expost.metrics.frechet import Statistics, frechet_distance, frechet_influence
+from expost.metrics.influence import Influence
 from expost.metrics.kernel import kernel_distance
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
@@ -32,6 +33,8 @@ from expost.registry import Registry
 NEIGHBOURS = 5
 #: Examples of a subset of the kernel distance, where there are as many (Binkowski et al. 2018 take 1,000).
 SUBSET = 1_000
+#: Clusters of precision and recall for distributions (Sajjadi et al. 2018 take 20).
+CLUSTERS = 20
 #: Scores by nearest neighbours, as `neighbour_scores` names them.
 NEIGHBOUR_SCORES = ("precision", "recall", "density", "coverage")
 _KERNEL_NAMES = {"fid": "kid", "fid-768": "kid-768"}
@@ -63,12 +66,14 @@ class Value:
 
     Attributes:
         value: The score.
-        error: Its standard error, where the measure gives one.
+        influence: How much each example moves it.
+        error: Its standard error, where the measure knows it better than from the influence.
         interval: A confidence interval, where one was asked for.
         settings: The measure's settings, for the card.
     """
 
     value: float
+    influence: Influence
     error: float | None = None
     interval: tuple[float, float] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +112,8 @@ def _frechet(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Va
         interval = (found.low, found.high)
         settings |= {"bootstrap resamples": found.resamples, "level": found.level}
     value = frechet_distance(samples.statistics, reference.statistics)
-    return {context.score_name: Value(value, interval=interval, settings=settings)}
+    influence = frechet_influence(reference.features, samples.features, reference.statistics, samples.statistics)
+    return {context.score_name: Value(value, influence, interval=interval, settings=settings)}
 
 
 def _kid(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
@@ -115,28 +121,44 @@ def _kid(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]
     found = kernel_distance(reference.features, samples.features, subset_size=size, seed=context.seed)
     settings = {"subsets": found.subsets, "subset size": size}
     name = _KERNEL_NAMES.get(context.score_name, "kernel-distance")  # only Inception's features make a KID
-    return {name: Value(found.value, found.standard_error, settings=settings)}
+    return {name: Value(found.value, found.influence, found.standard_error, settings=settings)}
 
 
 def _prd(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
     # the curve needs sets of one size: more examples find more of each cluster
     size = min(len(reference), len(samples))
     first, second = (_subset(cloud.features, size, context.seed) for cloud in (reference, samples))
-    found = prd(first, second, seed=context.seed)
-    settings = {"clusters": 20, "runs": 10, "examples of each": size}
-    return {"f8": Value(found.f8, settings=settings), "f1/8": Value(found.f1_8, settings=settings)}
+    found = prd(reference.features[first], samples.features[second], clusters=CLUSTERS, seed=context.seed)
+    settings = {"clusters": CLUSTERS, "runs": 10, "examples of each": size}
+    influences = [
+        Influence(_spread(each.samples, second, len(samples)), _spread(each.reference, first, len(reference)))
+        for each in found.influences
+        if each.reference is not None
+    ]
+    return {
+        name: Value(value, influence, settings=settings)
+        for name, value, influence in zip(("f8", "f1/8"), (found.f8, found.f1_8), influences, strict=True)
+    }
 
 
 def _subset(features: Tensor, size: int, seed: int) -> Tensor:
+    """Return the places of the examples that are taken."""
     if len(features) == size:
-        return features
-    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:size]]
+        return torch.arange(size)
+    return torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:size]
+
+
+def _spread(influence: Tensor, places: Tensor, count: int) -> Tensor:
+    """Return the influences of a subset as those of the whole: others have none, and the mean is over all of them."""
+    whole = torch.zeros(count, dtype=torch.float64)
+    whole[places] = (influence - influence.mean()) * (count / len(places))
+    return whole
 
 
 def _neighbours(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
     found = neighbour_scores(reference.features, samples.features, k=NEIGHBOURS)
     settings = {"neighbours": NEIGHBOURS}
-    return {name: Value(getattr(found, name), settings=settings) for name in NEIGHBOUR_SCORES}
+    return {name: Value(getattr(found, name), found.influences[name], settings=settings) for name in NEIGHBOUR_SCORES}
 
 
 @dataclass(frozen=True)
@@ -146,10 +168,24 @@ class Measure:
     Attributes:
         compute: Maps (reference, samples, context) to scores by name.
         directions: The direction of each score that it gives, by name.
+        least: Examples that either set needs at least.
     """
 
     compute: Callable[[Cloud, Cloud, Context], dict[str, Value]]
     directions: Mapping[str, Direction]
+    least: int
+
+    def __call__(self, reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
+        """Compute the scores.
+
+        Raises:
+            DataError: for fewer than the least number of examples.
+            UsageError: for fewer than a Frechet distance on so many features needs.
+        """
+        few = min(len(reference), len(samples))
+        if few < self.least:
+            raise DataError(f"it needs at least {self.least} examples on either side, and one side has {few}")
+        return self.compute(reference, samples, context)
 
 
 #: The measures. A new one is a function above and an entry here.
@@ -159,9 +195,10 @@ MEASURES: Registry[Measure] = Registry(
         "frechet": Measure(
             _frechet,
             dict.fromkeys([StandardizedValues.score_name, *(each.score_name for each in FEATURES.values())], LOWER),
+            least=2,
         ),
-        "kid": Measure(_kid, dict.fromkeys([*_KERNEL_NAMES.values(), "kernel-distance"], LOWER)),
-        "prd": Measure(_prd, {"f8": HIGHER, "f1/8": HIGHER}),
-        "neighbours": Measure(_neighbours, dict.fromkeys(NEIGHBOUR_SCORES, HIGHER)),
+        "kid": Measure(_kid, dict.fromkeys([*_KERNEL_NAMES.values(), "kernel-distance"], LOWER), least=4),
+        "prd": Measure(_prd, {"f8": HIGHER, "f1/8": HIGHER}, least=CLUSTERS // 2),
+        "neighbours": Measure(_neighbours, dict.fromkeys(NEIGHBOUR_SCORES, HIGHER), least=NEIGHBOURS + 1),
     },
 )

@@ -122,6 +122,11 @@ def copying_test(
             found = [near.nearest(each, 1).distances[:, 0].numpy() for each in (generated, tested)]
             shares.append(len(tested) / len(held_out))
             scores.append(mann_whitney_z(*found))
+    if not shares and cells == 1:
+        raise DataError(
+            f"it needs at least {minimum} held-out examples and as many samples, and there are {len(held_out)} and "
+            f"{len(samples)}"
+        )
     if not shares:
         raise DataError(
             f"none of {cells} cells has {minimum} held-out examples and {minimum} samples; give more or use fewer cells"

@@ -123,16 +123,26 @@ def internal_diversity(molecules: Sequence[object], power: int = 1, bits: int = 
     """
     if power < 1:
         raise UsageError(f"power={power}; give 1 or more")
+    return 1 - float(mean_similarities(molecules, power, bits).mean()) ** (1 / power)
+
+
+def mean_similarities(molecules: Sequence[object], power: int = 1, bits: int = 1024) -> NDArray[np.float64]:
+    """Return the mean of T(a, b)^p over b, for every valid molecule a: what `internal_diversity` averages, shape (N,).
+
+    Raises:
+        DataError: if no molecule is valid.
+    """
     x = fingerprints(molecules, bits).astype(np.float32)
     if len(x) == 0:
         raise DataError("no valid molecule; internal diversity needs at least one")
     sizes = x.sum(axis=1, dtype=np.float64)
-    total, rows = 0.0, max(1, 2**22 // len(x))
+    means, rows = np.empty(len(x)), max(1, 2**22 // len(x))
     for start in range(0, len(x), rows):
         common = (x[start : start + rows] @ x.T).astype(np.float64)  # counts: exact in float32
         union = sizes[start : start + rows, None] + sizes - common
-        total += float((np.divide(common, union, out=np.ones_like(common), where=union > 0) ** power).sum())
-    return 1 - (total / len(x) ** 2) ** (1 / power)
+        similar = np.divide(common, union, out=np.ones_like(common), where=union > 0) ** power
+        means[start : start + rows] = similar.mean(axis=1)
+    return means
 
 
 def scaffolds(molecules: Sequence[object]) -> Counter[str]:
@@ -144,7 +154,12 @@ def scaffolds(molecules: Sequence[object]) -> Counter[str]:
         >>> scaffolds(["Cc1ccccc1", "Oc1ccccc1", "CCO"])
         Counter({'c1ccccc1': 2})
     """
-    found: Counter[str] = Counter()
+    return Counter(each for each in scaffold_of_each(molecules) if each is not None)
+
+
+def scaffold_of_each(molecules: Sequence[object]) -> list[str | None]:
+    """Return the Bemis-Murcko scaffold of each valid molecule, None for an acyclic one."""
+    found: list[str | None] = []
     parsed = parse_molecules(molecules)
     with quiet_rdkit():
         from rdkit import Chem
@@ -152,8 +167,8 @@ def scaffolds(molecules: Sequence[object]) -> Counter[str]:
 
         for molecule in parsed:
             scaffold = _attempt(MurckoScaffold.GetScaffoldForMol, molecule)
-            if scaffold is not None and scaffold.GetNumAtoms() and scaffold.GetRingInfo().NumRings():
-                found[Chem.MolToSmiles(scaffold)] += 1
+            cyclic = scaffold is not None and scaffold.GetNumAtoms() and scaffold.GetRingInfo().NumRings()
+            found.append(Chem.MolToSmiles(scaffold) if cyclic else None)
     return found
 
 

@@ -6,7 +6,8 @@ All distances are Euclidean, exact up to float64 rounding, in blocks of bounded 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from expost.densities.checks import check_int
 from expost.metrics.checks import check_features, check_same_dim
 from expost.metrics.distances import CHUNK_ELEMENTS, Points
+from expost.metrics.influence import Influence
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class NeighbourScores:
             samples of the reference distribution, more where samples crowd at its modes.
         coverage: Share of reference examples whose neighbourhood holds some sample, in [0, 1].
         k: The k-th nearest neighbour bounds a neighbourhood.
+        influences: How much each example moves each of the four, by its name. The radii are taken as they are.
     """
 
     precision: float
@@ -35,6 +38,7 @@ class NeighbourScores:
     density: float
     coverage: float
     k: int
+    influences: Mapping[str, Influence] = field(repr=False, compare=False)
 
 
 def neighbour_scores(reference: Tensor, samples: Tensor, k: int = 5, *, chunk: int = CHUNK_ELEMENTS) -> NeighbourScores:
@@ -80,23 +84,64 @@ def neighbour_scores(reference: Tensor, samples: Tensor, k: int = 5, *, chunk: i
     points = Points(reference, chunk)
     reference_radii = points.nearest(reference, k, skip_self=True)[0][:, -1]
     sample_radii = Points(samples, chunk).nearest(samples, k, skip_self=True)[0][:, -1]
-    realistic = inside = 0
-    covered = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
-    recalled = covered.clone()
+    of_samples = _Counts(len(samples), len(reference), reference.device)
+    of_reference = _Counts(len(samples), len(reference), reference.device)
     for block in points.blocks(samples):
         near = block.within(reference_radii[None])
-        realistic += int(near.any(dim=1).sum())
-        inside += int(near.sum())
-        covered |= near.any(dim=0)
+        of_reference.add(block.start, near)
         own_radii = sample_radii[block.start : block.start + len(near), None]
-        recalled |= block.within(own_radii).any(dim=0)
+        of_samples.add(block.start, block.within(own_radii))
+    n, m = len(reference), len(samples)
+    realistic, covered, recalled = of_reference.of_sample > 0, of_reference.of_example > 0, of_samples.of_example > 0
+    influences = {  # as the jackknife: without a point, those are lost for whom it is the only one near
+        "precision": Influence(realistic.double(), of_reference.only_for(samples=False) * (n / m)),
+        "recall": Influence(of_samples.only_for(samples=True) * (m / n), recalled.double()),
+        "density": Influence(of_reference.of_sample / k, of_reference.of_example * (n / (k * m))),
+        "coverage": Influence(of_reference.only_for(samples=True) * (m / n), covered.double()),
+    }
     return NeighbourScores(
-        precision=realistic / len(samples),
-        recall=int(recalled.sum()) / len(reference),
-        density=inside / (k * len(samples)),
-        coverage=int(covered.sum()) / len(reference),
+        precision=int(realistic.sum()) / m,
+        recall=int(recalled.sum()) / n,
+        density=int(of_reference.of_sample.sum()) / (k * m),
+        coverage=int(covered.sum()) / n,
         k=k,
+        influences=influences,
     )
+
+
+class _Counts:
+    """Pairs of a sample and a reference example that are near: how many each has, and for how many it is the only one.
+
+    Attributes:
+        of_sample: Near examples of each sample, float64, shape (M,).
+        of_example: Near samples of each reference example, float64, shape (N,).
+    """
+
+    def __init__(self, samples: int, examples: int, device: torch.device) -> None:
+        self.of_sample = torch.zeros(samples, dtype=torch.float64, device=device)
+        self.of_example = torch.zeros(examples, dtype=torch.float64, device=device)
+        # the sum of the places of all partners is the place of the only one, where there is one
+        self._partners_of_sample = torch.zeros_like(self.of_sample)
+        self._partners_of_example = torch.zeros_like(self.of_example)
+
+    def add(self, start: int, near: Tensor) -> None:
+        """Count the pairs of a block, bool (B, N), whose first sample is number `start`."""
+        pairs = near.double()
+        rows = slice(start, start + len(pairs))
+        self.of_sample[rows] = pairs.sum(dim=1)
+        self.of_example += pairs.sum(dim=0)
+        examples = torch.arange(len(self.of_example), dtype=torch.float64, device=near.device)
+        samples = torch.arange(start, start + len(pairs), dtype=torch.float64, device=near.device)
+        self._partners_of_sample[rows] = pairs @ examples
+        self._partners_of_example += samples @ pairs
+
+    def only_for(self, *, samples: bool) -> Tensor:
+        """Return for how many partners each sample (or each reference example) is the only one, float64."""
+        if samples:
+            alone, partners, into = self.of_example == 1, self._partners_of_example, self.of_sample
+        else:
+            alone, partners, into = self.of_sample == 1, self._partners_of_sample, self.of_example
+        return partners[alone].long().bincount(minlength=len(into)).double()
 
 
 def expected_coverage(n: int, m: int, k: int = 5) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from expost.densities.checks import check_int, check_seed
 from expost.errors import DataError, UsageError
 from expost.metrics.checks import check_features, check_same_dim
+from expost.metrics.influence import Influence
 
 BETA = 8.0
 
@@ -27,12 +28,14 @@ class PRD:
         recall: How much of the reference the samples' distribution covers, likewise. It falls along the curve.
         f8: Largest F_8 on the curve: weighs recall 8 times as much as precision.
         f1_8: Largest F_{1/8} on the curve: weighs precision 8 times as much as recall.
+        influences: How much each example moves `f8` and `f1_8`; empty for a curve of histograms.
     """
 
     precision: Tensor
     recall: Tensor
     f8: float
     f1_8: float
+    influences: tuple[Influence, ...] = field(default=(), repr=False)
 
 
 def prd(
@@ -86,7 +89,8 @@ def prd(
         )
     if 2 * n < clusters:
         raise DataError(
-            f"{2 * n} examples cannot form {clusters} clusters; give more examples or ask for fewer clusters"
+            f"{clusters} clusters need at least {math.ceil(clusters / 2)} examples on each side, and there are {n}; "
+            "give more"
         )
     pooled = torch.cat([reference.cpu(), samples.cpu()])
     pooled -= pooled.mean(dim=0)  # so that float32, in which k-means is twice as fast, is precise enough
@@ -94,13 +98,37 @@ def prd(
     points = (pooled / scale if scale > 0 else pooled).float().numpy()
     first = _first_equal(points)
     precision, recall = torch.zeros(angles, dtype=torch.float64), torch.zeros(angles, dtype=torch.float64)
+    all_labels = []
     for state in np.random.SeedSequence(seed).generate_state(runs):
-        labels = _cluster(points, clusters, int(state))[first]
-        p, q = (torch.from_numpy(np.bincount(part, minlength=clusters)) for part in (labels[:n], labels[n:]))
+        labels = torch.from_numpy(_cluster(points, clusters, int(state))[first]).long()
+        p, q = (part.bincount(minlength=clusters) for part in (labels[:n], labels[n:]))
         curve = prd_from_histograms(p.double(), q.double(), angles)
         precision += curve.precision
         recall += curve.recall
-    return _summarize(precision / runs, recall / runs)
+        all_labels.append(labels)
+    averaged = _summarize(precision / runs, recall / runs)
+    influences = tuple(_influence(averaged, all_labels, n, clusters, beta) for beta in (BETA, 1 / BETA))
+    return replace(averaged, influences=influences)
+
+
+def _influence(curve: PRD, all_labels: list[Tensor], n: int, clusters: int, beta: float) -> Influence:
+    """Return how much each example moves the largest F_b.
+
+    At a slope s, F_b = (1 + b^2) alpha / (b^2 s + 1), and alpha = sum_i min(s p_i, q_i): an example of the reference
+    adds to it where s p_i is the smaller, a sample where q_i is. Clusters and slope are taken as they are.
+    """
+    best = int(_f(curve.precision, curve.recall, beta).argmax())
+    nothing = torch.zeros(n, dtype=torch.float64)
+    if best in (0, len(curve.precision) - 1):  # F is 0 everywhere
+        return Influence(samples=nothing, reference=nothing)
+    slope = math.tan(best * math.pi / 2 / (len(curve.precision) - 1))
+    factor = (1 + beta**2) / (beta**2 * slope + 1)
+    of_reference, of_samples = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    for labels in all_labels:
+        p, q = (part.bincount(minlength=clusters).double() / n for part in (labels[:n], labels[n:]))
+        of_reference += (factor * slope * (slope * p < q).double())[labels[:n]] / len(all_labels)
+        of_samples += (factor * (q <= slope * p).double())[labels[n:]] / len(all_labels)
+    return Influence(samples=of_samples, reference=of_reference)
 
 
 def prd_from_histograms(p: Tensor, q: Tensor, angles: int = 1001) -> PRD:
@@ -165,9 +193,12 @@ def _summarize(precision: Tensor, recall: Tensor) -> PRD:
 
 
 def _largest_f(precision: Tensor, recall: Tensor, beta: float) -> float:
+    return min(float(_f(precision, recall, beta).max()), 1.0)
+
+
+def _f(precision: Tensor, recall: Tensor, beta: float) -> Tensor:
     below = beta**2 * precision + recall
-    f = (1 + beta**2) * precision * recall / below.where(below > 0, 1.0)
-    return min(float(f.max()), 1.0)
+    return (1 + beta**2) * precision * recall / below.where(below > 0, 1.0)
 
 
 def _first_equal(points: NDArray[np.float32]) -> NDArray[np.intp]:

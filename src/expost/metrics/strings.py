@@ -7,11 +7,16 @@ form of a string, None for an invalid one. Examples are `expost.metrics.molecule
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from expost.errors import DataError, UsageError
 from expost.metrics.direction import HIGHER, LOWER, Direction
+from expost.metrics.influence import Influence
 from expost.utils.progress import progress
 
 Canonical = Callable[[str], str | None]
@@ -125,6 +130,38 @@ def novelty(forms: Sequence[str | None], training: Collection[str | None]) -> fl
     _some(forms, "strings")
     valid = {form for form in forms if form is not None}
     return len(valid.difference(training)) / len(valid) if valid else 0.0
+
+
+def singletons(forms: Sequence[str | None]) -> Tensor:
+    """Return how many different strings are lost with each: 1 if it occurs once, else 0, and 0 for None; float64.
+
+    Example:
+        >>> singletons(["CCO", "CCO", "CC", None])
+        tensor([0., 0., 1., 0.], dtype=torch.float64)
+    """
+    counts = Counter(forms)
+    return torch.tensor([form is not None and counts[form] == 1 for form in forms], dtype=torch.float64)
+
+
+def string_influences(forms: Sequence[str | None], training: Collection[str | None]) -> dict[str, Influence]:
+    """Return how much each sample moves validity, `unique_valid`, `uniqueness` and `novelty`, as the jackknife has it.
+
+    Args:
+        forms: Standard forms of the generated strings, None for invalid ones.
+        training: Standard forms of the training set.
+    """
+    valid = torch.tensor([form is not None for form in forms], dtype=torch.float64)
+    alone = singletons(forms)
+    known = set(training)
+    new = alone * torch.tensor([form not in known for form in forms], dtype=torch.float64)
+    different = max(len({form for form in forms if form is not None}), 1)
+    share = max(float(valid.mean()), 1 / len(forms))
+    return {
+        "validity-greedy": Influence(valid),
+        "unique-valid": Influence(alone),
+        "uniqueness": Influence((alone - uniqueness(forms) * valid) / share),
+        "novelty": Influence((new - novelty(forms, known) * alone) * (len(forms) / different)),
+    }
 
 
 def _some(items: Collection[object], what: str) -> None:

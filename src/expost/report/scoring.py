@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from expost.errors import DataError, UsageError
-from expost.evaluation.ranking import direction_of, rank
+from expost.errors import DataError
+from expost.evaluation.catalog import direction_of
+from expost.evaluation.ranking import Ranked, comparable, rank
 from expost.evaluation.scores import Card as Protocol
 from expost.evaluation.scores import Score, in_rows, score_from_json
 from expost.metrics.measures import MEASURES
@@ -154,20 +155,20 @@ class Comparison:
         name: The score.
         subject: Of what.
         scores: By run.
-        places: By run, from 1; equal values share a place.
+        places: By run; runs share a place where chance may have decided.
     """
 
     name: str
     subject: str
     scores: Mapping[str, Score]
-    places: Mapping[str, int]
+    places: Mapping[str, Ranked]
 
     def cell(self, label: str) -> Cell:
         """Return a run's score with its place."""
         if label not in self.scores:
             return Cell("–", "", "missing")
         cell, place = shown(self.scores[label]), self.places[label]
-        return Cell(cell.text, f"{cell.detail} #{place}".strip(), "number best" if place == 1 else "number")
+        return Cell(cell.text, f"{cell.detail} #{place.shown}".strip(), "number best" if place.place == 1 else "number")
 
 
 def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) -> Section:
@@ -187,11 +188,12 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
     columns = [each for each in found if first[each.subject] is each]
     if columns:
         decisive = first.get("gmm") or first.get(OWN) or columns[0]
-        order = sorted(runs, key=lambda label: decisive.places.get(label, len(runs) + 1))
+        best_first = list(decisive.places)
+        order = sorted(runs, key=lambda label: best_first.index(label) if label in best_first else len(runs))
         rows = tuple((Cell(label), *(each.cell(label) for each in columns)) for label in order)
         head = ("run", *(f"{each.subject}, {each.name}" for each in columns))
         caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
-        note = "Places are given only where protocols agree."
+        note = "Places are given only where protocols agree; = is a tie, within the 95 % interval of the difference."
         note += _below_0(score for each in columns for score in each.scores.values())
         if any(each.subject == OWN for each in columns):
             note += " The own density is what a model's samples come from in its paper, without an ex-post fit."
@@ -218,17 +220,11 @@ def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[
         # the codes of two models lie in different spaces
         if len(having) < 2 or subject == "codes" or direction.within_model or not direction.sign:
             continue
-        try:
-            rank(having)
-        except UsageError as error:
-            reason = str(error).partition(": ")[2] or str(error)
-            refused.setdefault(reason, []).append(name)
-            continue
-        places = {
-            label: 1 + sum(direction.sign * (other.value - score.value) > 0 for other in having.values())
-            for label, score in having.items()
-        }
-        found.append(Comparison(name, subject, having, places))
+        alike, odd = comparable(having)
+        for label, reason in odd.items():
+            refused.setdefault(f"of {label}, {reason}", []).append(name)
+        if len(alike) > 1:
+            found.append(Comparison(name, subject, alike, {each.label: each for each in rank(alike)}))
     return found, refused
 
 
