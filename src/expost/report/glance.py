@@ -16,7 +16,7 @@ class Glance:
     """What a run shows beside others.
 
     Attributes:
-        noun: What one example is called.
+        noun: What examples are called, in the plural.
         originals: Test examples.
         reconstructions: A row for each of them.
         samples: The first samples of the seed.
@@ -50,15 +50,11 @@ def _group(glances: Mapping[str, Glance]) -> Block:
     first = next(iter(glances.values()))
     rows: list[tuple[str, Row]] = []
     for index, original in enumerate(first.originals):
-        number = f" {index + 1}" if len(first.originals) > 1 else ""
-        rows.append((f"test {first.noun}{number}", original))
+        alone = isinstance(original, Picture)  # of all examples at once
+        rows.append((f"test {first.noun}" if alone else f"test {first.noun.removesuffix('s')} {index + 1}", original))
         rows += [(f"{label}, reconstructed", glance.reconstructions[index]) for label, glance in glances.items()]
     for label, glance in glances.items():
-        numbers = [f" {index + 1}" if len(glance.samples) > 1 else "" for index in range(len(glance.samples))]
-        rows += [
-            (f"{label}, sampled from {glance.density}{number}", each)
-            for number, each in zip(numbers, glance.samples, strict=True)
-        ]
+        rows += [(f"{label}, sampled from {glance.density}", each) for each in glance.samples]
     without = [label for label, glance in glances.items() if not glance.samples]
     caption = f"The same test {first.noun} in every run, and the first samples of the seed, not selected."
     caption += first.note

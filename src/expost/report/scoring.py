@@ -189,6 +189,11 @@ class Comparison:
     scores: Mapping[str, Score]
     places: Mapping[str, int]
 
+    @property
+    def firm(self) -> bool:
+        """Whether every score has an interval."""
+        return all(interval(score) is not None for score in self.scores.values())
+
     def cell(self, label: str) -> Cell:
         """Return a run's score with its interval and its place."""
         if label not in self.scores:
@@ -215,9 +220,9 @@ def ranking(
     if unscored:
         text = f"Without scores, and not ranked: {', '.join(unscored)}. To score a run:"
         blocks.append(Note(text, "expost evaluate RUN"))
-    # a score that a trivial model wins stands for a subject only where there is no other
+    # a score that a trivial model wins, or without intervals, stands for a subject only where there is no other
     first: dict[str, Comparison] = {}
-    for each in sorted(found, key=lambda each: direction_of(each.name).gameable):
+    for each in sorted(found, key=lambda each: (direction_of(each.name).gameable, not each.firm)):
         first.setdefault(each.subject, each)
     columns = [each for each in found if first[each.subject] is each]
     if columns:
@@ -227,7 +232,7 @@ def ranking(
         head = ("run", *(f"{each.subject}, {each.name} {arrow(each.name)}" for each in columns))
         caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
         note = "Places (#) are given only where protocols agree; runs whose 95 % intervals overlap share one."
-        if any(interval(score) is None for each in columns for score in each.scores.values()):
+        if not all(each.firm for each in columns):
             note += " Where a score has no interval in brackets, its place is by value alone, and may be chance."
         note += _below_0(score for each in columns for score in each.scores.values())
         if any(each.subject == OWN for each in columns):

@@ -21,7 +21,7 @@ from expost.utils.seeding import PAIRS, generator
 
 RECONSTRUCTED, SAMPLES, DRAWN, NEIGHBOURS, PATHS, STEPS = 12, 16, 12, 10, 6, 8
 #: Strings of a run that stands beside others.
-GLANCED = 4
+GLANCED = 3
 #: Samples from which drawings are chosen.
 CANDIDATES = 200
 #: Training strings that samples are compared with.
@@ -219,8 +219,8 @@ def string_glance(subject: Subject) -> Glance:
         samples = tuple((_code(text),) for text in strings.decode(subject.sample_codes(CANDIDATES, density))[:GLANCED])
     pairs = zip(_codec(subject).decode(rows), strings.reconstruct(rows), strict=True)
     originals, back = zip(*(((_code(first),), (_compared(first, second),)) for first, second in pairs), strict=True)
-    noun = _structure(subject).noun.removesuffix("s")
-    return Glance(noun, originals, back, samples, density, (noun,))
+    noun = _structure(subject).noun
+    return Glance(noun, originals, back, samples, density, (noun.removesuffix("s"),))
 
 
 #: What makes the sections of strings.

@@ -20,7 +20,7 @@ from expost.utils.seeding import PAIRS, generator
 
 Array = NDArray[np.float64]
 #: Rows of the tables, paths with their steps, and rows of each run that stands beside others.
-ROWS, PATHS, STEPS, GLANCED = 8, 4, 6, 3
+ROWS, PATHS, STEPS, GLANCED = 8, 4, 6, 2
 #: Columns that are shown, and beside other runs.
 COLUMNS, GLANCED_COLUMNS = 24, 8
 #: Longer vectors whose entries have no names are signals rather than rows of a table.
@@ -144,7 +144,7 @@ def glance(subject: Subject) -> Glance:
     names = names_of(subject)
     left = f" The first {GLANCED_COLUMNS} of {len(names)} columns." if len(names) > GLANCED_COLUMNS else ""
     back = tuple(_cells(each) for each in subject.generator.reconstruct(x))
-    return Glance("row", tuple(map(_cells, x)), back, drawn, density, tuple(names[:GLANCED_COLUMNS]), left)
+    return Glance("rows", tuple(map(_cells, x)), back, drawn, density, tuple(names[:GLANCED_COLUMNS]), left)
 
 
 def _cells(row: Tensor, most: int = GLANCED_COLUMNS, style: str = "") -> tuple[Cell, ...]:
@@ -220,12 +220,13 @@ def columns(subject: Subject) -> list[Block]:
         else ""
     )
     drawn = [_histogram(names[index], index, real, shown, distances) for index in order.tolist()]
-    legend = [Key("data", f"real: {what}"), Key("second", "their reconstructions")]
+    legend = [Key("data area", f"real: {what}"), Key("second", "their reconstructions")]
     if usual is not None:
         legend.append(Key("made", f"{len(sets[usual]):,} samples from {usual}"))
     caption = (
         "Each chart: the share of rows, in %, by value. Below it the largest difference of the distribution functions "
-        f"from the real values (Kolmogorov and Smirnov's distance): 0 is alike, 1 is apart.{left}"
+        "from the real values (Kolmogorov and Smirnov's distance): 0 is alike, 1 is apart. Bins hold all real values "
+        f"and the middle 98 % of the others.{left}"
     )
     blocks: list[Block] = [Drawings(tuple(drawn), tuple(legend), caption, "charts")]
     if len(order) > 1:
@@ -255,13 +256,8 @@ def _histogram(name: str, index: int, real: Array, others: dict[str, Array], dis
     styles = ("data", "second", "made")
     series = [(100 * shares, style) for shares, style in zip(found.shares, styles, strict=False)]
     words = ", ".join(f"{other} {distances[other][index]:.2f}" for other in others)
-    outside = [
-        f"{1 - shares.sum():.1%} of {other} outside"
-        for other, shares in zip(others, found.shares[1:], strict=True)
-        if shares.sum() < 0.9995
-    ]
     label = f"Histograms of {name}, real and {' and '.join(others)}; distances: {words}"
-    return Drawing(step_chart(found.edges, series, label), name, "; ".join([words, *outside]))
+    return Drawing(step_chart(found.edges, series, label), name, words)
 
 
 def _correlations(real: Array, sets: dict[str, Array], names: Sequence[str], order: NDArray[np.intp]) -> list[Block]:

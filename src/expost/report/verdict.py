@@ -219,7 +219,7 @@ def _copies(scores: Sequence[Score]) -> tuple[str, str]:
     if known:
         figures = ", ".join(f"{of} {_percent(share)}" for of, share in known.items())
         grounds.append(f"Distinct valid samples that are training strings: {figures}; up to {FEW_KNOWN:.0%} are few.")
-        many = [f"{_percent(share)} of those of {spoken(of)}" for of, share in known.items() if share > FEW_KNOWN]
+        many = [f"{_percent(share)} of those of {spoken(of)}" for of, share in known.items() if 1 - share < 1 - FEW_KNOWN]
         clauses.append(f"{listed(many)} are training strings" if many else "few or none are training strings")
     return ", and ".join(clauses) if len(known) and len(valid) else clauses[0], " ".join(grounds)
 
@@ -270,15 +270,16 @@ def described(score: Score) -> str:
 
 def bracket(ends: tuple[float, float]) -> str:
     """Return an interval in brackets."""
-    return f"[{_number(ends[0])}, {_number(ends[1])}]"
+    return f"[{_number(ends[0], 3)}, {_number(ends[1], 3)}]"
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def _percent(share: float) -> str:
     """Return a share without rounding it up to all, or down to none."""
     if 0.995 <= share < 1:
-        return f"{int(1000 * share) / 10:g} %"
-    return f"{100 * share:.0f} %" if share >= 0.005 or share <= 0 else f"{100 * share:.1g} %"
+        return f"{int(1000 * share) / 10:g}\N{NO-BREAK SPACE}%"
+    digits = ".0f" if share >= 0.005 or share <= 0 else ".1g"
+    return f"{100 * share:{digits}}\N{NO-BREAK SPACE}%"
