@@ -90,8 +90,13 @@ def harmless(page):
         for name in ("src", "href", "data", "action", "srcset", "xlink:href"):
             value = attributes.get(name) or ""
             assert value == "" or value.startswith(
-                ("data:image/png;base64,", "data:image/webp;base64,", "data:text/csv;charset=utf-8;base64,", "#run-",
-                 "#ranking")
+                (
+                    "data:image/png;base64,",
+                    "data:image/webp;base64,",
+                    "data:text/csv;charset=utf-8;base64,",
+                    "#run-",
+                    "#ranking",
+                )
             )
     assert "url(" not in "".join(page.text)
     assert "@import" not in "".join(page.text)
@@ -694,7 +699,9 @@ def test_runs_whose_intervals_overlap_share_a_place():
 
     assert places((1, 2), (1.9, 3), (4, 5)) == {"a": "[1, 2] #1", "b": "[1.9, 3] #1", "c": "[4, 5] #3"}
     assert places((1, 2), (2.1, 3), (4, 5)) == {"a": "[1, 2] #1", "b": "[2.1, 3] #2", "c": "[4, 5] #3"}
-    _, block = table(ranking({"a": [Score("fid", "gmm", 1.0, CARD, 0.1)], "b": [Score("fid", "gmm", 2.0, CARD, 0.1)]}, {}))
+    _, block = table(
+        ranking({"a": [Score("fid", "gmm", 1.0, CARD, 0.1)], "b": [Score("fid", "gmm", 2.0, CARD, 0.1)]}, {})
+    )
     assert [row[1].detail for row in block.rows] == ["[0.804, 1.2] #1", "[1.8, 2.2] #2"]
     assert "may be chance" not in block.note
 

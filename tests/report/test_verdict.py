@@ -59,7 +59,10 @@ def test_reconstruction(kept, ssim, words):
 def test_strings_reconstruct_by_their_accuracy():
     for value, word in ((0.9, "well"), (0.89, "roughly"), (0.6, "roughly"), (0.59, "poorly")):
         assert said(scored("accuracy", "reconstruction", value)) == f"Reconstructs {word}."
-    assert "returns 89\N{NO-BREAK SPACE}% of 1,000 test strings" in verdict([scored("accuracy", "reconstruction", 0.89)]).grounds
+    assert (
+        "returns 89\N{NO-BREAK SPACE}% of 1,000 test strings"
+        in verdict([scored("accuracy", "reconstruction", 0.89)]).grounds
+    )
 
 
 def test_a_density_is_better_where_intervals_do_not_overlap():

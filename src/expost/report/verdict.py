@@ -219,7 +219,9 @@ def _copies(scores: Sequence[Score]) -> tuple[str, str]:
     if known:
         figures = ", ".join(f"{of} {_percent(share)}" for of, share in known.items())
         grounds.append(f"Distinct valid samples that are training strings: {figures}; up to {FEW_KNOWN:.0%} are few.")
-        many = [f"{_percent(share)} of those of {spoken(of)}" for of, share in known.items() if 1 - share < 1 - FEW_KNOWN]
+        many = [
+            f"{_percent(share)} of those of {spoken(of)}" for of, share in known.items() if 1 - share < 1 - FEW_KNOWN
+        ]
         clauses.append(f"{listed(many)} are training strings" if many else "few or none are training strings")
     return ", and ".join(clauses) if len(known) and len(valid) else clauses[0], " ".join(grounds)
 
