@@ -95,11 +95,8 @@ def test_every_column_has_its_histograms_drawn(subject):
     for index, item in enumerate(block.items):
         values = [each[:, index].double().numpy() for each in (real, back, drawn)]
         found = marginal(values[0], values[1:])
-        expected = svg.step_chart(
-            found.edges, [(100 * shares, style) for shares, style in zip(found.shares, ("data", "second", "made"), strict=True)],
-            ElementTree.fromstring(item.svg).get("aria-label"),
-        )  # fmt: skip
-        assert item.svg == expected
+        series = [(100 * shares, style) for shares, style in zip(found.shares, ("data", "second", "made"), strict=True)]
+        assert item.svg == svg.step_chart(found.edges, series, ElementTree.fromstring(item.svg).get("aria-label"))
         distances = [ks_2samp(values[0], each).statistic for each in values[1:]]
         assert item.caption == f"reconstructed {distances[0]:.2f}, gmm {distances[1]:.2f}"
 

@@ -162,7 +162,7 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
 
     def draw(choice: str, label: str, temperature: float, count: float, seed: float, symbols: float) -> Any:
         named = None if label == "any" else str(label)
-        drawn = explored.sample(choice, whole("samples", count, 1, MOST_SAMPLES), temperature,
+        drawn = explored.sample(choice, whole("the number of samples", count, 1, MOST_SAMPLES), temperature,
                                 whole("the seed", seed, 0, 2**32 - 1), named, symbols)  # fmt: skip
         what = choice if named is None or explored.conditional(choice) is None else f"{choice}, {named}"
         if temperature != 1:

@@ -44,7 +44,8 @@ for (const [name, over] of [["dragenter", true], ["dragleave", false], ["drop", 
   });
 }
 element.addEventListener("drop", (event) => { if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]); });
-// What was wrong with a file is forgotten at the next thing a person does, wherever on the page.
-for (const name of ["pointerdown", "keydown", "dragenter"]) {
+// What was wrong with a file is forgotten at the next thing a person does, wherever on the page. (Not at pointerdown:
+// what is pressed would move from under the pointer before it is let go.)
+for (const name of ["click", "keydown", "dragenter"]) {
   document.addEventListener(name, () => { if (element.isConnected) say(""); }, true);
 }
