@@ -197,7 +197,11 @@ def test_a_point_shows_its_decode_its_density_and_its_neighbours(digits):
     train = digits.data.train.x[digits.chosen[order]]
     for image, expected in zip(images[1:], train, strict=True):
         assert np.array_equal(pixels(image["src"]), expected[0].numpy())
-    assert f"{float(digits.densities['gmm'].log_prob(z)):.3g}".replace("-", "−") in Tags(shown).text
+    words = Tags(shown).text
+    assert f"log density under gmm{float(digits.densities['gmm'].log_prob(z)):.3g}".replace("-", "−") in words
+    assert "distance to the nearest training code0" in words  # its own
+    after = shown[shown.index("<img") :]
+    assert after.index("The image decoded from the code") < after.index("nearest training code")
 
 
 def test_neighbours_are_those_of_brute_force(digits, expressions, vectors):
@@ -319,6 +323,48 @@ def test_what_can_be_saved_is_what_is_shown(digits, expressions, vectors):
     files = saved(vectors, drawn)
     assert np.array_equal(np.load(io.BytesIO(files["NPY"])), drawn.items.numpy())
     assert np.loadtxt(io.BytesIO(files["TXT"]), delimiter=",") == pytest.approx(drawn.items.double().numpy())
+    head, *rows = files["CSV"].decode().splitlines()
+    assert head.split(",") == vectors.kind.columns
+    assert np.loadtxt(rows, delimiter=",") == pytest.approx(drawn.items.double().numpy())
+
+
+def test_rows_of_a_table_are_shown_under_the_names_of_its_columns(tmp_path):
+    random = np.random.default_rng(0)
+    names = ["age", "<b>income</b>", "rooms"]
+    rows = [",".join(names), *(",".join(f"{value:.4f}" for value in row) for row in random.normal(5, 2, (120, 3)))]
+    (tmp_path / "people.csv").write_text("\n".join(rows))
+    expost.train("rae", tmp_path / "people.csv", tmp_path / "run", epochs=2, latent_dim=2, tensorboard=False)
+    expost.fit(tmp_path / "run", "gaussian")
+    people = Explored.of(Run.open(tmp_path / "run"), 500, "cpu")
+    drawn = people.sample("gaussian", 4)
+    for shown in (
+        views.samples(people, drawn, "gaussian"), views.sample(people, drawn, 1), views.point(people, drawn.z[:1]),
+        views.reconstruction(people, "test:0"), views.path(people, "test:0", "test:1", "linear", 3),
+    ):  # fmt: skip
+        heads = re.findall('<th scope="col">(.*?)</th>', str(shown))
+        assert heads[1:4] == ["age", "&lt;b&gt;income&lt;/b&gt;", "rooms"]
+        assert "<svg" not in shown  # no line without names
+    sheet = Tags(people.kind.sheet(drawn.items))
+    assert [each["data-index"] for each in sheet.all("tr") if "data-index" in each] == ["0", "1", "2", "3"]
+    assert all(f"{value:.3g}".replace("-", "−") in sheet.text for value in drawn.items.flatten().tolist())
+    near = people.kind.nearest(drawn.items[1:2], 6)
+    picked = Tags(views.sample(people, drawn, 1)).text
+    assert all(f"{distance:.3g}" in picked for distance in near.distances)
+    assert views.header(people).count("people.csv") == 1
+    assert str(tmp_path) not in views.header(people)
+
+
+def test_long_rows_without_names_are_curves_with_axes(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 80)).astype("float32"))
+    expost.train("rae", tmp_path / "x.npy", tmp_path / "run", epochs=1, latent_dim=2, tensorboard=False)
+    expost.fit(tmp_path / "run", "gaussian")
+    signals = Explored.of(Run.open(tmp_path / "run"), 60, "cpu")
+    drawn = signals.sample("gaussian", 2)
+    low, high = signals.kind._reach
+    sheet = Tags(views.samples(signals, drawn, "gaussian")).text
+    assert f"Across: entries 0 to 79; up: values from {low:.3g} to {high:.3g}".replace("-", "−") in sheet
+    assert "entry" in Tags(views.point(signals, drawn.z[:1])).text
+    assert "<table" not in views.reconstruction(signals, "test:0")
 
 
 def test_a_run_of_maps_of_codes_and_one_dimension_can_be_explored(tmp_path):
@@ -474,6 +520,8 @@ def test_unusable_strings_are_refused_in_one_line(expressions):
 
 def test_numbers_out_of_range_are_refused_in_one_line(digits):
     for words, call in (
+        ("unknown density 'wild'; choose one of: gmm, gaussian by label", lambda: digits.sample("wild", 2)),
+        ("unknown density", lambda: digits.sample(["gmm"], 2)),
         ("the number of samples is 0", lambda: digits.sample("gmm", 0)),
         ("the number of samples is 101", lambda: digits.sample("gmm", 101)),
         ("the number of samples is 2.5", lambda: digits.sample("gmm", 2.5)),
@@ -523,6 +571,7 @@ def test_nothing_that_is_shown_is_markup_or_a_template(digits):
     assert {tag for tag, _ in Tags(views.header(titled)).tags} == {"header", "h1", "p"}
     zone = Tags(views.drop(Markup(""), (HOSTILE,), 3))
     assert {tag for tag, _ in zone.tags} == {"div", "label", "input", "span", "u", "small", "p"}
+    assert {tag for tag, _ in Tags(views.drop(Markup(""), (".png",), 3, HOSTILE)).tags} <= {tag for tag, _ in zone.tags}
     assert zone.all("input")[0]["accept"] == HOSTILE
 
 
@@ -887,6 +936,93 @@ def test_dragging_on_the_map_decodes_the_point(browser, digits, digits_page):
         assert page.locator("#map [data-layer]:not([hidden])").count() == 0
 
 
+def test_the_map_says_what_to_do_and_what_its_axes_are(browser, digits, digits_page):
+    with visiting(browser, digits_page) as page:
+        assert "Drag the ring" in page.locator("#map .hint").inner_text()
+        shares = [f"Axis {i + 1}: {100 * digits.space.explained[i]:.1f} % of the variance" for i in (1, 0)]
+        assert page.locator("#map .axis").all_inner_texts() == shares
+        up, across = (each.bounding_box() for each in page.locator("#map .axis").all())
+        chart = page.locator("#map svg").bounding_box()
+        assert up["x"] + up["width"] <= chart["x"] + 1
+        assert up["height"] > up["width"]
+        assert across["y"] >= chart["y"] + chart["height"] - 1
+        image, caption = page.locator("#point img").first.bounding_box(), page.locator("#point .caption").bounding_box()
+        assert 0 <= caption["y"] - image["y"] - image["height"] < 20
+
+
+def test_what_the_page_refuses_is_one_line_and_the_next_action_clears_it(browser, digits_page, capfd):
+    with visiting(browser, digits_page) as page:
+        tab(page, "Sample")
+        page.wait_for_selector("#sheet a.save")
+        field = page.locator("#count input[type=number]")
+        refusals = 0
+        for selector, value, words in (
+            ("#count input[type=number]", "500", "the number of samples is 500; give a number from 1 to 100"),
+            ("#temperature input[type=number]", "9", "the temperature is 9; give a number from 0 to 4"),
+            ("#seed input", "-3", "the seed is -3; give a number from 0 to"),
+        ):
+            field = page.locator(selector)
+            before = field.input_value()
+            field.evaluate(
+                "(e, v) => { Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(e, v);"
+                " e.dispatchEvent(new Event('input', {bubbles: true})) }", value,
+            )  # fmt: skip
+            page.wait_for_selector("#sheet .failure")
+            assert words in page.locator("#sheet .failure").inner_text()
+            refusals += 1
+            field.evaluate(
+                "(e, v) => { Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(e, v);"
+                " e.dispatchEvent(new Event('input', {bubbles: true})) }", before,
+            )  # fmt: skip
+            page.wait_for_selector("#sheet a.save")
+            assert page.locator(".failure").count() == 0
+        assert refusals == 3
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_upload_says_how_it_went_and_its_problem_goes_with_the_next_action(browser, digits, digits_page, tmp_path):
+    Image.fromarray(digits.data.test.x[11, 0].numpy()).save(tmp_path / "<b>digit.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with visiting(browser, digits_page) as page:
+        tab(page, "Reconstruct")
+        page.wait_for_selector("#back a.save")
+        page.evaluate(
+            """() => { window.seen = []; new MutationObserver(() => {
+                const state = document.querySelector("#one-preview .state");
+                if (state && state.textContent) window.seen.push(state.textContent);
+            }).observe(document.body, {subtree: true, childList: true, characterData: true}); }"""
+        )
+        chooser = page.locator("#one-preview input[type=file]")
+        changed(page, "#back", lambda: chooser.set_input_files(tmp_path / "<b>digit.png"))
+        page.wait_for_function(
+            "document.querySelector('#one-preview .state').textContent.endsWith('uploaded and shown')"
+        )
+        assert page.locator("#one-preview .state").inner_text() == "<b>digit.png is uploaded and shown"
+        assert "sending <b>digit.png …" in page.evaluate("window.seen")
+        page.locator("#one-preview input[type=file]").set_input_files(tmp_path / "bad.png")
+        page.wait_for_function("document.querySelector('#one-preview .problem').textContent.includes('cannot be read')")
+        assert page.locator("#one-preview .state").inner_text() == ""
+        page.locator("#back h3").first.click()
+        assert page.locator("#one-preview .problem").inner_text() == ""
+        changed(page, "#back", lambda: page.click("#one-random"))
+        assert page.locator("#one-preview .state").inner_text() == ""  # a test example is shown now
+
+
+def test_all_tabs_fit_a_phone(browser, digits_page):
+    with visiting(browser, digits_page) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_timeout(300)
+        boxes = [
+            page.get_by_role("tab", name=name).bounding_box()
+            for name in ("Map", "Sample", "Reconstruct", "Interpolate")
+        ]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+        assert len({box["y"] for box in boxes}) == 1
+        assert page.get_by_label("More tabs").count() == 0
+        tab(page, "Interpolate")
+        page.wait_for_selector("#path a.save")
+
+
 def test_sampling_in_a_browser(browser, digits, digits_page):
     with visiting(browser, digits_page) as page:
         tab(page, "Sample")
@@ -1052,6 +1188,7 @@ def test_vectors_in_a_browser(browser, vectors, tmp_path):
         )
         cells = page.locator("#back tbody tr").first.locator("td").all_inner_texts()
         assert cells == ["1", "2", "3", "4", "5"]
+        assert page.locator("#back thead").first.inner_text().split() == ["0", "1", "2", "3", "4"]
         back = vectors.generator.reconstruct(torch.tensor([[1.0, 2, 3, 4, 5]]))
         assert np.load(io.BytesIO(saved(page, "#back", "NPY")[1])) == pytest.approx(back.numpy(), abs=1e-6)
         field = page.locator("#one-text textarea")
@@ -1059,6 +1196,14 @@ def test_vectors_in_a_browser(browser, vectors, tmp_path):
         field.press("Enter")
         page.wait_for_selector("#back .failure")
         assert "2 numbers are given, the model takes 5" in page.locator("#back .failure").inner_text()
+        page.click("#one-random")
+        page.wait_for_selector("#back a.save")
+        assert page.locator("#back .failure").count() == 0
+        tab(page, "Sample")
+        page.locator("#sheet tr[data-index] button").nth(3).click()
+        page.wait_for_selector("#picked h3")
+        assert page.locator("#picked h3").first.inner_text() == "Sample 4"
+        assert page.locator("#sheet tr.chosen").count() == 1
 
 
 def test_it_follows_the_systems_colors_and_fits_a_phone(browser, digits_page):

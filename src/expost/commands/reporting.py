@@ -14,7 +14,8 @@ from expost.commands.arguments import Output
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
 from expost.examples.figures import PICTURE_SUFFIXES
-from expost.report.blocks import Page, Section
+from expost.report.blocks import Page, Section, Verdicts
+from expost.report.glance import side_by_side
 from expost.report.page import render
 from expost.report.scoring import ranking
 from expost.report.sections import Source, anchors, run_page
@@ -64,23 +65,27 @@ def report(
         raise UsageError("a run is given twice; give each once")
     labels = _labels(opened)
     loader = _Loader()
-    pages, scores = [], {}
+    pages, scores, glances = [], {}, {}
     for run, label, anchor in zip(opened, labels, anchors(labels), strict=True):
         if len(opened) > 1:
             say(f"reporting on {label}")
-        page, found = run_page(Source(run, label, anchor, loader, device, seed))
-        pages.append(page)
-        scores[label] = found
+        found = run_page(Source(run, label, anchor, loader, device, seed))
+        pages.append(found.page)
+        scores[label] = found.scores
+        if found.glance is not None:
+            glances[label] = (run.config.data.fingerprint, found.glance)
     comparison: tuple[Section, ...] = ()
     if len(pages) > 1:
         priors = (run.config.model.prior for run in opened)
         own = {label: prior.name if prior else None for label, prior in zip(labels, priors, strict=True)}
-        comparison = (ranking(scores, own),)
+        said = tuple((page.title, page.verdict.text) for page in pages if page.verdict is not None)
+        beside = [*([Verdicts(said)] if said else []), *side_by_side(glances)]
+        comparison = (ranking(scores, own, beside),)
     title = title or (labels[0] if len(labels) == 1 else f"{len(labels)} runs")
     if len(pages) == 1:
         pages = [replace(pages[0], title=title)]
     made = f"{datetime.now():%Y-%m-%d %H:%M}"
-    write_text(path, render(Page(title, tuple(pages), __version__, made, comparison)))
+    write_text(path, render(Page(title, tuple(pages), __version__, made, comparison, _shortened(opened))))
     return path
 
 
@@ -94,6 +99,12 @@ class _Loader:
         if self._last is None or self._last[0] != config:
             self._last = (config, load(config)[0])
         return self._last[1]
+
+
+def _shortened(runs: list[Run]) -> dict[str, str]:
+    """Return the paths of data, which the page does not tell, and the names that stand for them."""
+    names = {run.config.data.name for run in runs}
+    return {name: Path(name).name or name for name in names if Path(name).is_absolute()}
 
 
 def _open(run: Run | Path | str) -> Run:

@@ -56,11 +56,12 @@ class _State:
 class Density(ABC):
     """A distribution of codes. Options are the keyword arguments; they never change, the fit may be made again.
 
-    A new density is a frozen, keyword-only dataclass with a `name`, its options as fields, `_check`, `_fit`, `_draw`
-    and `_layout`, and one line in the registry.
+    A new density is a frozen, keyword-only dataclass with a `name`, `words` that call it so in a sentence, its options
+    as fields, `_check`, `_fit`, `_draw` and `_layout`, and one line in the registry.
     """
 
     name: ClassVar[str]
+    words: ClassVar[str]
     _state: _State = field(init=False, repr=False, default_factory=_State)
 
     def __post_init__(self) -> None:

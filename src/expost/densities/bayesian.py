@@ -42,6 +42,7 @@ class BayesianGaussianMixture(MixtureDensity):
     """
 
     name: ClassVar[str] = "bayesian-gmm"
+    words: ClassVar[str] = "the Bayesian mixture"
     weight_concentration: float | None = None
     weight_prior: str = "dirichlet_process"
 

@@ -32,6 +32,7 @@ class StandardNormal(TractableDensity):
     """
 
     name: ClassVar[str] = "standard-normal"
+    words: ClassVar[str] = "N(0, I)"
 
     def _check(self) -> None:
         pass  # no options
@@ -74,6 +75,7 @@ class Gaussian(TractableDensity):
     """
 
     name: ClassVar[str] = "gaussian"
+    words: ClassVar[str] = "one Gaussian"
     regularization: float = 1e-6
 
     def _check(self) -> None:

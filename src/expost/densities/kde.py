@@ -56,6 +56,7 @@ class KernelDensity(TractableDensity):
     """
 
     name: ClassVar[str] = "kde"
+    words: ClassVar[str] = "the kernel density"
     bandwidth: str | float = "scott"
     kernel: str = "covariance"
     regularization: float = 1e-6

@@ -138,6 +138,7 @@ class GaussianMixture(MixtureDensity):
     """
 
     name: ClassVar[str] = "gmm"
+    words: ClassVar[str] = "the mixture"
 
     def fit_from(self, z: Tensor, start: MixtureStart) -> Self:
         """Run EM from given parameters instead of from k-means; everything else is as in `fit`.

@@ -51,6 +51,7 @@ class Reduced(TractableDensity):
     """
 
     name: ClassVar[str] = "reduced"
+    words: ClassVar[str] = "the reduced density"
     rank: int = 64
     base: str = "gmm"
     base_options: Mapping[str, Any] = field(default_factory=dict)

@@ -80,6 +80,7 @@ class SecondStageVAE(StagedDensity):
     """
 
     name: ClassVar[str] = "second-stage-vae"
+    words: ClassVar[str] = "the second stage"
     width: int = 256
     depth: int = 2
     epochs: int = 100

@@ -65,7 +65,7 @@ def build(explored: Explored, largest: int) -> gr.Blocks:
     """Return the page of a run."""
     with gr.Blocks(title=f"{explored.title} – expost", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(inert(views.header(explored)), js_on_load=None, apply_default_css=False)
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
             with gr.Tab("Map"):
                 latent_space(blocks, explored)
             with gr.Tab("Sample"):

@@ -12,7 +12,7 @@ import numpy as np
 from expost.errors import UsageError
 from expost.explorer import views
 from expost.explorer.explored import MOST_SAMPLES, Drawn, Explored, between, whole
-from expost.explorer.handling import CALM, EACH, LIVE, asset, guarded, panel_of
+from expost.explorer.handling import CALM, EACH, LIVE, asset, guarded, panel_of, unchecked
 from expost.explorer.map import draw_map
 from expost.explorer.markup import inert
 
@@ -50,14 +50,16 @@ def latent_space(blocks: gr.Blocks, explored: Explored) -> None:
     with gr.Row(elem_classes="sliders"):
         for axis in range(k):
             sliders.append(
-                gr.Slider(
-                    -float(reach[axis]),
-                    float(reach[axis]),
-                    0.0,
-                    step=float(f"{reach[axis] / 500:.0e}"),
-                    label=f"Axis {axis + 1}: {100 * space.explained[axis]:.1f} %",
-                    buttons=[],
-                    min_width=180,
+                unchecked(
+                    gr.Slider(
+                        -float(reach[axis]),
+                        float(reach[axis]),
+                        0.0,
+                        step=float(f"{reach[axis] / 500:.0e}"),
+                        label=f"Axis {axis + 1}: {100 * space.explained[axis]:.1f} %",
+                        buttons=[],
+                        min_width=180,
+                    )
                 )
             )
 
@@ -132,20 +134,26 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
     token = gr.State("")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
-            choice = gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
-            label = gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
-            temperature = gr.Slider(
+            choice = unchecked(
+                gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
+            )
+            label = unchecked(
+                gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
+            )
+            temperature = unchecked(gr.Slider(
                 0, 2, 1.0, step=0.01, label="Temperature", info="of the density: 1 as fitted, 0 only its centers",
                 buttons=[], elem_id="temperature",
-            )  # fmt: skip
-            symbols = gr.Slider(
+            ))  # fmt: skip
+            symbols = unchecked(gr.Slider(
                 0, 2, 0.0, step=0.01, label="Temperature of symbols", info="0 takes the most likely symbols",
                 buttons=[], visible=kind.symbols,
-            )  # fmt: skip
-            count = gr.Slider(
-                1, MOST_SAMPLES, 24 if kind.symbols else 64, step=1, label="Samples", buttons=[], elem_id="count"
+            ))  # fmt: skip
+            count = unchecked(
+                gr.Slider(
+                    1, MOST_SAMPLES, 24 if kind.symbols else 64, step=1, label="Samples", buttons=[], elem_id="count"
+                )
             )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed")
+            seed = unchecked(gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed"))
             again = gr.Button("New samples", variant="primary", elem_id="again")
         with gr.Column(scale=5, min_width=320):
             sheet = panel_of(js_on_load=asset("sheet.js"), elem_id="sheet")
@@ -153,8 +161,8 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
     inputs = [choice, label, temperature, count, seed, symbols]
 
     def draw(choice: str, label: str, temperature: float, count: float, seed: float, symbols: float) -> Any:
-        named = None if label == "any" else label
-        drawn = explored.sample(choice, whole("samples", count, 1, MOST_SAMPLES), temperature,
+        named = None if label == "any" else str(label)
+        drawn = explored.sample(choice, whole("the number of samples", count, 1, MOST_SAMPLES), temperature,
                                 whole("the seed", seed, 0, 2**32 - 1), named, symbols)  # fmt: skip
         what = choice if named is None or explored.conditional(choice) is None else f"{choice}, {named}"
         if temperature != 1:

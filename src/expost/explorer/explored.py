@@ -143,7 +143,7 @@ class Explored:
 
     def conditional(self, choice: str | None) -> LabelledDensity | None:
         """Return the densities by label of a choice, None if it names a plain density."""
-        name = (choice or "").removesuffix(" by label")
+        name = str(choice or "").removesuffix(" by label")
         return self.generator.by_label.get(name) if name != choice else None
 
     def item(self, reference: str) -> Any:
@@ -207,11 +207,14 @@ class Explored:
         n, seed = whole("the number of samples", n, 1, MOST_SAMPLES), whole("the seed", seed, 0, 2**32 - 1)
         temperature = between("the temperature", temperature, 0, HOTTEST)
         symbol_temperature = between("the temperature of symbols", symbol_temperature, 0, HOTTEST)
+        if not self.choices:
+            raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density gmm")
+        if choice not in self.choices:
+            raise UsageError(f"unknown density '{str(choice)[:40]}'; choose one of: {', '.join(self.choices)}")
+        assert choice is not None
         by_label = self.conditional(choice)
         source = generator(seed, SAMPLES)
         if by_label is None:
-            if choice is None or choice not in self.densities:
-                raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density gmm")
             z = self.densities[choice].sample(n, generator=source, temperature=temperature)
         elif label is None:
             # a label for every sample, as often as there are examples of it

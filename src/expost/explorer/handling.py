@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -28,6 +28,19 @@ def asset(name: str) -> str:
 def panel_of(**options: Any) -> gr.HTML:
     """Return an HTML component; scripts run only where they are passed explicitly."""
     return gr.HTML("", apply_default_css=False, **({"js_on_load": None} | options))
+
+
+Component = TypeVar("Component", gr.Slider, gr.Number, gr.Dropdown)
+
+
+def unchecked(component: Component) -> Component:
+    """Return a component whose values go to the handlers as the page sent them.
+
+    Gradio checks them on the way, and prints a traceback where one is refused; the handlers check them too, and answer
+    in one line. (Not a subclass: Gradio writes a file beside the source of each.)
+    """
+    component.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return component
 
 
 def guarded(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

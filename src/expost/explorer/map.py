@@ -14,6 +14,9 @@ from expost.report import svg
 from expost.report.codes import DOTS, Codes, colored_dots, contours, frame_around
 from expost.report.plane import reach, surface
 
+#: What to do with the map.
+HINT = "Drag the ring, click anywhere, or press the arrow keys: the code there is decoded."
+
 
 def draw_map(
     space: Space, codes: Codes, densities: Mapping[str, Density], shown: str | None
@@ -58,11 +61,15 @@ def draw_map(
         else Markup("")
     )
     share = f"{100 * sum(plane.explained):.0f} % of the variance is in this plane"
+    first, second = (
+        f"Axis {number}: {100 * part:.1f} % of the variance" for number, part in enumerate(plane.explained, 1)
+    )
     return (
         Markup(
-            '<div class="ex"><div class="board" tabindex="0" role="application" data-x0="{}" data-x1="{}" data-y0="{}" '
-            'data-y1="{}" aria-label="{}; drag, or press the arrow keys">{}</div>'
+            '<div class="ex"><p class="hint">{}</p><div class="plot"><span class="axis up">{}</span>'
+            '<div class="board" tabindex="0" role="application" data-x0="{}" data-x1="{}" data-y0="{}" '
+            'data-y1="{}" aria-label="{}; drag, or press the arrow keys">{}</div><span class="axis">{}</span></div>'
             '<div class="under-map">{}<span class="keys">{}</span><span class="share">{}</span></div></div>'
-        ).format(*frame.x, *frame.y, label, drawing, select, keys, share),
+        ).format(HINT, second, *frame.x, *frame.y, label, drawing, first, select, keys, share),
         frame,
     )

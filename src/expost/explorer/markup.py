@@ -38,6 +38,11 @@ def note(text: str) -> Markup:
     return Markup('<p class="note">{}</p>').format(text)
 
 
+def caption(text: str) -> Markup:
+    """Return a line of small text that belongs to what is above it."""
+    return Markup('<p class="caption">{}</p>').format(text)
+
+
 def failure(text: str) -> Markup:
     """Return an error: one line, whatever the text is."""
     line = " ".join(text.split())

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from expost.explorer import views
 from expost.explorer.explored import MOST_STEPS, Explored, whole
-from expost.explorer.handling import CALM, LIVE, asset, guarded, panel_of
+from expost.explorer.handling import CALM, LIVE, asset, guarded, panel_of, unchecked
 from expost.explorer.markup import inert
 from expost.generators.interpolation import INTERPOLATIONS
 
@@ -46,19 +46,20 @@ class Picker:
             max_lines=4, visible=bool(explored.kind.typed), elem_id=f"{name}-text",
         )  # fmt: skip
         with gr.Row():
-            self.index = gr.Slider(
-                0, max(1, last), index, step=1, label="Test example", buttons=[], elem_id=f"{name}-index"
+            self.index = unchecked(
+                gr.Slider(0, max(1, last), index, step=1, label="Test example", buttons=[], elem_id=f"{name}-index")
             )
             self.random = gr.Button("Random", size="md", scale=0, min_width=96, elem_id=f"{name}-random")
         self.outputs = [self.reference, self.preview, self.text, self.index]
 
-    def _preview(self, item: Any) -> str:
+    def _preview(self, item: Any, uploaded: str = "") -> str:
         kind = self.explored.kind
-        return inert(views.drop(Markup("") if kind.symbols else kind.small(item), kind.accept, self.largest))
+        shown = Markup("") if kind.symbols else kind.small(item)
+        return inert(views.drop(shown, kind.accept, self.largest, uploaded))
 
-    def _chosen(self, reference: str, index: Any) -> tuple[Any, ...]:
+    def _chosen(self, reference: str, index: Any, uploaded: str) -> tuple[Any, ...]:
         item = self.explored.item(reference)
-        return reference, self._preview(item), self.explored.kind.text(item), index
+        return reference, self._preview(item, uploaded), self.explored.kind.text(item), index
 
     def connect(self, panel: gr.HTML, show: Callable[..., str], inputs: Sequence[Any]) -> None:
         """Update the outputs when the choice changes.
@@ -69,8 +70,8 @@ class Picker:
             inputs: Other components that `show` depends on.
         """
 
-        def take(reference: str, index: Any, others: Sequence[Any]) -> Any:
-            chosen = self._chosen(reference, index)
+        def take(reference: str, index: Any, others: Sequence[Any], uploaded: str = "") -> Any:
+            chosen = self._chosen(reference, index, uploaded)
             return inert(Markup(show(reference, *others))), *chosen
 
         def slid(index: float, *others: Any) -> Any:
@@ -85,7 +86,7 @@ class Picker:
             return take(self.explored.typed(str(text or "")), gr.skip(), others)
 
         def uploaded(event: gr.EventData, *others: Any) -> Any:
-            return take(str(event.item), gr.skip(), others)
+            return take(str(event.item), gr.skip(), others, str(event.file))
 
         outputs = [panel, *self.outputs]
         guard = guarded(len(outputs))
@@ -120,18 +121,18 @@ def interpolating(blocks: gr.Blocks, explored: Explored, largest: int) -> None:
         with gr.Column(min_width=280):
             last = Picker(explored, "To", 1, largest, "to")
     with gr.Row():
-        method = gr.Dropdown(list(INTERPOLATIONS), value="linear", label="Method", elem_id="method")
-        steps = gr.Slider(2, MOST_STEPS, 8, step=1, label="Steps", buttons=[], elem_id="steps")
+        method = unchecked(gr.Dropdown(list(INTERPOLATIONS), value="linear", label="Method", elem_id="method"))
+        steps = unchecked(gr.Slider(2, MOST_STEPS, 8, step=1, label="Steps", buttons=[], elem_id="steps"))
     panel = panel_of(elem_id="path")
 
     def show(a: str, b: str, method: str, steps: float) -> str:
-        return views.path(explored, a, b, method, whole("the number of steps", steps, 2, MOST_STEPS))
+        return views.path(explored, a, b, str(method), whole("the number of steps", steps, 2, MOST_STEPS))
 
     def from_last(b: str, a: str, method: str, steps: float) -> str:
         return show(a, b, method, steps)
 
     def again(a: str, b: str, method: str, steps: float) -> str:
-        return inert(views.path(explored, a, b, method, whole("the number of steps", steps, 2, MOST_STEPS)))
+        return inert(views.path(explored, a, b, str(method), whole("the number of steps", steps, 2, MOST_STEPS)))
 
     first.connect(panel, show, [last.reference, method, steps])
     last.connect(panel, from_last, [first.reference, method, steps])

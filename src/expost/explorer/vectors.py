@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from markupsafe import Markup
+from numpy.typing import NDArray
 from torch import Tensor
 
 from expost.errors import DataError
@@ -17,8 +18,10 @@ from expost.explorer.markup import facts, join, note, number
 from expost.generators.generator import Generator
 from expost.report import svg
 
-#: Most entries that are written out in a table; longer vectors are only drawn.
+#: Most entries that are written out in a table, where they have no names; longer vectors are only drawn.
 WRITTEN = 64
+#: Most columns of a table.
+SHOWN = 200
 #: Entries of a curve.
 DRAWN = 256
 
@@ -32,7 +35,6 @@ class Vectors(TensorKind):
         columns: Names of the entries; default: their numbers.
     """
 
-    noun = "vector"
     accept = (".npy", ".csv", ".tsv", ".txt")
 
     def __init__(self, generator: Generator, train: Tensor, columns: Sequence[str] = ()) -> None:
@@ -40,6 +42,9 @@ class Vectors(TensorKind):
         self._train = Compared(train.float())
         self.dim = train.shape[1]
         self.columns = list(columns) or [str(index) for index in range(self.dim)]
+        #: Whether vectors are rows of a table; others are signals, and drawn as curves.
+        self.rows = bool(columns) or self.dim <= WRITTEN
+        self.noun = "row" if self.rows else "vector"
         low, high = float(train.min()), float(train.max())
         margin = 0.08 * (high - low) or 1.0
         self._reach = (low - margin, high + margin)
@@ -95,40 +100,43 @@ class Vectors(TensorKind):
         return items.numel() * 4
 
     def one(self, items: Tensor) -> Markup:
-        """Show a vector as a curve and a table."""
-        return join([self._curve([(items[0], "made")], (420, 170)), self._table([("value", items[0])])])
+        """Show a row as a table, a signal as a curve."""
+        return self._shown([("value", items[0], "made")])
 
     def small(self, items: Tensor) -> Markup:
-        """Show a vector as a curve."""
+        """Show a row as a table, a signal as a small curve."""
+        if self.rows:
+            return self._table([("value", items[0])])
         return self._curve([(items[0], "data")], (260, 110))
 
     def sheet(self, items: Tensor) -> Markup:
-        """Show vectors as curves, all between the same ordinates."""
+        """Show rows below each other, signals as curves between the same ordinates."""
+        if self.rows:
+            return self._table([(str(index + 1), item) for index, item in enumerate(items)], chosen=True)
         cells = (
             Markup('<button type="button" data-index="{}" aria-label="Sample {}">{}</button>').format(
                 index, index + 1, self._curve([(item, "made")], (180, 90))
             )
             for index, item in enumerate(items)
         )
-        return Markup('<div class="sheet curves">{}</div>').format(join(cells))
+        return Markup('<div class="sheet curves">{}</div>{}').format(join(cells), self._axes())
 
     def pair(self, item: Tensor, back: Tensor) -> Markup:
         """Show a vector, its reconstruction and their mean squared error."""
-        legend = Markup(
-            '<p class="legend"><span class="data">vector</span> <span class="made">reconstruction</span></p>'
-        )
-        curves = self._curve([(item[0], "data"), (back[0], "made")], (420, 170))
         error = facts([("mean squared error", number(float((item - back).square().mean())))])
-        return join([legend, curves, error, self._table([("vector", item[0]), ("reconstruction", back[0])])])
+        return join([self._shown([(self.noun, item[0], "data"), ("reconstruction", back[0], "made")]), error])
 
     def path(self, items: Tensor) -> Markup:
-        """Show the steps as curves in a row, and in a table."""
+        """Show the steps as rows below each other, or as curves in a row."""
+        if self.rows:
+            return self._table([(f"step {index}", each) for index, each in enumerate(items)])
         steps = join(Markup("<li>{}</li>").format(self._curve([(each, "made")], (150, 90))) for each in items)
-        table = self._table([(str(index), each) for index, each in enumerate(items)])
-        return Markup('<ol class="strip curves">{}</ol>{}').format(steps, table)
+        return Markup('<ol class="strip curves">{}</ol>{}').format(steps, self._axes())
 
     def row(self, items: Tensor, captions: Sequence[str]) -> Markup:
         """Show a few vectors with captions."""
+        if self.rows:
+            return self._table(list(zip(captions, items, strict=True)), "distance")
         figures = join(
             Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
                 self._curve([(each, "data")], (130, 76)), caption
@@ -142,39 +150,77 @@ class Vectors(TensorKind):
         return Neighbours("distance of entries", *self._train.nearest(item, n))
 
     def files(self, items: Tensor, stem: str) -> list[File]:
-        """Return float32 as .npy, and numbers as text, a vector a line."""
+        """Return float32 as .npy, and numbers as text, a vector a line: as .csv under the names of the columns."""
 
-        def lines() -> bytes:
+        def lines(*head: Sequence[str]) -> bytes:
             out = io.StringIO()
-            csv.writer(out).writerows([f"{value:.9g}" for value in row] for row in items.tolist())
+            writer = csv.writer(out)
+            writer.writerows(head)
+            writer.writerows([f"{value:.9g}" for value in row] for row in items.tolist())
             return out.getvalue().encode()
 
         return [
             File(f"{stem}.npy", "application/octet-stream", lambda: npy(items.float())),
+            File(f"{stem}.csv", "text/csv; charset=utf-8", lambda: lines(self.columns)),
             File(f"{stem}.txt", "text/plain; charset=utf-8", lines),
         ]
 
-    def _curve(self, lines: Iterable[tuple[Tensor, str]], size: tuple[int, int]) -> Markup:
-        drawn = []
-        for vector, style in lines:
-            chosen = np.unique(np.linspace(0, self.dim - 1, min(self.dim, DRAWN)).round().astype(int))
-            drawn.append(svg.Line(chosen, vector.double().numpy()[chosen], style))
-        return svg.spark(drawn, f"{self.dim:,} entries of a vector", self._reach, size)
+    def _shown(self, rows: Sequence[tuple[str, Tensor, str]]) -> Markup:
+        """Show vectors, large."""
+        if self.rows:
+            return self._table([(name, vector) for name, vector, _ in rows])
+        names = join(Markup('<span class="{}">{}</span> ').format(style, name) for name, _, style in rows)
+        legend = Markup('<p class="legend">{}</p>').format(names) if len(rows) > 1 else Markup("")
+        lines = [svg.Line(self._drawn, vector.double().numpy()[self._drawn], style) for _, vector, style in rows]
+        return join([legend, svg.line_chart(lines, self._label, "entry", size=(420, 190)), note(self._saved)])
 
-    def _table(self, rows: Sequence[tuple[str, Tensor]]) -> Markup:
-        if self.dim > WRITTEN:
-            return note(f"{self.dim:,} entries; save them as .npy or .txt to see them all.")
-        head = join(Markup('<th scope="col">{}</th>').format(name) for name in self.columns)
+    @property
+    def _drawn(self) -> NDArray[np.int64]:
+        return np.unique(np.linspace(0, self.dim - 1, min(self.dim, DRAWN)).round().astype(int))
+
+    @property
+    def _label(self) -> str:
+        return f"{self.dim:,} entries of a vector"
+
+    @property
+    def _saved(self) -> str:
+        return f"{self.dim:,} entries; save them as .npy or .txt to see them all."
+
+    def _axes(self) -> Markup:
+        low, high = self._reach
+        words = f"Across: entries 0 to {self.dim - 1:,}; up: values from {number(low)} to {number(high)}."
+        return Markup('<p class="caption">{}</p>').format(words)
+
+    def _curve(self, lines: Iterable[tuple[Tensor, str]], size: tuple[int, int]) -> Markup:
+        drawn = [svg.Line(self._drawn, vector.double().numpy()[self._drawn], style) for vector, style in lines]
+        return svg.spark(drawn, self._label, self._reach, size)
+
+    def _table(self, rows: Sequence[tuple[str, Tensor]], corner: str = "", chosen: bool = False) -> Markup:
+        """Return vectors under the names of the columns.
+
+        Args:
+            rows: Names and vectors.
+            corner: What the names are.
+            chosen: Whether a click on a row selects it.
+        """
+        head = join(Markup('<th scope="col">{}</th>').format(name) for name in self.columns[:SHOWN])
         body = join(
-            Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-                name, join(Markup("<td>{}</td>").format(number(value)) for value in vector.tolist())
+            Markup('<tr{}><th scope="row">{}</th>{}</tr>').format(
+                Markup(' data-index="{}"').format(index) if chosen else "",
+                Markup('<button type="button" aria-label="Sample {}">{}</button>').format(name, name)
+                if chosen
+                else name,
+                join(Markup("<td>{}</td>").format(number(value)) for value in vector[:SHOWN].tolist()),
             )
-            for name, vector in rows
+            for index, (name, vector) in enumerate(rows)
+        )
+        more = (
+            note(f"The first {SHOWN} of {self.dim:,} columns; save them to see them all.") if self.dim > SHOWN else ""
         )
         return Markup(
-            '<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">entry</th>{}</tr></thead>'
-            "<tbody>{}</tbody></table></div>"
-        ).format(head, body)
+            '<div class="scroll {}" tabindex="0"><table><thead><tr><th scope="col">{}</th>{}</tr></thead>'
+            "<tbody>{}</tbody></table></div>{}"
+        ).format("rows" if chosen else "", corner, head, body, more)
 
 
 def _numbers(text: str) -> list[float] | None:

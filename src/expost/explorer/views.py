@@ -9,7 +9,7 @@ from torch import Tensor
 
 from expost.explorer.explored import Drawn, Explored
 from expost.explorer.kinds import Neighbours
-from expost.explorer.markup import downloads, facts, heading, join, note, number, panel
+from expost.explorer.markup import caption, downloads, facts, heading, join, note, number, panel
 
 #: Neighbours that are shown.
 NEAREST = 6
@@ -33,12 +33,13 @@ def point(explored: Explored, z: Tensor) -> Markup:
     """Return the decode of one code, shape (1, d), with the training examples near it."""
     drawn = Drawn(explored.decode(z), z)
     near = explored.near_codes(z, NEAREST)
-    values = [("nearest training code", number(near.distances[0]))]
+    values = [("distance to the nearest training code", number(near.distances[0]))]
     found = explored.log_density(z)
     if found is not None:
-        values.append((f"log q, {found[0]}", number(found[1])))
+        values.append((f"log density under {found[0]}", number(found[1])))
     return panel(
         explored.kind.one(drawn.items),
+        caption(f"The {explored.kind.noun} decoded from the code at the ring and the sliders."),
         facts(values),
         downloads(explored.keep(drawn, "point")),
         _neighbours(explored, near),
@@ -98,13 +99,21 @@ def _neighbours(explored: Explored, near: Neighbours) -> Markup:
     return join([title, explored.kind.row(explored.train_items(near.indices), captions)])
 
 
-def drop(preview: Markup, accept: tuple[str, ...], most: int) -> Markup:
-    """Return what was chosen, and a place to drop a file where files are taken."""
+def drop(preview: Markup, accept: tuple[str, ...], most: int, uploaded: str = "") -> Markup:
+    """Return what was chosen, and a place to drop a file where files are taken.
+
+    Args:
+        preview: What was chosen.
+        accept: File suffixes that are taken; none where nothing can be uploaded.
+        most: Largest upload, in bytes.
+        uploaded: Name of the file that was chosen, which is shown; empty for a test example.
+    """
+    said = f"{uploaded[:60]} is uploaded and shown" if uploaded else ""
     zone = (
         Markup(
             '<label class="drop" data-most="{}"><input type="file" accept="{}"><span>Drop a file, or <u>choose</u> one'
-            "</span><small>{}; at most {} MB</small></label>"
-        ).format(most, ",".join(accept), ", ".join(accept), f"{most / 1e6:.3g}")
+            '</span><small>{}; at most {} MB</small></label><p class="state" role="status">{}</p>'
+        ).format(most, ",".join(accept), ", ".join(accept), f"{most / 1e6:.3g}", said)
         if accept
         else Markup("")
     )

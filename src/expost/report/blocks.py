@@ -5,6 +5,7 @@ Text is plain text: the template escapes it. Only `Drawing.svg` is markup, made 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,6 +24,47 @@ class Note:
     kind: ClassVar[str] = "note"
     text: str
     command: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the figures say of a run, in a sentence.
+
+    Attributes:
+        text: The sentence.
+        grounds: The figures, with the thresholds of every word.
+    """
+
+    text: str
+    grounds: str = ""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The sentences of several runs.
+
+    Attributes:
+        items: Runs and sentences.
+    """
+
+    kind: ClassVar[str] = "verdicts"
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A link that saves a file which is inside the page.
+
+    Attributes:
+        label: What is saved.
+        name: The file's name.
+        address: A data URI.
+    """
+
+    kind: ClassVar[str] = "download"
+    label: str
+    name: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +145,20 @@ class Pictures:
     items: tuple[Picture, ...]
     caption: str = ""
     layout: str = "flow"
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Rows of examples below each other, in columns: what stands in one column belongs together.
+
+    Attributes:
+        items: What a row holds, and the row as one picture.
+        caption: Below all of them.
+    """
+
+    kind: ClassVar[str] = "strips"
+    items: tuple[tuple[str, Picture], ...]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +284,7 @@ class Paths:
     caption: str = ""
 
 
-Block = Note | Heading | Facts | Pictures | Drawings | Table | Cards | Paths
+Block = Note | Verdicts | Download | Heading | Facts | Pictures | Strips | Drawings | Table | Cards | Paths
 
 
 @dataclass(frozen=True)
@@ -261,6 +317,7 @@ class RunPage:
         status: What is unfinished; empty if nothing is.
         facts: Large numbers.
         sections: The rest.
+        verdict: The run in a sentence; None where no figure says anything.
     """
 
     title: str
@@ -269,6 +326,7 @@ class RunPage:
     status: str
     facts: Facts | None
     sections: tuple[Section, ...]
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +339,7 @@ class Page:
         comparison: Sections that compare them; none for one run.
         version: The expost version.
         made: When, in words.
+        shortened: Words that are shown in a shorter form everywhere: where data lie is no business of the reader.
     """
 
     title: str
@@ -288,3 +347,4 @@ class Page:
     version: str
     made: str
     comparison: tuple[Section, ...] = field(default=())
+    shortened: Mapping[str, str] = field(default_factory=dict)

@@ -10,12 +10,14 @@ from typing import Any
 
 from expost.errors import DataError
 from expost.evaluation.catalog import direction_of
+from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION
 from expost.evaluation.ranking import Ranked, comparable, rank
 from expost.evaluation.scores import Card as Protocol
 from expost.evaluation.scores import Score, in_rows, score_from_json
 from expost.metrics.measures import MEASURES
 from expost.metrics.neighbours import expected_coverage
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
+from expost.report.verdict import bracket, decisive, interval
 from expost.utils.store import read_json
 
 #: Name of a run's own density where runs are compared: the paper's column N, whichever density it is.
@@ -37,6 +39,16 @@ def read_scores(folder: Path) -> list[Score]:
     return [score_from_json(each) for each in record["scores"]]
 
 
+def arrow(name: str) -> str:
+    """Return an arrow in a score's direction; empty where none is better.
+
+    Example:
+        >>> arrow("fid"), arrow("recall"), arrow("copying")
+        ('↓', '↑', '')
+    """
+    return {1: "↑", -1: "↓", 0: ""}[direction_of(name).sign]
+
+
 def shown(score: Score) -> Cell:
     """Return a score's value, its standard error and its interval."""
     spread = f"± {score.error:.2g}" if score.error is not None else ""
@@ -47,24 +59,39 @@ def shown(score: Score) -> Cell:
 
 def name_cell(name: str) -> Cell:
     """Return a score's name with an arrow in its direction."""
-    return Cell(name, {1: "↑", -1: "↓", 0: ""}[direction_of(name).sign])
+    return Cell(name, arrow(name))
 
 
 def headline(scores: Sequence[Score]) -> Facts | None:
-    """Return the first score of every subject but the codes, large."""
-    first: dict[str, Score] = {}
+    """Return one score of every subject but the codes, large, with its interval and an arrow; densities best first.
+
+    It is the score that stands for samples, see `verdict.decisive`, where a subject has it, else its first that ranks.
+    """
+    name = decisive(scores)
+    chosen: dict[str, Score] = {}
     for score in scores:
-        if score.of != "codes":
-            first.setdefault(score.of, score)
-    items = tuple(Fact(f"{score.name}, {subject}", shown(score).text) for subject, score in first.items())
+        if score.of != CODES and (score.name == name or score.of not in chosen):
+            chosen[score.of] = score
+    sign = direction_of(name).sign if name is not None else 0
+    order = sorted(
+        chosen.values(),
+        key=lambda score: (score.of in (RECONSTRUCTION, INTERPOLATION), score.name != name, -sign * score.value),
+    )
+    items = tuple(_tile(score) for score in order)
     return Facts(items, "tiles") if items else None
+
+
+def _tile(score: Score) -> Fact:
+    ends = interval(score)
+    spread = "no interval" if ends is None else f"95 % {bracket(ends)}"
+    return Fact(f"{score.name} {arrow(score.name)}".strip() + f", {score.of}", shown(score).text, spread)
 
 
 def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
     """Return the table of scores, and the cards of the protocols."""
     if not scores:
         return [Note("This run has no scores yet. To make them:", f"expost evaluate {folder}")]
-    table = [score for score in scores if score.of != "codes"]
+    table = [score for score in scores if score.of != CODES]
     subjects = list(dict.fromkeys(score.of for score in table))
     blocks: list[Block] = []
     if table:
@@ -74,7 +101,7 @@ def score_blocks(scores: Sequence[Score], folder: Path) -> list[Block]:
         ]
         note = f"↑ more is better, ↓ less.{_below_0(table)}{_full_coverage(table)}"
         blocks.append(Table("Scores of what the run makes", ("score", *subjects), tuple(rows), note))
-    of_codes = [score for score in scores if score.of == "codes"]
+    of_codes = [score for score in scores if score.of == CODES]
     if of_codes:
         rows = [(name_cell(score.name), shown(score)) for score in of_codes]
         blocks.append(Table("Scores of the codes", ("score", "codes"), tuple(rows)))
@@ -163,20 +190,30 @@ class Comparison:
     scores: Mapping[str, Score]
     places: Mapping[str, Ranked]
 
+    @property
+    def firm(self) -> bool:
+        """Whether every score has an interval."""
+        return all(interval(score) is not None for score in self.scores.values())
+
     def cell(self, label: str) -> Cell:
-        """Return a run's score with its place."""
+        """Return a run's score with its interval and its place."""
         if label not in self.scores:
             return Cell("–", "", "missing")
-        cell, place = shown(self.scores[label]), self.places[label]
-        return Cell(cell.text, f"{cell.detail} #{place.shown}".strip(), "number best" if place.place == 1 else "number")
+        score, place = self.scores[label], self.places[label]
+        ends = interval(score)
+        detail = f"{'' if ends is None else bracket(ends)} #{place.shown}".strip()
+        return Cell(shown(score).text, detail, "number best" if place.place == 1 else "number")
 
 
-def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) -> Section:
+def ranking(
+    runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None], beside: Sequence[Block] = ()
+) -> Section:
     """Return the section that compares runs, by every score that may be compared.
 
     Args:
         runs: Scores of the runs by label.
         own: The name of each run's own density.
+        beside: What else stands side by side: blocks between the first table and the long one.
     """
     found, refused = _compare({label: _with_own(scores, own.get(label)) for label, scores in runs.items()})
     blocks: list[Block] = []
@@ -184,22 +221,26 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
     if unscored:
         text = f"Without scores, and not ranked: {', '.join(unscored)}. To score a run:"
         blocks.append(Note(text, "expost evaluate RUN"))
-    first = {each.subject: each for each in reversed(found)}
+    # a score that a trivial model wins, or without intervals, stands for a subject only where there is no other
+    first: dict[str, Comparison] = {}
+    for each in sorted(found, key=lambda each: (direction_of(each.name).gameable, not each.firm)):
+        first.setdefault(each.subject, each)
     columns = [each for each in found if first[each.subject] is each]
     if columns:
         decisive = first.get("gmm") or first.get(OWN) or columns[0]
         best_first = list(decisive.places)
         order = sorted(runs, key=lambda label: best_first.index(label) if label in best_first else len(runs))
         rows = tuple((Cell(label), *(each.cell(label) for each in columns)) for label in order)
-        head = ("run", *(f"{each.subject}, {each.name}" for each in columns))
+        head = ("run", *(f"{each.subject}, {each.name} {arrow(each.name)}" for each in columns))
         caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
         note = "Places are given only where protocols agree; = is a tie, within the 95 % interval of the difference."
         note += _below_0(score for each in columns for score in each.scores.values())
         if any(each.subject == OWN for each in columns):
             note += " The own density is what a model's samples come from in its paper, without an ex-post fit."
         blocks.append(Table(caption, head, rows, note))
+    blocks += beside
     if len(found) > len(columns):
-        rows = tuple((Cell(each.name, each.subject), *map(each.cell, runs)) for each in found)
+        rows = tuple((Cell(f"{each.name} {arrow(each.name)}", each.subject), *map(each.cell, runs)) for each in found)
         blocks.append(Table("Runs by every score", ("score", *runs), rows, folded=True))
     for reason, what in refused.items():
         names = ", ".join(dict.fromkeys(what))
@@ -207,7 +248,7 @@ def ranking(runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None]) 
         blocks.append(Note(text))
     if not found and not refused and not unscored:
         blocks.append(Note("These runs have no score in common, so nothing can be ranked."))
-    return Section("ranking", "Ranking", tuple(blocks))
+    return Section("ranking", "Side by side", tuple(blocks))
 
 
 def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[Comparison], dict[str, list[str]]]:
@@ -218,7 +259,7 @@ def _compare(runs: Mapping[str, Mapping[tuple[str, str], Score]]) -> tuple[list[
         having = {label: scores[name, subject] for label, scores in runs.items() if (name, subject) in scores}
         direction = direction_of(name)
         # the codes of two models lie in different spaces
-        if len(having) < 2 or subject == "codes" or direction.within_model or not direction.sign:
+        if len(having) < 2 or subject == CODES or direction.within_model or not direction.sign:
             continue
         alike, odd = comparable(having)
         for label, reason in odd.items():

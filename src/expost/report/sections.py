@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
@@ -13,16 +14,20 @@ from expost.examples import kind_of_data
 from expost.registry import Part
 from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
 from expost.report.codes import code_map
-from expost.report.examples import IMAGES, VECTORS
+from expost.report.glance import Glance
+from expost.report.images import IMAGES
 from expost.report.scoring import headline, read_scores, score_blocks
 from expost.report.searches import search_blocks
 from expost.report.strings import STRINGS
-from expost.report.subject import Subject
+from expost.report.subject import Maker, Makers, Subject
 from expost.report.training import History, loss_curves
+from expost.report.vectors import VECTORS
+from expost.report.verdict import fidelity, verdict
 from expost.run import Run
 from expost.types import Data
 from expost.utils.progress import duration
 
+T = TypeVar("T")
 #: Errors that data, a model or a file can cause; any other is a bug, and is not hidden.
 FAILURES = (ValueError, OSError, RuntimeError)
 
@@ -48,18 +53,35 @@ class Source:
     seed: int
 
 
-def run_page(source: Source) -> tuple[RunPage, list[Score]]:
-    """Return all about a run, and its scores."""
+@dataclass(frozen=True)
+class Reported:
+    """A run on a page.
+
+    Attributes:
+        page: All about it.
+        scores: Its scores.
+        glance: What stands beside other runs; None where it cannot be drawn.
+    """
+
+    page: RunPage
+    scores: list[Score]
+    glance: Glance | None
+
+
+def run_page(source: Source) -> Reported:
+    """Return all about a run."""
     run, config = source.run, source.run.config
     history, damage = _history(run.folder)
     epochs = len(history.epochs)
     sections = [Section("choices", "Choices", tuple(_choices(config, run.precision())))]
     subject = _subject(source)
-    curves = [*_collapse(subject), *(damage or loss_curves(history))]
+    collapsed = _collapse(subject)
+    curves = [*collapsed, *(damage or loss_curves(history))]
     sections.append(Section("training", "Training", tuple(curves), _training_lead(config, history)))
     scores, old, broken = _scores(run)
-    count = ""
+    count, kept, glance = "", None, None
     if isinstance(subject, Subject):
+        kept, glance = _tried(fidelity, subject), _tried(_makers(subject).glance, subject)
         if subject.generator.module is not None:
             count = f"{sum(p.numel() for p in subject.generator.module.parameters()):,} parameters"
         sections += _example_sections(subject)
@@ -70,8 +92,18 @@ def run_page(source: Source) -> tuple[RunPage, list[Score]]:
     blocks = broken or [*old, *(score_blocks(scores, run.folder) if scores or not old else [])]
     sections.append(Section("scores", "Scores", tuple(blocks)))
     status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"
-    page = RunPage(source.label, source.anchor, _subtitle(config, count), status, headline(scores), tuple(sections))
-    return page, scores
+    said = verdict(scores, kept, bool(collapsed))
+    subtitle = _subtitle(config, count)
+    page = RunPage(source.label, source.anchor, subtitle, status, headline(scores), tuple(sections), said)
+    return Reported(page, scores, glance)
+
+
+def _tried(maker: Callable[[Subject], T | None], subject: Subject) -> T | None:
+    """Return what is made of a run, None if its model or data do not allow it; its section says why."""
+    try:
+        return maker(subject)
+    except FAILURES:
+        return None
 
 
 def _collapse(subject: Subject | Note) -> list[Block]:
@@ -168,13 +200,16 @@ def _subject(source: Source) -> Subject | Note:
         return Note(f"What the run makes cannot be drawn: {_reason(error)}.")
 
 
-#: What makes the sections of examples, by their kind: reconstructions, samples, neighbours, interpolations.
+#: What makes the sections of examples, by their kind.
 MAKERS = {"images": IMAGES, "strings": STRINGS, "vectors": VECTORS}
 
 
+def _makers(subject: Subject) -> Makers:
+    return MAKERS[kind_of_data(subject.data).like]
+
+
 def _example_sections(subject: Subject) -> list[Section]:
-    data, folder = subject.data, subject.run.folder
-    reconstructions, samples, neighbours, interpolations = MAKERS[kind_of_data(data).like]
+    folder, makers = subject.run.folder, _makers(subject)
     maps = subject.run.config.model.prior is None
     absent: list[Block]
     if maps:
@@ -191,19 +226,20 @@ def _example_sections(subject: Subject) -> list[Section]:
     stale = _stale(subject)
     fitted = bool(subject.generator.densities)
     return [
-        Section("reconstructions", "Reconstructions", _made(reconstructions, subject)),
-        Section("samples", "Samples", (*stale, *(_made(samples, subject) if fitted else absent))),
+        Section("reconstructions", "Reconstructions", _made(makers.reconstructions, subject)),
+        Section("samples", "Samples", (*stale, *(_made(makers.samples, subject) if fitted else absent))),
+        *([Section("columns", "Columns", _made(makers.columns, subject))] if makers.columns is not None else []),
         Section(
             "neighbours",
             "Nearest training neighbours",
-            _made(neighbours, subject) if fitted else tuple(absent),
+            _made(makers.neighbours, subject) if fitted else tuple(absent),
             "Whether samples are copies: a distance well below that of test examples is suspicious.",
         )
         if fitted
         else Section(
             "neighbours", "Nearest training neighbours", (Note("There are no samples yet to find neighbours of."),)
         ),
-        Section("interpolations", "Interpolations", _made(interpolations, subject)),
+        Section("interpolations", "Interpolations", _made(makers.interpolations, subject)),
         Section(
             "codes",
             "Map of the codes",
@@ -212,7 +248,7 @@ def _example_sections(subject: Subject) -> list[Section]:
     ]
 
 
-def _made(maker: Callable[[Subject], list[Block]], subject: Subject) -> tuple[Block, ...]:
+def _made(maker: Maker, subject: Subject) -> tuple[Block, ...]:
     try:
         return tuple(maker(subject))
     except FAILURES as error:

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from expost.generators.interpolation import linear
 from expost.generators.strings import StringGenerator
 from expost.grammar.codec import Codec
-from expost.report.blocks import Block, Cell, Drawing, Drawings, Heading, Note, Path, Paths, Table
+from expost.report.blocks import Block, Cell, Download, Drawing, Drawings, Heading, Note, Path, Paths, Table
+from expost.report.files import csv_file
+from expost.report.glance import Glance
 from expost.report.structures import STRUCTURES, Structure, available
-from expost.report.subject import Subject
+from expost.report.subject import Makers, Subject
 from expost.utils.seeding import PAIRS, generator
 
 RECONSTRUCTED, SAMPLES, DRAWN, NEIGHBOURS, PATHS, STEPS = 12, 16, 12, 10, 6, 8
+#: Strings of a run that stands beside others.
+GLANCED = 3
 #: Samples from which drawings are chosen.
 CANDIDATES = 200
 #: Training strings that samples are compared with.
@@ -48,12 +52,15 @@ def string_reconstructions(subject: Subject) -> list[Block]:
     originals, back = _codec(subject).decode(rows), _generator(subject).reconstruct(rows)
     table = []
     for first, second in zip(originals, back, strict=True):
-        same = first == second
-        mark = UNFINISHED if second is None else Cell(second, "same" if same else "differs", f"code {_MARKS[same]}")
-        table.append((_code(first), mark))
+        table.append((_code(first), _compared(first, second)))
     head = ("test string", "reconstruction")
     note = "Greedy decodes: the most likely symbol at each step."
     return [Table(f"The first {len(table)} test strings and their reconstructions", head, tuple(table), note)]
+
+
+def _compared(first: str | None, second: str | None) -> Cell:
+    same = first == second
+    return UNFINISHED if second is None else Cell(second, "same" if same else "differs", f"code {_MARKS[same]}")
 
 
 def string_samples(subject: Subject) -> list[Block]:
@@ -75,7 +82,25 @@ def string_samples(subject: Subject) -> list[Block]:
         blocks += drawings
         if finished:
             blocks.append(_scored(finished[:SAMPLES], structure, name, problem, bool(drawings)))
+            blocks.append(_saved(finished, structure, name, problem))
     return blocks
+
+
+def _saved(found: Sequence[str], structure: Structure, name: str, problem: str) -> Download:
+    """Return a link that saves finished samples with their scores."""
+    scores = {} if problem else structure.scores(found)
+    valid = ["" if problem else "yes" if structure.standard(text) is not None else "no" for text in found]
+    rows = [
+        [
+            text,
+            valid[index],
+            *(f"{column[index]:.6g}" if math.isfinite(column[index]) else "" for column in scores.values()),
+        ]
+        for index, text in enumerate(found)
+    ]
+    return csv_file(
+        f"samples-{name}.csv", ("sample", "valid", *scores), rows, f"{len(rows)} finished samples from {name}"
+    )
 
 
 def _drawings(texts: Sequence[str], structure: Structure, name: str) -> list[Block]:
@@ -185,5 +210,18 @@ def string_interpolations(subject: Subject) -> list[Block]:
     return [Paths(tuple(paths), "From top to bottom, linear paths between the codes of random test strings.")]
 
 
-#: The makers of the four sections: reconstructions, samples, neighbours, interpolations.
-STRINGS = (string_reconstructions, string_samples, string_neighbours, string_interpolations)
+def string_glance(subject: Subject) -> Glance:
+    """Return a few test strings, their reconstructions and samples."""
+    rows = subject.data.test.x[:GLANCED]
+    strings, density = _generator(subject), subject.density
+    samples: tuple[tuple[Cell, ...], ...] = ()
+    if density is not None:
+        samples = tuple((_code(text),) for text in strings.decode(subject.sample_codes(CANDIDATES, density))[:GLANCED])
+    pairs = zip(_codec(subject).decode(rows), strings.reconstruct(rows), strict=True)
+    originals, back = zip(*(((_code(first),), (_compared(first, second),)) for first, second in pairs), strict=True)
+    noun = _structure(subject).noun
+    return Glance(noun, originals, back, samples, density, (noun.removesuffix("s"),))
+
+
+#: What makes the sections of strings.
+STRINGS = Makers(string_reconstructions, string_samples, string_neighbours, string_interpolations, string_glance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from expost.generators.generator import Generator, usual_density
 from expost.metrics.pool import Pool
+from expost.report.blocks import Block
 from expost.report.codes import Codes
+from expost.report.glance import Glance
 from expost.run import Run
-from expost.types import Data
+from expost.types import Data, to_unit
 from expost.utils.seeding import PAIRS, SAMPLES, generator, stream_seed
 
 #: Training codes on the map.
@@ -73,3 +76,33 @@ class Subject:
         """
         distances, indices = Pool(self.data.train.x, "training examples").nearest(samples)
         return distances[:, 0], indices[:, 0]
+
+    @cached_property
+    def typical_distance(self) -> float:
+        """The median distance of test examples to their nearest training examples, as a yardstick."""
+        distances, _ = self.nearest_training(to_unit(self.data.test.x[:100]))
+        return float(distances.median())
+
+
+Maker = Callable[[Subject], list[Block]]
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What makes the sections of a kind of examples.
+
+    Attributes:
+        reconstructions: Test examples beside their reconstructions.
+        samples: Samples of every density.
+        neighbours: Samples beside their nearest training examples.
+        interpolations: Paths between test examples.
+        glance: What stands beside other runs.
+        columns: The entries of examples one by one; None where they mean nothing by themselves.
+    """
+
+    reconstructions: Maker
+    samples: Maker
+    neighbours: Maker
+    interpolations: Maker
+    glance: Callable[[Subject], Glance]
+    columns: Maker | None = None

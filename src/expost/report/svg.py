@@ -247,6 +247,57 @@ def _text(x: float, y: float, anchor: str, text: str, style: str = "tick") -> Ma
     )
 
 
+def step_chart(
+    edges: ArrayLike, series: Sequence[tuple[ArrayLike, str]], label: str, size: tuple[float, float] = (270, 150)
+) -> Markup:
+    """Return histograms over the same bins, with axes: the first is an area, the others are lines.
+
+    Args:
+        edges: Of the bins, ascending, shape (B + 1,).
+        series: Heights, each of shape (B,), and CSS classes.
+        label: What is shown, for who cannot see it.
+        size: Width and height.
+    """
+    x = np.repeat(np.asarray(edges, dtype=np.float64), 2)
+    top = max((float(np.max(heights)) for heights, _ in series), default=0.0)
+    frame = Frame((float(x[0]), float(x[-1])), (0.0, 1.06 * top or 1.0), *size, (34, 8, 10, 22))
+    body = [axes(frame, x_count=4)]
+    for index, (heights, style) in enumerate(series):
+        y = np.concatenate([[0.0], np.repeat(np.asarray(heights, dtype=np.float64), 2), [0.0]])
+        drawn = path(frame.across(x), frame.down(y))
+        body.append(stroke(drawn, f"area {style}" if index == 0 else f"line step {style}"))
+    return drawing(*size, label, group(body))
+
+
+def matrix(values: Array, names: Sequence[str], label: str) -> Markup:
+    """Return a picture of a square matrix of values in [-1, 1]: the larger, the darker; empty where not finite.
+
+    Args:
+        values: Shape (d, d).
+        names: Of the rows and columns, written beside the rows.
+        label: What is shown, for who cannot see it.
+    """
+    room, cell = 104.0, max(12.0, 216.0 / len(names))
+    body = []
+    for row, name in enumerate(names):
+        short = name if len(name) <= 15 else f"{name[:14]}…"
+        body.append(_text(room - 6, (row + 0.5) * cell + 4, "end", short))
+        for column, value in enumerate(values[row].tolist()):
+            if math.isfinite(value):
+                rect = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}" fill-opacity="{:.2f}">').format(
+                    "positive" if value >= 0 else "negative",
+                    *map(_number, (room + column * cell, row * cell, cell, cell)),
+                    min(1.0, abs(value)),
+                )
+                title = Markup("<title>{}, {}: {:.2f}</title></rect>").format(name, names[column], value)
+                body.append(rect + title)
+    side = len(names) * cell
+    body.append(
+        Markup('<rect class="frame" x="{}" y="0" width="{}" height="{}"/>').format(*map(_number, (room, side, side)))
+    )
+    return drawing(room + side, side, label, group(body), "chart matrix")
+
+
 def spark(
     lines: Sequence[Line],
     label: str,

@@ -1,0 +1,100 @@
+"""Sections of images: reconstructions, samples, neighbours, interpolations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from expost.report.blocks import Block, Note, Picture, Pictures
+from expost.report.glance import Glance
+from expost.report.pictures import LARGEST_TILE, stack, tiles
+from expost.report.subject import Makers, Subject
+
+RECONSTRUCTED, SAMPLES, NEIGHBOURS, PATHS, STEPS = 24, 64, 12, 8, 10
+#: Images of a row where runs are side by side.
+GLANCED = 12
+
+
+def image_reconstructions(subject: Subject) -> list[Block]:
+    """Return test images above their reconstructions."""
+    test = subject.data.test
+    x, labels = test.x[:RECONSTRUCTED], subject.data.labels(test)
+    pairs = []
+    for index, (image, back) in enumerate(zip(x, subject.generator.reconstruct(x), strict=True)):
+        label = "" if labels is None else f", label {labels[index]},"
+        pairs.append(
+            stack(
+                image,
+                (back * 255).round().clamp(0, 255).to(torch.uint8),
+                f"Test image {index}{label} above its reconstruction",
+            )
+        )
+    caption = f"Above, the first {len(x)} test images; below each, its reconstruction.{_shrunk(x)}"
+    return [Pictures(tuple(pairs), caption)]
+
+
+def image_samples(subject: Subject) -> list[Block]:
+    """Return a grid of samples from every density."""
+    grids = [
+        tiles(subject.sample(SAMPLES, name), 8, f"{SAMPLES} images sampled from {name}", name, tile=48)
+        for name in subject.generator.densities
+    ]
+    return [Pictures(tuple(grids), "The first samples of the seed, not selected.", "wide")]
+
+
+def image_neighbours(subject: Subject) -> list[Block]:
+    """Return samples above their nearest training images."""
+    assert subject.density is not None
+    samples = subject.sample(NEIGHBOURS, subject.density)
+    distances, indices = subject.nearest_training(samples)
+    train = subject.data.train
+    pairs = [
+        stack(
+            (sample * 255).round().clamp(0, 255).to(torch.uint8),
+            train.x[index],
+            f"Sample above its nearest training image, distance {distance:.2f}",
+            f"{distance:.2f}",
+        )
+        for sample, distance, index in zip(samples, distances.tolist(), indices.tolist(), strict=True)
+    ]
+    caption = (
+        f"Above, samples from {subject.density}; below each, the nearest of all {len(train):,} training images, with "
+        f"the Euclidean distance of pixels in [0, 1]; for test examples it is {subject.typical_distance:.2f} (median)."
+    )
+    return [Pictures(tuple(pairs), caption)]
+
+
+def image_interpolations(subject: Subject) -> list[Block]:
+    """Return decoded points between the codes of pairs of test images, a row each."""
+    a, b = subject.ends(PATHS)
+    if not len(a):
+        return [Note("A path needs two test examples; there are fewer.")]
+    steps = subject.generator.interpolate(a, b, torch.linspace(0, 1, STEPS))
+    rows = [
+        tiles(row, STEPS, f"Images decoded from {STEPS} points between the codes of two test images", tile=48)
+        for row in steps
+    ]
+    return [Pictures(tuple(rows), "From left to right, linear paths between the codes of random test images.", "rows")]
+
+
+def _shrunk(images: Tensor) -> str:
+    side = max(images.shape[2:])
+    return f" Shown at {LARGEST_TILE} pixels, they have {side}." if side > LARGEST_TILE else ""
+
+
+def image_glance(subject: Subject) -> Glance:
+    """Return strips of test images, their reconstructions and samples."""
+    x = subject.data.test.x[:GLANCED]
+    density = subject.density
+    samples: tuple[Picture, ...] = ()
+    if density is not None:
+        samples = (_strip(subject.sample(GLANCED, density), f"images sampled from {density}"),)
+    back = _strip(subject.generator.reconstruct(x), "reconstructions of test images")
+    return Glance("images", (_strip(x, "test images"),), (back,), samples, density)
+
+
+def _strip(images: Tensor, what: str) -> Picture:
+    return tiles(images, GLANCED, f"The first {len(images)} {what}")
+
+
+IMAGES = Makers(image_reconstructions, image_samples, image_neighbours, image_interpolations, image_glance)
