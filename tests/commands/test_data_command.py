@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,19 @@ from PIL import Image
 
 from expost import cli
 from expost.commands import data, train
+from expost.commands.listing import DataShown
 from expost.data import load_data
 from expost.errors import DataError, UsageError
 from expost.examples.pictures import grid
 
 RNG = np.random.default_rng(0)
+
+
+def shown_of(path, **options):
+    """Return what the command returns of a path, which is no list."""
+    found = data(path, **options)
+    assert isinstance(found, DataShown)
+    return found
 
 
 @pytest.fixture
@@ -43,12 +52,12 @@ def test_images_are_described_and_sixteen_are_drawn(folder, capsys):
 
 
 def test_pictures_are_never_overwritten_unasked(folder):
-    assert [data("photos").file for _ in range(3)] == [
+    assert [shown_of("photos").file for _ in range(3)] == [
         "photos-examples.png",
         "photos-examples-2.png",
         "photos-examples-3.png",
     ]
-    assert data("photos", out="photos-examples.png").file == "photos-examples.png"
+    assert shown_of("photos", out="photos-examples.png").file == "photos-examples.png"
     with pytest.raises(UsageError, match="cannot write this as 'a.csv'; give one of: .png"):
         data("photos", out="a.csv")
 
@@ -71,7 +80,7 @@ def test_what_overrules_does_so_here_too(folder, capsys):
 
 
 def test_the_line_is_that_of_training_and_of_a_dry_run(folder, capsys):
-    options = {
+    options: dict[str, Any] = {
         "epochs": 1,
         "latent_dim": 2,
         "precision": "float32",
@@ -86,7 +95,7 @@ def test_the_line_is_that_of_training_and_of_a_dry_run(folder, capsys):
     words = ["train", "rae", "--data", "photos", "--out", "other", "--dry-run", "--parts", "train=test", "test=train"]
     cli.main([*words, "--latent-dim", "2"])
     assert line in capsys.readouterr().err.splitlines()
-    assert data("photos", parts=("train=test", "test=train")).description == run.data().note
+    assert shown_of("photos", parts=("train=test", "test=train")).description == run.data().note
 
 
 def test_tables_show_rows_under_their_names(tmp_path, monkeypatch, capsys):
@@ -102,7 +111,7 @@ def test_tables_show_rows_under_their_names(tmp_path, monkeypatch, capsys):
         height, area, kind = row.split()
         assert math.isclose(float(area), 4 * float(height) ** 2)
         assert kind == "ab"[int(2 * float(height)) % 2]
-    assert data("t.csv", out="rows.csv").file == "rows.csv"
+    assert shown_of("t.csv", out="rows.csv").file == "rows.csv"
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 17
     np.save("wide.npy", RNG.normal(size=(30, 40)))
     cli.main(["data", "wide.npy"])
@@ -126,7 +135,9 @@ def test_without_a_path_the_data_sets_are_listed(capsys):
     shown = capsys.readouterr().out
     assert "mnist-5k" in shown
     assert "expost data PATH shows what would be read" in shown
-    assert [entry["name"] for entry in data()][:2] == ["mnist-5k", "digits"]
+    listed = data()
+    assert isinstance(listed, list)
+    assert [entry["name"] for entry in listed][:2] == ["mnist-5k", "digits"]
 
 
 def test_what_is_not_there_is_said(tmp_path):

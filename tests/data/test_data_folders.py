@@ -226,6 +226,21 @@ def test_given_parts_overrule_names(tmp_path, form):
     assert "ignored 5 images outside the parts (0.png, 1.png, 2.png, ...)" in data.note
 
 
+def test_given_parts_may_be_named_below_the_folder_that_holds_everything():
+    names = numbered("set/a", "set/b")
+    forms: list[dict[str, list[str]]] = [{"train": ["a"], "test": ["b"]}, {"train": ["set/a"], "test": ["set/b"]}]
+    for form in forms:
+        assert found(*names, parts=form)[0] == {"train": {"": numbered("set/a")}, "test": {"": numbered("set/b")}}
+    with pytest.raises(UsageError, match=r"no images are \(folders: set/a, set/b\); name another folder"):
+        found(*names, parts={"train": ["c"]})
+
+
+def test_masks_that_are_asked_for_are_read():
+    names = numbered("images", "masks")
+    assert found(*names, parts={"all": ["masks"]})[0] == {"all": {"": numbered("masks")}}
+    assert found(*names, parts={"all": ["."]})[0] == {"all": {"": numbered("images")}}
+
+
 def test_all_as_one_part_makes_parts_classes(tmp_path):
     tree(tmp_path, *numbered("train", "test"))
     data = load_data(tmp_path, parts=["all=."])

@@ -1,6 +1,7 @@
 """Which values of pixels are scaled, refused or kept, in files and arrays; and --range."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_transparent_grey_of_16_bits_is_white(tmp_path):
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
-    options = {"epochs": 1, "limit": 100, "latent_dim": 2, "tensorboard": False, "precision": "float32"}
+    options: dict[str, Any] = {"epochs": 1, "limit": 100, "latent_dim": 2, "tensorboard": False, "precision": "float32"}
     run = expost.train("ae", data="digits", out=out, **options)
     return run.generator(), run.data().train.x
 
@@ -200,5 +201,5 @@ def test_images_of_other_ranges_and_shapes_are_refused_in_python(generator, name
 
 
 def test_an_array_is_told_to_be_saved():
-    with pytest.raises(UsageError, match=r"data set is an array of shape \(4, 8, 8\); save it with numpy.save"):
+    with pytest.raises(UsageError, match=r"data set is an array of shape \(4, 8, 8\); save it with numpy.save, give"):
         load_data(np.zeros((4, 8, 8)))  # type: ignore[arg-type]

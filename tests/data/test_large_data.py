@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -147,8 +148,32 @@ def csv(folder):
     return folder / "x.csv"
 
 
+def npy_by_file(folder):
+    folder.mkdir()
+    for index, image in enumerate(COLOR):
+        np.save(folder / f"{index:02d}.npy", image)
+    return folder
+
+
+def pages(folder):
+    folder.mkdir()
+    for index in range(4):
+        first, *others = [Image.fromarray(image) for image in COLOR[10 * index : 10 * index + 10]]
+        first.save(folder / f"{index}.tif", save_all=True, append_images=others)
+    return folder
+
+
+def zipped(folder):
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        for index, image in enumerate(COLOR):
+            Image.fromarray(image).save(folder / "one.png")
+            archive.write(folder / "one.png", f"photos/{'ab'[index % 2]}/{index}.png")
+    return folder / "photos.zip"
+
+
 COLOR = noise(40, 9, 9, 3)
-SOURCES = {
+SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "a folder of classes": (images_by_class, {}),
     "a folder of classes, resized and grey": (images_by_class, {"size": 5, "channels": 1}),
     "a folder of classes, a few of them": (images_by_class, {"limit": 5, "seed": 3}),
@@ -157,6 +182,11 @@ SOURCES = {
     "npy": (npy(COLOR), {}),
     "npy, channels first": (npy(np.ascontiguousarray(COLOR.transpose(0, 3, 1, 2))), {}),
     "npy, grey": (npy(COLOR[..., 0]), {"seed": 1}),
+    "npy, along the last axis": (npy(np.moveaxis(COLOR[..., 0], 0, 2)), {"layout": "HWN"}),
+    "npy of 12 bits": (npy(COLOR.astype(np.uint16) * 16), {"range": (0, 4095)}),
+    "npy, an example a file": (npy_by_file, {}),
+    "pages": (pages, {}),
+    "a zip archive": (zipped, {"parts": ["train=a", "test=b"]}),
     "npy, resized": (npy(COLOR), {"size": 5, "crop": 8}),
     "npy, of its size already": (npy(COLOR), {"size": 9, "channels": 3}),
     "npy of floats": (npy(COLOR / 255), {}),

@@ -131,8 +131,10 @@ def sort_files(
     """
     found = Sorted()
     files = [_File(index, path[:-1], path[-1].rpartition(".")[0] or path[-1]) for index, path in enumerate(paths)]
-    files = _without_side(files, found, what)
-    files = _parted(files, paths, parts, found, what) if parts else _divided(files, found, what, paths)
+    if parts:
+        files = _without_side(_parted(files, paths, parts, found, what), found, what)
+    else:
+        files = _divided(_without_side(files, found, what), found, what, paths)
     files = _through_wrappers(_without_image_words(files))
     for part in sorted({file.part for file in files}, key=_ORDER.__getitem__):
         members = [file for file in files if file.part == part]
@@ -353,14 +355,19 @@ def _parted(
     found: Sorted,
     what: str,
 ) -> list[_File]:
+    """Give files the parts that are asked for; leave out the others."""
+    _, wrapper = _unwrapped(files)
     chosen: dict[int, str] = {}
     cut: dict[int, int] = {}
     for part, places in parts.items():
         for place in places:
             words = tuple(word for word in place.replace("\\", "/").split("/") if word not in ("", "."))
             inside = [file for file in files if paths[file.index][: len(words)] == words]
+            if not inside:  # below the folder that holds everything
+                words = (*wrapper, *words)
+                inside = [file for file in files if paths[file.index][: len(words)] == words]
             if not inside:
-                folders = sorted({file.folders[0] for file in files if file.folders})
+                folders = sorted({"/".join(file.folders[: len(wrapper) + 1]) for file in files if file.folders})
                 listed = ", ".join(folders[:8]) or "none"
                 raise UsageError(
                     f"parts has {part}={place}, where no {what} are (folders: {listed}); name another folder"

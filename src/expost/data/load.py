@@ -82,10 +82,9 @@ def load_data(
         >>> data.shape, len(data.train), len(data.validation), len(data.test), data.train.x.dtype
         ((1, 8, 8), 100, 100, 100, torch.uint8)
     """
-    given: object = name_or_path
+    given: object = name_or_path  # whatever the signature says
     if isinstance(given, np.ndarray | Tensor):
-        shape = tuple(given.shape)
-        raise UsageError(f"data set is an array of shape {shape}; save it with numpy.save, and give the file")
+        raise UsageError(f"data set is an array of shape {tuple(given.shape)}; save it with numpy.save, give the file")
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
