@@ -159,7 +159,7 @@ def test_run_folders_do_not_depend_on_where_they_are(digits_run, tmp_path, capsy
         (["fit", "RUN", "--density", "gaussian", "--components", "3"], "no option 'components'"),
         (["sample", "RUN", "--density", "kde"], "density 'kde' is not fitted (fitted: gmm"),
         (["sample", "RUN", "-n", "0"], "n is 0"),
-        (["sample", "RUN", "--out", "samples.pdf"], "cannot write this as 'samples.pdf'"),
+        (["sample", "RUN", "--out", "samples.gif"], "cannot write this as 'samples.gif'"),
         (["interpolate", "RUN", "--out", "i.png", "--method", "cubic"], "unknown interpolation 'cubic'"),
         (["interpolate", "RUN", "--out", "i.png", "--steps", "1"], "steps is 1"),
         (["evaluate", "RUN", "--features", "resnet"], "unknown features 'resnet'"),
@@ -397,8 +397,9 @@ def test_a_table_keeps_its_names(tmp_path, capsys):
     out = tmp_path / "more.csv"
     run_cli("sample", run, "-n", "7", "--label", "barolo", "--out", out, capsys=capsys)
     header, *rows = out.read_text().splitlines()
-    assert [name.strip('"') for name in header.split(",")] == ["ash", "proline"]
-    assert np.array([row.split(",") for row in rows], float).shape == (7, 2)
+    assert [name.strip('"') for name in header.split(",")] == ["ash", "proline", "label"]
+    assert {row.split(",")[2] for row in rows} == {"barolo"}
+    assert np.array([row.split(",")[:2] for row in rows], float).shape == (7, 2)
     run_cli("reconstruct", run, "-n", "3", "--out", tmp_path / "back.csv", capsys=capsys)
     header, *rows = (tmp_path / "back.csv").read_text().splitlines()
     assert "proline, reconstructed" in header

@@ -13,7 +13,7 @@ from expost import examples
 from expost.commands.reporting import report
 from expost.errors import UsageError
 from expost.examples import KINDS, Examples, Wish, examples_of, kind_of, kind_of_data
-from expost.examples.figures import Bar, Sheet
+from expost.examples.figures import PLAIN, Bar, Sheet
 from expost.registry import Registry
 from expost.sharing.onnx import export_onnx
 from expost.types import Data, Split
@@ -76,13 +76,13 @@ class Profiles(Examples):
     def draw(self, generator, wish):
         return generator.sample(wish.count, wish.density, wish.seed).tolist()
 
-    def write(self, drawn, path, look, labels):
+    def write(self, drawn, path, look=PLAIN, labels=None):
         path.write_text(json.dumps({"columns": self.data.columns, "rows": drawn}))
 
-    def write_pairs(self, generator, x, path, look, labels):
+    def write_pairs(self, generator, x, path, look=PLAIN, labels=None):
         path.write_text(json.dumps([x.tolist(), generator.reconstruct(x).tolist()]))
 
-    def write_paths(self, generator, ends, t, method, path, look):
+    def write_paths(self, generator, ends, t, method, path, look=PLAIN):
         rows = generator.interpolate(*ends, t, method)
         Image.fromarray(rows.flatten(1).sigmoid().mul(255).byte().numpy()).save(path)
 

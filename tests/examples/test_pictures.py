@@ -141,7 +141,9 @@ def test_other_suffixes_labels_and_sizes_are_refused(tmp_path):
         save_picture(x, tmp_path / "a.png", row_labels="abc")
     for name in ("scale", "columns"):
         with pytest.raises(UsageError, match=f"{name} is 0; give a whole number of at least 1"):
-            save_picture(x, tmp_path / "a.png", **{name: 0})
+            save_picture(
+                x, tmp_path / "a.png", columns=0 if name == "columns" else None, scale=0 if name == "scale" else 1
+            )
     with pytest.raises(UsageError, match="too many; give fewer examples or a smaller --scale"):
         save_picture(x, tmp_path / "a.png", scale=4000)
     with pytest.raises(UsageError, match=r"too many for .webp"):
@@ -154,8 +156,16 @@ def test_other_suffixes_labels_and_sizes_are_refused(tmp_path):
 def test_labels_stand_beside_their_rows_and_above_their_columns(scale, ground, tmp_path):
     """In the SVG, whose text is text; the picture has the same places dark."""
     x = torch.full((6, 1, 8, 8), ground)
-    look = {"title": "Six tiles & <more>", "row_labels": ["first row", "second"], "column_labels": ["a", "b", "t = 0"]}
-    save_picture(x, tmp_path / "a.svg", **look, columns=3, scale=scale)
+    for suffix in ("svg", "png", "pdf"):
+        save_picture(
+            x,
+            tmp_path / f"a.{suffix}",
+            title="Six tiles & <more>",
+            row_labels=["first row", "second"],
+            column_labels=["a", "b", "t = 0"],
+            columns=3,
+            scale=scale,
+        )
     found = texts(tmp_path / "a.svg")
     assert list(found) == ["Six tiles & <more>", "a", "b", "t = 0", "first row", "second"]
     (picture,) = ElementTree.parse(tmp_path / "a.svg").getroot().iter(f"{SVG}image")
@@ -176,7 +186,6 @@ def test_labels_stand_beside_their_rows_and_above_their_columns(scale, ground, t
         assert float(found[name].get("x")) - float(found[name].get("textLength")) >= 0
         assert top + height / 2 * number < float(found[name].get("y")) <= top + height / 2 * (number + 1) + 6
     size = size_of_svg(tmp_path / "a.svg")
-    save_picture(x, tmp_path / "a.png", **look, columns=3, scale=scale)
     with Image.open(tmp_path / "a.png") as raster:
         assert raster.size == size
         marked = dark(raster)
@@ -186,7 +195,6 @@ def test_labels_stand_beside_their_rows_and_above_their_columns(scale, ground, t
         assert not marked[-1].any()
         assert not marked[:, 0].any()
         assert not marked[:, -1].any()
-    save_picture(x, tmp_path / "a.pdf", **look, columns=3, scale=scale)
     assert page_of_pdf(tmp_path / "a.pdf") == size
 
 
@@ -287,7 +295,7 @@ def test_options_of_pictures_are_refused_where_they_have_no_effect(images, tmp_p
     with pytest.raises(UsageError, match="labels of their own"):
         expost.panel(images, tmp_path / "a.png", row_labels=("a",))
     with pytest.raises(UsageError, match="has no option 'colums'"):
-        expost.sample(images, 2, tmp_path / "a.png", colums=2)
+        expost.sample(images, 2, tmp_path / "a.png", colums=2)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"for a picture: expost panel RUN --out a.png"):
         report((images.folder,), tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

@@ -182,6 +182,12 @@ def test_the_same_seed_makes_the_same_page(digits, tmp_path):
     assert text(1) != text(2)
 
 
+def test_the_heading_is_the_title_that_is_given(digits, tmp_path):
+    page = report((digits,), tmp_path / "page.html", title="Digits <of> March").read_text(encoding="utf-8")
+    assert "<title>Digits &lt;of&gt; March</title>" in page
+    assert "<h1>Digits &lt;of&gt; March</h1>" in page
+
+
 # what is wrong or missing
 
 

@@ -237,7 +237,7 @@ def labelled(picture: Image.Image, look: Look) -> Sheet:
     whole = figures.opaque(picture)
     if look.scale:
         whole = whole.resize((whole.width * look.scale, whole.height * look.scale), Image.Resampling.NEAREST)
-    return _whole(whole) if look.plain else _finished(figures.tiled([whole], 1, look), look.title)
+    return _whole(whole) if look.plain else _finished(figures.tiled([whole], 1, look, 0), look.title)
 
 
 def paired(first: Tensor, second: Tensor, columns: int) -> tuple[Tensor, set[int]]:

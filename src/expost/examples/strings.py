@@ -139,7 +139,7 @@ class Strings(Examples):
         return [decoded[start : start + len(t)] for start in range(0, len(decoded), len(t))]
 
     def parts(self, generator: Generator, data: Data, wish: PanelWish) -> list[tuple[str, Sheet]]:
-        """Return columns of text; what did not end is a dash."""
+        """Return columns of text; a derivation that did not end says so."""
         if wish.look.scale is not None or wish.look.across is not None:
             raise UsageError("scale and columns are of images; leave them out for strings")
         strings = self.string_generator(generator)
@@ -165,7 +165,7 @@ class Strings(Examples):
 
 
 def _text(rows: Sequence[Sequence[str | None]], heads: Sequence[str], columns: int) -> Sheet:
-    cells = [["-" if cell is None else cell for cell in row] for row in rows]
+    cells = [["(no end)" if cell is None else cell for cell in row] for row in rows]
     return lines_of_text(cells, heads, TEXT_SIZE, COLUMN // columns)
 
 
