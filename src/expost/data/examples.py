@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from expost.data.notations import Domain
 
 Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
@@ -117,6 +120,17 @@ class Part:
         return len(self.examples)
 
 
+@dataclass(frozen=True)
+class Overrules:
+    """What a person says where a reader would have to find out.
+
+    Attributes:
+        label_column: The column of a table that holds the labels, in any case, or "none"; None to find it.
+    """
+
+    label_column: str | None = None
+
+
 POOL = "all"
 """The key of `Found.parts` for examples that nobody has divided yet."""
 
@@ -131,6 +145,7 @@ class Found:
         remarks: What a reader of results should know (files ignored, layout assumed), one short clause each.
         files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
         columns: Names of a vector's entries, where there are any.
+        domain: What strings are, where the source says it; None where it is to be guessed, and for other examples.
     """
 
     parts: Mapping[str, Part]
@@ -138,6 +153,7 @@ class Found:
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
     columns: tuple[str, ...] = ()
+    domain: str = ""
 
 
 def existing(path: str | Path) -> Path | None:

@@ -11,11 +11,14 @@ import numpy as np
 
 from expost.data import idx
 from expost.data.arrays import read_arrays
-from expost.data.examples import POOL, Found, Part
+from expost.data.examples import POOL, Found, Overrules, Part
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles
+from expost.data.sheets import SUFFIXES as SHEETS
+from expost.data.sheets import is_sheet
 from expost.data.splits import PART_WORDS
 from expost.data.tables import read_tables
-from expost.errors import DataError
+from expost.data.text import kind_of
+from expost.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,18 @@ class Format:
         suffixes: How its files' names end, for people.
         holds: What it may hold, for people.
         matches: Whether a file's name is one of these.
-        read: Reads the files of one data set; gets the folder, its files, sorted, and what errors call them together.
+        read: Reads the files of one data set; gets the folder, its files, sorted, what errors call them together, and
+            what a person overrules.
     """
 
     name: str
     suffixes: str
     holds: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Sequence[Path], str], Found]
+    read: Callable[[Path, Sequence[Path], str, Overrules], Found]
 
 
-def read_path(path: Path) -> Found:
+def read_path(path: Path, overrules: Overrules = Overrules()) -> Found:
     """Read a data set from a file or a folder.
 
     A folder is searched with its subfolders, symbolic links included. If it holds files of several formats, the first
@@ -45,6 +49,7 @@ def read_path(path: Path) -> Found:
 
     Args:
         path: A file or folder that exists.
+        overrules: What a person says where a reader would have to find out.
 
     Raises:
         DataError: if it cannot be read, or holds nothing that a data set can come in.
@@ -59,9 +64,9 @@ def read_path(path: Path) -> Found:
         if not chosen:
             continue
         if is_folder:
-            found = form.read(path, chosen, f"{form.name} in {path}")
+            found = form.read(path, chosen, f"{form.name} in {path}", overrules)
         else:
-            found = form.read(path.parent, chosen, str(path))
+            found = form.read(path.parent, chosen, str(path), overrules)
         found = replace(found, files=tuple(chosen))
         others = [file for file in files if not form.matches(file)]
         if not others:
@@ -176,7 +181,29 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-IMAGES = Format("images", ".png .jpg .webp .bmp .gif .tif .pgm .ppm", "images", _suffix(*SUFFIXES), read_images)
+def _regardless(read: Callable[[Path, Sequence[Path], str], Found]) -> Callable[..., Found]:
+    """Return a reader of what has no columns, which refuses to be told one."""
+
+    def checked(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+        if overrules.label_column is not None:
+            raise UsageError(f"label_column is {overrules.label_column!r}, but {where} is no table; leave it out")
+        return read(folder, files, where)
+
+    return checked
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether a file is a table of numbers, by its suffix or, of a .txt, by its rows."""
+    kind = kind_of(path)
+    if kind != ".txt":
+        return kind in SHEETS
+    try:
+        return is_sheet(path)
+    except (DataError, OSError):
+        return False
+
+
+IMAGES = Format("images", ".png .jpg .webp .bmp .gif .tif .pgm .ppm", "images", _suffix(*SUFFIXES), _regardless(read_images))
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -184,11 +211,11 @@ FORMATS: tuple[Format, ...] = (
         "-ubyte -ubyte.gz",
         "grey images and labels",
         lambda path: idx.NAME.fullmatch(path.name) is not None,
-        idx.read_idx_files,
+        _regardless(idx.read_idx_files),
     ),
     Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables),
     IMAGES,
-    Format("NumPy arrays", ".npz .npy", "images or vectors", _suffix(".npz", ".npy"), read_arrays),
-    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), read_tables),
+    Format("NumPy arrays", ".npz .npy", "images or vectors", _suffix(".npz", ".npy"), _regardless(read_arrays)),
+    Format("CSV", ".csv .tsv .tab .psv .data .dat", "numbers; also .gz, and .txt of numbers", _is_table, read_tables),
 )
 """In order of precedence. One more format is one more entry."""

@@ -13,7 +13,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from expost.data.examples import POOL, Array, Found, Indices, Part, Preprocess, existing
+from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing
 from expost.data.files import read_path
 from expost.data.images import UnreadableImages
 from expost.data.mapped import as_tensor, scratch
@@ -34,6 +34,7 @@ def load_data(
     channels: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    label_column: str | None = None,
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or from a file or folder.
 
@@ -51,6 +52,7 @@ def load_data(
         channels: 1 makes images grey, 3 makes them RGB; None keeps them.
         limit: At most this many examples in each part, drawn at random: smaller limits give subsets of larger ones.
         seed: Of the split of data that come without one, and of the draw that `limit` makes; 0..2^32 - 1.
+        label_column: Tables only: the column of the labels, in any case, or "none"; None to find it.
 
     Returns:
         The three parts. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d), unscaled. Labels:
@@ -71,10 +73,12 @@ def load_data(
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels)
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
+        if label_column is not None:
+            raise UsageError(f"label_column is {label_column!r}, but '{name_or_path}' is no table; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
     if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
-    return load_path(name_or_path, asked, limit=limit, seed=seed)
+    return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=Overrules(label_column))
 
 
 def load_named(
@@ -106,7 +110,14 @@ def load_named(
     return data
 
 
-def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | None = None, seed: int = 0) -> Data:
+def load_path(
+    path: str | Path,
+    prep: Preprocess | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    overrules: Overrules = Overrules(),
+) -> Data:
     """Load a data set from a file or folder in one of `FORMATS`.
 
     The parts are those of the source where files, folders or arrays are named after them (train, val, test, and so
@@ -119,6 +130,7 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
         prep: What to do to the images; None for nothing.
         limit: At most this many examples in each part; see `load_data`.
         seed: Of the draw; see `load_data`.
+        overrules: What a person says where the reader would have to find out.
 
     Raises:
         UsageError, DataError: see `load_data`.
@@ -127,7 +139,7 @@ def load_path(path: str | Path, prep: Preprocess | None = None, *, limit: int | 
     place = existing(path)
     if place is None:
         raise _unknown(path)
-    found = read_path(place)
+    found = read_path(place, overrules)
     data = _assemble(str(path), found, plan_split(found, seed), prep or Preprocess(), limit, seed)
     remarks = _repetitions(data)
     return replace(data, note="; ".join([data.note, *remarks]))

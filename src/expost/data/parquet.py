@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from expost.data.columns import Column, Numbers, settled
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
 from expost.data.table_cells import Cells, Field, Piece, Rows
 from expost.data.table_labels import label_column, labels_in
-from expost.data.tables import places
+from expost.data.tables import differences, places
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
@@ -100,14 +101,18 @@ def image_part(table: Any, name: str) -> Part:
     )
 
 
-def read_parquet(paths: Sequence[Path]) -> Part | Rows:
+def read_parquet(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     """Read the files of one part: images and their labels, or a table of numbers.
+
+    Args:
+        paths: The files.
+        labels: Names of columns, lower case, that may hold labels.
 
     Raises:
         DataError: if a file is damaged, or the files do not fit together.
     """
     with _readable(paths[0]):
-        return _read(paths)
+        return _read(paths, labels)
 
 
 @contextmanager
@@ -121,16 +126,98 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_line(error)}; restore it") from None
 
 
-def _read(paths: Sequence[Path]) -> Part | Rows:
+def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
     column = _image_column(opened[0].schema_arrow)
     if column is None:
-        names = opened[0].schema_arrow.names
-        tables = [_ordered(file.schema_arrow.empty_table(), names) for file in opened]
-        schema = pa.concat_tables(tables).schema  # refuses unequal ones
+        files = {str(path): partial(_read_file, path) for path in paths}
         count = sum(file.metadata.num_rows for file in opened)
-        fields = [Field(field.name, _is_numeric(field.type) or _is_numeric_list(field.type)) for field in schema]
-        return Rows(str(paths[0]), fields, count, partial(_column, paths), partial(_batches, paths, names))
+        return table_rows(files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels)
+    return _images(paths, opened, column)
+
+
+#: Reads some columns of a file (None: all), a few rows at a time.
+_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
+
+
+def table_rows(
+    files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]
+) -> Rows:
+    """Return the rows of some files with one set of columns as one table.
+
+    Args:
+        files: By name: reads a file's columns.
+        schemas: By name: the file's Arrow schema.
+        count: How many rows there are together.
+        labels: Names of columns, lower case, that may hold labels.
+
+    Raises:
+        DataError: if the files have different columns, or columns of different kinds.
+    """
+    first = next(iter(files))
+    names = schemas[first].names
+    for name, schema in schemas.items():
+        if places(names, schema.names) is None:
+            raise DataError(f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind")
+        for title in names:
+            ours, theirs = _kind(schemas[first].field(title).type), _kind(schema.field(title).type)
+            if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
+                raise DataError(f"{name} has {theirs} in column '{title}', {first} has {ours}; give files of one kind")
+    kinds = [_kind(schemas[first].field(index).type) for index in range(len(names))]
+    texts = {}
+    for name, kind in zip(names, kinds, strict=True):
+        if kind == "text" and names.count(name) == 1:
+            texts[name] = Column(name, name.lower() in labels)
+            for read in files.values():
+                for batch in read([name]):
+                    texts[name].add(["" if each is None else str(each) for each in batch.column(0).to_pylist()])
+    comma = settled(list(texts.values()), ",")
+    read_texts = {name: column.read(comma) for name, column in texts.items()}
+    fields, remarks = [], []
+    for name, kind in zip(names, kinds, strict=True):
+        if name in read_texts:
+            found, _, remark = read_texts[name]
+            fields.append(found)
+            remarks += [remark or f"text of '{name}' read as numbers"] if found.numeric else []
+        else:
+            numeric = kind in ("numbers", "lists of numbers")
+            fields.append(Field(name, numeric, "" if numeric else kind))
+    numbers = {name: cells for name, (found, cells, _) in read_texts.items() if isinstance(cells, Numbers)}
+
+    def column(name: str) -> Cells:
+        if name in read_texts:
+            return read_texts[name][1]
+        tables = [pa.Table.from_batches(list(read([name])), pa.schema([schemas[file].field(name)])) for file, read in files.items()]
+        return ArrowCells(pa.concat_tables(tables, promote_options="permissive").column(0))
+
+    return Rows(first, fields, count, column, partial(_pieces, files, names, numbers), True, tuple(remarks))
+
+
+def _pieces(files: Mapping[str, _Batches], names: Sequence[str], numbers: Mapping[str, Numbers]) -> Iterator[Piece]:
+    """Read files as tables of a bounded size, with their columns in one order, and text that is numbers as such."""
+    begin = 0
+    for read in files.values():
+        for batch in read(None):
+            end = begin + len(batch)
+            order = places(names, batch.schema.names) or range(len(names))
+            cells = [
+                numbers[name].between(begin, end) if name in numbers else ArrowCells(batch.column(index))
+                for name, index in zip(names, order, strict=True)
+            ]
+            yield Piece(len(batch), cells)
+            begin = end
+
+
+def _read_file(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Read some columns of a parquet file as batches of a bounded size."""
+    with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        first = next(file.iter_batches(_PROBED, columns=columns), None)
+        rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
+        yield from file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns)
+
+
+def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
+    """Return the images of some files, and their labels."""
     blocks: list[Block] = []
     labels = label_column(opened[0].schema_arrow.names)
     tables = []
@@ -167,29 +254,6 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None
 
 
-def _column(paths: Sequence[Path], name: str) -> Cells:
-    """Read one column of some parquet files."""
-    with _readable(paths[0]):
-        return ArrowCells(pa.concat_tables([pq.read_table(path, columns=[name]) for path in paths]).column(name))
-
-
-def _ordered(table: Any, names: Sequence[str]) -> Any:
-    """Return a table with its columns in another order, or as it is if it has others."""
-    order = places(names, table.column_names)
-    return table if order is None else table.select(order)
-
-
-def _batches(paths: Sequence[Path], names: Sequence[str]) -> Iterator[Piece]:
-    """Read parquet files as tables of a bounded size, with their columns in one order."""
-    for path in paths:
-        with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-            first = next(file.iter_batches(_PROBED), None)
-            rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
-            for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS)):
-                table = _ordered(pa.Table.from_batches([batch]), names)
-                yield Piece(len(batch), [ArrowCells(column) for column in table.columns])
-
-
 @dataclass(frozen=True)
 class ArrowCells(Cells):
     """A column of an Arrow table.
@@ -213,7 +277,7 @@ class ArrowCells(Cells):
     def values(self) -> Array:
         """Return numbers or texts."""
         if _is_numeric(self.column.type):
-            return self.column.to_numpy()
+            return _numpy(self.column)
         return np.array([str(each) for each in self.column.to_pylist()], np.str_)
 
 
@@ -222,11 +286,36 @@ def _matrix(column: Any, name: str) -> Array:
     if column.null_count:  # inside of lists
         raise DataError(f"{name}: {column.null_count} values are missing; fill them in or drop those rows")
     if _is_numeric(column.type):
-        return column.to_numpy().reshape(-1, 1).astype(np.float64)
+        return _numpy(column).reshape(-1, 1).astype(np.float64)
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1:
         raise DataError(f"{name}: lists of {min(lengths)} to {max(lengths)} numbers; vectors need one length")
     return _matrix(pc.list_flatten(column), name).reshape(len(column), -1)
+
+
+def _numpy(column: Any) -> Array:
+    """Return numbers as NumPy has them; decimals as float64."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
+
+
+def _kind(kind: Any) -> str:
+    """Return in words what a column of an Arrow type holds."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        return "categories" if _is_numeric(kind) else _kind(kind)
+    if _is_numeric(kind):
+        return "numbers"
+    if _is_numeric_list(kind):
+        return "lists of numbers"
+    if pa.types.is_null(kind):
+        return "empty"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if pa.types.is_temporal(kind):
+        return "dates"
+    return f"values of type {kind}"[:40]
 
 
 def _image_column(schema: Any) -> str | None:
@@ -243,7 +332,8 @@ def _is_image(kind: Any) -> bool:
 
 
 def _is_numeric(kind: Any) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return plain or pa.types.is_decimal(kind)
 
 
 def _is_numeric_list(kind: Any) -> bool:

@@ -153,7 +153,7 @@ def _assemble(name: str, found: Found, domain: Domain | None, split_seed: int, l
         *found.remarks,
     ]
     note = "; ".join(filter(None, clauses))
-    return Strings(name, train, validation, test, note, domain or guess_domain(train))
+    return Strings(name, train, validation, test, note, domain or found.domain or guess_domain(train))
 
 
 def _take(part: Part, indices: Indices) -> list[str]:

@@ -19,27 +19,32 @@ T -> '(' S ')' | 'sin(' S ')' | 'exp(' S ')' | 'x' | '1' | '2' | '3'
 """
 
 # After the OpenSMILES specification, section 2. All that the 76 productions of Kusner et al. derive is in it, and also:
-# digits 0 and 9, ring numbers of two digits (%10), the bonds : and $, the aromatic atoms b and p, hydrogen and the
-# elements common in organic molecules, their salts and complexes, atom classes, any atom (*), and parts joined by a
-# dot. Only tetrahedral chirality (@, @@). It takes three productions a plain atom, where theirs takes four. Lists
-# recurse to the right, where theirs do to the left: a leftmost derivation then goes along the string, and whether
-# another atom follows is settled at the atom before it, not, for all of a chain, before the first.
+# digits 0 and 9, ring numbers of two digits (%10) and, as RDKit writes them, more (%(100)), the bonds : and $, and
+# RDKit's ~, -> and <-, the aromatic atoms b and p, hydrogen and all other elements, all classes of chirality (@TH1,
+# @SP2, @OH12), atom classes, any atom (*), and parts joined by a dot. It takes three productions a plain atom, where
+# theirs takes four. Lists recurse to the right, where theirs do to the left: a leftmost derivation then goes along the
+# string, and whether another atom follows is settled at the atom before it, not, for all of a chain, before the first.
 SMILES = r"""
 chain -> unit | unit chain | unit bond chain | unit '.' chain
 unit -> atom | atom rings | atom branches | atom rings branches
 rings -> ring | ring rings
-ring -> digit | bond digit | '%' digit digit | bond '%' digit digit
+ring -> digit | bond digit | '%' digit digit | bond '%' digit digit | '%(' number ')' | bond '%(' number ')'
 branches -> branch | branch branches
 branch -> '(' chain ')' | '(' bond chain ')' | '(' '.' chain ')'
-bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\'
+bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\' | '~' | '->' | '<-'
 atom -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
       | '[' isotope symbol chirality hydrogens charge class ']'
 isotope -> | digit | digit digit | digit digit digit
 symbol -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
-        | 'H' | 'Si' | 'Se' | 'se' | 'As' | 'as' | 'Te' | 'te' | 'Ge' | 'Sn' | 'Pb' | 'Sb' | 'Bi' | 'Al'
+        | 'H' | 'Si' | 'si' | 'Se' | 'se' | 'As' | 'as' | 'Te' | 'te' | 'Ge' | 'Sn' | 'Pb' | 'Sb' | 'Bi' | 'Al'
         | 'Li' | 'Na' | 'K' | 'Rb' | 'Cs' | 'Be' | 'Mg' | 'Ca' | 'Sr' | 'Ba' | 'Zn' | 'Cd' | 'Hg' | 'Ti' | 'V' | 'Cr'
         | 'Mn' | 'Fe' | 'Co' | 'Ni' | 'Cu' | 'Mo' | 'W' | 'Ru' | 'Rh' | 'Pd' | 'Ag' | 'Ir' | 'Pt' | 'Au' | 'Gd' | 'Tc'
-chirality -> | '@' | '@@'
+        | 'He' | 'Ne' | 'Ar' | 'Kr' | 'Xe' | 'Rn' | 'Fr' | 'Ra' | 'Sc' | 'Y' | 'Zr' | 'Hf' | 'Rf' | 'Nb' | 'Ta' | 'Db'
+        | 'Sg' | 'Re' | 'Bh' | 'Os' | 'Hs' | 'Mt' | 'Ds' | 'Rg' | 'Cn' | 'Ga' | 'In' | 'Tl' | 'Nh' | 'Fl' | 'Mc' | 'Lv'
+        | 'Po' | 'At' | 'Ts' | 'Og' | 'La' | 'Ce' | 'Pr' | 'Nd' | 'Pm' | 'Sm' | 'Eu' | 'Tb' | 'Dy' | 'Ho' | 'Er' | 'Tm'
+        | 'Yb' | 'Lu' | 'Ac' | 'Th' | 'Pa' | 'U' | 'Np' | 'Pu' | 'Am' | 'Cm' | 'Bk' | 'Cf' | 'Es' | 'Fm' | 'Md' | 'No'
+        | 'Lr'
+chirality -> | '@' | '@@' | '@TH' number | '@AL' number | '@SP' number | '@TB' number | '@OH' number
 hydrogens -> | 'H' | 'H' digit
 charge -> | '+' | '-' | '+' digit | '-' digit | '+' digit digit | '-' digit digit | '++' | '--'
 class -> | ':' number
