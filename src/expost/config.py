@@ -139,6 +139,8 @@ class DataConfig:
         columns: Names of a vector's entries, which samples get too; empty where there are none.
         domain: What strings are, for example "molecules"; empty for images and vectors.
         resized_by: Version of Pillow that resized the images; empty if none were.
+        label_column: Tables: the column of the labels that was asked for, or "none"; None to find it.
+        column: Tables: the column of strings that was asked for; None to find it.
     """
 
     name: str
@@ -150,6 +152,8 @@ class DataConfig:
     columns: tuple[str, ...] = ()
     domain: str = ""
     resized_by: str = ""
+    label_column: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)

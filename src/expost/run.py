@@ -69,9 +69,11 @@ def load(config: DataConfig) -> tuple[Data, DataConfig]:
 
 def _load(config: DataConfig) -> tuple[Data, DataConfig]:
     if config.codec is None:
-        data = load_data(config.name, size=config.size, limit=config.limit, seed=config.seed)
+        data = load_data(
+            config.name, size=config.size, limit=config.limit, seed=config.seed, label_column=config.label_column
+        )
     else:
-        data = encode_strings(read_strings(config.name, config.limit, config.seed), config.codec)
+        data = encode_strings(read_strings(config.name, config.limit, config.seed, config.column), config.codec)
     fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})
     if config.fingerprint not in ("", fingerprint):
         then, now = config.resized_by, data.resized_by

@@ -15,10 +15,15 @@ class DataOptions(TypedDict, total=False):
     Attributes:
         size: Resize images (their largest central square) to this side, in pixels.
         limit: Use at most this many examples of each split.
+        label_column: Tables only: the column of the labels, or none; default: label, class, species, or a target of few
+            values.
+        column: Tables only: the column of strings; default: one called SMILES or that holds them, or the only text.
     """
 
     size: int | None
     limit: int | None
+    label_column: str | None
+    column: str | None
 
 
 class StringOptions(TypedDict, total=False):

@@ -89,19 +89,22 @@ def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> F
     return Found(parts, where, tuple(dict.fromkeys(remarks)), domain=next(iter(found.values())).domain)
 
 
-def holds_strings(path: Path) -> bool:
+def holds_strings(path: Path, column: str | None = None) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
-    Files are that end in .smi or .txt, and tables with a column named for strings, or with one column alone, of text.
-    Folders are that have such files and, a README or a licence aside, nothing else.
+    Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or that is called so, or
+    looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
+    have such files and, a README or a licence aside, nothing else.
     """
     try:
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
-            return bool(entries) and all(entry.is_file() and holds_strings(entry) for entry in entries)
+            return bool(entries) and all(entry.is_file() and holds_strings(entry, column) for entry in entries)
         if not path.is_file():
             return False
         kind = kind_of(path)
+        if kind in TABLES and column is not None:
+            return True
         return has_strings(path) if kind in TABLES else kind in SUFFIXES and not (kind == ".txt" and is_sheet(path))
     except (DataError, OSError):
         return False
