@@ -6,6 +6,7 @@ from pathlib import Path
 
 from expost.errors import DataError, UsageError
 from expost.grammar.cfg import Grammar, useless
+from expost.grammar.notation import read_rules
 from expost.registry import Registry
 from expost.utils.progress import say
 
@@ -90,7 +91,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
     Productions of a file that no derivation of a string can use are left out, and a line on stderr names them.
 
     Args:
-        name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file.
+        name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file, in the plain notation
+            or one that `expost.grammar.notation` translates, which a line on stderr names.
 
     Raises:
         UsageError: if it is neither a name nor a file.
@@ -115,6 +117,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
     except OSError as error:
         raise UsageError(f"cannot read the grammar {path}: {error.strerror}; give the path of a text file") from None
     grammar = Grammar.from_text(text, prune=True, name=str(path))
+    if notation := read_rules(text, str(path))[1]:
+        say(f"grammar {path}: read as {notation}; {grammar.describe()}")
     if left_out := useless(text, str(path)):
         count = len(left_out) + len(grammar.productions)
         listing = "; ".join(f"{production} ({reason})" for production, reason in left_out[:LISTED])
