@@ -425,7 +425,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
             pa.table({"a": [1.0, None, 3, 4]}),
             "lacks values: 1 in column .a. .the first in row 1, counted from 0.; fill them in or drop those rows",
         ),
-        (pa.table({"a": [1.0, 2, np.nan, 4]}), "nan in row 2, column 0 .1 such values. is no finite float32"),
+        (pa.table({"a": [1.0, 2, np.nan, 4]}), "nan in row 2, counted from 0, of column 'a' .1 such values. is no finite float32"),
         (
             pa.table({"a": [[1.0], [1.0, 2], [3.0], [4.0]]}),
             "column 'a': lists of 1 to 2 numbers; vectors need one length",

@@ -17,7 +17,9 @@ from expost.data.numerals import (
     MISSING,
     Comma,
     Numeral,
+    are_measures,
     comma_of,
+    is_plain,
     is_point_group,
     numeral,
     plain_numbers,
@@ -148,6 +150,8 @@ class Column:
         bad = [(row, word) for row, word in filled if read[word] is None]
         numbers = len(good) + sum(int((~np.isnan(p)).sum()) for p in self.pieces if isinstance(p, np.ndarray))
         wrong = [(row, word) for row, word in bad if word not in GAPS]
+        if wrong and not numbers and not self.coded and are_measures(word for _, word in wrong):
+            return self._faulty(_count(wrong, self.count, self.name)), Texts(self._all()), ""
         if not numbers or self.coded or len(wrong) > numbers and len({word for _, word in wrong}) > 1:
             return self._text([word for _, word in words]), Texts(self._all()), ""
         if bad:
@@ -158,7 +162,7 @@ class Column:
             return self._faulty(fault), Texts(self._all()), ""
         values = {**dict.fromkeys(MISSING, np.nan)}
         values |= {word: each.value(how) for word, each in read.items() if each is not None}
-        dressed = next((word for word in good if read[word] != Numeral(word)), "")
+        dressed = next((word for word in good if not is_plain(word)), "")
         remark = f"read {dressed!r} in '{self.name}' as {values[dressed]:g}" if dressed else ""
         found, cells, _ = self._numbers(self._converted(values.__getitem__), None)
         return found, cells, remark

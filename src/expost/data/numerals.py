@@ -32,6 +32,11 @@ _MONEY = "$€£¥₹₽₩₺₴₪฿"
 _GAP = " \u00a0\u202f\u2009'’"  # between groups of three digits
 _MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\uff0d\ufe63", "-"))
 _PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_FORTRAN = re.compile(r"[-+]?(\d+\.\d*|\.\d+)D[-+]?\d+", re.IGNORECASE)
+_MEASURE = re.compile(
+    r"(?:(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|US|Rs\.?|[<>~≈]=?)\s*)?([-+]?\d[\d.,]*)\s*([^\W\d_][^\s\d]*[²³]?|[°µ\"\u2032\u2033]\S{0,2})?"
+)
+_ORDINALS = frozenset(("st", "nd", "rd", "th"))
 _SPECIAL = re.compile(r"[-+]?(inf|infinity)", re.IGNORECASE)
 _COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{2,3})*,\d{3}(\.\d*)?")
 _DECIMALS = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
@@ -74,6 +79,8 @@ def numeral(cell: str) -> Numeral | None:
     text = cell.strip().translate(_MINUS)
     if _PLAIN.fullmatch(text) or _SPECIAL.fullmatch(text):
         return Numeral(text)
+    if _FORTRAN.fullmatch(text):
+        return Numeral(text.upper().replace("D", "e"))
     sign = ""
     if text.startswith("(") and text.endswith(")"):
         sign, text = "-", text[1:-1].strip()
@@ -102,6 +109,30 @@ def numeral(cell: str) -> Numeral | None:
 def is_numeral(cell: str) -> bool:
     """Tell whether a cell holds a number, however it is written."""
     return numeral(cell) is not None
+
+
+def is_plain(cell: str) -> bool:
+    """Tell whether a cell holds a number as Python writes it."""
+    return _PLAIN.fullmatch(cell) is not None
+
+
+def are_measures(cells: Iterable[str]) -> bool:
+    """Tell whether all cells hold a number with a unit beside it, the same few units throughout.
+
+    Example:
+        >>> are_measures(f"{size} cm" for size in range(9)), are_measures(["1st", "2nd"]), are_measures(["A1", "A2"])
+        (True, False, False)
+    """
+    units, numbers = set(), set()
+    for cell in cells:
+        match = _MEASURE.fullmatch(cell)
+        if match is None or is_numeral(cell):
+            return False
+        numbers.add(match.group(1))
+        units.add(match.group(2) or "")
+        if len(units) > 3:
+            return False
+    return len(numbers) > 5 and not units & _ORDINALS
 
 
 def is_point_group(cell: str) -> bool:

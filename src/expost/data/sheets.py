@@ -27,6 +27,15 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 _USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _COMMENTS = ("#", "%", "//")
+_QUOTED = re.compile(r'"[^"]*"|\S+')
+#: How files begin that are no tables, whatever they are called.
+_OTHERS = {
+    "<!doctype html": "a page of HTML; download the file itself",
+    "<html": "a page of HTML; download the file itself",
+    '{"': "JSON; convert it to a table",
+    "[{": "JSON; convert it to a table",
+    "version https://git-lfs": "a pointer of Git LFS; fetch the file with: git lfs pull",
+}
 _DECLARED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
 #: Lines of other widths that may stand above a table, as titles do.
 _MOST_TITLES = 20
@@ -98,6 +107,9 @@ def open_sheet(path: Path, longest: int | None = None) -> Sheet:
     text = [line for line in peeked if not line.isspace()]
     if not text:
         raise DataError(f"{path} is empty; give a table")
+    for beginning, what in _OTHERS.items():
+        if text[0].lstrip().lower().startswith(beginning):
+            raise DataError(f"{path} is {what}")
     remarks = [f"read as {encoding}" for encoding in [encoding_of(path)] if encoding]
     declared = _DECLARED.fullmatch(text[0])
     top, begin = _top(peeked, declared is not None)
@@ -169,7 +181,7 @@ def _uncommented(lines: Iterator[str], comments: Comments) -> Iterator[str]:
 def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments) -> Iterator[Row]:
     """Yield the rows that are not blank."""
     try:
-        rows = map(str.split, lines) if delimiter == " " else csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        rows = map(_words, lines) if delimiter == " " else csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         for row in rows:
             if any(cell and not cell.isspace() for cell in row):
                 yield comments.line, row
@@ -177,9 +189,16 @@ def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments)
         raise DataError(f"{path}, line {comments.line}: {error}; is a quotation mark not closed?") from None
 
 
+def _words(line: str) -> list[str]:
+    """Return what white space separates, with quotes around it taken off."""
+    if '"' not in line:
+        return line.split()
+    return [word[1:-1] if word[0] == '"' == word[-1] and len(word) > 1 else word for word in _QUOTED.findall(line)]
+
+
 def _split(line: str, delimiter: str) -> list[str]:
     if delimiter == " ":
-        return line.split()
+        return _words(line)
     return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
@@ -219,7 +238,8 @@ def _without_titles(head: Sequence[Row], titles: int, width: int) -> tuple[list[
     first = titles
     if len(last) == width - 1:
         open_end = all(not row[-1].strip() for _, row in body if len(row) == width)
-        if not any(is_numeral(cell) for cell in last):
+        data = body[0][1] if body else []
+        if not any(is_numeral(cell) for cell in last) and any(is_numeral(cell) for cell in data):
             named = (head[titles - 1][0], [*last, ""] if open_end else ["", *last])
             body, first = [named, *body], titles - 1
     above = [row for _, row in head[:first]]

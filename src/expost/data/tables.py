@@ -297,6 +297,7 @@ def _rows(table: Rows, used: Sequence[int]) -> tuple[Array, list[int]]:
         columns = [
             part.cells[index].matrix(f"{name}, column '{title}'") for title, index in zip(titles, used, strict=True)
         ]
+        _refuse_infinite(dict(zip(titles, columns, strict=True)), name, begin)
         numbers = rows_of(np.concatenate(columns, axis=1), name, begin)
         widths = [column.shape[1] for column in columns]
         if rows is None:
@@ -321,3 +322,15 @@ def _refuse_gaps(columns: Mapping[str, Cells], name: str, begin: int) -> None:
             gaps.append(f"{len(missing)} in column '{title}' (the first in row {first}, counted from 0)")
     if gaps:
         raise DataError(f"{name} lacks values: {', '.join(gaps[:5])}; fill them in or drop those rows")
+
+
+def _refuse_infinite(columns: Mapping[str, Array], name: str, begin: int) -> None:
+    """Refuse numbers that float32 does not hold, by the name of their column; row 0 is called `begin`."""
+    for title, column in columns.items():
+        bad = ~(np.abs(column) <= np.finfo(np.float32).max)
+        if bad.any():
+            row, index = np.argwhere(bad)[0]
+            raise DataError(
+                f"{name}: {column[row, index]:g} in row {begin + row}, counted from 0, of column '{title}' "
+                f"({int(bad.sum())} such values) is no finite float32; repair or remove those rows"
+            )
