@@ -21,6 +21,8 @@ CodecName = Literal["grammar", "characters"]
 
 #: Most symbols a row where nothing is published of the strings.
 DEFAULT_LENGTH = 300
+#: How many training strings are tried with the published length, and the share that may be longer.
+_SAMPLE, _LONGER = 500, 0.1
 #: From this many strings on, what was parsed is kept.
 _WORTH_KEEPING = 20_000
 
@@ -38,8 +40,8 @@ def suit_codec(
         strings: The data; the alphabet of a character codec is that of all its parts.
         codec: "grammar" or "characters".
         grammar: Name or file of a grammar; None takes the domain's.
-        length: Symbols a row, at least 1; None takes the published one of the domain's own grammars, or else that of the
-            longest string, with another grammar at most 300 productions.
+        length: Symbols a row, at least 1; None takes the published one of the domain's own grammars, if nine tenths of
+            the strings fit, or else that of the longest string, at most 300 productions.
         published: Whether the domain's grammar is the published one, where there are two.
 
     Raises:
@@ -62,8 +64,17 @@ def suit_codec(
     text = load_grammar(name).text
     if length is None:
         own = name in (notation.grammar, notation.published)
-        length = notation.length if own and notation.length is not None else _fitting(strings, text)
+        suits = own and notation.length is not None and _fits(strings, text, notation.length)
+        length = notation.length if suits else _fitting(strings, text)
     return Part("grammar", {"grammar": text, "length": length})
+
+
+def _fits(strings: Strings, grammar: str, length: int) -> bool:
+    """Tell whether most of a sample of the training strings that parse take at most so many productions."""
+    sample = strings.train[:: max(1, len(strings.train) // _SAMPLE)]
+    encoded = GrammarCodec(grammar, length).encode(sample)
+    longer = sum(fault.needed is not None for fault in encoded.rejected)
+    return longer <= _LONGER * len(sample)
 
 
 def _fitting(strings: Strings, grammar: str) -> int:

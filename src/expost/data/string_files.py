@@ -12,6 +12,7 @@ import numpy as np
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
 from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
 from expost.data.splits import PART_WORDS, part_named
+from expost.data.numerals import GAPS
 from expost.data.sheets import is_sheet
 from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
 from expost.data.text import kind_of, lines_of, stem_of
@@ -21,6 +22,8 @@ SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
 """Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
+#: Marks of a missing value, of which one alone is a SMILES.
+_NO_SMILES = GAPS - {"*"}
 _ABOUT = ("readme", "license", "licence")
 #: More than this share of the lines of a file of molecules must look like SMILES.
 _AGREE = 0.5
@@ -157,7 +160,7 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
         parts, domain = {POOL: strings}, "molecules"
     cleaned = {}
     for part, strings in parts.items():
-        kept = [string for string in strings if string]
+        kept = [string for string in strings if string and not (domain == "molecules" and string in _NO_SMILES)]
         if not kept:
             raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
         guessed = domain or guess_domain(kept)
@@ -190,10 +193,10 @@ def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
     columns = [[_first_word(row[index]) for row in rows if len(row) > index] for index in range(max(width, called + 1))]
     looks = [sum(map(looks_like_smiles, column)) / len(rows) for column in columns]
     best = called
-    if looks[called] <= _AGREE:
-        shares = [share_of_smiles(column) * len(column) / len(rows) for column in columns]
-        better = max(range(len(shares)), key=shares.__getitem__)
-        best = better if shares[better] > looks[called] else called
+    shares = [share_of_smiles(column) * len(column) / len(rows) for column in columns]
+    better = max(range(len(shares)), key=shares.__getitem__)
+    if shares[better] > _AGREE >= shares[called] or looks[called] <= _AGREE and shares[better] > looks[called]:
+        best = better
     if looks[best] <= _AGREE:
         raise DataError(
             f"{path}: {1 - looks[best]:.0%} of its lines are no SMILES, the first {lines[0][:60]!r}; give a molecule a line, "
