@@ -18,6 +18,7 @@ from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainO
 from expost.config import DataConfig, RunConfig
 from expost.data import DATASETS
 from expost.data.encoding import suit_codec
+from expost.data.hub import on_hub
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
@@ -158,7 +159,8 @@ def _codec(
     own = ZOO[model].codec
     column = of_data.get("column")
     if not is_strings(data_name(data), column):
-        if data_name(data) not in DATASETS and not Path(data_name(data)).exists():
+        known = data_name(data) in DATASETS or Path(data_name(data)).exists() or on_hub(data_name(data)) is not None
+        if not known:
             names = [*DATASETS, *STRING_DATASETS]
             hint = suggestion(data_name(data), names)
             raise UsageError(f"no file, folder or data set '{data}'{hint} names: {', '.join(names)}")

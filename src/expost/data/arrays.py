@@ -65,6 +65,16 @@ def read_arrays(_folder: Path, files: Sequence[Path], where: str) -> Found:
             if key in arrays:
                 raise DataError(f"{where}: two arrays named {key}; keep one")
             arrays[key] = (f"{path}[{name}]" if name else str(path), array)
+    return named_arrays(arrays, where)
+
+
+def named_arrays(arrays: Mapping[str, tuple[str, Array]], where: str) -> Found:
+    """Make a data set of arrays by their names; see `read_arrays`.
+
+    Args:
+        arrays: By name, lower case: what errors call the array, and the array.
+        where: What errors call them together.
+    """
     roles = {key: _role(key) for key in arrays} if len(arrays) > 1 else dict.fromkeys(arrays, (POOL, True))
     divided = any(role is not None and role[1] and role[0] != POOL for role in roles.values())
     parts: dict[str, Part] = {}

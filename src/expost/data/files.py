@@ -12,6 +12,7 @@ import numpy as np
 from expost.data import idx
 from expost.data.arrays import read_arrays
 from expost.data.examples import POOL, Found, Overrules, Part
+from expost.data.hdf5 import read_hdf5
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles
 from expost.data.sheets import SUFFIXES as SHEETS
 from expost.data.sheets import is_sheet
@@ -192,6 +193,11 @@ def _regardless(read: Callable[[Path, Sequence[Path], str], Found]) -> Callable[
     return checked
 
 
+def _is_arrow(path: Path) -> bool:
+    """Tell whether a file is one of a data set's, not of what `datasets` computed from it."""
+    return path.suffix.lower() == ".arrow" and not path.name.startswith(("cache-", "tmp", "indices"))
+
+
 def _is_table(path: Path) -> bool:
     """Tell whether a file is a table of numbers, by its suffix or, of a .txt, by its rows."""
     kind = kind_of(path)
@@ -214,8 +220,10 @@ FORMATS: tuple[Format, ...] = (
         _regardless(idx.read_idx_files),
     ),
     Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables),
+    Format("Arrow files", ".arrow", "images or numbers, as datasets saves them", _is_arrow, read_tables),
     IMAGES,
     Format("NumPy arrays", ".npz .npy", "images or vectors", _suffix(".npz", ".npy"), _regardless(read_arrays)),
+    Format("HDF5", ".h5 .hdf5 .h5ad", "images or vectors, cells of AnnData", _suffix(".h5", ".hdf5", ".h5ad"), read_hdf5),
     Format("CSV", ".csv .tsv .tab .psv .data .dat", "numbers; also .gz, and .txt of numbers", _is_table, read_tables),
 )
 """In order of precedence. One more format is one more entry."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing
 from expost.data.files import read_path
+from expost.data.hub import on_hub
 from expost.data.images import UnreadableImages
 from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
@@ -39,7 +40,8 @@ def load_data(
     """Load a data set by its name in `DATASETS`, or from a file or folder.
 
     A `Path`, and a text with a path separator, or beginning with `.` or `~`, is a path. Any other text is a name
-    if there is a set of that name, even where a file is called the same (`./mnist` is the file); failing that, a path.
+    if there is a set of that name, even where a file is called the same (`./mnist` is the file); failing that, a path;
+    failing that, a data set on the Hugging Face Hub: `owner/name` or `owner/name:configuration`.
 
     Named sets are looked for in `$EXPOST_DATA/<name>/`, then in the cache of `datasets`, then downloaded. Their images
     get the paper's preprocessing and their splits are fixed. For what is read from disk see `load_path`.
@@ -137,9 +139,7 @@ def load_path(
     """
     _check(limit, seed)
     place = existing(path)
-    if place is None:
-        raise _unknown(path)
-    found = read_path(place, overrules)
+    found = read_path(place, overrules) if place is not None else _from_hub(path, overrules)
     data = _assemble(str(path), found, plan_split(found, seed), prep or Preprocess(), limit, seed)
     remarks = _repetitions(data)
     return replace(data, note="; ".join([data.note, *remarks]))
@@ -188,6 +188,17 @@ def _all_of(found: Found) -> torch.Tensor:
         return as_tensor(arrays[0])
     joined = scratch((preparation.total, *arrays[0].shape[1:]), arrays[0].dtype.type)
     return as_tensor(np.concatenate(arrays, out=joined))
+
+
+def _from_hub(path: str | Path, overrules: Overrules) -> Found:
+    """Read the data set on the Hugging Face Hub that what is no path stands for."""
+    repository = on_hub(path)
+    if repository is None:
+        raise _unknown(path)
+    try:
+        return repository.read(str(path), overrules)
+    except DataError as error:
+        raise DataError(f"no file or folder {path}; taken for a data set on the Hugging Face Hub: {error}") from None
 
 
 def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int | None, seed: int) -> Data:

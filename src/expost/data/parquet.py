@@ -1,4 +1,4 @@
-"""Parquet files, and Arrow tables in memory: image columns, and numeric columns as vectors. Needs the extra `hub`."""
+"""Parquet and Arrow files, and Arrow tables in memory: image columns, and numeric columns as vectors. Needs the extra `hub`."""
 
 from __future__ import annotations
 
@@ -81,24 +81,65 @@ def _rows(block: Block, indices: Indices) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{block.name} is damaged: {begin} rows where it says {block.rows}; restore it")
 
 
-def image_part(table: Any, name: str) -> Part:
-    """Take the images and labels of an Arrow table in memory (a split that `datasets` loaded).
+def read_table(table: Any, name: str, labels: Collection[str]) -> Part | Rows:
+    """Take the images and labels, or the numbers, of an Arrow table in memory (a split that `datasets` loaded).
 
-    Raises:
-        DataError: if it has no image column.
+    Args:
+        table: The table.
+        name: What errors call it.
+        labels: Names of columns, lower case, that may hold labels.
     """
-    column = _image_column(table.schema)
+    return _from_tables({name: table}, labels)
+
+
+def read_arrow(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
+    """Read the Arrow files of one part, as `datasets` saves them to disk; arguments as of `read_parquet`."""
+    with _readable(paths[0]):
+        return _from_tables({str(path): _mapped(path) for path in paths}, labels)
+
+
+def _mapped(path: Path) -> Any:
+    """Map the table of an Arrow file, written as a stream (so does `datasets`) or as a file."""
+    with _readable(path):
+        source = pa.memory_map(str(path))
+        try:
+            return pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _from_tables(tables: Mapping[str, Any], labels: Collection[str]) -> Part | Rows:
+    first = next(iter(tables))
+    column = _image_column(tables[first].schema)
     if column is None:
-        raise DataError(f"{name} has no image column, only {', '.join(table.column_names)}; choose another source")
-    blocks, first = [], 0
-    for chunk in table.column(column).chunks:
-        blocks.append(Block(len(chunk), name, first, partial(_whole, chunk)))
-        first += len(chunk)
-    labels = label_column(table.column_names)
-    return Part(
-        EncodedImages(TableImages(blocks)),
-        None if labels is None else labels_in(ArrowCells(table.column(labels)), name),
-    )
+        files = {name: partial(_chunks, table) for name, table in tables.items()}
+        schemas = {name: table.schema for name, table in tables.items()}
+        return table_rows(files, schemas, sum(map(len, tables.values())), labels)
+    blocks, label = [], label_column(tables[first].column_names)
+    for name, table in tables.items():
+        _refuse_lacking({column, label}, table.column_names, name, first)
+        start = 0
+        for chunk in table.column(column).chunks:
+            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk)))
+            start += len(chunk)
+    y = None
+    if label is not None:
+        joined = pa.concat_tables([table.select([label]) for table in tables.values()], promote_options="permissive")
+        y = labels_in(ArrowCells(joined.column(0)), first)
+    return Part(EncodedImages(TableImages(blocks)), y)
+
+
+def _chunks(table: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Read some columns of a table as batches of a bounded size."""
+    chosen = table if columns is None else table.select(columns)
+    rows = int(PIECE / max(1.0, chosen.nbytes / max(1, len(chosen))))
+    yield from chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS))
+
+
+def _refuse_lacking(needed: set[str | None], given: Sequence[str], name: str, first: str) -> None:
+    missing = needed - {None, *given}
+    if missing:
+        raise DataError(f"{name} lacks the column {missing.pop()} that {first} has; give files of one kind")
 
 
 def read_parquet(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
@@ -222,9 +263,7 @@ def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
     labels = label_column(opened[0].schema_arrow.names)
     tables = []
     for path, file in zip(paths, opened, strict=True):
-        missing = {column, labels} - {None, *file.schema_arrow.names}
-        if missing:
-            raise DataError(f"{path} lacks the column {missing.pop()} that {paths[0]} has; give files of one kind")
+        _refuse_lacking({column, labels}, file.schema_arrow.names, str(path), str(paths[0]))
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows

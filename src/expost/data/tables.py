@@ -58,12 +58,25 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
     if len(grouped) > 1 and POOL in grouped:
         others = grouped.pop(POOL)
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
-    asked = overrules.label_column
-    names = {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
+    names = label_names(overrules)
     found: dict[str, Part | Rows] = {}
     for part, paths in grouped.items():
         with reading(paths[0]):
             found[part] = _reader(paths)(paths, names)
+    return assembled(found, where, overrules, remarks)
+
+
+def label_names(overrules: Overrules) -> set[str]:
+    """Return the names of columns, lower case, that may hold labels."""
+    asked = overrules.label_column
+    return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
+
+
+def assembled(
+    found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()
+) -> Found:
+    """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
+    asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
     dividing = _dividing(tables[POOL], asked) if set(tables) == {POOL} == set(found) else None
     vectors, said, columns = vectors_of(tables, asked, {} if dividing is None else {dividing: "it names the parts"})
@@ -75,14 +88,15 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
 
 
 def _reader(paths: Sequence[Path]) -> Reader:
-    if any(path.suffix.lower() != ".parquet" for path in paths):
+    suffixes = {path.suffix.lower() for path in paths}
+    if not suffixes <= {".parquet", ".arrow"}:
         from expost.data.csv_tables import read_csv
 
         return read_csv
     require("pyarrow", "hub", f"reading {paths[0]} needs PyArrow")
-    from expost.data.parquet import read_parquet
+    from expost.data.parquet import read_arrow, read_parquet
 
-    return read_parquet
+    return read_arrow if suffixes == {".arrow"} else read_parquet
 
 
 def _dividing(table: Rows, labels: str | None) -> str | None:
