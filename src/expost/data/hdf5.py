@@ -60,6 +60,8 @@ def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overr
                 raise UsageError(f"label_column is {overrules.label_column!r}, but {path} has no obs; leave it out")
             arrays: dict[str, tuple[str, Array]] = {}
             file.visititems(lambda name, item: _collect(h5py, arrays, path, name, item))
+    except (DataError, UsageError):
+        raise
     except (KeyError, RuntimeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); restore it") from None
     if not arrays:
