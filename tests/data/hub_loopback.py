@@ -44,7 +44,9 @@ def serve(root: Path) -> tuple[ThreadingHTTPServer, list[str]]:
                 base = root / match[1]
                 if base.is_dir():
                     files = [file for file in base.rglob("*") if file.is_file()]
-                    named = [{"rfilename": file.relative_to(base).as_posix(), "size": file.stat().st_size} for file in files]
+                    named = [
+                        {"rfilename": file.relative_to(base).as_posix(), "size": file.stat().st_size} for file in files
+                    ]
                     record = {"id": match[1], "sha": REVISION, "siblings": named}
                     return self.send(200, json.dumps(record).encode(), {"Content-Type": "application/json"})
             return self.send(404, b"", {})

@@ -425,12 +425,18 @@ def test_numeric_parquet_is_vectors(tmp_path):
             pa.table({"a": [1.0, None, 3, 4]}),
             "lacks values: 1 in column .a. .the first in row 1, counted from 0.; fill them in or drop those rows",
         ),
-        (pa.table({"a": [1.0, 2, np.nan, 4]}), "nan in row 2, counted from 0, of column 'a' .1 such values. is no finite float32"),
+        (
+            pa.table({"a": [1.0, 2, np.nan, 4]}),
+            "nan in row 2, counted from 0, of column 'a' .1 such values. is no finite float32",
+        ),
         (
             pa.table({"a": [[1.0], [1.0, 2], [3.0], [4.0]]}),
             "column 'a': lists of 1 to 2 numbers; vectors need one length",
         ),
-        (pa.table({"a": ["x", "y"]}), "has neither images nor numbers, only a .text, all different.*; add such a column"),
+        (
+            pa.table({"a": ["x", "y"]}),
+            "has neither images nor numbers, only a .text, all different.*; add such a column",
+        ),
         (pa.table({"a": pa.array([], pa.float64())}), "has no rows; fill or remove it"),
         (pa.table({"a": [1, 2, 3], "label": [1, None, 2]}), "1 labels are missing; fill them in or drop those rows"),
         (pa.table({"image": [b"junk"] * 5}), r"cannot read image row \d of .*a.parquet: damaged, or none of PNG"),
@@ -463,7 +469,9 @@ def test_shards_that_do_not_fit_together(tmp_path):
     other.mkdir()
     pq.write_table(pa.table({"a": [1.0]}), other / "train-0.parquet")
     pq.write_table(pa.table({"b": [1.0]}), other / "train-1.parquet")
-    refuses(other, "train-1.parquet has other columns than .*train-0.parquet: it lacks 'a' and has 'b' besides; give files")
+    refuses(
+        other, "train-1.parquet has other columns than .*train-0.parquet: it lacks 'a' and has 'b' besides; give files"
+    )
 
 
 # --- CSV ---------------------------------------------------------------------------------------------------------
@@ -665,11 +673,19 @@ def test_columns_of_the_files_of_a_part_are_matched_by_name(save, tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ({"a": ONES}, {"b": ONES}, "test.* lacks the column 'a' of .*train.*, .*train.* lacks the column 'b' of .*test"),
+        (
+            {"a": ONES},
+            {"b": ONES},
+            "test.* lacks the column 'a' of .*train.*, .*train.* lacks the column 'b' of .*test",
+        ),
         ({"a": ONES, "b": ONES}, {"a": ONES, "c": ONES}, "test.* lacks the column 'b' of .*train"),
         ({"a": ONES, "b": ONES}, {"b": ONES}, "test.* lacks the column 'a' of .*train"),
         ({"a": ONES}, {"b": ONES, "a": ONES}, "train.* lacks the column 'b' of .*test"),
-        ({"a": ONES, "b": list("xyz")}, {"a": list("xyz"), "b": ONES}, "'a' holds text.* in .*test.*, and numbers in .*train"),
+        (
+            {"a": ONES, "b": list("xyz")},
+            {"a": list("xyz"), "b": ONES},
+            "'a' holds text.* in .*test.*, and numbers in .*train",
+        ),
         ({"a": ONES, "y": [0, 1, 2]}, {"x": ONES, "y": [0, 1, 2]}, "lacks the column 'a' .* lacks the column 'x'"),
         ({"a": ONES, "label": [0.5, 1, 2]}, {"a": ONES}, "test.* lacks the column 'label' of .*train"),
     ],

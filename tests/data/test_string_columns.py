@@ -41,7 +41,11 @@ def everything(data):
         ("x.csv", ['"ID"\t"Smiles"\t"MW, avg"', *(f'"C{i}"\t"{s}"\t"1"' for i, s in enumerate(MOLECULES))], "by tabs"),
         ("x.tsv", ["inn\tcode\tmol", *(f"{n}\tC{i}\t{s}" for i, (n, s) in enumerate(PAIRS))], "column 'mol'"),
         ("x.csv", [f"{s},{i}" for i, s in enumerate(MOLECULES)], "strings of column 1"),
-        ("x.csv", ["# made by X", "smiles,logp", *(f"{s},{i}" for i, s in enumerate(MOLECULES))], "comments at the top"),
+        (
+            "x.csv",
+            ["# made by X", "smiles,logp", *(f"{s},{i}" for i, s in enumerate(MOLECULES))],
+            "comments at the top",
+        ),
     ],
 )
 def test_smiles_are_found_by_what_they_look_like(name, lines, said, tmp_path):
@@ -67,7 +71,9 @@ def test_a_file_of_molecules_is_one_whatever_a_sixth_of_its_lines_is(odd, tmp_pa
 
 def test_a_file_of_other_strings_is_no_file_of_molecules(tmp_path):
     path = write(tmp_path / "x.smi", [f"{name} 12" for name in NAMES])
-    with pytest.raises(DataError, match=r"x.smi: .*% of its lines are no SMILES, the first '.*'; give a molecule a line"):
+    with pytest.raises(
+        DataError, match=r"x.smi: .*% of its lines are no SMILES, the first '.*'; give a molecule a line"
+    ):
         read_strings(path)
 
 

@@ -44,7 +44,7 @@ def refused(path, message, **options):
 @pytest.mark.parametrize("cell", ["?", ".", "<NA>", "None", "unknown", "n/d", "<0.1", "1,2,3", "-", "12 cm", "#DIV/0!"])
 def test_a_cell_that_is_no_number_is_refused_by_column_row_and_cell(cell, tmp_path):
     path = table(tmp_path / "x.tsv", "a\tb\tc", lambda i: f"{A[i]}\t{cell if i == 7 else A[-i]}\t{i * i}")
-    refused(path, rf"x.tsv: 1 of 30 values of 'b' is no number \('.*' in row 7, counted from 0\); correct or fill in")
+    refused(path, r"x.tsv: 1 of 30 values of 'b' is no number \('.*' in row 7, counted from 0\); correct or fill in")
     with pytest.raises(DataError) as caught:
         load_data(path)
     assert repr(cell) in str(caught.value)
@@ -57,7 +57,12 @@ def test_a_cell_that_is_no_number_is_refused_by_column_row_and_cell(cell, tmp_pa
         ("p,a", lambda i: f'"{i + 1},234,567.5",{A[i]}', lambda i: (i + 1) * 1e6 + 234567.5, "as 1.23457e+06"),
         ("p,a", lambda i: f'"1{i},34,567",{A[i]}', lambda i: float(f"1{i}34567"), "read '10,34,567' in 'p'"),
         ("p;a", lambda i: f"{i},5;{A[i]}".replace(".", ","), lambda i: i + 0.5, "read '0,5' in 'p' as 0.5"),
-        ("p;a", lambda i: f"{i + 1}.234,5;{A[i]}".replace("234,5;0.0", "234,5;0"), lambda i: i * 1000 + 1234.5, "1.234,5"),
+        (
+            "p;a",
+            lambda i: f"{i + 1}.234,5;{A[i]}".replace("234,5;0.0", "234,5;0"),
+            lambda i: i * 1000 + 1234.5,
+            "1.234,5",
+        ),
         ("p,a", lambda i: f"{i + 1} 234,{A[i]}", lambda i: i * 1000 + 1234, "read '1 234' in 'p' as 1234"),
         ("p,a", lambda i: f"{i + 1}\u202f234.5,{A[i]}", lambda i: i * 1000 + 1234.5, "in 'p' as 1234.5"),
         ("p,a", lambda i: f"{i + 1}'234,{A[i]}", lambda i: i * 1000 + 1234, "in 'p' as 1234"),
@@ -84,7 +89,11 @@ def test_numbers_are_read_however_they_are_written(header, row, value, said, tmp
     [
         ("a;b", lambda i: f"{i + 1},{i:03d};{i}", "'1,000' in 'a' could be 1000 or 1.000; write it without a comma"),
         ("a;b", lambda i: f"{i + 1}.{i:03d};0,{i}", "'a' has .* beside decimal commas in other columns"),
-        ("a;b", lambda i: f"{'1,5' if i else '1,234,567'};{i}", "'a' holds '1,234,567' and '1,5', with commas of two kinds"),
+        (
+            "a;b",
+            lambda i: f"{'1,5' if i else '1,234,567'};{i}",
+            "'a' holds '1,234,567' and '1,5', with commas of two kinds",
+        ),
         ("a,b", lambda i: f"{'$€'[i % 2]}{i},{i}", "'a' holds amounts in . and .; convert them to one"),
         ("a,b", lambda i: f"{i} kg,{i}", "30 of 30 values of 'a' are no numbers ..0 kg. in row 0"),
         ("a,b", lambda i: f"{'inf' if i == 4 else i},{i}", "inf in row 4, counted from 0, of column 'a'"),
@@ -103,7 +112,8 @@ def test_commas_that_other_columns_settle(tmp_path):
 
 def test_columns_of_a_census_are_told_one_by_one(tmp_path):
     def row(i):
-        return f"{20 + i},{['Private', 'State'][i % 2]},{'MF'[i % 2]},0{1000 + i},19{50 + i}-01-02,202401{i % 28 + 1:02d},P{i},"
+        dates = f"19{50 + i}-01-02,202401{i % 28 + 1:02d}"
+        return f"{20 + i},{['Private', 'State'][i % 2]},{'MF'[i % 2]},0{1000 + i},{dates},P{i},"
 
     data = load_data(table(tmp_path / "x.csv", "age,work,sex,zip,born,seen,id,note", row))
     assert data.columns == ("age",)
@@ -184,7 +194,12 @@ def test_numbers_in_parquet_of_every_type(tmp_path):
         ("", lambda i: f"{A[i]},{i}", ("f0", "f1"), ""),
         ("", lambda i: f"{A[i]},{i},{'?' if i == 0 else 'xy'[i % 2]}", ("f0", "f1"), "line 1 holds no names"),
         ("", lambda i: f"{A[i]},{i},iris {'uv'[i % 2]}", ("f0", "f1"), "labels: column 'f2', 2 classes"),
-        ("town,2019,2020", lambda i: f"t{i}x,{A[i]},{i}", ("2019", "2020"), "line 1 (town, 2019, 2020) taken for names"),
+        (
+            "town,2019,2020",
+            lambda i: f"t{i}x,{A[i]},{i}",
+            ("2019", "2020"),
+            "line 1 (town, 2019, 2020) taken for names",
+        ),
         ("0,1,2,3", lambda i: f"{A[i]},{i},1.5,{i}", ("0", "1", "2", "3"), "taken for names"),
         ("a,b", lambda i: f"r{i},{A[i]},{i}", ("a", "b"), "(unnamed) (text, all different, e.g. 'r0')"),  # as R writes
         ("a,b", lambda i: f"{A[i]},{i},", ("a", "b"), "left out 1 column: (unnamed) (empty)"),
@@ -213,7 +228,10 @@ def test_encodings_are_recognized(encoding, name, tmp_path):
 
 
 def test_what_is_no_table_is_named(tmp_path):
-    refused(table(tmp_path / "x.csv", "größe,b", lambda i: f"{i},{i}", encoding="latin-1"), "'ö' in Latin-1.; save it as UTF-8")
+    refused(
+        table(tmp_path / "x.csv", "größe,b", lambda i: f"{i},{i}", encoding="latin-1"),
+        "'ö' in Latin-1.; save it as UTF-8",
+    )
     for text, what in (
         ("<!DOCTYPE html>\n<html>", "is a page of HTML"),
         ('{"a": [1, 2]}', "is JSON"),
@@ -305,7 +323,9 @@ def test_parts_are_joined_by_name_and_a_column_that_lacks_is_named(suffix, tmp_p
 
 @pytest.mark.parametrize("header", ["a,label,label", "a,Label,label", "a,target,TARGET"])
 def test_labels_that_stand_twice_are_refused(header, tmp_path):
-    refused(table(tmp_path / "x.csv", header, lambda i: f"{A[i]},{i % 2},{i % 2}"), "2 columns are called '.*'; keep one")
+    refused(
+        table(tmp_path / "x.csv", header, lambda i: f"{A[i]},{i % 2},{i % 2}"), "2 columns are called '.*'; keep one"
+    )
 
 
 # --- labels and parts -------------------------------------------------------------------------------------------------
@@ -314,7 +334,12 @@ def test_labels_that_stand_twice_are_refused(header, tmp_path):
 @pytest.mark.parametrize(
     ("header", "cell", "classes", "said"),
     [
-        ("target", lambda i: (37 * i) % 101 + 20, None, "'target' kept as numbers, not as labels: 30 values in 30 rows"),
+        (
+            "target",
+            lambda i: (37 * i) % 101 + 20,
+            None,
+            "'target' kept as numbers, not as labels: 30 values in 30 rows",
+        ),
         ("y", lambda i: 151.0 + i, None, "'y' kept as numbers, not as labels"),
         ("target", lambda i: A[i], None, "'target' kept as numbers: it holds fractions, as "),
         ("class", lambda i: A[i], None, "'class' kept as numbers: it holds fractions, as "),

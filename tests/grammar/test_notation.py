@@ -15,7 +15,7 @@ CASES = [
     ("S => 'a' S | 'b'", "b aab", "a", "rules with =>"),
     ("S --> 'a' S\nS --> 'b'", "b aab", "a", "rules with -->"),
     ("S ::= 'a' S\n  | 'b'", "b aab", "a", "rules with ::="),
-    ("S ⟶ \"a\" S | ε", " a aa", "b", "rules with ⟶"),
+    ('S ⟶ "a" S | ε', " a aa", "b", "rules with ⟶"),
     # EBNF, as of Lark, W3C, ISO 14977
     ("start: term ('+' term)*\nterm: 'x' | '1'", "x 1+x x+x+x", "+ x+ xx", "EBNF, rules with :"),
     ("?start: A? B+ -> both\n!A: 'a'\nB: 'b' // a comment", "b ab abb", "a aab", "EBNF"),

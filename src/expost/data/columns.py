@@ -1,4 +1,4 @@
-"""Columns of text: whether they hold numbers, however written, and if not, what else; a nearly numeric one is a fault."""
+"""Columns of text: whether they hold numbers, however written, and if not, what; a nearly numeric one is a fault."""
 
 from __future__ import annotations
 
@@ -45,18 +45,22 @@ class Numbers(Cells):
     texts: Sequence[str] = ()
 
     def missing(self) -> Indices:
+        """Return the rows that are NaN."""
         return np.flatnonzero(np.isnan(self.numbers))
 
     def matrix(self, name: str) -> Array:
+        """Return the numbers as one column."""
         return self.numbers.reshape(-1, 1)
 
     def values(self) -> Array:
+        """Return the numbers; of whole ones that float64 does not hold, int64."""
         if self.texts and (np.abs(self.numbers) > EXACT).any():
             with contextlib.suppress(ValueError, OverflowError):
                 return np.array(self.texts, np.int64)
         return self.numbers
 
     def written(self) -> Cells:
+        """Return the numbers as text, if it was kept."""
         return Texts(self.texts) if self.texts else self
 
     def between(self, begin: int, end: int) -> Cells:
@@ -71,12 +75,15 @@ class Texts(Cells):
     texts: Sequence[str]
 
     def missing(self) -> Indices:
+        """Return none."""
         return np.zeros(0, np.int64)
 
     def matrix(self, name: str) -> Array:
+        """Refuse."""
         raise DataError(f"{name} holds text; leave it out")
 
     def values(self) -> Array:
+        """Return the text without white space around it."""
         return np.array([text.strip() for text in self.texts], np.str_)
 
 
@@ -141,10 +148,9 @@ class Column:
         if not words and plain:
             return self._numbers(np.concatenate(self.pieces), comma)
         filled = [(row, word) for row, word in words if word not in MISSING]
-        if filled and len({word in BOOLEAN for _, word in filled}) == 1 and filled[0][1] in BOOLEAN:
-            if not any(isinstance(piece, np.ndarray) and not np.isnan(piece).all() for piece in self.pieces):
-                values = {**dict.fromkeys(MISSING, np.nan), **BOOLEAN}
-                return self._numbers(self._converted(lambda word: values[word]), comma)
+        if filled and all(word in BOOLEAN for _, word in filled) and not self._has_numbers():
+            booleans = {**dict.fromkeys(MISSING, np.nan), **BOOLEAN}
+            return self._numbers(self._converted(booleans.__getitem__), comma)
         read = {word: None if self.coded or word in GAPS else numeral(word) for _, word in words}
         good = [word for _, word in words if read[word] is not None]
         bad = [(row, word) for row, word in filled if read[word] is None]
@@ -152,7 +158,7 @@ class Column:
         wrong = [(row, word) for row, word in bad if word not in GAPS]
         if wrong and not numbers and not self.coded and are_measures(word for _, word in wrong):
             return self._faulty(_count(wrong, self.count, self.name)), Texts(self._all()), ""
-        if not numbers or self.coded or len(wrong) > numbers and len({word for _, word in wrong}) > 1:
+        if not numbers or self.coded or (len(wrong) > numbers and len({word for _, word in wrong}) > 1):
             return self._text([word for _, word in words]), Texts(self._all()), ""
         if bad:
             return self._faulty(_count(bad, self.count, self.name)), Texts(self._all()), ""
@@ -167,6 +173,9 @@ class Column:
         found, cells, _ = self._numbers(self._converted(values.__getitem__), None)
         return found, cells, remark
 
+    def _has_numbers(self) -> bool:
+        return any(isinstance(piece, np.ndarray) and not np.isnan(piece).all() for piece in self.pieces)
+
     def _how(self, numerals: Sequence[Numeral], comma: Comma | None) -> tuple[str, Comma | None]:
         """Return why the numbers cannot be read, or an empty text; and what a comma is that could be either."""
         dresses = sorted({each.dress for each in numerals} - {""})
@@ -176,7 +185,10 @@ class Column:
             own = comma_of(numerals)
         except ValueError:
             first, last = (next(n.body for n in numerals if n.comma == kind) for kind in ("groups", "decimals"))
-            return f"'{self.name}' holds {first!r} and {last!r}, with commas of two kinds; write decimals with a point", None
+            return (
+                f"'{self.name}' holds {first!r} and {last!r}, with commas of two kinds; write decimals with a point",
+                None,
+            )
         how = comma if own == "either" else own
         if how == "either":
             body = next(each.body for each in numerals if each.comma == "either")
@@ -186,7 +198,8 @@ class Column:
                 None,
             )
         if how == "decimals" and (
-            self.points or any(each.comma is None and "." in each.body and each.body.count(".") == 1 for each in numerals)
+            self.points
+            or any(each.comma is None and "." in each.body and each.body.count(".") == 1 for each in numerals)
         ):
             return f"'{self.name}' has decimals with a point and with a comma; write all with a point", None
         return "", how
@@ -195,10 +208,14 @@ class Column:
         cells = Numbers(numbers, self.texts)
         if comma == "decimals" and self.points and self.grouped:
             word = next((text for text in self.texts if "." in text), f"{np.nanmax(numbers):g}")
-            return self._faulty(
-                f"'{self.name}' has {word} beside decimal commas in other columns: a point could stand between "
-                "thousands; write it without one"
-            ), cells, ""
+            return (
+                self._faulty(
+                    f"'{self.name}' has {word} beside decimal commas in other columns: a point could stand between "
+                    "thousands; write it without one"
+                ),
+                cells,
+                "",
+            )
         if np.isnan(numbers).all():
             return Field(self.name, False, "empty"), cells, ""
         return Field(self.name, True, "dates" if _are_dates(numbers) else ""), cells, ""

@@ -131,6 +131,9 @@ class Overrules:
     label_column: str | None = None
 
 
+FOUND_OUT = Overrules()
+"""Nothing is overruled: readers find everything out."""
+
 POOL = "all"
 """The key of `Found.parts` for examples that nobody has divided yet."""
 
@@ -153,7 +156,7 @@ class Found:
     remarks: tuple[str, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
     columns: tuple[str, ...] = ()
-    domain: str = ""
+    domain: Domain | None = None
 
 
 def existing(path: str | Path) -> Path | None:

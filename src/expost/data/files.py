@@ -11,7 +11,7 @@ import numpy as np
 
 from expost.data import idx
 from expost.data.arrays import read_arrays
-from expost.data.examples import POOL, Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, POOL, Found, Overrules, Part
 from expost.data.hdf5 import read_hdf5
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles
 from expost.data.sheets import SUFFIXES as SHEETS
@@ -42,7 +42,7 @@ class Format:
     read: Callable[[Path, Sequence[Path], str, Overrules], Found]
 
 
-def read_path(path: Path, overrules: Overrules = Overrules()) -> Found:
+def read_path(path: Path, overrules: Overrules = FOUND_OUT) -> Found:
     """Read a data set from a file or a folder.
 
     A folder is searched with its subfolders, symbolic links included. If it holds files of several formats, the first
@@ -209,7 +209,9 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-IMAGES = Format("images", ".png .jpg .webp .bmp .gif .tif .pgm .ppm", "images", _suffix(*SUFFIXES), _regardless(read_images))
+IMAGES = Format(
+    "images", ".png .jpg .webp .bmp .gif .tif .pgm .ppm", "images", _suffix(*SUFFIXES), _regardless(read_images)
+)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -223,7 +225,9 @@ FORMATS: tuple[Format, ...] = (
     Format("Arrow files", ".arrow", "images or numbers, as datasets saves them", _is_arrow, read_tables),
     IMAGES,
     Format("NumPy arrays", ".npz .npy", "images or vectors", _suffix(".npz", ".npy"), _regardless(read_arrays)),
-    Format("HDF5", ".h5 .hdf5 .h5ad", "images or vectors, cells of AnnData", _suffix(".h5", ".hdf5", ".h5ad"), read_hdf5),
+    Format(
+        "HDF5", ".h5 .hdf5 .h5ad", "images or vectors, cells of AnnData", _suffix(".h5", ".hdf5", ".h5ad"), read_hdf5
+    ),
     Format("CSV", ".csv .tsv .tab .psv .data .dat", "numbers; also .gz, and .txt of numbers", _is_table, read_tables),
 )
 """In order of precedence. One more format is one more entry."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from expost.data.arrays import Vectors, named_arrays, rows_of
-from expost.data.examples import POOL, Array, Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import PIECE, scratch
 from expost.data.table_cells import Cells, Field, Rows, reading
 from expost.data.table_labels import labels_of_tables
 from expost.errors import DataError, UsageError
 from expost.utils.extras import require
-
 
 #: Kinds of columns that are stored as a group.
 _GROUPS = ("categorical", "nullable-string-array", "nullable-integer", "nullable-boolean")
@@ -38,7 +38,7 @@ class _Values(Cells):
         return self.content
 
 
-def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overrules = Overrules()) -> Found:
+def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overrules = FOUND_OUT) -> Found:
     """Read one HDF5 file: its arrays by their names, as those of an .npz, or the matrix `X` of AnnData.
 
     The matrix has a row a cell, dense or sparse (CSR or CSC); its entries are named by the index of `var`. A column of
@@ -80,11 +80,19 @@ def _cells(h5py: Any, file: Any, name: str, overrules: Overrules) -> Found:
     columns = _strings(file["var"]) if "var" in file else ()
     count, width = rows.shape
     kinds = [key for key in file["obs"] if key not in ("__categories", file["obs"].attrs.get("_index"))]
-    table = Rows(name, [Field(key, False) for key in kinds], count, lambda key: _Values(_column(file["obs"], key)), iter)
+    table = Rows(
+        name,
+        [Field(key, False) for key in kinds],
+        count,
+        lambda key: _Values(_column(file["obs"], key)),
+        partial(iter, []),
+    )
     labels = labels_of_tables({POOL: table}, overrules.label_column)
     y = labels.parts[POOL][1] if labels.parts else None
     left_out = [key for key in kinds if not labels.parts or key != labels.parts[POOL][0]]
-    remarks = [f"{count:,} cells of {width:,} numbers, {'dense' if isinstance(matrix, h5py.Dataset) else 'sparse on disk'}"]
+    remarks = [
+        f"{count:,} cells of {width:,} numbers, {'dense' if isinstance(matrix, h5py.Dataset) else 'sparse on disk'}"
+    ]
     if left_out:
         more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
         remarks.append(f"left out of obs: {', '.join(left_out[:8])}{more} (--label-column takes one for labels)")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expost.data.examples import Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, Found, Overrules, Part
 from expost.data.files import read_path
 from expost.data.splits import part_named
 from expost.data.table_cells import Rows
@@ -118,7 +118,7 @@ class Hub(Origin):
         complete = [path.parent for path in cached.glob("*/*/dataset_info.json") if path.parent.suffix != ".incomplete"]
         return str(cached) if complete else None
 
-    def read(self, name: str, overrules: Overrules = Overrules()) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read its folder, or its cached copy, or download it."""
         folder = data_folder(name)
         if folder is not None:
@@ -144,7 +144,7 @@ class Hub(Origin):
         return replace(assembly, files=tuple(files))
 
     def _load(self, name: str) -> tuple[dict[str, tuple[Any, list[Path]]], list[str]]:
-        """Return the table of each split with its files, and remarks: from the cache without the network, or the Hub."""
+        """Return the table of each split with its files, and remarks: of the copy in the cache, else from the Hub."""
         datasets = require("datasets", "hub", f"data set '{name}' needs the package datasets")
         from huggingface_hub import HfApi
 
@@ -186,7 +186,7 @@ def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, t
     """Return the first examples of each split that names a part, fetched without the rest."""
     import pyarrow as pa
 
-    tables = {}
+    tables: dict[str, tuple[Any, list[Path]]] = {}
     for split, stream in datasets.load_dataset(repository, config, streaming=True).items():
         if part_named(split) is not None:
             batches = stream.take(STREAMED).with_format("arrow").iter(batch_size=256)
@@ -195,7 +195,22 @@ def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, t
 
 
 _FILES = frozenset(
-    (".csv", ".tsv", ".txt", ".smi", ".npy", ".npz", ".gz", ".zip", ".parquet", ".arrow", ".h5", ".h5ad", ".png", ".jpg")
+    (
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".smi",
+        ".npy",
+        ".npz",
+        ".gz",
+        ".zip",
+        ".parquet",
+        ".arrow",
+        ".h5",
+        ".h5ad",
+        ".png",
+        ".jpg",
+    )
 )
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?::([\w.-]+))?")
 

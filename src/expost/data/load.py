@@ -13,7 +13,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing
+from expost.data.examples import FOUND_OUT, POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing
 from expost.data.files import read_path
 from expost.data.hub import on_hub
 from expost.data.images import UnreadableImages
@@ -118,7 +118,7 @@ def load_path(
     *,
     limit: int | None = None,
     seed: int = 0,
-    overrules: Overrules = Overrules(),
+    overrules: Overrules = FOUND_OUT,
 ) -> Data:
     """Load a data set from a file or folder in one of `FORMATS`.
 

@@ -12,14 +12,54 @@ import numpy as np
 from expost.data.examples import Array
 
 MISSING = frozenset(
-    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN")
-    + ("N/A", "NA", "NULL", "NaN", "n/a", "nan", "null")
+    [
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "n/a",
+        "nan",
+        "null",
+    ]
 )
 """Cells that mean a missing value in any column."""
 
 GAPS = MISSING | frozenset(
-    ("?", ".", "-", "--", "*", "<NA>", "None", "none", "NONE", "NaT", "N.A.", "n.a.", "na", "missing", "Missing")
-    + ("unknown", "Unknown", "#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NAME?", "#NULL!")
+    [
+        "?",
+        ".",
+        "-",
+        "--",
+        "*",
+        "<NA>",
+        "None",
+        "none",
+        "NONE",
+        "NaT",
+        "N.A.",
+        "n.a.",
+        "na",
+        "missing",
+        "Missing",
+        "unknown",
+        "Unknown",
+        "#DIV/0!",
+        "#VALUE!",
+        "#REF!",
+        "#NUM!",
+        "#NAME?",
+        "#NULL!",
+    ]
 )
 """Cells that mean a missing value among numbers."""
 

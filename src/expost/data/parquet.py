@@ -1,4 +1,4 @@
-"""Parquet and Arrow files, and Arrow tables in memory: image columns, and numeric columns as vectors. Needs the extra `hub`."""
+"""Parquet and Arrow files, and Arrow tables: image columns, and numeric columns as vectors. Needs the extra `hub`."""
 
 from __future__ import annotations
 
@@ -173,7 +173,9 @@ def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     if column is None:
         files = {str(path): partial(_read_file, path) for path in paths}
         count = sum(file.metadata.num_rows for file in opened)
-        return table_rows(files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels)
+        return table_rows(
+            files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels
+        )
     return _images(paths, opened, column)
 
 
@@ -181,9 +183,7 @@ def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
 _Batches = Callable[[Sequence[str] | None], Iterator[Any]]
 
 
-def table_rows(
-    files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]
-) -> Rows:
+def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]) -> Rows:
     """Return the rows of some files with one set of columns as one table.
 
     Args:
@@ -199,7 +199,9 @@ def table_rows(
     names = schemas[first].names
     for name, schema in schemas.items():
         if places(names, schema.names) is None:
-            raise DataError(f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind")
+            raise DataError(
+                f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind"
+            )
         for title in names:
             ours, theirs = _kind(schemas[first].field(title).type), _kind(schema.field(title).type)
             if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
@@ -228,7 +230,10 @@ def table_rows(
     def column(name: str) -> Cells:
         if name in read_texts:
             return read_texts[name][1]
-        tables = [pa.Table.from_batches(list(read([name])), pa.schema([schemas[file].field(name)])) for file, read in files.items()]
+        tables = [
+            pa.Table.from_batches(list(read([name])), pa.schema([schemas[file].field(name)]))
+            for file, read in files.items()
+        ]
         return ArrowCells(pa.concat_tables(tables, promote_options="permissive").column(0))
 
     return Rows(first, fields, count, column, partial(_pieces, files, names, numbers), True, tuple(remarks))

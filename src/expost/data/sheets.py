@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -333,7 +333,7 @@ def _ascend(values: Sequence[str], least: int) -> bool:
     """Tell whether some numbers are whole, and each is one more than the one before."""
     if len(values) < least or not all(value.isdecimal() for value in values):
         return False
-    return all(int(after) == int(before) + 1 for before, after in zip(values, values[1:], strict=False))
+    return all(int(after) == int(before) + 1 for before, after in pairwise(values))
 
 
 def _recurs(first: Sequence[str], words: Sequence[int], body: Sequence[Sequence[str]]) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
 from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
-from expost.data.splits import PART_WORDS, part_named
 from expost.data.numerals import GAPS
 from expost.data.sheets import is_sheet
+from expost.data.splits import PART_WORDS, part_named
 from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
 from expost.data.text import kind_of, lines_of, stem_of
 from expost.errors import DataError, UsageError
@@ -95,7 +95,7 @@ def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> F
 def holds_strings(path: Path, column: str | None = None) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
-    Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or that is called so, or
+    Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
     looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
     have such files and, a README or a licence aside, nothing else.
     """
@@ -181,9 +181,14 @@ def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
         DataError: if no column looks like SMILES.
     """
     lines = [line.strip() for line in lines_of(path) if not line.isspace()]
-    delimiter = next((each for each in ("\t", None, ",", ";") if sum(len(x.split(each)) > 1 for x in lines) > 0.5 * len(lines)), None)
+    delimiter = next(
+        (each for each in ("\t", None, ",", ";") if sum(len(x.split(each)) > 1 for x in lines) > 0.5 * len(lines)), None
+    )
     rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
-    if rows and (title := next((cell for cell in rows[0] if is_smiles_name(cell.lstrip("#").strip('"'))), None)) is not None:
+    if (
+        rows
+        and (title := next((cell for cell in rows[0] if is_smiles_name(cell.lstrip("#").strip('"'))), None)) is not None
+    ):
         rows, called = rows[1:], rows[0].index(title)
     else:
         called = 0
@@ -195,12 +200,12 @@ def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
     best = called
     shares = [share_of_smiles(column) * len(column) / len(rows) for column in columns]
     better = max(range(len(shares)), key=shares.__getitem__)
-    if shares[better] > _AGREE >= shares[called] or looks[called] <= _AGREE and shares[better] > looks[called]:
+    if shares[better] > _AGREE >= shares[called] or (looks[called] <= _AGREE and shares[better] > looks[called]):
         best = better
     if looks[best] <= _AGREE:
         raise DataError(
-            f"{path}: {1 - looks[best]:.0%} of its lines are no SMILES, the first {lines[0][:60]!r}; give a molecule a line, "
-            "or rename it .txt for other strings"
+            f"{path}: {1 - looks[best]:.0%} of its lines are no SMILES, the first {lines[0][:60]!r}; give a molecule a "
+            "line, or rename it .txt for other strings"
         )
     remarks = [f"SMILES in column {best + 1}"] if best else []
     short = sum(len(row) <= best for row in rows)

@@ -137,7 +137,9 @@ def _texts(sheet: Sheet, header: Sequence[str]) -> list[int]:
 def _called(sheet: Sheet, header: Sequence[str]) -> list[int]:
     """Return the columns called SMILES that do not hold numbers."""
     filled = {index: [cell for cell in _cells(sheet, index) if cell not in GAPS] for index in range(len(header))}
-    return [i for i, cells in filled.items() if is_smiles_name(header[i]) and not (cells and all(map(is_numeral, cells)))]
+    return [
+        i for i, cells in filled.items() if is_smiles_name(header[i]) and not (cells and all(map(is_numeral, cells)))
+    ]
 
 
 def _choose(sheet: Sheet, header: Sequence[str], column: str | None) -> tuple[int, bool, Domain | None]:

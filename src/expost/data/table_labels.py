@@ -54,7 +54,7 @@ def labels_of_tables(tables: Mapping[str, Rows], asked: str | None = None) -> La
         UsageError: if no column has the name that was asked for.
         DataError: if labels are missing, a column stands twice, or two tables have them in columns of different names.
     """
-    if not tables or asked is not None and asked.strip().lower() == NO_LABELS:
+    if not tables or (asked is not None and asked.strip().lower() == NO_LABELS):
         return Labels()
     titles = {part: [entry.name for entry in table.fields] for part, table in tables.items()}
     first = next(iter(tables))
@@ -111,7 +111,9 @@ def _labels(
     typed, fractions = _typed([content for _, content in cells.values()])
     if fractions:
         if asked is not None:
-            raise DataError(f"{tables[first].name}: column '{column}' holds {fractions}, no classes; name another column")
+            raise DataError(
+                f"{tables[first].name}: column '{column}' holds {fractions}, no classes; name another column"
+            )
         return Labels({}, (f"'{column}' kept as numbers: it holds {fractions}",))
     result = {}
     for (part, (name, _)), content in zip(cells.items(), typed, strict=True):

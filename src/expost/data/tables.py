@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.arrays import Vectors, rows_of
-from expost.data.examples import POOL, Array, Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import scratch
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.table_cells import Cells, Field, Rows, reading
@@ -22,8 +22,24 @@ SPLIT_COLUMNS = ("split", "part", "partition", "subset", "set")
 """Columns that may say which part a row belongs to, in any case."""
 
 _UNNAMED = ("", "__index_level_0__", "unnamed: 0")
-_COUNTERS = ("index", "idx", "row", "rows", "row_number", "rownumber", "rownames", "row.names", "no", "no.", "nr", "#", "sno")
-_IDENTITY = re.compile(r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)")
+_COUNTERS = (
+    "index",
+    "idx",
+    "row",
+    "rows",
+    "row_number",
+    "rownumber",
+    "rownames",
+    "row.names",
+    "no",
+    "no.",
+    "nr",
+    "#",
+    "sno",
+)
+_IDENTITY = re.compile(
+    r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)"
+)
 _BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
 #: Columns that a remark lists.
 _LISTED = 8
@@ -32,7 +48,7 @@ _LISTED = 8
 Reader = Callable[[Sequence[Path], Collection[str]], Part | Rows]
 
 
-def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Overrules = Overrules()) -> Found:
+def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Overrules = FOUND_OUT) -> Found:
     """Read parquet or CSV files, whose names (or folders) may say which part they are: `train-00000-of-00003.parquet`.
 
     A column of images (bytes, or records with a field `bytes`) makes an image data set; otherwise all numeric columns
@@ -72,9 +88,7 @@ def label_names(overrules: Overrules) -> set[str]:
     return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
 
 
-def assembled(
-    found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()
-) -> Found:
+def assembled(found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
     """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
     asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
@@ -102,9 +116,11 @@ def _reader(paths: Sequence[Path]) -> Reader:
 def _dividing(table: Rows, labels: str | None) -> str | None:
     """Return the column that says which part each row is of, if a table has one."""
     for field in table.fields:
-        if field.kinds and field.name.lower() in SPLIT_COLUMNS and field.name.lower() != (labels or "").lower():
-            if any(PART_WORDS.get(word.lower()) == "train" for word in np.unique(table.column(field.name).values())):
-                return field.name
+        name = field.name.lower()
+        if not field.kinds or name not in SPLIT_COLUMNS or name == (labels or "").strip().lower():
+            continue
+        if any(PART_WORDS.get(word.lower()) == "train" for word in np.unique(table.column(field.name).values())):
+            return field.name
     return None
 
 
@@ -226,7 +242,8 @@ def _entries(table: Rows, labels: str | None, known: Mapping[str, str]) -> tuple
     if faults := [field.fault for _, field in fields if field.fault]:
         more = f", and {len(faults) - 3} more columns" if len(faults) > 3 else ""
         raise DataError(
-            f"{table.name}: {', '.join(faults[:3])}{more}; correct or fill in those cells, or remove the rows or columns"
+            f"{table.name}: {', '.join(faults[:3])}{more}; correct or fill in those cells, or remove the rows "
+            "or columns"
         )
     for index, field in fields:
         why = known.get(field.name) or field.what or _counts_rows(table, index, field)
@@ -282,7 +299,8 @@ def _matched(first: Rows, wanted: Sequence[int], other: Rows, given: Sequence[in
             said.append(f"'{name}' holds {there.what or 'labels'} in {lacks.name}, and numbers in {holder.name}")
     more = f", and {len(said) - 3} more" if len(said) > 3 else ""
     raise DataError(
-        f"{', '.join(said[:3])}{more}; give all parts the same columns of numbers, or name the classes by --label-column"
+        f"{', '.join(said[:3])}{more}; give all parts the same columns of numbers, or name the classes by "
+        "--label-column"
     )
 
 

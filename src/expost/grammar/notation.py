@@ -1,7 +1,7 @@
 """Grammars in notations other than the plain one of `rules`: BNF, EBNF, NLTK's probabilities, other arrows, primes.
 
-A rule is a name, an arrow and alternatives, and goes on until the next name with an arrow. Groups and repetitions become
-rules of their own, which recurse to the right.
+A rule is a name, an arrow and alternatives, and goes on until the next name with an arrow. Groups and repetitions
+become rules of their own, which recurse to the right.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from expost.errors import DataError
 from expost.grammar.rules import EMPTY, Production, Symbol, read_plain, without_empty, without_padding
@@ -115,7 +116,9 @@ class _Reader:
         if index + 1 >= len(self.tokens) or self.tokens[index].kind not in ("name", "angled"):
             return False
         after = self.tokens[index + 1]
-        first = index == 0 or self.tokens[index - 1].line < self.tokens[index].line or self.tokens[index - 1].text in ";."
+        first = (
+            index == 0 or self.tokens[index - 1].line < self.tokens[index].line or self.tokens[index - 1].text in ";."
+        )
         return after.kind == "arrow" and first
 
     def _alternatives(self, line: int) -> list[tuple[tuple[Symbol, ...], int]]:
@@ -124,7 +127,7 @@ class _Reader:
         right: list[Symbol] = []
         while self.position < len(self.tokens):
             token = self.tokens[self.position]
-            if token.kind == "close" and not self._is_terminal(token) or self._starts(self.position):
+            if (token.kind == "close" and not self._is_terminal(token)) or self._starts(self.position):
                 break
             self.position += 1
             if token.kind == "bar":
@@ -249,10 +252,12 @@ class _Reader:
         if token.kind in _REFUSED:
             return DataError(f"{self.where}, line {token.line}: {token.text} is {_REFUSED[token.kind]}")
         if token.text in "'\"":
-            return DataError(f"{self.where}, line {token.line}: unterminated quote; close it with {token.text} on the same line")
+            return DataError(
+                f"{self.where}, line {token.line}: unterminated quote; close it with {token.text} on the same line"
+            )
         return DataError(
-            f"{self.where}, line {token.line}: unexpected {token.text!r}{notation}; write rules such as S -> 'a' S | 'b', "
-            "or in BNF or EBNF, with terminals in quotes"
+            f"{self.where}, line {token.line}: unexpected {token.text!r}{notation}; write rules such as S -> 'a' S | "
+            "'b', or in BNF or EBNF, with terminals in quotes"
         )
 
 
@@ -279,7 +284,7 @@ def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
         return [], ""
     refused = next((token for token in tokens if token.kind in _REFUSED), None)
     quoted = any(token.kind == "quoted" for token in tokens)
-    lefts = [first.kind for first, second in zip(tokens, tokens[1:], strict=False) if second.kind == "arrow"]
+    lefts = [first.kind for first, second in pairwise(tokens) if second.kind == "arrow"]
     bare = not quoted and bool(lefts) and set(lefts) == {"angled"}
     reader = _Reader(tokens, name, bare)
     if refused is not None:

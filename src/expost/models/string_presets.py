@@ -193,7 +193,9 @@ def _fitting(latent_dim: int, shape: Sequence[int], given: bool) -> int:
         return latent_dim
     cut = max(1, numbers // 2)
     if not given:
-        say(f"latent_dim: {cut} instead of {latent_dim}, since an example has {numbers} numbers; --latent-dim overrules")
+        say(
+            f"latent_dim: {cut} instead of {latent_dim}, since an example has {numbers} numbers; --latent-dim overrules"
+        )
     return cut
 
 
