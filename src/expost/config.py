@@ -142,6 +142,8 @@ class DataConfig:
         range: Values of pixels that become 0 and 255; None for the type's usual ones.
         layout: Axes of an array, a letter each; None to tell them from the shape.
         parts: Folders, files or arrays of the parts, as "train=a"; empty to tell them by their names.
+        label_column: Tables: the column of the labels that was asked for, or "none"; None to find it.
+        column: Tables: the column of strings that was asked for; None to find it.
     """
 
     name: str
@@ -156,6 +158,8 @@ class DataConfig:
     range: tuple[float, float] | None = None
     layout: str | None = None
     parts: tuple[str, ...] = ()
+    label_column: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)

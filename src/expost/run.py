@@ -81,9 +81,10 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
             parts=config.parts,
             limit=config.limit,
             seed=config.seed,
+            label_column=config.label_column,
         )
     else:
-        data = encode_strings(read_strings(config.name, config.limit, config.seed), config.codec)
+        data = encode_strings(read_strings(config.name, config.limit, config.seed, config.column), config.codec)
     fingerprint = hash_tensors({"train": data.train.x, "validation": data.validation.x, "test": data.test.x})
     if config.fingerprint not in ("", fingerprint):
         then, now = config.resized_by, data.resized_by

@@ -43,8 +43,11 @@ def serve(root: Path) -> tuple[ThreadingHTTPServer, list[str]]:
             if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/revision/[^/]+)?", path):
                 base = root / match[1]
                 if base.is_dir():
-                    names = [file.relative_to(base).as_posix() for file in base.rglob("*") if file.is_file()]
-                    record = {"id": match[1], "sha": REVISION, "siblings": [{"rfilename": name} for name in names]}
+                    files = [file for file in base.rglob("*") if file.is_file()]
+                    named = [
+                        {"rfilename": file.relative_to(base).as_posix(), "size": file.stat().st_size} for file in files
+                    ]
+                    record = {"id": match[1], "sha": REVISION, "siblings": named}
                     return self.send(200, json.dumps(record).encode(), {"Content-Type": "application/json"})
             return self.send(404, b"", {})
 
@@ -99,6 +102,44 @@ def write_repository(folder: Path) -> None:
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
 
 
+def write_numbers(folder: Path) -> None:
+    """Write a repository of somebody's: two tables of numbers, whose columns have another order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "data").mkdir(parents=True)
+    train = {"a": [float(i) for i in range(40)], "b": [i % 7 for i in range(40)], "kind": ["u", "v"] * 20}
+    test = {"b": [1] * 6, "kind": ["u", "v"] * 3, "a": [float(i) / 2 for i in range(6)]}
+    for split, columns in (("train", train), ("test", test)):
+        pq.write_table(pa.table(columns), folder / "data" / f"{split}-00000-of-00001.parquet", row_group_size=8)
+    lines = ["---", "configs:", "- config_name: main", "  data_files:"]
+    lines += [f"  - split: {split}\n    path: data/{split}-*" for split in ("train", "test")]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
+def of_anybody() -> dict[str, object]:
+    """Read somebody's tables: by their name, and as if they were too large to be downloaded whole."""
+    import numpy as np
+
+    from expost.data import Preprocess, load_data
+    from expost.data.examples import Overrules
+    from expost.data.hub import Hub
+    from expost.errors import DataError
+
+    streamed = Hub("some-one/numbers.v2", "main", whole=10).read("nothing", Overrules("kind"))
+    rows = {part: one.examples.load(np.arange(len(one)), Preprocess()) for part, one in streamed.parts.items()}
+    data = load_data("some-one/numbers.v2:main", label_column="kind")
+    result: dict[str, object] = {
+        "anybody": [data.note, data.test.x.tolist(), data.columns, data.classes, len(data.train), len(data.validation)]
+    }
+    result["streamed"] = [streamed.remarks, {part: some.tolist() for part, some in rows.items()}]
+    try:
+        load_data("some-one/nothing")
+    except DataError as error:
+        result["nobody"] = str(error)
+    return result
+
+
 def main(folder: Path) -> None:
     server, log = serve(folder / "hub")
     os.environ.update(
@@ -147,6 +188,8 @@ def main(folder: Path) -> None:
     (folder / "mine" / "tiny").unlink()
     log.clear()
     result["cached"], result["requests for cached"] = digest(load_named("tiny", named(origin))), list(log)
+    write_numbers(folder / "hub" / "some-one" / "numbers.v2")
+    result |= of_anybody()
     server.shutdown()
     server.server_close()
     result["cached, hub down"] = digest(load_named("tiny", named(origin)))

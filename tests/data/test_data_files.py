@@ -415,7 +415,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
     flags = np.tile(np.array([[1], [0]], np.float32), (20, 1))
     assert everything(data) == rows(np.concatenate([values, flags], axis=1))
     assert torch.bincount(torch.cat([data.train.y, data.validation.y, data.test.y])).tolist() == [20, 20]
-    assert "ignored 1 column without numbers (name)" in data.note
+    assert "left out 1 column: name (text, 1 value, e.g. 'x'); 3 columns of numbers: a, embedding, flag" in data.note
 
 
 @pytest.mark.parametrize(
@@ -425,12 +425,18 @@ def test_numeric_parquet_is_vectors(tmp_path):
             pa.table({"a": [1.0, None, 3, 4]}),
             "lacks values: 1 in column .a. .the first in row 1, counted from 0.; fill them in or drop those rows",
         ),
-        (pa.table({"a": [1.0, 2, np.nan, 4]}), "nan in row 2, column 0 .1 such values. is no finite float32"),
+        (
+            pa.table({"a": [1.0, 2, np.nan, 4]}),
+            "nan in row 2, counted from 0, of column 'a' .1 such values. is no finite float32",
+        ),
         (
             pa.table({"a": [[1.0], [1.0, 2], [3.0], [4.0]]}),
             "column 'a': lists of 1 to 2 numbers; vectors need one length",
         ),
-        (pa.table({"a": ["x", "y"]}), "has neither images nor numbers, only a; add such a column"),
+        (
+            pa.table({"a": ["x", "y"]}),
+            "has neither images nor numbers, only a .text, all different.*; add such a column",
+        ),
         (pa.table({"a": pa.array([], pa.float64())}), "has no rows; fill or remove it"),
         (pa.table({"a": [1, 2, 3], "label": [1, None, 2]}), "1 labels are missing; fill them in or drop those rows"),
         (pa.table({"image": [b"junk"] * 5}), r"cannot read image row \d of .*a.parquet: damaged, or none of PNG"),
@@ -463,7 +469,9 @@ def test_shards_that_do_not_fit_together(tmp_path):
     other.mkdir()
     pq.write_table(pa.table({"a": [1.0]}), other / "train-0.parquet")
     pq.write_table(pa.table({"b": [1.0]}), other / "train-1.parquet")
-    refuses(other, "cannot read .*train-0.parquet: Schema .* was different.*; restore it")
+    refuses(
+        other, "train-1.parquet has other columns than .*train-0.parquet: it lacks 'a' and has 'b' besides; give files"
+    )
 
 
 # --- CSV ---------------------------------------------------------------------------------------------------------
@@ -494,7 +502,8 @@ def test_csv_labels_points_and_index_columns(tmp_path):
     data = load_data(tmp_path / "a.csv")
     assert data.shape == (1,)
     assert torch.equal(data.train.y, data.train.x[:, 0].long() % 2)
-    assert "ignored 1 column without numbers (id)" in data.note
+    assert "left out 1 column: id (text, all different, e.g. 'n0')" in data.note
+    assert "labels: column 'class', 2 classes" in data.note
     (tmp_path / "b.csv").write_text("\n".join(["x,y", *(f"{i},{i % 3}" for i in range(20))]))
     assert load_data(tmp_path / "b.csv").shape == (2,)  # coordinates, not a label
     (tmp_path / "c.csv").write_text("\n".join([",a,target", *(f"{i},{i},{i / 7}" for i in range(20))]))
@@ -510,13 +519,13 @@ def test_csv_of_what_stands_for_numbers_and_of_what_does_not(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join([header, *lines, ""]))
     data = load_data(tmp_path / "a.csv")
     assert data.columns == ("n", "b", "big", "t")
-    assert "ignored 3 columns without numbers (empty, gaps, u)" in data.note
+    assert "left out 3 columns: empty (empty), gaps (empty), u (text, all different, e.g. '0_0')" in data.note
     x = data.train.x.double()
     assert torch.equal(x[:, 1], x[:, 0] % 2)
     assert torch.equal(x[:, 2], x[:, 0])
     lines[8999] = lines[8999].replace(",8999,8999,", ",8999,late,")
     (tmp_path / "b.csv").write_text("\n".join([header, *lines]))
-    assert load_data(tmp_path / "b.csv").columns == ("n", "b", "big")
+    refuses(tmp_path / "b.csv", "1 of 9,000 values of 't' is no number .'late' in row 8999, counted from 0.; correct")
 
 
 def test_csv_reads_as_arrow_reads_it(tmp_path):
@@ -577,13 +586,16 @@ def test_labels_of_all_of_int64_stay_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("change", [3, 9_000])  # within the rows that are read at once, and after them
-def test_csv_of_words_and_numbers_in_one_column_is_text(change, tmp_path):
+def test_csv_of_words_and_numbers_in_one_column_is_refused(change, tmp_path):
     lines = [f"{i},{'true' if i < change else i},{('true', 'false')[i % 2]}" for i in range(9_100)]
     (tmp_path / "a.csv").write_text("\n".join(["a,mixed,answer", *lines]))
+    if 2 * change < len(lines):
+        refuses(tmp_path / "a.csv", "3 of 9,100 values of 'mixed' are no numbers .'true' in row 0, counted from 0.")
+    else:
+        refuses(tmp_path / "a.csv", "9,000 of 9,100 values of 'mixed' are no numbers .'true' in row 0, counted from 0.")
+    (tmp_path / "a.csv").write_text("\n".join(line.replace(",true,", ",1,") for line in ["a,mixed,answer", *lines]))
     data = load_data(tmp_path / "a.csv")
-    assert data.columns == ("a", "answer")
-    assert "ignored 1 column without numbers (mixed)" in data.note
-    assert torch.equal(data.train.x[:, 1], 1 - data.train.x[:, 0] % 2)
+    assert torch.equal(data.train.x[:, 2], 1 - data.train.x[:, 0] % 2)
 
 
 TRUE, GAP = ["true", "FALSE"], ["", "NA"]
@@ -603,15 +615,17 @@ TRUE, GAP = ["true", "FALSE"], ["", "NA"]
         ([["1", ""], ["true", ""]], False),
     ],
 )
-def test_csv_of_words_and_numbers_is_text_wherever_they_meet(pieces, numeric, tmp_path, monkeypatch):
+def test_csv_of_words_and_numbers_is_refused_wherever_they_meet(pieces, numeric, tmp_path, monkeypatch):
     """In the rows that are read at once, or in different ones."""
     monkeypatch.setattr("expost.data.csv_tables._AT_ONCE", 2)
     cells = [cell for piece in pieces for cell in piece] + pieces[-1]
     (tmp_path / "a.csv").write_text("\n".join(["n,mixed", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
     if numeric and "" in cells:
         refuses(tmp_path / "a.csv", "lacks values: 2 in column 'mixed'")
-    else:
+    elif numeric or (set(TRUE) <= set(cells) and cells.count("0") + cells.count("1") < cells.count("true") * 2):
         assert load_data(tmp_path / "a.csv").columns == (("n", "mixed") if numeric else ("n",))
+    else:
+        refuses(tmp_path / "a.csv", "values of 'mixed' (is no number|are no numbers) .'true' in row")
     (tmp_path / "b.csv").write_text("\n".join(["n,label", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
     if numeric and "" in cells:
         refuses(tmp_path / "b.csv", "2 labels are missing")
@@ -627,7 +641,7 @@ def test_csv_without_names_has_text_where_words_follow_the_first_line(tmp_path):
 def test_csv_files_of_different_columns(tmp_path):
     (tmp_path / "train-0.csv").write_text("a,b\n1,2\n3,4\n")
     (tmp_path / "train-1.csv").write_text("a,c\n1,2\n3,4\n")
-    refuses(tmp_path, "train-1.csv has other columns than .*train-0.csv; give files of one kind")
+    refuses(tmp_path, "train-1.csv has other columns than .*train-0.csv: it lacks 'b' and has 'c' besides; give files")
 
 
 formats = pytest.mark.parametrize("save", [as_csv, as_parquet])
@@ -659,24 +673,27 @@ def test_columns_of_the_files_of_a_part_are_matched_by_name(save, tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ({"a": ONES}, {"b": ONES}, "only the first has 'b', only the second has 'a'"),
-        ({"a": ONES, "b": ONES}, {"a": ONES, "c": ONES}, "only the first has 'c', only the second has 'b'"),
-        ({"a": ONES, "b": ONES}, {"b": ONES}, "numbers: only the second has 'a'"),
-        ({"a": ONES}, {"b": ONES, "a": ONES}, "numbers: only the first has 'b'"),
+        (
+            {"a": ONES},
+            {"b": ONES},
+            "test.* lacks the column 'a' of .*train.*, .*train.* lacks the column 'b' of .*test",
+        ),
+        ({"a": ONES, "b": ONES}, {"a": ONES, "c": ONES}, "test.* lacks the column 'b' of .*train"),
+        ({"a": ONES, "b": ONES}, {"b": ONES}, "test.* lacks the column 'a' of .*train"),
+        ({"a": ONES}, {"b": ONES, "a": ONES}, "train.* lacks the column 'b' of .*test"),
         (
             {"a": ONES, "b": list("xyz")},
             {"a": list("xyz"), "b": ONES},
-            "only the first has 'b', only the second has 'a'",
+            "'a' holds text.* in .*test.*, and numbers in .*train",
         ),
-        ({"a": ONES, "y": [0, 1, 2]}, {"x": ONES, "y": [0, 1, 2]}, "only the first has 'x', only the second has 'a'"),
-        ({"a": ONES, "label": [0.5, 1, 2]}, {"a": ONES}, "only the second has 'label'"),
+        ({"a": ONES, "y": [0, 1, 2]}, {"x": ONES, "y": [0, 1, 2]}, "lacks the column 'a' .* lacks the column 'x'"),
+        ({"a": ONES, "label": [0.5, 1, 2]}, {"a": ONES}, "test.* lacks the column 'label' of .*train"),
     ],
 )
 def test_parts_of_different_columns_are_refused(save, train, test, message, tmp_path):
     save(tmp_path / "train", **train)
     save(tmp_path / "test", **test)
-    refuses(tmp_path, r"test.\w+ and .*train.\w+ have different columns of numbers: only the ")
-    refuses(tmp_path, f"{message}; give all parts the same ones")
+    refuses(tmp_path, f"{message}.*; give all parts the same columns of numbers, or name the classes by --label-column")
 
 
 @formats
@@ -767,14 +784,14 @@ def test_csv_parts(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "cannot read .*a.csv: Empty CSV file; restore it"),
+        ("", "a.csv is empty; give a table"),
         ("a,b\n", "a.csv has no rows; fill or remove it"),
         ("name,label\n\n", "a.csv has no rows; fill or remove it"),
         ("a,b\n1,2\n3\n", "a.csv, line 3: 1 of 2 columns; complete or remove that row"),
         ("a,b\n1,2\n3,\n5,6\n", "1 in column .b. .the first in row 1"),
         ("a,b\n1,2\n3,nan\n5,6\n", "1 in column .b. .the first in row 1"),
-        ("a;b\n1;2\n", "has neither images nor numbers, only a;b"),
-        ("name,town\nx,a\ny,b\n", "has neither images nor numbers, only name, town"),
+        ("a;b\n1;2\n", "1 example to divide into 3 parts"),
+        ("name,town\nx,a\ny,b\n", "has neither images nor numbers, only name .text, all different, e.g. 'x'., town"),
         ("a\n1\n", "1 example to divide"),
         ("a\n1\ninf\n3\n", "inf in row 1"),
     ],
@@ -786,7 +803,7 @@ def test_csv_that_is_refused(tmp_path, text, message):
 
 def test_csv_in_another_encoding(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe,b\n1,2\n3,4\n5,6\n".encode("latin-1"))
-    refuses(tmp_path / "a.csv", "cannot read .*a.csv: its text is not UTF-8; save it in that encoding")
+    refuses(tmp_path / "a.csv", "a.csv is no UTF-8 text .byte 0xf6 after line 0, 'ö' in Latin-1.; save it as UTF-8")
 
 
 def test_images_win_over_tables_beside_them(tmp_path):

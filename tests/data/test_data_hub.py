@@ -74,6 +74,35 @@ def test_failures_come_soon_in_one_line_that_says_where_to_put_files(loopback, c
     assert result[case]["seconds"] < 20
 
 
+def test_a_set_of_any_owner_is_read_by_its_name(loopback):
+    _, result = loopback
+    note, test, columns, classes, train, validation = result["anybody"]
+    assert (columns, classes, train, validation) == (["a", "b"], ["u", "v"], 36, 4)
+    assert test == [[i / 2, 1] for i in range(6)]
+    assert note.startswith("from some-one/numbers.v2 (main); 36/4/6 for training/validation/test")
+    assert result["nobody"].startswith(
+        "no file or folder some-one/nothing; taken for a data set on the Hugging Face Hub: cannot download"
+    )
+
+
+def test_of_a_large_set_the_first_examples_are_streamed(loopback):
+    _, result = loopback
+    remarks, parts = result["streamed"]
+    assert remarks[0].startswith("streamed the first 20,000 examples of each split, of ")
+    assert parts == {"train": [[i, i % 7] for i in range(40)], "test": [[i / 2, 1] for i in range(6)]}
+
+
+@pytest.mark.parametrize("name", ["data/images", "a/b/c", "./a", "runs/x.csv", "a", Path("a/b")])
+def test_what_is_more_likely_a_path_is_not_asked_for_on_the_hub(name, tmp_path, monkeypatch):
+    from expost.data.hub import on_hub
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert on_hub(name) is None
+    assert on_hub("owner/name:en").config == "en"
+    assert on_hub("owner/name.v2").repository == "owner/name.v2"
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "svhn", "celeba"])
 def test_every_hub_set_without_network_says_where_to_put_its_files(name, tmp_path, monkeypatch):
     import datasets

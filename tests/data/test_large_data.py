@@ -26,7 +26,7 @@ from expost.data import prepared as prepared_module
 from expost.data.examples import POOL, Found, Part
 from expost.data.hub import Origin
 from expost.data.mapped import DEFAULT_LIMIT, is_mapped, memory_limit, open_file, prepared_folder, scratch
-from expost.data.parquet import image_part
+from expost.data.parquet import read_table
 from expost.errors import DataError, UsageError
 from expost.examples.outputs import write_vectors
 from expost.metrics import StandardizedValues
@@ -296,7 +296,7 @@ def test_named_sets_are_mapped_too(tmp_path, all_mapped):
             parts = {}
             for part in ("train", "test"):
                 table = pa.ipc.open_stream(pa.memory_map(str(tmp_path / f"{part}.arrow"))).read_all()
-                parts[part] = image_part(table, part)
+                parts[part] = read_table(table, part, ())
             return Found(parts, "arrow files", files=tuple(sorted(tmp_path.glob("*.arrow"))))
 
     for part, n in (("train", 30), ("test", 9)):

@@ -20,6 +20,9 @@ class DataOptions(TypedDict, total=False):
             by the shape.
         parts: Folders, files or arrays of the parts, as train=a test=b (all=a: one part, to be divided); default: told
             by the names.
+        label_column: Tables only: the column of the labels, or none; default: label, class, species, or a target of few
+            values.
+        column: Tables only: the column of strings; default: one called SMILES or that holds them, or the only text.
     """
 
     size: int | None
@@ -27,6 +30,8 @@ class DataOptions(TypedDict, total=False):
     range: tuple[float, float] | None
     layout: str | None
     parts: tuple[str, ...] | None
+    label_column: str | None
+    column: str | None
 
 
 class StringOptions(TypedDict, total=False):

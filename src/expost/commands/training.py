@@ -18,6 +18,7 @@ from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainO
 from expost.config import DataConfig, RunConfig
 from expost.data import DATASETS
 from expost.data.encoding import suit_codec
+from expost.data.hub import on_hub
 from expost.data.named_strings import STRING_DATASETS
 from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
@@ -97,7 +98,7 @@ def train(
         return go_on(Run.open(out, networks), asked, slots, dry_run)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published
-        suited = _codec(model, data, of_data.get("limit"), of_strings, published)
+        suited = _codec(model, data, of_data, of_strings, published)
     examples, data_config = load(DataConfig(data_name(data), codec=suited, **of_data))
     of_training["tensorboard"] = installed("tensorboard") if tensorboard is None else tensorboard
     kind = kind_of_data(examples)
@@ -147,28 +148,34 @@ def _remark_on_scales(data: Data) -> None:
         )
 
 
-def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, Any], published: bool) -> Part | None:
+def _codec(
+    model: str, data: str | Path, of_data: Mapping[str, Any], given: Mapping[str, Any], published: bool
+) -> Part | None:
     """Return the codec of a data set of strings, None for another.
 
     Raises:
         UsageError: if the data and what is asked for do not go together.
     """
     own = ZOO[model].codec
-    if not is_strings(data_name(data)):
-        if data_name(data) not in DATASETS and not Path(data_name(data)).exists():
+    column = of_data.get("column")
+    if not is_strings(data_name(data), column):
+        known = data_name(data) in DATASETS or Path(data_name(data)).exists() or on_hub(data_name(data)) is not None
+        if not known:
             names = [*DATASETS, *STRING_DATASETS]
             hint = suggestion(data_name(data), names)
             raise UsageError(f"no file, folder or data set '{data}'{hint} names: {', '.join(names)}")
-        for name in given:
+        for name in [*given, *(["column"] if column is not None else [])]:
             raise UsageError(f"{name} is for strings, data set '{data}' has none; leave it out")
         if own is not None:
             raise UsageError(
-                f"model '{model}' is for strings, data set '{data}' has none; name the column of strings in a table "
-                "smiles or string, give a file of strings, or train rae-l2 or vae on numbers or images"
+                f"model '{model}' is for strings, data set '{data}' has none; name the column of strings by --column, "
+                "give a file of strings, or train rae-l2 or vae on numbers or images"
             )
         return None
     codec = given.get("codec", own)
     if own not in (None, codec):
         raise UsageError(f"model '{model}' works on {own}, not on {codec}; leave --codec out, or take another model")
-    strings = read_strings(data_name(data), limit)
+    if of_data.get("label_column") is not None:
+        raise UsageError(f"label_column is for tables of numbers, data set '{data}' holds strings; leave it out")
+    strings = read_strings(data_name(data), of_data.get("limit"), column=column)
     return suit_codec(strings, codec or "grammar", given.get("grammar"), given.get("length"), published)

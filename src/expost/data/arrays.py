@@ -70,6 +70,17 @@ def read_arrays(folder: Path, files: Sequence[Path], where: str, overrules: Over
             if key in arrays:
                 raise DataError(f"{where}: two arrays named {key}; keep one")
             arrays[key] = (f"{path}[{name}]" if name else str(path), array)
+    return named_arrays(arrays, where, overrules)
+
+
+def named_arrays(arrays: Mapping[str, tuple[str, Array]], where: str, overrules: Overrules) -> Found:
+    """Make a data set of arrays by their names; see `read_arrays`.
+
+    Args:
+        arrays: By name, lower case: what errors call the array, and the array.
+        where: What errors call them together.
+        overrules: What a person says of layout and parts.
+    """
     roles = _roles(arrays, overrules)
     divided = any(role is not None and role[1] and role[0] != POOL for role in roles.values())
     parts: dict[str, Part] = {}

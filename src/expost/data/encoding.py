@@ -11,7 +11,7 @@ from expost.data.alphabets import alphabet_of
 from expost.data.notations import NOTATIONS
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
-from expost.grammar.codec import CODECS, Rejection, encode_cached
+from expost.grammar.codec import CODECS, Codec, Encoded, GrammarCodec, Rejection, encode_cached
 from expost.grammar.grammars import load_grammar
 from expost.registry import Part, construct
 from expost.types import Data, Split
@@ -19,8 +19,10 @@ from expost.utils.downloads import cache_folder
 
 CodecName = Literal["grammar", "characters"]
 
-#: Symbols a row where nothing is known of the strings.
+#: Most symbols a row where nothing is published of the strings.
 DEFAULT_LENGTH = 300
+#: How many training strings are tried with the published length, and the share that may be longer.
+_SAMPLE, _LONGER = 500, 0.1
 #: From this many strings on, what was parsed is kept.
 _WORTH_KEEPING = 20_000
 
@@ -38,8 +40,8 @@ def suit_codec(
         strings: The data; the alphabet of a character codec is that of all its parts.
         codec: "grammar" or "characters".
         grammar: Name or file of a grammar; None takes the domain's.
-        length: Symbols a row, at least 1; None takes the published one of the domain's own grammars, the longest
-            string of characters, or else 300 productions.
+        length: Symbols a row, at least 1; None takes the published one of the domain's own grammars, if nine tenths of
+            the strings fit, or else that of the longest string, at most 300 productions.
         published: Whether the domain's grammar is the published one, where there are two.
 
     Raises:
@@ -59,10 +61,35 @@ def suit_codec(
         raise UsageError(
             f"no grammar is known for the strings of '{strings.name}'; give --grammar FILE, or train character-vae"
         )
+    text = load_grammar(name).text
     if length is None:
         own = name in (notation.grammar, notation.published)
-        length = notation.length if own and notation.length is not None else DEFAULT_LENGTH
-    return Part("grammar", {"grammar": load_grammar(name).text, "length": length})
+        suits = own and notation.length is not None and _fits(strings, text, notation.length)
+        length = notation.length if suits else _fitting(strings, text)
+    return Part("grammar", {"grammar": text, "length": length})
+
+
+def _fits(strings: Strings, grammar: str, length: int) -> bool:
+    """Tell whether most of a sample of the training strings that parse take at most so many productions."""
+    sample = strings.train[:: max(1, len(strings.train) // _SAMPLE)]
+    encoded = GrammarCodec(grammar, length).encode(sample)
+    longer = sum(fault.needed is not None for fault in encoded.rejected)
+    return longer <= _LONGER * len(sample)
+
+
+def _fitting(strings: Strings, grammar: str) -> int:
+    """Return the productions of the longest derivation of the strings, at most `DEFAULT_LENGTH`."""
+    coder = GrammarCodec(grammar, DEFAULT_LENGTH)
+    rows = [_encoded(coder, part).indices for part in (strings.train, strings.validation, strings.test)]
+    used = [int((part != coder.grammar.pad).sum(dim=1).max()) for part in rows if len(part)]
+    return max(used, default=DEFAULT_LENGTH)
+
+
+def _encoded(coder: Codec, strings: Sequence[str]) -> Encoded:
+    """Encode strings; what takes long is kept for the next time."""
+    if len(strings) >= _WORTH_KEEPING:
+        return encode_cached(coder, strings, cache_folder() / "encoded")
+    return coder.encode(strings)
 
 
 def encode_strings(strings: Strings, codec: Part) -> Data:
@@ -79,8 +106,7 @@ def encode_strings(strings: Strings, codec: Part) -> Data:
     splits, rejected = [], {}
     for name in ("train", "validation", "test"):
         given = getattr(strings, name)
-        many = len(given) >= _WORTH_KEEPING
-        encoded = encode_cached(coder, given, cache_folder() / "encoded") if many else coder.encode(given)
+        encoded = _encoded(coder, given)
         if len(encoded.indices) == 0:
             reason = f"; the first: {encoded.rejected[0]}" if encoded.rejected else ""
             raise DataError(f"none of the {len(given)} {name} strings of '{strings.name}' can be encoded{reason}")

@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expost.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from expost.data.notations import Domain
 
 Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
@@ -146,6 +149,7 @@ class Overrules:
             None: told by the shape.
         parts: Folders, files or arrays of each part: pairs of a part (train, validation, test; all for the undivided)
             and a path below what is read. Empty: told by the names.
+        label_column: The column of a table that holds the labels, in any case, or "none"; None to find it.
 
     Raises:
         UsageError: for a layout that is none, a part of another name, or parts without a training part.
@@ -153,6 +157,7 @@ class Overrules:
 
     layout: str | None = None
     parts: tuple[tuple[str, str], ...] = ()
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.layout is not None and "".join(sorted(self.layout)) not in _LAYOUTS:
@@ -205,6 +210,10 @@ def parts_of(asked: Sequence[str] | Mapping[str, str | Sequence[str]] | None) ->
     return tuple((_SHORT.get(part, part), place) for part, place in pairs)
 
 
+FOUND_OUT = Overrules()
+"""Nothing is overruled: readers find everything out."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a reader found.
@@ -216,6 +225,7 @@ class Found:
         files: The files that hold all of it; they tell whether the source has changed. None for what is in memory.
         columns: Names of a vector's entries, where there are any.
         overrules: What a person said of it.
+        domain: What strings are, where the source says it; None where it is to be guessed, and for other examples.
     """
 
     parts: Mapping[str, Part]
@@ -224,6 +234,7 @@ class Found:
     files: tuple[Path, ...] = field(default=())
     columns: tuple[str, ...] = ()
     overrules: Overrules = field(default_factory=Overrules)
+    domain: Domain | None = None
 
 
 def existing(path: str | Path) -> Path | None:

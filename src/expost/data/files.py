@@ -13,10 +13,14 @@ from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
 from expost.data.examples import Found, Overrules, Part
 from expost.data.folders import SYSTEM, Sorted, left_out, sort_files, without_system
+from expost.data.hdf5 import read_hdf5
 from expost.data.image_archives import ZipImages
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
+from expost.data.sheets import SUFFIXES as SHEETS
+from expost.data.sheets import is_sheet
 from expost.data.splits import PART_WORDS
 from expost.data.tables import read_tables
+from expost.data.text import kind_of
 from expost.errors import DataError, UsageError
 
 
@@ -224,6 +228,22 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
+def _is_arrow(path: Path) -> bool:
+    """Tell whether a file is one of a data set's, not of what `datasets` computed from it."""
+    return path.suffix.lower() == ".arrow" and not path.name.startswith(("cache-", "tmp", "indices"))
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether a file is a table of numbers, by its suffix or, of a .txt, by its rows."""
+    kind = kind_of(path)
+    if kind != ".txt":
+        return kind in SHEETS
+    try:
+        return is_sheet(path)
+    except (DataError, OSError):
+        return False
+
+
 def _regardless(
     read: Callable[[Path, Sequence[Path], str], Found],
 ) -> Callable[[Path, Sequence[Path], str, Overrules], Found]:
@@ -232,6 +252,7 @@ def _regardless(
 
 _STACKS = (".tif", ".tiff")
 _ANIMATIONS = (".gif", ".webp")
+_LABELLED = frozenset({"label_column"})
 
 IMAGES = Format(
     "images",
@@ -250,7 +271,8 @@ FORMATS: tuple[Format, ...] = (
         lambda path: idx.NAME.fullmatch(path.name) is not None,
         _regardless(idx.read_idx_files),
     ),
-    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), _regardless(read_tables)),
+    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables, _LABELLED),
+    Format("Arrow files", ".arrow", "images or numbers, as datasets saves them", _is_arrow, read_tables, _LABELLED),
     IMAGES,
     Format(
         "NumPy arrays",
@@ -260,7 +282,22 @@ FORMATS: tuple[Format, ...] = (
         read_arrays,
         frozenset({"layout", "parts"}),
     ),
-    Format("CSV", ".csv .tsv", "numbers", _suffix(".csv", ".tsv"), _regardless(read_tables)),
+    Format(
+        "HDF5",
+        ".h5 .hdf5 .h5ad",
+        "images or vectors, cells of AnnData",
+        _suffix(".h5", ".hdf5", ".h5ad"),
+        read_hdf5,
+        frozenset({"layout", "parts", "label_column"}),
+    ),
+    Format(
+        "CSV",
+        ".csv .tsv .tab .psv .data .dat",
+        "numbers; also .gz, and .txt of numbers",
+        _is_table,
+        read_tables,
+        _LABELLED,
+    ),
     Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
 )
 """In order of precedence. One more format is one more entry."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expost.data.examples import Found
+from expost.data.examples import FOUND_OUT, Found, Overrules, Part
 from expost.data.files import read_path
 from expost.data.splits import part_named
+from expost.data.table_cells import Rows
+from expost.data.tables import assembled, label_names
 from expost.errors import DataError
 from expost.utils.extras import require
 
@@ -91,15 +94,18 @@ class Hub(Origin):
 
     Attributes:
         repository: Its repository (`owner/name`), or a local folder laid out like one.
-        config: Its configuration. In `$EXPOST_DATA/<name>/`, a subfolder of that name is preferred to the whole folder,
-            so that a clone of the repository can be put there as it is.
+        config: Its configuration, None for the only or the default one. In `$EXPOST_DATA/<name>/`, a subfolder of that
+            name is preferred to the whole folder, so that a clone of the repository can be put there as it is.
         timeout: Seconds to wait for the Hub's first answer. After it, a download has the retries and timeouts of
             `huggingface_hub`, which give up on a dead connection within two minutes.
+        whole: Bytes of its files up to which it is downloaded whole; of a larger one the first `STREAMED` examples of
+            each split are streamed.
     """
 
     repository: str
-    config: str
+    config: str | None
     timeout: float = 10.0
+    whole: int = 2**32
     kind: str = field(default="hub", init=False)
 
     def find(self, name: str) -> str | None:
@@ -107,50 +113,117 @@ class Hub(Origin):
         folder = data_folder(name)
         if folder is not None:
             return str(folder)
-        cached = _cache() / self.repository.replace("/", "___") / self.config
+        cached = _cache() / self.repository.replace("/", "___") / (self.config or "default")
         # A configuration's versions hold revisions; one in the making is called <revision>.incomplete.
         complete = [path.parent for path in cached.glob("*/*/dataset_info.json") if path.parent.suffix != ".incomplete"]
         return str(cached) if complete else None
 
-    def read(self, name: str) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read its folder, or its cached copy, or download it."""
         folder = data_folder(name)
         if folder is not None:
-            return read_path(folder / self.config if (folder / self.config).is_dir() else folder)
-        splits = self._load(name)
-        parts, where = {}, f"{self.repository} ({self.config})"
-        others, files = [], []
+            own = folder / (self.config or "")
+            return read_path(own if own.is_dir() else folder, overrules)
+        splits, remarks = self._load(name)
+        where = self.repository if self.config is None else f"{self.repository} ({self.config})"
+        from expost.data.parquet import read_table  # after `datasets`, which brings what it needs
+
+        found: dict[str, Part | Rows] = {}
+        files: list[Path] = []
         for split in splits:
             part = part_named(split)
             if part is None:
-                others.append(split)
-            else:
-                from expost.data.parquet import image_part  # after `datasets`, which brings what it needs
+                remarks.append(f"left out its split '{split}'")
+                continue
+            table, of_split = splits[split]
+            found[part] = read_table(table, f"{where}, split {split}", label_names(overrules))
+            files += of_split
+        if not found:
+            raise DataError(f"{where} has no split called train or test, only {', '.join(splits)}; choose another")
+        assembly = assembled(found, where, overrules, remarks)
+        return replace(assembly, files=tuple(files))
 
-                parts[part] = image_part(splits[split].with_format("arrow")[:], f"{where}, split {split}")
-                files += [Path(file["filename"]) for file in splits[split].cache_files]  # mapped, not loaded
-        return Found(parts, where, tuple(f"left out its split '{split}'" for split in others), tuple(files))
-
-    def _load(self, name: str) -> Any:
-        """Return the `DatasetDict`: from the cache without asking the network, else from the Hub."""
+    def _load(self, name: str) -> tuple[dict[str, tuple[Any, list[Path]]], list[str]]:
+        """Return the table of each split with its files, and remarks: of the copy in the cache, else from the Hub."""
         datasets = require("datasets", "hub", f"data set '{name}' needs the package datasets")
         from huggingface_hub import HfApi
 
         if self.find(name) is not None:
             try:
                 with _offline(datasets):
-                    return datasets.load_dataset(self.repository, self.config)
+                    return _tables(datasets.load_dataset(self.repository, self.config)), []
             except Exception:  # a copy that another version of `datasets` left and this one cannot read: fetch it anew
                 pass
         try:
             if not Path(self.repository).is_dir():
                 # `datasets` alone would try an unreachable Hub six times, for up to a minute and a half.
-                HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(self.repository, timeout=self.timeout)
-            return datasets.load_dataset(self.repository, self.config)
+                api = HfApi(endpoint=datasets.config.HF_ENDPOINT)
+                record = api.dataset_info(self.repository, timeout=self.timeout, files_metadata=True)
+                size = sum(file.size or 0 for file in record.siblings or [])
+                if size > self.whole:
+                    said = f"streamed the first {STREAMED:,} examples of each split, of {size / 1e9:.2g} GB in all"
+                    return _streamed(datasets, self.repository, self.config), [said]
+            return _tables(datasets.load_dataset(self.repository, self.config)), []
         except Exception as error:
             # Of httpx, huggingface_hub, datasets, pyarrow or the disk: to a user they all mean the same.
             reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
             raise DataError(f"cannot download '{name}' ({self.repository}): {reason}; {_remedy(name)}") from error
+
+
+STREAMED = 20_000
+"""Examples of each split that are read of a set that is too large to be downloaded whole."""
+
+
+def _tables(splits: Any) -> dict[str, tuple[Any, list[Path]]]:
+    """Return the Arrow table of each split of a `DatasetDict`, mapped, not loaded, with its files."""
+    return {
+        split: (splits[split].with_format("arrow")[:], [Path(file["filename"]) for file in splits[split].cache_files])
+        for split in splits
+    }
+
+
+def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, tuple[Any, list[Path]]]:
+    """Return the first examples of each split that names a part, fetched without the rest."""
+    import pyarrow as pa
+
+    tables: dict[str, tuple[Any, list[Path]]] = {}
+    for split, stream in datasets.load_dataset(repository, config, streaming=True).items():
+        if part_named(split) is not None:
+            batches = stream.take(STREAMED).with_format("arrow").iter(batch_size=256)
+            tables[split] = (pa.concat_tables(list(batches), promote_options="permissive"), [])
+    return tables
+
+
+_FILES = frozenset(
+    (
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".smi",
+        ".npy",
+        ".npz",
+        ".gz",
+        ".zip",
+        ".parquet",
+        ".arrow",
+        ".h5",
+        ".h5ad",
+        ".png",
+        ".jpg",
+    )
+)
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?::([\w.-]+))?")
+
+
+def on_hub(name: str | Path) -> Hub | None:
+    """Return the set on the Hugging Face Hub that a name stands for: owner/name or owner/name:configuration.
+
+    None for what is no such name, or more likely a path: there is a folder called like the owner, or a file's suffix.
+    """
+    match = _REPOSITORY.fullmatch(name) if isinstance(name, str) else None
+    if match is None or Path(match[1]).parent.is_dir() or Path(match[1]).suffix.lower() in _FILES:
+        return None
+    return Hub(match[1], match[2])
 
 
 def data_folder(name: str) -> Path | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from expost.data import description
 from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing, parts_of
 from expost.data.files import read_path
+from expost.data.hub import on_hub
 from expost.data.images import EncodedImages, Pixels, UnreadableImages
 from expost.data.intensities import Extent
 from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
@@ -43,11 +44,13 @@ def load_data(
     parts: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    label_column: str | None = None,
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or from a file or folder.
 
     A `Path`, and a text with a path separator, or beginning with `.` or `~`, is a path. Any other text is a name
-    if there is a set of that name, even where a file is called the same (`./mnist` is the file); failing that, a path.
+    if there is a set of that name, even where a file is called the same (`./mnist` is the file); failing that, a path;
+    failing that, a data set on the Hugging Face Hub: `owner/name` or `owner/name:configuration`.
 
     Named sets are looked for in `$EXPOST_DATA/<name>/`, then in the cache of `datasets`, then downloaded. Their images
     get the paper's preprocessing and their splits are fixed. For what is read from disk see `load_path`.
@@ -66,6 +69,7 @@ def load_data(
             tells them by their names. `all` is the part that is divided.
         limit: At most this many examples in each part, drawn at random: smaller limits give subsets of larger ones.
         seed: Of the split of data that come without one, and of the draw that `limit` makes; 0..2^32 - 1.
+        label_column: Tables only: the column of the labels, in any case, or "none"; None to find it.
 
     Returns:
         The three parts. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d), unscaled. Labels:
@@ -88,9 +92,9 @@ def load_data(
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
-    overrules = Overrules(layout=layout and layout.upper(), parts=parts_of(parts))
+    overrules = Overrules(layout and layout.upper(), parts_of(parts), label_column)
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
-        for option, value in (("range", range), ("layout", layout), ("parts", parts)):
+        for option, value in (("range", range), ("layout", layout), ("parts", parts), ("label_column", label_column)):
             if value:
                 raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
@@ -155,9 +159,7 @@ def load_path(
     """
     _check(limit, seed)
     place = existing(path)
-    if place is None:
-        raise _unknown(path)
-    found = read_path(place, overrules)
+    found = read_path(place, overrules) if place is not None else _from_hub(path, overrules or Overrules())
     prep = prep or Preprocess()
     data = _assemble(str(path), found, plan_split(found, seed), prep, limit, seed)
     remarks = [*_levels(found, data, prep), *_repetitions(data)]
@@ -238,6 +240,17 @@ def _all_of(found: Found, prep: Preprocess | None = None) -> torch.Tensor:
         return as_tensor(arrays[0])
     joined = scratch((preparation.total, *arrays[0].shape[1:]), arrays[0].dtype.type)
     return as_tensor(np.concatenate(arrays, out=joined))
+
+
+def _from_hub(path: str | Path, overrules: Overrules) -> Found:
+    """Read the data set on the Hugging Face Hub that what is no path stands for."""
+    repository = on_hub(path)
+    if repository is None:
+        raise _unknown(path)
+    try:
+        return repository.read(str(path), overrules)
+    except DataError as error:
+        raise DataError(f"no file or folder {path}; taken for a data set on the Hugging Face Hub: {error}") from None
 
 
 def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int | None, seed: int) -> Data:

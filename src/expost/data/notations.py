@@ -17,7 +17,7 @@ _SAMPLE, _AGREE = 500, 0.9
 
 _SMILES = re.compile(
     r"(?=[\[*A-Za-z])"  # an atom comes first
-    r"(?:\[[^\[\]\s]+\]|Cl|Br|[BCNOPSFIbcnops*]|[-=#$:/\\~.()]|%\d\d|\d)+"
+    r"(?:\[[^\[\]\s]+\]|Cl|Br|[BCNOPSFIbcnops*]|->|<-|[-=#$:/\\~.()]|%\d\d|%\(\d+\)|\d)+"
 )
 
 

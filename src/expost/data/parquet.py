@@ -1,8 +1,8 @@
-"""Parquet files, and Arrow tables in memory: image columns, and numeric columns as vectors. Needs the extra `hub`."""
+"""Parquet and Arrow files, and Arrow tables: image columns, and numeric columns as vectors. Needs the extra `hub`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from expost.data.columns import Column, Numbers, settled
 from expost.data.decoding import Source
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
 from expost.data.table_cells import Cells, Field, Piece, Rows
 from expost.data.table_labels import label_column, labels_in
-from expost.data.tables import places
+from expost.data.tables import differences, places
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
@@ -81,34 +82,79 @@ def _rows(block: Block, indices: Indices) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{block.name} is damaged: {begin} rows where it says {block.rows}; restore it")
 
 
-def image_part(table: Any, name: str) -> Part:
-    """Take the images and labels of an Arrow table in memory (a split that `datasets` loaded).
+def read_table(table: Any, name: str, labels: Collection[str]) -> Part | Rows:
+    """Take the images and labels, or the numbers, of an Arrow table in memory (a split that `datasets` loaded).
 
-    Raises:
-        DataError: if it has no image column.
+    Args:
+        table: The table.
+        name: What errors call it.
+        labels: Names of columns, lower case, that may hold labels.
     """
-    column = _image_column(table.schema)
+    return _from_tables({name: table}, labels)
+
+
+def read_arrow(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
+    """Read the Arrow files of one part, as `datasets` saves them to disk; arguments as of `read_parquet`."""
+    with _readable(paths[0]):
+        return _from_tables({str(path): _mapped(path) for path in paths}, labels)
+
+
+def _mapped(path: Path) -> Any:
+    """Map the table of an Arrow file, written as a stream (so does `datasets`) or as a file."""
+    with _readable(path):
+        source = pa.memory_map(str(path))
+        try:
+            return pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _from_tables(tables: Mapping[str, Any], labels: Collection[str]) -> Part | Rows:
+    first = next(iter(tables))
+    column = _image_column(tables[first].schema)
     if column is None:
-        raise DataError(f"{name} has no image column, only {', '.join(table.column_names)}; choose another source")
-    blocks, first = [], 0
-    for chunk in table.column(column).chunks:
-        blocks.append(Block(len(chunk), name, first, partial(_whole, chunk)))
-        first += len(chunk)
-    labels = label_column(table.column_names)
-    return Part(
-        EncodedImages(TableImages(blocks)),
-        None if labels is None else labels_in(ArrowCells(table.column(labels)), name),
-    )
+        files = {name: partial(_chunks, table) for name, table in tables.items()}
+        schemas = {name: table.schema for name, table in tables.items()}
+        return table_rows(files, schemas, sum(map(len, tables.values())), labels)
+    blocks, label = [], label_column(tables[first].column_names)
+    for name, table in tables.items():
+        _refuse_lacking({column, label}, table.column_names, name, first)
+        start = 0
+        for chunk in table.column(column).chunks:
+            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk)))
+            start += len(chunk)
+    y = None
+    if label is not None:
+        joined = pa.concat_tables([table.select([label]) for table in tables.values()], promote_options="permissive")
+        y = labels_in(ArrowCells(joined.column(0)), first)
+    return Part(EncodedImages(TableImages(blocks)), y)
 
 
-def read_parquet(paths: Sequence[Path]) -> Part | Rows:
+def _chunks(table: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Read some columns of a table as batches of a bounded size."""
+    chosen = table if columns is None else table.select(columns)
+    rows = int(PIECE / max(1.0, chosen.nbytes / max(1, len(chosen))))
+    yield from chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS))
+
+
+def _refuse_lacking(needed: set[str | None], given: Sequence[str], name: str, first: str) -> None:
+    missing = needed - {None, *given}
+    if missing:
+        raise DataError(f"{name} lacks the column {missing.pop()} that {first} has; give files of one kind")
+
+
+def read_parquet(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     """Read the files of one part: images and their labels, or a table of numbers.
+
+    Args:
+        paths: The files.
+        labels: Names of columns, lower case, that may hold labels.
 
     Raises:
         DataError: if a file is damaged, or the files do not fit together.
     """
     with _readable(paths[0]):
-        return _read(paths)
+        return _read(paths, labels)
 
 
 @contextmanager
@@ -122,23 +168,108 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_line(error)}; restore it") from None
 
 
-def _read(paths: Sequence[Path]) -> Part | Rows:
+def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
     column = _image_column(opened[0].schema_arrow)
     if column is None:
-        names = opened[0].schema_arrow.names
-        tables = [_ordered(file.schema_arrow.empty_table(), names) for file in opened]
-        schema = pa.concat_tables(tables).schema  # refuses unequal ones
+        files = {str(path): partial(_read_file, path) for path in paths}
         count = sum(file.metadata.num_rows for file in opened)
-        fields = [Field(field.name, _is_numeric(field.type) or _is_numeric_list(field.type)) for field in schema]
-        return Rows(str(paths[0]), fields, count, partial(_column, paths), partial(_batches, paths, names))
+        return table_rows(
+            files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels
+        )
+    return _images(paths, opened, column)
+
+
+#: Reads some columns of a file (None: all), a few rows at a time.
+_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
+
+
+def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]) -> Rows:
+    """Return the rows of some files with one set of columns as one table.
+
+    Args:
+        files: By name: reads a file's columns.
+        schemas: By name: the file's Arrow schema.
+        count: How many rows there are together.
+        labels: Names of columns, lower case, that may hold labels.
+
+    Raises:
+        DataError: if the files have different columns, or columns of different kinds.
+    """
+    first = next(iter(files))
+    names = schemas[first].names
+    for name, schema in schemas.items():
+        if places(names, schema.names) is None:
+            raise DataError(
+                f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind"
+            )
+        for title in names:
+            ours, theirs = _kind(schemas[first].field(title).type), _kind(schema.field(title).type)
+            if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
+                raise DataError(f"{name} has {theirs} in column '{title}', {first} has {ours}; give files of one kind")
+    kinds = [_kind(schemas[first].field(index).type) for index in range(len(names))]
+    texts = {}
+    for name, kind in zip(names, kinds, strict=True):
+        if kind == "text" and names.count(name) == 1:
+            texts[name] = Column(name, name.lower() in labels)
+            for read in files.values():
+                for batch in read([name]):
+                    texts[name].add(["" if each is None else str(each) for each in batch.column(0).to_pylist()])
+    comma = settled(list(texts.values()), ",")
+    read_texts = {name: column.read(comma) for name, column in texts.items()}
+    fields, remarks = [], []
+    for name, kind in zip(names, kinds, strict=True):
+        if name in read_texts:
+            found, _, remark = read_texts[name]
+            fields.append(found)
+            remarks += [remark or f"text of '{name}' read as numbers"] if found.numeric else []
+        else:
+            numeric = kind in ("numbers", "lists of numbers")
+            fields.append(Field(name, numeric, "" if numeric else kind))
+    numbers = {name: cells for name, (found, cells, _) in read_texts.items() if isinstance(cells, Numbers)}
+
+    def column(name: str) -> Cells:
+        if name in read_texts:
+            return read_texts[name][1]
+        tables = [
+            pa.Table.from_batches(list(read([name])), pa.schema([schemas[file].field(name)]))
+            for file, read in files.items()
+        ]
+        return ArrowCells(pa.concat_tables(tables, promote_options="permissive").column(0))
+
+    return Rows(first, fields, count, column, partial(_pieces, files, names, numbers), True, tuple(remarks))
+
+
+def _pieces(files: Mapping[str, _Batches], names: Sequence[str], numbers: Mapping[str, Numbers]) -> Iterator[Piece]:
+    """Read files as tables of a bounded size, with their columns in one order, and text that is numbers as such."""
+    begin = 0
+    for read in files.values():
+        for batch in read(None):
+            end = begin + len(batch)
+            order = places(names, batch.schema.names) or range(len(names))
+            cells = [
+                numbers[name].between(begin, end) if name in numbers else ArrowCells(batch.column(index))
+                for name, index in zip(names, order, strict=True)
+            ]
+            yield Piece(len(batch), cells)
+            begin = end
+
+
+def _read_file(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Read some columns of a parquet file as batches of a bounded size."""
+    with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        first = next(file.iter_batches(_PROBED, columns=columns), None)
+        rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
+        yield from file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns)
+
+
+def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
+    """Return the images of some files, and their labels."""
     blocks: list[Block] = []
     labels = label_column(opened[0].schema_arrow.names)
     tables = []
     for path, file in zip(paths, opened, strict=True):
-        missing = {column, labels} - {None, *file.schema_arrow.names}
-        if missing:
-            raise DataError(f"{path} lacks the column {missing.pop()} that {paths[0]} has; give files of one kind")
+        _refuse_lacking({column, labels}, file.schema_arrow.names, str(path), str(paths[0]))
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -168,29 +299,6 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None
 
 
-def _column(paths: Sequence[Path], name: str) -> Cells:
-    """Read one column of some parquet files."""
-    with _readable(paths[0]):
-        return ArrowCells(pa.concat_tables([pq.read_table(path, columns=[name]) for path in paths]).column(name))
-
-
-def _ordered(table: Any, names: Sequence[str]) -> Any:
-    """Return a table with its columns in another order, or as it is if it has others."""
-    order = places(names, table.column_names)
-    return table if order is None else table.select(order)
-
-
-def _batches(paths: Sequence[Path], names: Sequence[str]) -> Iterator[Piece]:
-    """Read parquet files as tables of a bounded size, with their columns in one order."""
-    for path in paths:
-        with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-            first = next(file.iter_batches(_PROBED), None)
-            rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
-            for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS)):
-                table = _ordered(pa.Table.from_batches([batch]), names)
-                yield Piece(len(batch), [ArrowCells(column) for column in table.columns])
-
-
 @dataclass(frozen=True)
 class ArrowCells(Cells):
     """A column of an Arrow table.
@@ -214,7 +322,7 @@ class ArrowCells(Cells):
     def values(self) -> Array:
         """Return numbers or texts."""
         if _is_numeric(self.column.type):
-            return self.column.to_numpy()
+            return _numpy(self.column)
         return np.array([str(each) for each in self.column.to_pylist()], np.str_)
 
 
@@ -223,11 +331,36 @@ def _matrix(column: Any, name: str) -> Array:
     if column.null_count:  # inside of lists
         raise DataError(f"{name}: {column.null_count} values are missing; fill them in or drop those rows")
     if _is_numeric(column.type):
-        return column.to_numpy().reshape(-1, 1).astype(np.float64)
+        return _numpy(column).reshape(-1, 1).astype(np.float64)
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1:
         raise DataError(f"{name}: lists of {min(lengths)} to {max(lengths)} numbers; vectors need one length")
     return _matrix(pc.list_flatten(column), name).reshape(len(column), -1)
+
+
+def _numpy(column: Any) -> Array:
+    """Return numbers as NumPy has them; decimals as float64."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
+
+
+def _kind(kind: Any) -> str:
+    """Return in words what a column of an Arrow type holds."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        return "categories" if _is_numeric(kind) else _kind(kind)
+    if _is_numeric(kind):
+        return "numbers"
+    if _is_numeric_list(kind):
+        return "lists of numbers"
+    if pa.types.is_null(kind):
+        return "empty"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if pa.types.is_temporal(kind):
+        return "dates"
+    return f"values of type {kind}"[:40]
 
 
 def _image_column(schema: Any) -> str | None:
@@ -244,7 +377,8 @@ def _is_image(kind: Any) -> bool:
 
 
 def _is_numeric(kind: Any) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return plain or pa.types.is_decimal(kind)
 
 
 def _is_numeric_list(kind: Any) -> bool:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.notations import NOTATIONS, guess_domain
+from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
+from expost.data.numerals import GAPS
+from expost.data.sheets import is_sheet
 from expost.data.splits import PART_WORDS, part_named
-from expost.data.string_tables import SMILES_COLUMNS, TABLES, has_strings, read_column
-from expost.data.text import kind_of, lines_of, plain, stem_of
+from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
+from expost.data.text import kind_of, lines_of, stem_of
 from expost.errors import DataError, UsageError
 
 SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
 """Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
+#: Marks of a missing value, of which one alone is a SMILES.
+_NO_SMILES = GAPS - {"*"}
 _ABOUT = ("readme", "license", "licence")
+#: More than this share of the lines of a file of molecules must look like SMILES.
+_AGREE = 0.5
 
 
 class Lines(Examples):
@@ -48,8 +56,8 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
     Blank lines are skipped, and white space around strings is cut off. Spaces within expressions are taken out.
 
     - `.txt`: a line is a string.
-    - `.smi`, `.smiles`: a string is what stands before the first white space; the rest, a name, is ignored, and so is a
-      first line that begins with "smiles".
+    - `.smi`, `.smiles`: molecules, one a line. The rest of the line is ignored, as is a first line with "smiles" in it.
+      A SMILES stands before the first white space, or, where a name comes first, in the column that looks like SMILES.
     - `.csv`, `.tsv`: one column is read, see `read_column`; a column "split" may divide the rows.
 
     Args:
@@ -80,23 +88,27 @@ def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> F
     found = {part: _read_file(file, column, divide=False) for part, file in files.items()}
     parts = {part: one.parts[POOL] for part, one in found.items()}
     remarks = [remark for one in found.values() for remark in one.remarks]
-    return Found(parts, " and ".join(str(file) for file in files.values()), tuple(dict.fromkeys(remarks)))
+    where = " and ".join(str(file) for file in files.values())
+    return Found(parts, where, tuple(dict.fromkeys(remarks)), domain=next(iter(found.values())).domain)
 
 
-def holds_strings(path: Path) -> bool:
+def holds_strings(path: Path, column: str | None = None) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
-    Files are that end in .smi or .txt, and tables with a column named for strings, or with one column alone, of text.
-    Folders are that have such files and, a README or a licence aside, nothing else.
+    Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
+    looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
+    have such files and, a README or a licence aside, nothing else.
     """
     try:
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
-            return bool(entries) and all(entry.is_file() and holds_strings(entry) for entry in entries)
+            return bool(entries) and all(entry.is_file() and holds_strings(entry, column) for entry in entries)
         if not path.is_file():
             return False
         kind = kind_of(path)
-        return has_strings(path) if kind in TABLES else kind in SUFFIXES
+        if kind in TABLES and column is not None:
+            return True
+        return has_strings(path) if kind in TABLES else kind in SUFFIXES and not (kind == ".txt" and is_sheet(path))
     except (DataError, OSError):
         return False
 
@@ -125,7 +137,7 @@ def _read_folder(folder: Path, column: str | None) -> Found:
     if not ignored:
         return found
     remark = f"ignored {len(ignored)} other file{'s' * (len(ignored) > 1)} ({', '.join(ignored[:3])})"
-    return Found(found.parts, found.where, (*found.remarks, remark))
+    return replace(found, remarks=(*found.remarks, remark))
 
 
 def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
@@ -136,27 +148,70 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
     if not path.is_file():
         raise DataError(f"{path} is no regular file; save its contents to one")
     remarks: list[str] = []
+    domain: Domain | None = None
     if kind in TABLES:
-        parts, remarks = read_column(path, column, divide=divide)
+        parts, remarks, domain = read_column(path, column, divide=divide)
     elif column is not None:
         raise UsageError(f"column is {column!r}, but {path} is no table; leave it out")
+    elif kind == ".txt":
+        parts = {POOL: [line.strip() for line in lines_of(path)]}
     else:
-        parts = {POOL: _read_lines(path, kind)}
+        strings, remarks = _read_molecules(path)
+        parts, domain = {POOL: strings}, "molecules"
     cleaned = {}
     for part, strings in parts.items():
-        kept = [string for string in strings if string]
+        kept = [string for string in strings if string and not (domain == "molecules" and string in _NO_SMILES)]
         if not kept:
             raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
-        domain = guess_domain(kept)
-        if NOTATIONS[domain].spaced and any(len(string.split()) > 1 for string in kept):
+        guessed = domain or guess_domain(kept)
+        if NOTATIONS[guessed].spaced and any(len(string.split()) > 1 for string in kept):
             kept = ["".join(string.split()) for string in kept]
-            remarks.append(f"spaces within {domain} taken out")
+            remarks.append(f"spaces within {guessed} taken out")
         cleaned[part] = Part(Lines(kept, str(path)))
-    return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)))
+    total = sum(map(len, parts.values()))
+    if kind in TABLES and (empty := total - sum(map(len, cleaned.values()))):
+        remarks.append(f"left out {empty:,} of {total:,} rows, without a string")
+    return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)), domain=domain)
 
 
-def _read_lines(path: Path, kind: str) -> list[str]:
-    if kind == ".txt":
-        return [line.strip() for line in lines_of(path)]
-    words = [line.split(None, 1)[0] for line in lines_of(path) if not line.isspace()]
-    return words[1:] if words and plain(words[0]) in SMILES_COLUMNS else words
+def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
+    """Read the SMILES of a file with a molecule a line, which may have other columns; also return remarks.
+
+    Raises:
+        DataError: if no column looks like SMILES.
+    """
+    lines = [line.strip() for line in lines_of(path) if not line.isspace()]
+    delimiter = next(
+        (each for each in ("\t", None, ",", ";") if sum(len(x.split(each)) > 1 for x in lines) > 0.5 * len(lines)), None
+    )
+    rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
+    if (
+        rows
+        and (title := next((cell for cell in rows[0] if is_smiles_name(cell.lstrip("#").strip('"'))), None)) is not None
+    ):
+        rows, called = rows[1:], rows[0].index(title)
+    else:
+        called = 0
+    if not rows:
+        raise DataError(f"{path} holds no strings; fill it")
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    columns = [[_first_word(row[index]) for row in rows if len(row) > index] for index in range(max(width, called + 1))]
+    looks = [sum(map(looks_like_smiles, column)) / len(rows) for column in columns]
+    best = called
+    shares = [share_of_smiles(column) * len(column) / len(rows) for column in columns]
+    better = max(range(len(shares)), key=shares.__getitem__)
+    if shares[better] > _AGREE >= shares[called] or (looks[called] <= _AGREE and shares[better] > looks[called]):
+        best = better
+    if looks[best] <= _AGREE:
+        raise DataError(
+            f"{path}: {1 - looks[best]:.0%} of its lines are no SMILES, the first {lines[0][:60]!r}; give a molecule a "
+            "line, or rename it .txt for other strings"
+        )
+    remarks = [f"SMILES in column {best + 1}"] if best else []
+    short = sum(len(row) <= best for row in rows)
+    remarks += [f"left out {short:,} of {len(rows):,} lines, without a SMILES"] if short else []
+    return [_first_word(row[best]) for row in rows if len(row) > best], remarks
+
+
+def _first_word(cell: str) -> str:
+    return cell.split(None, 1)[0] if cell else ""

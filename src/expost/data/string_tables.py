@@ -1,41 +1,71 @@
-"""The column of strings of a table, .csv or .tsv."""
+"""The column of strings of a table: found by its name, or by what it holds."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from expost.data.examples import POOL
-from expost.data.notations import NOTATIONS, guess_domain
+from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
+from expost.data.numerals import GAPS, is_numeral
+from expost.data.sheets import SUFFIXES, Sheet, open_sheet
 from expost.data.splits import PART_WORDS
-from expost.data.text import kind_of, lines_of, plain
-from expost.errors import DataError, UsageError
+from expost.data.table_labels import named
+from expost.data.tables import SPLIT_COLUMNS
+from expost.data.text import LONGEST, plain
+from expost.errors import DataError
 
-TABLES = (".csv", ".tsv")
-"""Suffixes of tables; either may be followed by .gz."""
+TABLES = SUFFIXES
+"""Suffixes of tables; each may be followed by .gz."""
 
-SMILES_COLUMNS = ("smiles", "canonical_smiles", "smile")
-STRING_COLUMNS = (*SMILES_COLUMNS, "string", "strings", "expression", "expressions", "equation", "sequence", "text")
-"""Columns that are taken for the strings, in any case, best first."""
+STRING_COLUMNS = ("string", "strings", "expression", "expressions", "equation", "sequence", "text")
+"""Columns that are taken for the strings if they hold text and none is of SMILES, in any case, best first."""
 
-SPLIT_COLUMNS = ("split", "part", "partition")
-"""Columns that may say which part a row belongs to, in any case."""
-
-_PEEK = 100
-"""Rows that are looked at to find the column."""
-
-_NUMBER = re.compile(r"|[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf|nan", re.IGNORECASE)
+#: The share of a column's cells that look like SMILES, and of those with a bond, a branch, a ring or brackets in them.
+_MOST, _STRUCTURED = 0.5, 0.3
+_STRUCTURE = re.compile(r"[=#()\[\]]|(\d)[A-Za-z].*\1")
+_BRACKETS = re.compile(r"\[[^\]]*\]|%\d\d|%\(\d+\)")
 
 
-def read_column(path: Path, column: str | None, *, divide: bool) -> tuple[dict[str, list[str]], list[str]]:
+def is_smiles_name(name: str) -> bool:
+    """Tell whether a column is called SMILES, with whatever words beside it.
+
+    Example:
+        >>> [is_smiles_name(name) for name in ("SMILES", "Canonical Smiles", "isomericSMILES", "smile", "smiling")]
+        [True, True, True, True, False]
+    """
+    return re.search(r"smiles?$|(^|[^a-z])smiles?([^a-z]|$)", plain(name)) is not None
+
+
+def share_of_smiles(cells: Sequence[str]) -> float:
+    """Return the share of the cells that look like SMILES; 0 where too few have more to them than a chain of letters.
+
+    Example:
+        >>> share_of_smiles(["CCO", "c1ccccc1", "N->[Pt]"]) > 0.6, share_of_smiles(["CHEMBL25", "CHEMBL26"])
+        (True, 0.0)
+    """
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    alike = [cell for cell in filled if looks_like_smiles(cell) and _rings_close(cell)]
+    structured = sum(_STRUCTURE.search(cell) is not None for cell in alike)
+    return len(alike) / len(filled) if alike and structured >= _STRUCTURED * len(alike) else 0.0
+
+
+def _rings_close(smiles: str) -> bool:
+    digits = Counter(each for each in _BRACKETS.sub("", smiles) if each.isdigit())
+    return all(count % 2 == 0 for count in digits.values())
+
+
+def read_column(
+    path: Path, column: str | None, *, divide: bool
+) -> tuple[dict[str, list[str]], list[str], Domain | None]:
     """Read one column of a table.
 
-    That is `column`, else the first of `STRING_COLUMNS` that is there, else the only one with text in it; the first
-    line is then no header if it looks like an expression or a molecule as the others do. Cells may be quoted; where the
-    first line has semicolons and no comma, they separate the columns of a .csv.
+    That is `column`, else one called SMILES, else the first of `STRING_COLUMNS` that is there and holds text, else the
+    one whose cells look most like SMILES, if half of them do, else the only one with text in it. The first line is no
+    header if it looks like an expression or a molecule as the others do. For delimiters and comments see `open_sheet`.
 
     Args:
         path: The table.
@@ -43,102 +73,105 @@ def read_column(path: Path, column: str | None, *, divide: bool) -> tuple[dict[s
         divide: Whether a column of `SPLIT_COLUMNS` that names a training part divides the rows.
 
     Returns:
-        Strings by part ("all" if undivided), blank ones included, and remarks.
+        Strings by part ("all" if undivided), blank ones included; remarks; and what the column says the strings are.
 
     Raises:
         UsageError: if there is no such column.
         DataError: for what is no table, and where it is unclear which column to read.
     """
-    header, rows = _open(path)
-    peeked = list(islice(rows, _PEEK))
-    index, headless = _choose(header, [row for _, row in peeked], column, path)
+    sheet = open_sheet(path, LONGEST)
+    header = [cell.strip() for cell in sheet.head[0][1]]
+    index, headless, domain = _choose(sheet, header, column)
     split = next((i for i, name in enumerate(header) if plain(name) in SPLIT_COLUMNS), None) if divide else None
     values: dict[str, list[str]] = {}
-    for line, row in chain([(1, header)] if headless else [], peeked, rows):
+    for line, row in chain(sheet.head if headless else sheet.head[1:], sheet.rest):
         if len(row) <= max(index, split or 0):
             raise DataError(f"{path}, line {line}: {len(row)} of {len(header)} columns; complete or remove that row")
         string = row[index].strip()
         if "\n" in string:
             raise DataError(f"{path}, line {line}: a string with line breaks; is a quotation mark not closed?")
         values.setdefault("" if split is None else plain(row[split]), []).append(string)
+    title = f"column {index + 1}" if headless else f"column '{header[index]}'"
+    remarks = [*sheet.remarks, *([f"strings of {title}"] if len(header) > 1 else [])]
     if not any(PART_WORDS.get(value) == "train" for value in values):
-        return {POOL: list(chain.from_iterable(values.values()))}, []
+        return {POOL: list(chain.from_iterable(values.values()))}, remarks, domain
     parts: dict[str, list[str]] = {}
-    remarks = []
     for value, strings in values.items():
         if value in PART_WORDS:
             parts.setdefault(PART_WORDS[value], []).extend(strings)
         else:
             remarks.append(f"left out {len(strings):,} rows of part '{value[:40]}'")
-    return parts, remarks
+    return parts, remarks, domain
 
 
 def has_strings(path: Path) -> bool:
-    """Tell whether a table has a column of `STRING_COLUMNS`, or one column alone, with text in it.
+    """Tell whether a table has a column of SMILES or of `STRING_COLUMNS`, or one column alone, with text in it.
 
     Raises:
         DataError: for what is no table.
     """
-    header, rows = _open(path)
-    if any(plain(name) in STRING_COLUMNS for name in header):
+    sheet = open_sheet(path, LONGEST)
+    header = [cell.strip() for cell in sheet.head[0][1]]
+    texts = _texts(sheet, header)
+    if _called(sheet, header) or any(plain(header[i]) in STRING_COLUMNS for i in texts):
         return True
-    return len(header) == 1 and not all(_NUMBER.fullmatch(row[0].strip()) for _, row in islice(rows, _PEEK))
+    if any(share_of_smiles(_cells(sheet, i)) > _MOST for i in texts):
+        return True
+    return len(header) == 1 and bool(texts)
 
 
-def _choose(header: Sequence[str], rows: Sequence[Sequence[str]], column: str | None, path: Path) -> tuple[int, bool]:
-    """Return the index of the column of strings, and whether the first line is no header but a row."""
-    listing = ", ".join(name.strip() or "(unnamed)" for name in header[:20])
-    lower = [plain(name) for name in header]
+def _cells(sheet: Sheet, index: int) -> list[str]:
+    return [row[index].strip() for _, row in sheet.head[1:] if len(row) > index]
+
+
+def _texts(sheet: Sheet, header: Sequence[str]) -> list[int]:
+    """Return the columns with text in them: cells that are neither numbers nor marks of missing values."""
+    found = []
+    for index in range(len(header)):
+        cells = _cells(sheet, index) or [header[index]]
+        if any(cell not in GAPS and not is_numeral(cell) for cell in cells):
+            found.append(index)
+    return found
+
+
+def _called(sheet: Sheet, header: Sequence[str]) -> list[int]:
+    """Return the columns called SMILES that do not hold numbers."""
+    filled = {index: [cell for cell in _cells(sheet, index) if cell not in GAPS] for index in range(len(header))}
+    return [
+        i for i, cells in filled.items() if is_smiles_name(header[i]) and not (cells and all(map(is_numeral, cells)))
+    ]
+
+
+def _choose(sheet: Sheet, header: Sequence[str], column: str | None) -> tuple[int, bool, Domain | None]:
+    """Return the index of the column of strings, whether the first line is a row, and what the strings are."""
     if column is not None:
-        exact = [i for i, name in enumerate(header) if name.strip() == column.strip()]
-        alike = [i for i, name in enumerate(lower) if name == plain(column)]
-        if not alike:
-            raise UsageError(f"{path} has no column '{column}'; its columns: {listing}")
-        return (exact or alike)[0], False
+        index = header.index(named(column, header, str(sheet.path)))
+        smiles = is_smiles_name(header[index]) or share_of_smiles(_cells(sheet, index)) > _MOST
+        return index, False, "molecules" if smiles else None
+    texts = _texts(sheet, header)
+    rated = {index: share_of_smiles(_cells(sheet, index)) for index in texts}
+    if called := _called(sheet, header):
+        rate = {index: rated.get(index, 0.0) for index in called}
+        best = max(called, key=lambda index: (rate[index] > _MOST, plain(header[index]) == "smiles", -index))
+        return best, False, "molecules" if rate[best] > _MOST else None
     for name in STRING_COLUMNS:
-        if name in lower:
-            return lower.index(name), False
-    texts = []
-    for i in range(len(header)):
-        cells = [row[i].strip() for row in rows if len(row) > i] or [header[i].strip()]
-        if not all(_NUMBER.fullmatch(cell) for cell in cells):
-            texts.append(i)
+        for index in texts:
+            if plain(header[index]) == name:
+                return index, False, None
+    alike = [index for index in texts if rated[index] > _MOST]
+    if alike:
+        texts = [max(alike, key=lambda index: rated[index])]
     if not texts:
-        raise DataError(f"{path} has no column of text, only {listing}; give a column named smiles, string or text")
+        listing = ", ".join(name or "(unnamed)" for name in header[:20])
+        raise DataError(
+            f"{sheet.path} has no column of text, only {listing}; give a column named smiles, string or text"
+        )
     if len(texts) > 1:
-        unclear = ", ".join(header[i].strip() or "(unnamed)" for i in texts[:20])
-        raise DataError(f"{path}: the strings could be in any of the columns {unclear}; choose one with column=")
-    domain = guess_domain([row[texts[0]].strip() for row in rows if len(row) > texts[0]])
+        unclear = ", ".join(header[i] or "(unnamed)" for i in texts[:20])
+        raise DataError(
+            f"{sheet.path}: the strings could be in any of the columns {unclear}; choose one by --column (column=)"
+        )
+    domain = "molecules" if alike else guess_domain(_cells(sheet, texts[0]))
     recognized = NOTATIONS[domain].matches is not None
-    return texts[0], recognized and guess_domain([header[texts[0]].strip()]) == domain
-
-
-def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Return the first row that is not blank, and an iterator of the others, with their line numbers."""
-    lines = lines_of(path)
-    begin: list[str] = []
-    for line in lines:
-        begin.append(line)
-        if not line.isspace():
-            break
-    else:
-        raise DataError(f"{path} is empty; give a table with a column of strings")
-    kind = kind_of(path)
-    semicolons = kind == ".csv" and ";" in begin[-1] and "," not in begin[-1]
-    delimiter = "\t" if kind == ".tsv" else ";" if semicolons else ","
-    rows = _rows(path, chain(begin, lines), delimiter)
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"{path} is a table of empty cells; give one with a column of strings")
-    return first[1], rows
-
-
-def _rows(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank."""
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}; is a quotation mark not closed?") from None
+    headless = recognized and guess_domain([header[texts[0]]]) == domain
+    return texts[0], headless, domain if alike else None

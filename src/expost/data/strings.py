@@ -80,11 +80,16 @@ def read_strings(
     return _assemble(str(name_or_path), found, None, seed, limit, seed)
 
 
-def is_strings(name_or_path: str | Path) -> bool:
-    """Tell whether a name or a path is for `read_strings` rather than `load_data`; never raises."""
+def is_strings(name_or_path: str | Path, column: str | None = None) -> bool:
+    """Tell whether a name or a path is for `read_strings` rather than `load_data`; never raises.
+
+    Args:
+        name_or_path: The name or the path.
+        column: The column of strings that was asked for, which makes any table one of strings.
+    """
     if isinstance(name_or_path, str) and name_or_path in STRING_DATASETS:
         return True
-    return holds_strings(Path(name_or_path))
+    return holds_strings(Path(name_or_path), column)
 
 
 def read_named_strings(name: str, named: NamedStrings, limit: int | None = None, seed: int = 0) -> Strings:
@@ -153,7 +158,7 @@ def _assemble(name: str, found: Found, domain: Domain | None, split_seed: int, l
         *found.remarks,
     ]
     note = "; ".join(filter(None, clauses))
-    return Strings(name, train, validation, test, note, domain or guess_domain(train))
+    return Strings(name, train, validation, test, note, domain or found.domain or guess_domain(train))
 
 
 def _take(part: Part, indices: Indices) -> list[str]:

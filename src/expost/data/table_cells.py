@@ -39,10 +39,16 @@ class Field:
     Attributes:
         name: Its name.
         numeric: Whether it holds numbers, or lists of them.
+        what: What it holds instead, with an example; of numbers, empty, or "dates" if they are that.
+        fault: Why its numbers cannot be read, with the row and the cell; empty if they can, or there are none.
+        kinds: How many different values a column of text has; 0 where nobody counted.
     """
 
     name: str
     numeric: bool
+    what: str = ""
+    fault: str = ""
+    kinds: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Rows:
         column: Reads the whole of one column, by name.
         pieces: Reads all columns, a few rows at a time.
         titled: Whether the file names its columns; otherwise they are numbered.
+        remarks: What was recognized beyond the usual, one short clause each.
+        classes: Names of the labels 0, 1, ... in the last column, where the file gives them apart; empty otherwise.
     """
 
     name: str
@@ -77,6 +85,8 @@ class Rows:
     column: Callable[[str], Cells]
     pieces: Callable[[], Iterator[Piece]]
     titled: bool = True
+    remarks: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -91,5 +101,3 @@ def reading(name: Path | str) -> Iterator[None]:
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())[:200]
         raise DataError(f"cannot read {name}: {reason}; restore it") from None
-    except UnicodeDecodeError:
-        raise DataError(f"cannot read {name}: its text is not UTF-8; save it in that encoding") from None

@@ -1,36 +1,67 @@
-"""Tables on disk: parquet with an image column or numeric columns, and CSV with numeric columns."""
+"""Tables on disk: parquet with an image column or numeric columns, and delimited text with numeric columns."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from expost.data.arrays import Vectors, rows_of
-from expost.data.examples import POOL, Array, Found, Part
+from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import scratch
-from expost.data.splits import part_named
-from expost.data.table_cells import Cells, Rows, reading
-from expost.data.table_labels import labels_of_tables
+from expost.data.splits import PART_WORDS, part_named
+from expost.data.table_cells import Cells, Field, Rows, reading
+from expost.data.table_labels import LABEL_COLUMNS, labels_of_tables
 from expost.errors import DataError
 from expost.utils.extras import require
 
-_INDEX_COLUMNS = ("", "__index_level_0__", "unnamed: 0", "index")
-_BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
+SPLIT_COLUMNS = ("split", "part", "partition", "subset", "set")
+"""Columns that may say which part a row belongs to, in any case."""
 
+_UNNAMED = ("", "__index_level_0__", "unnamed: 0")
+_COUNTERS = (
+    "index",
+    "idx",
+    "row",
+    "rows",
+    "row_number",
+    "rownumber",
+    "rownames",
+    "row.names",
+    "no",
+    "no.",
+    "nr",
+    "#",
+    "sno",
+)
+_IDENTITY = re.compile(
+    r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)"
+)
+_BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
+#: Columns that a remark lists.
+_LISTED = 8
 
 #: Reads the files of one part: images, or a table that may hold vectors.
-Reader = Callable[[Sequence[Path]], Part | Rows]
+Reader = Callable[[Sequence[Path], Collection[str]], Part | Rows]
 
 
-def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
+def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Overrules = FOUND_OUT) -> Found:
     """Read parquet or CSV files, whose names (or folders) may say which part they are: `train-00000-of-00003.parquet`.
 
     A column of images (bytes, or records with a field `bytes`) makes an image data set; otherwise all numeric columns
-    make vectors, lists of numbers being spread out. A column called label, target, class, species or y gives the
-    labels, unless it holds fractions, or is the y beside an x. Columns of several parts are matched by their names.
+    make vectors, lists of numbers being spread out. Which columns are kept, which are left out and why, and which holds
+    the labels (see `labels_of_tables`) is said in the remarks. Left out are columns of text and dates, empty ones, and
+    those that only count or name the rows. A column with numbers in most of its cells is never left out: it is read or
+    refused. Columns of several parts are matched by their names. A column of `SPLIT_COLUMNS` divides undivided rows.
+
+    Args:
+        folder: The folder.
+        files: The files, sorted.
+        where: What errors call them together.
+        overrules: The column of labels, where it is not to be found.
 
     Raises:
         DataError: if a file is damaged, the files do not fit together, a value is missing, or there is nothing to use.
@@ -43,29 +74,70 @@ def read_tables(folder: Path, files: Sequence[Path], where: str) -> Found:
     if len(grouped) > 1 and POOL in grouped:
         others = grouped.pop(POOL)
         remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
+    names = label_names(overrules)
     found: dict[str, Part | Rows] = {}
     for part, paths in grouped.items():
         with reading(paths[0]):
-            found[part] = _reader(paths)(paths)
+            found[part] = _reader(paths)(paths, names)
+    return assembled(found, where, overrules, remarks)
+
+
+def label_names(overrules: Overrules) -> set[str]:
+    """Return the names of columns, lower case, that may hold labels."""
+    asked = overrules.label_column
+    return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
+
+
+def assembled(found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
+    """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
+    asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
-    vectors, ignored, columns = _vectors(tables)
-    if ignored:
-        count = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
-        more = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
-        remarks.append(f"ignored {count} without numbers ({', '.join(sorted(ignored)[:3])}{more})")
+    dividing = _dividing(tables[POOL], asked) if set(tables) == {POOL} == set(found) else None
+    vectors, said, columns = vectors_of(tables, asked, {} if dividing is None else {dividing: "it names the parts"})
     parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
-    return Found(parts, where, tuple(remarks), columns=columns)
+    if dividing is not None:
+        parts, more = _divided(tables[POOL], dividing, parts[POOL])
+        said = (*said, *more)
+    return Found(parts, where, (*remarks, *said), columns=columns)
 
 
 def _reader(paths: Sequence[Path]) -> Reader:
-    if any(path.suffix.lower() != ".parquet" for path in paths):
+    suffixes = {path.suffix.lower() for path in paths}
+    if not suffixes <= {".parquet", ".arrow"}:
         from expost.data.csv_tables import read_csv
 
         return read_csv
     require("pyarrow", "hub", f"reading {paths[0]} needs PyArrow")
-    from expost.data.parquet import read_parquet
+    from expost.data.parquet import read_arrow, read_parquet
 
-    return read_parquet
+    return read_arrow if suffixes == {".arrow"} else read_parquet
+
+
+def _dividing(table: Rows, labels: str | None) -> str | None:
+    """Return the column that says which part each row is of, if a table has one."""
+    for field in table.fields:
+        name = field.name.lower()
+        if not field.kinds or name not in SPLIT_COLUMNS or name == (labels or "").strip().lower():
+            continue
+        if any(PART_WORDS.get(word.lower()) == "train" for word in np.unique(table.column(field.name).values())):
+            return field.name
+    return None
+
+
+def _divided(table: Rows, name: str, part: Part) -> tuple[dict[str, Part], list[str]]:
+    """Divide the rows of a table by the column that says which part each is of; also return what to say of it."""
+    assert isinstance(part.examples, Vectors)
+    words = np.array([str(word).strip().lower() for word in table.column(name).values()], np.str_)
+    kinds = {word: PART_WORDS.get(word) for word in np.unique(words).tolist()}
+    parts, remarks = {}, [f"parts by column '{name}'"]
+    for each in ("train", "validation", "test"):
+        chosen = np.flatnonzero(np.isin(words, [word for word, kind in kinds.items() if kind == each]))
+        if len(chosen):
+            rows = Vectors(part.examples.rows[chosen], part.examples.where)
+            parts[each] = Part(rows, None if part.labels is None else part.labels[chosen])
+    for word in (word for word, kind in kinds.items() if kind is None):
+        remarks.append(f"left out {int((words == word).sum()):,} rows of part '{word[:40]}'")
+    return parts, remarks
 
 
 def places(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
@@ -85,11 +157,30 @@ def _by_name(names: Sequence[str]) -> list[int]:
     return sorted(range(len(names)), key=names.__getitem__)
 
 
-def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tuple[str, ...]]:
+def differences(wanted: Sequence[str], given: Sequence[str]) -> str:
+    """Say in which names a list differs from the wanted one.
+
+    Example:
+        >>> differences(["a", "b"], ["b", "c"])
+        "lacks 'a' and has 'c' besides"
+    """
+    lacking, more = Counter(wanted) - Counter(given), Counter(given) - Counter(wanted)
+    said = [f"lacks {_quoted(lacking)}"] * bool(lacking) + [f"has {_quoted(more)} besides"] * bool(more)
+    return " and ".join(said)
+
+
+def vectors_of(
+    tables: Mapping[str, Rows], asked: str | None, known_unused: Mapping[str, str]
+) -> tuple[dict[str, Part], tuple[str, ...], tuple[str, ...]]:
     """Turn the numbers of tables into vectors, with the columns of the first table as the entries of all.
 
+    Args:
+        tables: By part, the training part first.
+        asked: The column of labels, or "none"; None to find it.
+        known_unused: Columns that are no entries, with the reason.
+
     Returns:
-        The examples by part, the names of unused columns, and the names of a vector's entries.
+        The examples by part, what was recognized and left out, and the names of a vector's entries.
 
     Raises:
         DataError: if a table has no rows or no numbers, the tables have different ones, or a value is missing.
@@ -97,45 +188,93 @@ def _vectors(tables: Mapping[str, Rows]) -> tuple[dict[str, Part], set[str], tup
     for table in tables.values():
         if table.count == 0:
             raise DataError(f"{table.name} has no rows; fill or remove it")
-    labels = labels_of_tables(tables)
+    labels = labels_of_tables(tables, asked)
     entries: dict[str, list[int]] = {}
-    ignored: set[str] = set()
+    unused, known = dict(known_unused), dict(known_unused)
     for part, table in tables.items():
-        entries[part], unused = _entries(table, labels[part][0] if part in labels else None)
-        ignored |= set(unused)
+        entries[part], others = _entries(table, labels.parts[part][0] if part in labels.parts else None, known)
+        known |= {field.name: others[field.name] for field in table.fields if field.numeric and field.name in others}
+        unused |= {name: why for name, why in others.items() if name not in unused}
     for titled in (True, False):  # a file without names goes by the order of its columns
         alike = [part for part, table in tables.items() if table.titled is titled]
         for part in alike[1:]:
             entries[part] = _matched(tables[alike[0]], entries[alike[0]], tables[part], entries[part])
     parts: dict[str, Part] = {}
     names: set[tuple[str, ...]] = set()
-    known: dict[tuple[str, ...], tuple[str, list[int]]] = {}
+    shapes: dict[tuple[str, ...], tuple[str, list[int]]] = {}
     for part, table in tables.items():
         with reading(table.name):
             rows, widths = _rows(table, entries[part])
-        parts[part] = Part(Vectors(rows, table.name), labels[part][1] if part in labels else None)
+        parts[part] = Part(Vectors(rows, table.name), labels.parts[part][1] if part in labels.parts else None)
         titles = tuple(table.fields[index].name for index in entries[part])
-        first, expected = known.setdefault(titles, (table.name, widths))
+        first, expected = shapes.setdefault(titles, (table.name, widths))
         if widths != expected:
             raise _unequal(f"{first} and {table.name}", titles, expected, widths)
         names.add(titles if len(titles) == rows.shape[1] else ())  # not where lists are spread out
-    return parts, ignored, names.pop() if len(names) == 1 else ()
+    remarks = dict.fromkeys(remark for table in tables.values() for remark in table.remarks)
+    if unused:
+        listed = [f"{name or '(unnamed)'} ({why})" for name, why in sorted(unused.items())]
+        remarks[f"left out {_listed(listed, 'column')}"] = None
+    if tables:
+        kept = next(iter(shapes))
+        counted = "1 column" if len(kept) == 1 else f"{len(kept):,} columns"
+        remarks[f"{counted} of numbers: {_listed(kept, '')}"] = None
+    remarks |= dict.fromkeys(labels.remarks)
+    return parts, tuple(remarks), names.pop() if len(names) == 1 else ()
 
 
-def _entries(table: Rows, labels: str | None) -> tuple[list[int], list[str]]:
-    """Return the indices of the columns that hold entries of vectors, and the names of unused columns."""
-    used, unused = [], []
-    for index, field in enumerate(table.fields):
-        if field.name == labels:
-            continue
-        if field.name.lower() in _INDEX_COLUMNS or not field.numeric:
-            unused.append(field.name or "(unnamed)")
+def _listed(names: Sequence[str], word: str) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    count = f"{len(names)} {word}{'s' * (len(names) > 1)}: " if word else ""
+    return count + ", ".join(name or "(unnamed)" for name in names[:_LISTED]) + more
+
+
+def _entries(table: Rows, labels: str | None, known: Mapping[str, str]) -> tuple[list[int], dict[str, str]]:
+    """Return the indices of the columns that hold entries of vectors, and why others do not, by their names.
+
+    Numbers of the rows in the tables before are `known`, and no entries of this one either.
+
+    Raises:
+        DataError: if a column of numbers cannot be read, or none is left.
+    """
+    used, unused = [], {}
+    fields = [(index, field) for index, field in enumerate(table.fields) if field.name != labels]
+    if faults := [field.fault for _, field in fields if field.fault]:
+        more = f", and {len(faults) - 3} more columns" if len(faults) > 3 else ""
+        raise DataError(
+            f"{table.name}: {', '.join(faults[:3])}{more}; correct or fill in those cells, or remove the rows "
+            "or columns"
+        )
+    for index, field in fields:
+        why = known.get(field.name) or field.what or _counts_rows(table, index, field)
+        if why:
+            unused[field.name] = why
         else:
             used.append(index)
     if not used:
-        titles = ", ".join(field.name for field in table.fields)
-        raise DataError(f"{table.name} has neither images nor numbers, only {titles}; add such a column")
+        listed = ", ".join(f"{field.name} ({field.what or 'numbers'})" for field in table.fields[:20])
+        raise DataError(f"{table.name} has neither images nor numbers, only {listed}; add such a column")
     return used, unused
+
+
+def _counts_rows(table: Rows, index: int, field: Field) -> str:
+    """Tell why a column of numbers says nothing of an example but which it is; empty if it says something."""
+    name = field.name.lower()
+    first = not table.titled and index == 0 and table.count >= 10
+    if not (first or name in _UNNAMED or name in _COUNTERS or _IDENTITY.fullmatch(field.name)):
+        return ""
+    values = table.column(field.name).values()
+    if values.dtype.kind not in "iuf" or len(values) < 2 or not np.isfinite(values).all():
+        return ""
+    low, high, count = int(values.min()), int(values.max()), len(values)
+    if (values != np.rint(values)).any() or len(np.unique(values)) < count:
+        return ""
+    counting = high - low == count - 1
+    if first:
+        return "row numbers" if low in (0, 1) and counting and (np.diff(values) == 1).all() else ""
+    if name in _UNNAMED or counting or (name in _COUNTERS and 0 <= low <= count and high <= 20 * count):
+        return f"row numbers, {low} to {high}"
+    return "" if name in _COUNTERS else f"numbers of the rows, all different, {low} to {high}"
 
 
 def _matched(first: Rows, wanted: Sequence[int], other: Rows, given: Sequence[int]) -> list[int]:
@@ -146,15 +285,23 @@ def _matched(first: Rows, wanted: Sequence[int], other: Rows, given: Sequence[in
     """
     ours, theirs = [first.fields[index].name for index in wanted], [other.fields[index].name for index in given]
     order = places(ours, theirs)
-    if order is None:
-        more, lacking = Counter(theirs) - Counter(ours), Counter(ours) - Counter(theirs)
-        differences = [f"only the first has {_quoted(more)}"] * bool(more)
-        differences += [f"only the second has {_quoted(lacking)}"] * bool(lacking)
-        raise DataError(
-            f"{other.name} and {first.name} have different columns of numbers: {', '.join(differences)}; "
-            "give all parts the same ones"
-        )
-    return [given[index] for index in order]
+    if order is not None:
+        return [given[index] for index in order]
+    said = []
+    for name in dict.fromkeys(ours + theirs):
+        if ours.count(name) == theirs.count(name):
+            continue
+        holder, lacks = (first, other) if name in ours else (other, first)
+        there = next((field for field in lacks.fields if field.name == name), None)
+        if there is None:
+            said.append(f"{lacks.name} lacks the column '{name}' of {holder.name}")
+        else:
+            said.append(f"'{name}' holds {there.what or 'labels'} in {lacks.name}, and numbers in {holder.name}")
+    more = f", and {len(said) - 3} more" if len(said) > 3 else ""
+    raise DataError(
+        f"{', '.join(said[:3])}{more}; give all parts the same columns of numbers, or name the classes by "
+        "--label-column"
+    )
 
 
 def _quoted(names: Counter[str]) -> str:
@@ -182,6 +329,7 @@ def _rows(table: Rows, used: Sequence[int]) -> tuple[Array, list[int]]:
         columns = [
             part.cells[index].matrix(f"{name}, column '{title}'") for title, index in zip(titles, used, strict=True)
         ]
+        _refuse_infinite(dict(zip(titles, columns, strict=True)), name, begin)
         numbers = rows_of(np.concatenate(columns, axis=1), name, begin)
         widths = [column.shape[1] for column in columns]
         if rows is None:
@@ -206,3 +354,15 @@ def _refuse_gaps(columns: Mapping[str, Cells], name: str, begin: int) -> None:
             gaps.append(f"{len(missing)} in column '{title}' (the first in row {first}, counted from 0)")
     if gaps:
         raise DataError(f"{name} lacks values: {', '.join(gaps[:5])}; fill them in or drop those rows")
+
+
+def _refuse_infinite(columns: Mapping[str, Array], name: str, begin: int) -> None:
+    """Refuse numbers that float32 does not hold, by the name of their column; row 0 is called `begin`."""
+    for title, column in columns.items():
+        bad = ~(np.abs(column) <= np.finfo(np.float32).max)
+        if bad.any():
+            row, index = np.argwhere(bad)[0]
+            raise DataError(
+                f"{name}: {column[row, index]:g} in row {begin + row}, counted from 0, of column '{title}' "
+                f"({int(bad.sum())} such values) is no finite float32; repair or remove those rows"
+            )

@@ -1,7 +1,8 @@
-"""Lines of text files, plain or gzipped, read strictly: UTF-8, no zero bytes, no endless lines."""
+"""Lines of text files, plain or gzipped, read strictly: UTF-8 or UTF-16, no zero bytes, no endless lines."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -13,41 +14,83 @@ LONGEST = 100_000
 """Longest line that is read, in characters; no model here could learn longer strings."""
 
 
-def lines_of(path: Path) -> Iterator[str]:
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def lines_of(path: Path, longest: int | None = LONGEST) -> Iterator[str]:
     r"""Yield the lines of a text file, ended by "\n" on all systems; the last may lack its end.
 
-    Gzip is recognized by content; a byte order mark is left out. No more than one line is in memory.
+    Gzip is recognized by content, UTF-16 by its byte order mark or its zero bytes; a byte order mark is left out. No
+    more than one line is in memory.
+
+    Args:
+        path: The file.
+        longest: Characters of the longest line; None for any.
 
     Raises:
-        DataError: for damaged gzip, for what is not UTF-8 text, and, at the end, if there were lines of more than
-            `LONGEST` characters, which are not yielded.
+        DataError: for damaged gzip, for what is not UTF-8 or UTF-16 text, and, at the end, if there were lines of more
+            than `longest` characters, which are not yielded.
         OSError: if the file cannot be read.
     """
+    most = -1 if longest is None else longest + 2
     number, long, first = 0, 0, 0
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
-            while line := file.readline(LONGEST + 2):
+        packed, encoding = _looked_at(path)
+        with gzip.open(path, "rt", encoding=encoding) if packed else path.open(encoding=encoding) as file:
+            while line := file.readline(most):
                 number += 1
                 if "\0" in line:
                     raise DataError(f"{path} is no text: it has a zero byte in line {number}; save it as UTF-8 text")
-                if len(line) - line.endswith("\n") <= LONGEST:
+                if longest is None or len(line) - line.endswith("\n") <= longest:
                     yield line
                     continue
                 long, first = long + 1, first or number
                 while line and not line.endswith("\n"):
-                    line = file.readline(LONGEST + 2)
+                    line = file.readline(most)
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise DataError(f"{path} is no UTF-8 text (byte 0x{byte:02x} after line {number}); save it as UTF-8") from None
+        byte = error.object[error.start : error.start + 1]
+        meant = f", {byte.decode('latin-1')!r} in Latin-1" if byte.decode("latin-1").isalpha() else ""
+        raise DataError(
+            f"{path} is no UTF-8 text (byte 0x{byte[0]:02x} after line {number}{meant}); save it as UTF-8"
+        ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no complete gzip file ({error}); download or pack it again") from None
     if long:
         which = "1 line has" if long == 1 else f"{long:,} lines have"
         raise DataError(
-            f"{path}: {which} more than {LONGEST:,} characters, the first is line {first}; give one string a line"
+            f"{path}: {which} more than {longest:,} characters, the first is line {first}; give one string a line"
         )
+
+
+def encoding_of(path: Path) -> str:
+    """Return in words the encoding that `lines_of` reads a file in; empty for the usual UTF-8."""
+    try:
+        found = _looked_at(path)[1]
+    except (OSError, EOFError, zlib.error):
+        return ""
+    return "" if found == "utf-8-sig" else found[:6].upper()
+
+
+def _looked_at(path: Path) -> tuple[bool, str]:
+    """Return whether a file is gzipped, and the encoding that its first bytes show."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as file:
+        head = file.read(1024)
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return packed, encoding
+    even, odd = head[0::2], head[1::2]
+    if odd and odd.count(0) > 0.8 * len(odd) and not even.count(0):  # ASCII without a mark
+        return packed, "utf-16-le"
+    if odd and even.count(0) > 0.8 * len(even) and not odd.count(0):
+        return packed, "utf-16-be"
+    return packed, "utf-8-sig"
 
 
 def kind_of(path: Path) -> str:

@@ -9,7 +9,8 @@ from functools import cached_property
 
 from expost.errors import DataError, UsageError
 from expost.grammar.analysis import cyclic, left_recursive, nullable, productive, reachable
-from expost.grammar.rules import Production, Symbol, read_rules
+from expost.grammar.notation import read_rules
+from expost.grammar.rules import Production, Symbol
 
 __all__ = ["Grammar", "Production", "Symbol"]
 
@@ -50,7 +51,8 @@ class Grammar:
         single or double, and a backslash in them stands for itself. An alternative without symbols, or `''`, derives
         the empty string. `#` outside quotes begins a comment. The left side of the first rule is the start symbol. A
         last rule `Nothing -> None`, by which some grammar files spell out their padding, is dropped: `pad` takes its
-        number.
+        number. BNF, EBNF and other notations of `expost.grammar.notation` are translated, and `text` is then that of
+        the productions.
 
         Args:
             text: The text.
@@ -63,7 +65,7 @@ class Grammar:
         """
         if not isinstance(text, str):
             raise UsageError(f"a grammar is given as text, not as {type(text).__name__}; read the file first")
-        rules = read_rules(text, name)
+        rules, notation = read_rules(text, name)
         if not rules:
             raise DataError(f"{name} has no production; write rules such as S -> 'a' S | 'b'")
         seen: dict[Production, int] = {}
@@ -71,7 +73,8 @@ class Grammar:
             if production in seen:
                 raise DataError(f"{name}, line {line}: duplicate production '{production}' of line {seen[production]}")
             seen[production] = line
-        if prune and len(kept := _useful(list(seen))) < len(seen):
+        kept = _useful(list(seen)) if prune else list(seen)
+        if notation or len(kept) < len(seen):
             text = "".join(f"{production}\n" for production in kept)
             seen = {production: seen[production] for production in kept}
         _check_symbols(seen, name)
@@ -150,7 +153,7 @@ def useless(text: str, name: str = "grammar") -> list[tuple[Production, str]]:
     Raises:
         DataError: if a symbol has no production, and nearly the name of one that has: most likely an error of typing.
     """
-    rules = dict(read_rules(text, name))
+    rules = dict(read_rules(text, name)[0])
     productions = list(rules)
     defined = {production.left for production in productions}
     ends, kept = productive(productions), set(_useful(productions))

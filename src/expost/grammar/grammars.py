@@ -6,6 +6,7 @@ from pathlib import Path
 
 from expost.errors import DataError, UsageError
 from expost.grammar.cfg import Grammar, useless
+from expost.grammar.notation import read_rules
 from expost.registry import Registry
 from expost.utils.progress import say
 
@@ -19,27 +20,32 @@ T -> '(' S ')' | 'sin(' S ')' | 'exp(' S ')' | 'x' | '1' | '2' | '3'
 """
 
 # After the OpenSMILES specification, section 2. All that the 76 productions of Kusner et al. derive is in it, and also:
-# digits 0 and 9, ring numbers of two digits (%10), the bonds : and $, the aromatic atoms b and p, hydrogen and the
-# elements common in organic molecules, their salts and complexes, atom classes, any atom (*), and parts joined by a
-# dot. Only tetrahedral chirality (@, @@). It takes three productions a plain atom, where theirs takes four. Lists
-# recurse to the right, where theirs do to the left: a leftmost derivation then goes along the string, and whether
-# another atom follows is settled at the atom before it, not, for all of a chain, before the first.
+# digits 0 and 9, ring numbers of two digits (%10) and, as RDKit writes them, more (%(100)), the bonds : and $, and
+# RDKit's ~, -> and <-, the aromatic atoms b and p, hydrogen and all other elements, all classes of chirality (@TH1,
+# @SP2, @OH12), atom classes, any atom (*), and parts joined by a dot. It takes three productions a plain atom, where
+# theirs takes four. Lists recurse to the right, where theirs do to the left: a leftmost derivation then goes along the
+# string, and whether another atom follows is settled at the atom before it, not, for all of a chain, before the first.
 SMILES = r"""
 chain -> unit | unit chain | unit bond chain | unit '.' chain
 unit -> atom | atom rings | atom branches | atom rings branches
 rings -> ring | ring rings
-ring -> digit | bond digit | '%' digit digit | bond '%' digit digit
+ring -> digit | bond digit | '%' digit digit | bond '%' digit digit | '%(' number ')' | bond '%(' number ')'
 branches -> branch | branch branches
 branch -> '(' chain ')' | '(' bond chain ')' | '(' '.' chain ')'
-bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\'
+bond -> '-' | '=' | '#' | '$' | ':' | '/' | '\' | '~' | '->' | '<-'
 atom -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
       | '[' isotope symbol chirality hydrogens charge class ']'
 isotope -> | digit | digit digit | digit digit digit
 symbol -> 'C' | 'c' | 'N' | 'n' | 'O' | 'o' | 'S' | 's' | 'P' | 'p' | 'B' | 'b' | 'F' | 'Cl' | 'Br' | 'I' | '*'
-        | 'H' | 'Si' | 'Se' | 'se' | 'As' | 'as' | 'Te' | 'te' | 'Ge' | 'Sn' | 'Pb' | 'Sb' | 'Bi' | 'Al'
+        | 'H' | 'Si' | 'si' | 'Se' | 'se' | 'As' | 'as' | 'Te' | 'te' | 'Ge' | 'Sn' | 'Pb' | 'Sb' | 'Bi' | 'Al'
         | 'Li' | 'Na' | 'K' | 'Rb' | 'Cs' | 'Be' | 'Mg' | 'Ca' | 'Sr' | 'Ba' | 'Zn' | 'Cd' | 'Hg' | 'Ti' | 'V' | 'Cr'
         | 'Mn' | 'Fe' | 'Co' | 'Ni' | 'Cu' | 'Mo' | 'W' | 'Ru' | 'Rh' | 'Pd' | 'Ag' | 'Ir' | 'Pt' | 'Au' | 'Gd' | 'Tc'
-chirality -> | '@' | '@@'
+        | 'He' | 'Ne' | 'Ar' | 'Kr' | 'Xe' | 'Rn' | 'Fr' | 'Ra' | 'Sc' | 'Y' | 'Zr' | 'Hf' | 'Rf' | 'Nb' | 'Ta' | 'Db'
+        | 'Sg' | 'Re' | 'Bh' | 'Os' | 'Hs' | 'Mt' | 'Ds' | 'Rg' | 'Cn' | 'Ga' | 'In' | 'Tl' | 'Nh' | 'Fl' | 'Mc' | 'Lv'
+        | 'Po' | 'At' | 'Ts' | 'Og' | 'La' | 'Ce' | 'Pr' | 'Nd' | 'Pm' | 'Sm' | 'Eu' | 'Tb' | 'Dy' | 'Ho' | 'Er' | 'Tm'
+        | 'Yb' | 'Lu' | 'Ac' | 'Th' | 'Pa' | 'U' | 'Np' | 'Pu' | 'Am' | 'Cm' | 'Bk' | 'Cf' | 'Es' | 'Fm' | 'Md' | 'No'
+        | 'Lr'
+chirality -> | '@' | '@@' | '@TH' number | '@AL' number | '@SP' number | '@TB' number | '@OH' number
 hydrogens -> | 'H' | 'H' digit
 charge -> | '+' | '-' | '+' digit | '-' digit | '+' digit digit | '-' digit digit | '++' | '--'
 class -> | ':' number
@@ -85,7 +91,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
     Productions of a file that no derivation of a string can use are left out, and a line on stderr names them.
 
     Args:
-        name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file.
+        name_or_path: A name in `GRAMMARS`, which comes first, or the path of a UTF-8 text file, in the plain notation
+            or one that `expost.grammar.notation` translates, which a line on stderr names.
 
     Raises:
         UsageError: if it is neither a name nor a file.
@@ -110,6 +117,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
     except OSError as error:
         raise UsageError(f"cannot read the grammar {path}: {error.strerror}; give the path of a text file") from None
     grammar = Grammar.from_text(text, prune=True, name=str(path))
+    if notation := read_rules(text, str(path))[1]:
+        say(f"grammar {path}: read as {notation}; {grammar.describe()}")
     if left_out := useless(text, str(path)):
         count = len(left_out) + len(grammar.productions)
         listing = "; ".join(f"{production} ({reason})" for production, reason in left_out[:LISTED])

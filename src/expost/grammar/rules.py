@@ -49,13 +49,15 @@ _TOKEN = re.compile(
       | (?P<name>[\w/](?:[\w/^<>]|-(?!>))*) | (?P<open>['"]) | (?P<other>.)""",
     re.VERBOSE,
 )
+
+EMPTY = frozenset(("ε", "ϵ", "ɛ", "λ", "Λ", "epsilon", "Epsilon", "EPSILON", "eps", "lambda", "empty", "EMPTY", "∅"))
+"""Words that mean the empty string where no rule has that name."""
+
 _PADDING = Production("Nothing", (Symbol("None", False),))
 
 
-def read_rules(text: str, name: str) -> list[tuple[Production, int]]:
+def read_plain(text: str, name: str) -> list[tuple[Production, int]]:
     """Read the productions, in order, each with the number of its line.
-
-    A last rule `Nothing -> None` that only spells out padding is left out.
 
     Raises:
         DataError: at the first line that is no rule.
@@ -91,6 +93,21 @@ def read_rules(text: str, name: str) -> list[tuple[Production, int]]:
                 right.append(Symbol(value, False))
             elif len(value) > 2:
                 right.append(Symbol(value[1:-1], True))
+    return rules
+
+
+def without_empty(rules: Sequence[tuple[Production, int]]) -> list[tuple[Production, int]]:
+    """Leave out words that mean the empty string, as far as no rule defines them."""
+    defined = {production.left for production, _ in rules}
+    words = EMPTY - defined
+    return [
+        (Production(p.left, tuple(symbol for symbol in p.right if symbol.terminal or symbol.name not in words)), line)
+        for p, line in rules
+    ]
+
+
+def without_padding(rules: list[tuple[Production, int]]) -> list[tuple[Production, int]]:
+    """Leave out a last rule `Nothing -> None` that only spells out padding."""
     return rules[:-1] if _is_padding([production for production, _ in rules]) else rules
 
 

@@ -128,7 +128,7 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
         UsageError: for another shape, and for weights that are neither published nor given.
     """
     if layout_of(shape) is Layout.SEQUENCE:
-        return strings(name, shape, published=True)
+        return strings(name, shape, True, given)
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
             width = _official(name, setting, given).width
@@ -159,7 +159,7 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     the nearest paper data set, everything else the multilayer perceptron. Arguments as of `paper`.
     """
     if layout_of(shape) is Layout.SEQUENCE:
-        return strings(name, shape, published=False)
+        return strings(name, shape, False, given)
     images = layout_of(shape) is Layout.IMAGE
     if images and max(shape[1:]) > LARGEST_SIDE:
         raise UsageError(

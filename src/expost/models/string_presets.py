@@ -25,6 +25,7 @@ from expost.models.regularizers import REGULARIZERS, NoRegularizer, SpectralNorm
 from expost.models.zoo import ZOO
 from expost.registry import Part
 from expost.utils.arithmetic import Precision
+from expost.utils.progress import say
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,13 @@ _READS_ITSELF = SmallSetting("gru-autoregressive", 100, 2e-3, (1e-1, 1e-4))
 _WEIGHTS = {"rae": (1e-2, 1e-5), "vae": (1.0, 0.0), "wae": (10.0, 0.0), "none": (1.0, 0.0)}
 
 
-def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConfig, TrainingConfig]:
-    """Return the configuration for rows of L symbols out of V: the published networks, or smaller ones."""
+def strings(
+    name: str, shape: Sequence[int], published: bool, given: Mapping[str, Any]
+) -> tuple[ModelConfig, TrainingConfig]:
+    """Return the configuration for rows of L symbols out of V: the published networks, or smaller ones.
+
+    A code that is larger than a row allows is cut, with a remark on stderr unless the dimension is `given`.
+    """
     row = ZOO[name]
     if row.prior is None:
         raise UsageError(f"model '{name}' has codes on a map, which rows of symbols do not have; choose another model")
@@ -114,6 +120,9 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
     beta, weight = small.rae if row.family == "rae" and not published else _WEIGHTS[row.family]
     if not PENALTIES[row.penalty.name].has_term:
         beta = 0.0
+    latent_dim = _fitting(setting.latent_dim, shape, "latent_dim" in given)
+    if row.family == "rae":
+        beta *= setting.latent_dim / latent_dim  # as of any other dimension
     model = ModelConfig(
         name=name,
         shape=tuple(shape),
@@ -124,7 +133,7 @@ def strings(name: str, shape: Sequence[int], published: bool) -> tuple[ModelConf
         prior=row.prior,
         network=setting.network if published else small.network,
         width=setting.width if published else 64,
-        latent_dim=setting.latent_dim,
+        latent_dim=latent_dim,
         beta=beta if row.beta is None else row.beta,
         regularizer_weight=weight if REGULARIZERS[row.regularizer.name].has_term else 0.0,
     )
@@ -158,7 +167,7 @@ def published_objective(
     Raises:
         UsageError: for a row whose weights follow from no published one, unless they are given.
     """
-    model, training = strings(name, shape, published=True)
+    model, training = strings(name, shape, True, given)
     model = replace(model, latent_dim=given.get("latent_dim", model.latent_dim))
     row, symbols = ZOO[name], _symbols(shape)
     terms = (PENALTIES[row.penalty.name], "beta"), (REGULARIZERS[row.regularizer.name], "regularizer_weight")
@@ -175,6 +184,19 @@ def published_objective(
         beta=symbols / model.latent_dim if model.beta and row.beta is None else model.beta,
         regularizer_weight=symbols * _PUBLISHED_LAMBDA if REGULARIZERS[row.regularizer.name].has_term else 0.0,
     ), training
+
+
+def _fitting(latent_dim: int, shape: Sequence[int], given: bool) -> int:
+    """Return the dimension of a code, or, where it is more than the numbers of an example, half of these."""
+    numbers = math.prod(shape)
+    if latent_dim <= numbers:
+        return latent_dim
+    cut = max(1, numbers // 2)
+    if not given:
+        say(
+            f"latent_dim: {cut} instead of {latent_dim}, since an example has {numbers} numbers; --latent-dim overrules"
+        )
+    return cut
 
 
 def _symbols(shape: Sequence[int]) -> int:

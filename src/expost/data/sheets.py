@@ -1,0 +1,352 @@
+"""Delimited text (.csv, .tsv and the like): its encoding, delimiter, comments and header, told from its first rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import TypeAlias
+
+from expost.data.numerals import BOOLEAN, GAPS, is_numeral
+from expost.data.text import encoding_of, kind_of, lines_of
+from expost.errors import DataError
+
+Row: TypeAlias = tuple[int, list[str]]
+"""The number of a row's last line, and its cells."""
+
+PEEK = 200
+"""Rows that are looked at before the others are read."""
+
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
+"""Suffixes of files of delimited text; each may be followed by .gz."""
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+_USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
+_COMMENTS = ("#", "%", "//")
+_QUOTED = re.compile(r'"[^"]*"|\S+')
+#: How files begin that are no tables, whatever they are called.
+_OTHERS = {
+    "<!doctype html": "a page of HTML; download the file itself",
+    "<html": "a page of HTML; download the file itself",
+    '{"': "JSON; convert it to a table",
+    "[{": "JSON; convert it to a table",
+    "version https://git-lfs": "a pointer of Git LFS; fetch the file with: git lfs pull",
+}
+_DECLARED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
+#: Lines of other widths that may stand above a table, as titles do.
+_MOST_TITLES = 20
+#: The share of rows that must have one width.
+_ALIKE = 0.8
+
+
+@dataclass
+class Comments:
+    """Which lines of a file are comments, and how many were skipped.
+
+    Attributes:
+        marks: What such lines begin with; empty where there are none.
+        top: How many stand above the table.
+        skipped: How many others were skipped.
+        line: The number of the line that was read last.
+    """
+
+    marks: tuple[str, ...] = ()
+    top: int = 0
+    skipped: int = 0
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of cells, as in a file; nothing is known yet of a header.
+
+    Attributes:
+        path: The file.
+        delimiter: What separates cells; a space stands for any white space.
+        head: The first rows, at most `PEEK`.
+        rest: The others, to be read once.
+        above: Cells of a comment right above the rows that names as many columns; None if there is none.
+        remarks: What was recognized beyond the usual, one short clause each.
+        comments: Counts the comments that were skipped, while the rows are read.
+    """
+
+    path: Path
+    delimiter: str
+    head: Sequence[Row]
+    rest: Iterator[Row]
+    above: list[str] | None = None
+    remarks: tuple[str, ...] = ()
+    comments: Comments = field(default_factory=Comments)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows, once."""
+        return chain(self.head, self.rest)
+
+
+def open_sheet(path: Path, longest: int | None = None) -> Sheet:
+    """Recognize a table of text, and begin to read it; blank rows are none.
+
+    The delimiter is the one of comma, semicolon, tab, bar and white space by which the rows have one width, of at least
+    two, and most cells are numbers. Lines that begin with # (at the top also % or //) are comments, unless half of the
+    lines do. Titles above the table, lines of another width than nearly all others, are skipped.
+
+    Args:
+        path: The file.
+        longest: Characters of the longest line; None for any.
+
+    Raises:
+        DataError: if the file is empty, or no text.
+        OSError: if it cannot be read.
+    """
+    lines = lines_of(path, longest)
+    peeked = list(islice(lines, PEEK))
+    text = [line for line in peeked if not line.isspace()]
+    if not text:
+        raise DataError(f"{path} is empty; give a table")
+    for beginning, what in _OTHERS.items():
+        if text[0].lstrip().lower().startswith(beginning):
+            raise DataError(f"{path} is {what}")
+    remarks = [f"read as {encoding}" for encoding in [encoding_of(path)] if encoding]
+    declared = _DECLARED.fullmatch(text[0])
+    top, begin = _top(peeked, declared is not None)
+    body = [line for line in peeked[begin:] if not line.isspace()]
+    marked = sum(map(_is_marked, body))
+    comments = Comments(("#",) if marked < 0.5 * len(body) else ())
+    body = [line for line in body if not (comments.marks and _is_marked(line))]
+    delimiter = declared.group(1) if declared else _delimiter(body, kind_of(path))
+    comments.line = begin
+    comments.top = len(top)
+    rows = _cells(path, _uncommented(chain(peeked[begin:], lines), comments), delimiter, comments)
+    head = list(islice(rows, PEEK))
+    if not head:
+        raise DataError(f"{path} is a table of empty cells; fill it")
+    width, count = Counter(len(row) for _, row in head).most_common(1)[0]
+    titles = 0
+    while titles < min(len(head), _MOST_TITLES) and len(head[titles][1]) != width and count >= _ALIKE * len(head):
+        titles += 1
+    if 0 < titles < len(head) and width > 1 and not _counted(head):
+        head, dropped = _without_titles(head, titles, width)
+        if dropped:
+            remarks.append(f"skipped {_lines(len(dropped))} above the table ({_short(dropped[0])})")
+    above = None
+    if top:
+        words = _split(top[-1].lstrip().lstrip("#%/").strip(), delimiter)
+        above = words if len(words) == width and width > 1 else None
+        remarks.append(f"skipped {_lines(len(top))} of comments at the top ({top[0].strip()[:40]})")
+    if delimiter != _USUAL.get(kind_of(path), delimiter):
+        remarks.append(f"separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
+    return Sheet(path, delimiter, head, rows, above, tuple(remarks), comments)
+
+
+def is_sheet(path: Path) -> bool:
+    """Tell whether a file of text without a telling suffix has rows of numbers, at least two of them each.
+
+    Raises:
+        DataError: if it is no text.
+        OSError: if it cannot be read.
+    """
+    sheet = open_sheet(path)
+    widths = {len(row) for _, row in sheet.head}
+    cells = [cell for _, row in sheet.head[1:] or sheet.head for cell in row]
+    return len(widths) == 1 and min(widths) > 1 and all(is_numeral(cell) for cell in cells)
+
+
+def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
+    """Return the comments at the top of a file, and the index of the first line that is none."""
+    top: list[str] = []
+    begin = 1 if declared else 0
+    while begin < len(lines) and (lines[begin].isspace() or lines[begin].lstrip().startswith(_COMMENTS)):
+        top += [lines[begin]] if not lines[begin].isspace() else []
+        begin += 1
+    return (top, begin) if begin < len(lines) else ([], 0)
+
+
+def _is_marked(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _uncommented(lines: Iterator[str], comments: Comments) -> Iterator[str]:
+    for line in lines:
+        comments.line += 1
+        if comments.marks and line.lstrip().startswith(comments.marks):
+            comments.skipped += 1
+        else:
+            yield line
+
+
+def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments) -> Iterator[Row]:
+    """Yield the rows that are not blank."""
+    try:
+        rows = map(_words, lines) if delimiter == " " else csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        for row in rows:
+            if any(cell and not cell.isspace() for cell in row):
+                yield comments.line, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {comments.line}: {error}; is a quotation mark not closed?") from None
+
+
+def _words(line: str) -> list[str]:
+    """Return what white space separates, with quotes around it taken off."""
+    if '"' not in line:
+        return line.split()
+    return [word[1:-1] if word[0] == '"' == word[-1] and len(word) > 1 else word for word in _QUOTED.findall(line)]
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    if delimiter == " ":
+        return _words(line)
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+
+
+def _delimiter(lines: Sequence[str], kind: str) -> str:
+    """Return what separates the cells of most lines; where nothing does, the suffix's usual delimiter."""
+    usual = _USUAL.get(kind, ",")
+    best, found = 0.0, usual
+    for delimiter in dict.fromkeys([usual, *_DELIMITERS]):
+        try:
+            rows = [row for row in (_split(line, delimiter) for line in lines) if row]
+        except csv.Error:
+            continue
+        if not rows:
+            continue
+        width, count = Counter(map(len, rows)).most_common(1)[0]
+        cells = [cell for row in rows[1:] or rows for cell in row if len(row) == width]
+        typed = sum(is_numeral(cell) or cell.strip() in GAPS or cell.strip() in BOOLEAN for cell in cells)
+        numbers = typed / max(1, len(cells))
+        score = count / len(rows) + numbers
+        if width < 2 or count < _ALIKE * len(rows):
+            continue
+        if delimiter == " " and (count < len(rows) - 1 or numbers < (0.9 if best else 0.5)):
+            continue  # spaces stand in text, too
+        if score > best + 1e-9:
+            best, found = score, delimiter
+    return found
+
+
+def _without_titles(head: Sequence[Row], titles: int, width: int) -> tuple[list[Row], list[list[str]]]:
+    """Return the rows without what stands above the table, and that; a header that is a cell short stays.
+
+    A first line with a cell less than the rows names all columns but that of the rows' names, as R writes it; rows
+    may instead end in a delimiter, so that their last cell is empty. A row of numbers is no title.
+    """
+    last = head[titles - 1][1]
+    body = head[titles:]
+    first = titles
+    if len(last) == width - 1:
+        open_end = all(not row[-1].strip() for _, row in body if len(row) == width)
+        data = body[0][1] if body else []
+        if not any(is_numeral(cell) for cell in last) and any(is_numeral(cell) for cell in data):
+            named = (head[titles - 1][0], [*last, ""] if open_end else ["", *last])
+            body, first = [named, *body], titles - 1
+    above = [row for _, row in head[:first]]
+    if any(len(row) > 1 and all(is_numeral(cell) for cell in row) for row in above) or not above:
+        return (list(head), []) if above else (list(body), [])
+    return list(body), above
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a sheet.
+
+    Attributes:
+        names: Their names; f0, f1, ... where the file has none.
+        titled: Whether the file names them.
+        skip: How many of the first rows are no data.
+        classes: Names of the classes 0, 1, ... in the last column, where the first line counts rows and columns.
+        remarks: What was decided beyond the usual, one short clause each.
+    """
+
+    names: Sequence[str]
+    titled: bool
+    skip: int
+    classes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def header_of(sheet: Sheet) -> Header:
+    """Tell whether the first row of a table names its columns.
+
+    It does if a word in it stands above numbers, and no number does. It is data if its numbers stand above numbers and
+    its words, if any, above words, or are marks of a missing value. Numbers that count or ascend in whole steps, as 0,
+    1, 2 or 2019, 2020, may be names.
+
+    Raises:
+        DataError: if it mixes names and numbers in another way.
+    """
+    first = [cell.strip() for cell in sheet.head[0][1]]
+    if classes := _counted(sheet.head):
+        said = f"line 1 counts {first[0]} rows and {first[1]} columns, and names {len(classes)} classes"
+        return Header([f"f{index}" for index in range(len(sheet.head[1][1]))], False, 1, classes, (said,))
+    body = [row for _, row in sheet.head[1:] if len(row) == len(first)]
+    numbered = [f"f{index}" for index in range(len(first))]
+    numeric = [_is_numeric([row[index] for row in body]) for index in range(len(first))]
+    words = [index for index, cell in enumerate(first) if cell and not is_numeral(cell)]
+    gaps = [index for index in words if first[index] in GAPS]
+    names = [index for index in words if index not in gaps and numeric[index]]
+    numbers = [index for index, cell in enumerate(first) if cell and is_numeral(cell) and cell not in GAPS]
+    values = [first[index] for index in numbers]
+    if sheet.above is not None and not names and numbers:
+        return Header([word.strip() for word in sheet.above], True, 0, (), ("columns named by the comment above",))
+    if not numbers:
+        return Header(first, True, 1)
+    if not words and "" not in first:
+        if _ascend(values, least=4) and any(not _is_whole(row[index]) for row in body for index in numbers):
+            return Header(first, True, 1, (), (f"line 1 ({values[0]}, {values[1]}, ...) taken for names",))
+        return Header(numbered, False, 0)
+    if names and not _ascend(values, least=1):
+        raise DataError(
+            f"{sheet.path}, line {sheet.head[0][0]} is neither names nor numbers: {first[numbers[0]]!r} is a number, "
+            f"{first[names[0]]!r} stands above numbers; correct or remove that line"
+        )
+    years = all(len(value) == 4 for value in values)
+    if names or (not gaps and _ascend(values, least=2 if years else 3) and not _recurs(first, words, body)):
+        return Header(first, True, 1, (), (f"line 1 ({', '.join(first)[:40]}) taken for names",) if numbers else ())
+    if "" in first and not words and first[0] == "" and "" not in first[1:]:
+        return Header(first, True, 1)  # as pandas writes a table of numbered columns
+    return Header(numbered, False, 0, (), ("line 1 holds no names: columns are called f0, f1, ...",))
+
+
+def _counted(head: Sequence[Row]) -> tuple[str, ...]:
+    """Return the names of classes in a first line that counts rows and columns: 150,4,setosa,versicolor,virginica."""
+    first = [cell.strip() for cell in head[0][1]]
+    width = Counter(len(row) for _, row in head[1:]).most_common(1)
+    if not width or len(first) < 3 or not all(cell.isdecimal() for cell in first[:2]):
+        return ()
+    known = len(head) - 1
+    counts = int(first[0]) == known or (known == PEEK - 1 and int(first[0]) > known)
+    named = [cell for cell in first[2:] if cell]
+    fits = counts and int(first[1]) == width[0][0] - 1
+    return tuple(named) if fits and named and not any(map(is_numeral, named)) else ()
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Tell whether most of a column's cells, those without a value aside, are numbers."""
+    filled = [cell for cell in cells if cell.strip() and cell.strip() not in GAPS]
+    return bool(filled) and sum(map(is_numeral, filled)) > 0.5 * len(filled)
+
+
+def _ascend(values: Sequence[str], least: int) -> bool:
+    """Tell whether some numbers are whole, and each is one more than the one before."""
+    if len(values) < least or not all(value.isdecimal() for value in values):
+        return False
+    return all(int(after) == int(before) + 1 for before, after in pairwise(values))
+
+
+def _recurs(first: Sequence[str], words: Sequence[int], body: Sequence[Sequence[str]]) -> bool:
+    return any(row[index].strip() == first[index] for index in words for row in body)
+
+
+def _is_whole(cell: str) -> bool:
+    return cell.strip().lstrip("+-").isdecimal()
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
+
+
+def _short(row: Sequence[str]) -> str:
+    return " ".join(cell for cell in row if cell)[:40]

@@ -1,0 +1,331 @@
+"""Grammars in notations other than the plain one of `rules`: BNF, EBNF, NLTK's probabilities, other arrows, primes.
+
+A rule is a name, an arrow and alternatives, and goes on until the next name with an arrow. Groups and repetitions
+become rules of their own, which recurse to the right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from expost.errors import DataError
+from expost.grammar.rules import EMPTY, Production, Symbol, read_plain, without_empty, without_padding
+
+_ARROW = r"-->|->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|="
+_TOKEN = re.compile(
+    rf"""(?P<space>[ \t\f\v]+) | (?P<line>\r\n|\r|\n)
+      | (?P<comment>\#[^\r\n]*|//[^\r\n]*|\(\*.*?\*\)|/\*.*?\*/)
+      | (?P<quoted>'[^'\r\n]*'|"[^"\r\n]*"|[‘“][^’”\r\n]*[’”])
+      | (?P<angled><[^<>|\r\n]+>)
+      | (?P<chance>\[\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*\])
+      | (?P<range>\[(?:[^\]\s'"-]-[^\]\s'"]|[^\]\s'"])*[^\]\s'"]-[^\]\s'"](?:[^\]\s'"-]-[^\]\s'"]|[^\]\s'"])*\])
+      | (?P<dots>\.\.\.?) | (?P<arrow>{_ARROW}) | (?P<bar>\||∣) | (?P<regular>/[^/\s](?:[^/\r\n]|\\/)*/)
+      | (?P<code>%[xdb][0-9A-Fa-f.-]+) | (?P<directive>%\w+) | (?P<name>[^\W\d]\w*(?:-(?![->])\w+)*'*|\w+)
+      | (?P<open>[(\[{{]) | (?P<close>[)\]}}]) | (?P<times>[*+?]) | (?P<other>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+#: What is not read, and how it is written without.
+_REFUSED = {
+    "regular": "a regular expression; write its alternatives out",
+    "directive": "a directive; leave it out, and write its rules out",
+    "code": "a character's number, as in ABNF; write the character in quotes",
+}
+_PRIMED = re.compile(rf"^\s*\w+'+\s*({_ARROW})", re.MULTILINE)
+_FOREIGN = re.compile(r"^\s*[<\w][^|'\"\n]*?(-->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|=)", re.MULTILINE)
+
+
+def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]:
+    """Read the productions, in order, each with the number of its line; also return what another notation is called.
+
+    A last rule `Nothing -> None` that only spells out padding is left out, and a word of `EMPTY` without a rule of its
+    own derives the empty string.
+
+    Raises:
+        DataError: at the first line that is no rule, in the plain notation or another one.
+    """
+    if _PRIMED.search(text):  # where an apostrophe would begin a terminal
+        rules, notation = read_other(text, name)
+        return without_empty(rules), notation
+    try:
+        return without_padding(without_empty(read_plain(text, name))), ""
+    except DataError as error:
+        try:
+            rules, notation = read_other(text, name)
+            if not notation:
+                raise error
+        except DataError as other:
+            known = _FOREIGN.search(text) or any(reason in str(other) for reason in _REFUSED.values())
+            raise (other if known else error) from None
+        return without_padding(without_empty(rules)), notation
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word of a grammar.
+
+    Attributes:
+        kind: Which group of the pattern it is.
+        text: As written.
+        line: The line that it is on.
+        tight: Whether it follows the word before without a space.
+    """
+
+    kind: str
+    text: str
+    line: int
+    tight: bool
+
+
+@dataclass
+class _Reader:
+    """Reads the rules of a text, and adds those of its groups and repetitions."""
+
+    tokens: Sequence[Token]
+    where: str
+    bare: bool  # whether words that are not in angle brackets are terminals
+    found: dict[str, None] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    rules: list[tuple[Production, int]] = field(default_factory=list)
+    added: list[tuple[Production, int]] = field(default_factory=list)
+    position: int = 0
+    left: str = ""
+    count: int = 0
+
+    def read(self) -> None:
+        """Read all rules."""
+        starts = [index for index in range(len(self.tokens)) if self._starts(index)]
+        for index in starts:
+            self._named(self.tokens[index].text)
+        if not starts or starts[0] > 0:
+            raise self._unexpected(self.tokens[0])
+        while self.position < len(self.tokens):
+            token = self.tokens[self.position]
+            if not self._starts(self.position):
+                raise self._unexpected(token)
+            self.left = self._named(token.text)
+            self.position += 2
+            for right, line in self._alternatives(token.line):
+                self.rules.append((Production(self.left, right), line))
+
+    def _starts(self, index: int) -> bool:
+        """Tell whether a rule begins at a token: a name before an arrow."""
+        if index + 1 >= len(self.tokens) or self.tokens[index].kind not in ("name", "angled"):
+            return False
+        after = self.tokens[index + 1]
+        first = (
+            index == 0 or self.tokens[index - 1].line < self.tokens[index].line or self.tokens[index - 1].text in ";."
+        )
+        return after.kind == "arrow" and first
+
+    def _alternatives(self, line: int) -> list[tuple[tuple[Symbol, ...], int]]:
+        """Read alternatives up to a closing bracket, or the end of the rule."""
+        found: list[tuple[tuple[Symbol, ...], int]] = []
+        right: list[Symbol] = []
+        while self.position < len(self.tokens):
+            token = self.tokens[self.position]
+            if (token.kind == "close" and not self._is_terminal(token)) or self._starts(self.position):
+                break
+            self.position += 1
+            if token.kind == "bar":
+                if right or found or self.tokens[self.position - 2].kind != "arrow":  # not a bar before the first
+                    found.append((tuple(right), line))
+                right, line = [], token.line
+            elif token.kind == "arrow" and token.text == "->" and right:
+                self.position += 1  # the alias of an alternative, as Lark has them
+            elif token.text in (";", ".", ",") and token.kind == "other":
+                self.note("EBNF")
+            elif token.kind == "chance":
+                self.note("probabilities, which are left out")
+            else:
+                right += self._factor(token)
+        return [*found, (tuple(right), line)]
+
+    def _factor(self, token: Token) -> list[Symbol]:
+        """Read a symbol or a group, with what repeats it."""
+        part = self._part(token)
+        while self.position < len(self.tokens) and self.tokens[self.position].kind == "times":
+            times = self.tokens[self.position]
+            if self._is_terminal(times):
+                break
+            self.position += 1
+            self.note("EBNF")
+            part = self._repeated(part, times.text, times.line)
+        return part
+
+    def _part(self, token: Token) -> list[Symbol]:
+        if self._is_terminal(token):
+            return [Symbol(token.text, True)]
+        if token.kind == "quoted":
+            if self.position < len(self.tokens) and self.tokens[self.position].kind == "dots":
+                return self._range(token)
+            return [Symbol(token.text[1:-1], True)] if len(token.text) > 2 else []
+        if token.kind in ("name", "angled"):
+            if token.text.strip("<> ") in EMPTY and token.text not in self.names:
+                return []
+            return [Symbol(self._named(token.text), False)]
+        if token.kind == "open":
+            self.note("EBNF")
+            inside = self._alternatives(token.line)
+            close = self.tokens[self.position] if self.position < len(self.tokens) else None
+            if close is None or close.text != _CLOSING[token.text]:
+                raise DataError(f"{self.where}, line {token.line}: '{token.text}' is not closed; close or quote it")
+            self.position += 1
+            rights = [right for right, _ in inside]
+            if token.text == "[":
+                return self._rule([(), *rights], token.line)
+            part = list(rights[0]) if len(rights) == 1 else self._rule(rights, token.line)
+            return self._repeated(part, "*", token.line) if token.text == "{" else part
+        if token.kind == "range":
+            self.note("EBNF")
+            return self._rule([(Symbol(each, True),) for each in _characters(token.text[1:-1])], token.line)
+        if token.text in EMPTY:
+            return []
+        raise self._unexpected(token)
+
+    def _range(self, first: Token) -> list[Symbol]:
+        """Read 'a'..'z'."""
+        last = self.tokens[self.position + 1] if self.position + 1 < len(self.tokens) else first
+        if last.kind != "quoted" or len(last.text) != 3 or len(first.text) != 3:
+            raise self._unexpected(self.tokens[self.position])
+        self.position += 2
+        self.note("EBNF")
+        characters = _characters(f"{first.text[1]}-{last.text[1]}")
+        return self._rule([(Symbol(each, True),) for each in characters], first.line)
+
+    def _repeated(self, part: Sequence[Symbol], times: str, line: int) -> list[Symbol]:
+        """Return what stands for a part that may be left out, or repeated."""
+        once = tuple(part)
+        if times == "?":
+            return self._rule([(), once], line)
+        name = self._new()
+        self.added += [(Production(name, () if times == "*" else once), line)]
+        self.added += [(Production(name, (*once, Symbol(name, False))), line)]
+        return [Symbol(name, False)]
+
+    def _rule(self, rights: Sequence[Sequence[Symbol]], line: int) -> list[Symbol]:
+        name = self._new()
+        self.added += [(Production(name, tuple(right)), line) for right in dict.fromkeys(map(tuple, rights))]
+        return [Symbol(name, False)]
+
+    def _new(self) -> str:
+        """Return a name that no rule has."""
+        while True:
+            self.count += 1
+            name = f"{self.left}_{self.count}"
+            if name not in self.names.values():
+                self.names[f"{name} "] = name  # no word of the text: it ends in a space
+                return name
+
+    def _named(self, text: str) -> str:
+        """Return the plain name of a symbol: a word, with `prime` for an apostrophe."""
+        if text not in self.names:
+            word = re.sub(r"\W+", "_", text.strip("<> ").replace("'", "_prime"))
+            if text.startswith("<"):
+                self.note("BNF")
+            if "'" in text:
+                self.note("primes")
+            while word in self.names.values():
+                word += "_"
+            self.names[text] = word
+        return self.names[text]
+
+    def _is_terminal(self, token: Token) -> bool:
+        """Tell whether a word of BNF without quotes stands for itself; signs do where they stand apart."""
+        if not self.bare or token.kind in ("angled", "quoted", "bar", "arrow", "chance"):
+            return False
+        if token.kind == "name":
+            return token.text not in EMPTY
+        if token.kind == "times":
+            return not token.tight
+        return token.text not in EMPTY and token.text not in "[]{}" and token.kind in ("open", "close", "other")
+
+    def note(self, what: str) -> None:
+        """Remember what the notation is called."""
+        self.found[what] = None
+
+    def _unexpected(self, token: Token) -> DataError:
+        notation = f" in {' and '.join(self.found)}" if self.found else ""
+        if token.kind in _REFUSED:
+            return DataError(f"{self.where}, line {token.line}: {token.text} is {_REFUSED[token.kind]}")
+        if token.text in "'\"":
+            return DataError(
+                f"{self.where}, line {token.line}: unterminated quote; close it with {token.text} on the same line"
+            )
+        return DataError(
+            f"{self.where}, line {token.line}: unexpected {token.text!r}{notation}; write rules such as S -> 'a' S | "
+            "'b', or in BNF or EBNF, with terminals in quotes"
+        )
+
+
+def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]:
+    """Read the productions of a grammar in another notation than the plain one.
+
+    Args:
+        text: The text.
+        name: What errors call it.
+
+    Returns:
+        The productions, each with the number of its line, and what the notation is called.
+
+    Raises:
+        DataError: at the first line that is none of those that are known.
+
+    Example:
+        >>> rules, notation = read_other("<s> ::= 'a'+ | <s> 'b' [0.5]", "example")
+        >>> [str(production) for production, _ in rules], notation
+        (["s -> s_1", "s -> s 'b'", "s_1 -> 'a'", "s_1 -> 'a' s_1"], 'BNF, EBNF, probabilities, which are left out')
+    """
+    tokens = _tokens(text)
+    if not tokens:
+        return [], ""
+    refused = next((token for token in tokens if token.kind in _REFUSED), None)
+    quoted = any(token.kind == "quoted" for token in tokens)
+    lefts = [first.kind for first, second in pairwise(tokens) if second.kind == "arrow"]
+    bare = not quoted and bool(lefts) and set(lefts) == {"angled"}
+    reader = _Reader(tokens, name, bare)
+    if refused is not None:
+        raise reader._unexpected(refused)
+    arrows = {token.text for token in tokens if token.kind == "arrow"}
+    reader.read()
+    if arrows - {"->"}:
+        reader.note(f"rules with {min(arrows - {'->'})}")
+    return [*reader.rules, *reader.added], ", ".join(reader.found)
+
+
+def _tokens(text: str) -> list[Token]:
+    """Return the words of a text; signs before names that say how Lark shapes its trees are left out."""
+    tokens: list[Token] = []
+    line, tight = 1, False
+    for match in _TOKEN.finditer(text.removeprefix("\ufeff")):
+        kind, word = str(match.lastgroup), match.group()
+        if kind in ("space", "comment", "line"):
+            line += len(re.findall(r"\r\n|\r|\n", word))
+            tight = False
+            continue
+        if kind == "chance" and tokens and tokens[-1].kind == "arrow" and "." not in word:
+            kind = "range"
+        tokens.append(Token(kind, word, line, tight))
+        tight = True
+    return [
+        token
+        for index, token in enumerate(tokens)
+        if not (token.text in "?!" and (index == 0 or tokens[index - 1].line < token.line))
+    ]
+
+
+def _characters(inside: str) -> list[str]:
+    """Return the characters that a class of them stands for: a-z0-9_."""
+    found: dict[str, None] = {}
+    index = 0
+    while index < len(inside):
+        if inside[index + 1 : index + 2] == "-" and index + 2 < len(inside):
+            found |= dict.fromkeys(map(chr, range(ord(inside[index]), ord(inside[index + 2]) + 1)))
+            index += 3
+        else:
+            found[inside[index]] = None
+            index += 1
+    return list(found)
