@@ -270,7 +270,7 @@ def step_chart(
 
 
 def matrix(values: Array, names: Sequence[str], label: str) -> Markup:
-    """Return a picture of a square matrix of values in [-1, 1]: the larger, the darker; empty where not finite.
+    """Return a picture of a square matrix of values in [-1, 1]: the larger, the fuller its color; none if not finite.
 
     Args:
         values: Shape (d, d).

@@ -272,7 +272,9 @@ def _correlations(real: Array, sets: dict[str, Array], names: Sequence[str], ord
         words = f"{gaps.mean():.2f} from the real ones, on average" if len(gaps) else "no column varies"
         drawn.append(Drawing(matrix(found, chosen, f"Correlations of the columns, {name}: {words}"), name, words))
     legend = (Key("positive", "positive"), Key("negative", "negative"))
-    caption = "Pearson's correlations of columns, in the same order across and down: the stronger, the darker."
+    caption = (
+        "Pearson's correlations of columns, in the same order across and down: the stronger, the fuller the color."
+    )
     caption += " A column that does not vary has none, and stays empty."
     return [Heading("Correlations"), Drawings(tuple(drawn), legend, caption, "medium")]
 
