@@ -36,14 +36,13 @@ class PictureOptions(TypedDict, total=False):
 PICTURE = Group(PictureOptions)
 
 
-def look_of(options: Mapping[str, Any], path: Path, title: str, given: tuple[str, ...] = PICTURE.names) -> Look:
+def look_of(options: Mapping[str, Any], path: Path, title: str) -> Look:
     """Return how a picture looks; refuse options that the file has no use for.
 
     Args:
         options: Those of `PictureOptions` that were given.
         path: Where the picture goes.
         title: The title, unless one is given.
-        given: The options that there are.
 
     Raises:
         UsageError: for options that have no effect on such a file, or are out of range.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -467,17 +467,6 @@ def without_color(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and len({channel.tobytes() for channel in picture.split()}) == 1:
         return picture.convert("L")
     return picture
-
-
-def listed(words: Iterable[str]) -> str:
-    """Return words with commas between them, and "and" before the last.
-
-    Example:
-        >>> listed(["a", "b", "c"]), listed(["a"])
-        ('a, b and c', 'a')
-    """
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _baseline(size: int) -> float:
