@@ -34,8 +34,6 @@ from expost.utils.progress import say
 
 #: Warn where the standard deviations of columns differ by more than this factor.
 UNEQUAL_SCALES = 30
-#: On few strings, preset `small` shrinks the batch until an epoch has this many steps, but not below this size.
-STEPS_AN_EPOCH, SMALLEST_BATCH = 20, 10
 
 
 def _begun(out: str | Path) -> str:
@@ -105,10 +103,8 @@ def train(
         slots.setdefault(option, value)
     own = networks is not None
     config, training = configure(
-        model, examples.shape, preset or "small", of_model, of_training, slots, own_networks=own
+        model, examples.shape, preset or "small", of_model, of_training, slots, own, len(examples.train)
     )
-    if kind.symbols and preset in (None, "small") and "batch_size" not in of_training:
-        training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
     chosen = choose(training.precision, pick_device(training.device))
     said = precision_note(training, chosen)
     training = replace(training, precision=chosen.arithmetic)
@@ -125,11 +121,6 @@ def train(
     _remark_on_scales(examples)
     run.train(examples)
     return run
-
-
-def _batch_for(examples: int, batch_size: int) -> int:
-    """Return a batch size that leaves several steps to an epoch of few examples."""
-    return min(batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
 
 
 def _remark_on_scales(data: Data) -> None:

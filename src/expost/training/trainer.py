@@ -96,7 +96,7 @@ class Training:
             raise UsageError(
                 f"data set '{self.data.name}' has {count} training, {held_out} validation examples; give 2 and 1"
             )
-        batch = min(self.config.batch_size, count)
+        batch, _ = self.config.batches(count)
         if batch < processes:
             raise UsageError(
                 f"batches of {batch} cannot be split over {processes} processes; launch fewer, or raise --batch-size"
