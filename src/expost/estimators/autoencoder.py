@@ -27,7 +27,7 @@ from expost.densities import DENSITIES, TractableDensity, make_density
 from expost.densities.checks import check_float, check_int
 from expost.densities.conditional import default_components
 from expost.densities.likelihood import LatentVariableModel
-from expost.densities.linalg import ml_covariance
+from expost.densities.linalg import ml_covariance, ridge
 from expost.errors import UsageError
 from expost.estimators.columns import Columns, require_finite
 from expost.estimators.fitting import ExactFunctions, train
@@ -170,7 +170,7 @@ class RegularizedAutoencoder(
         squared = (t[held_out] - self._exact.decode(codes[held_out])).square()
         shrunk = (squared.sum(0) + 2 * squared.mean()) / (len(squared) + 2)
         self.noise_variance_ = shrunk.clamp_min(_LEAST_NOISE).numpy()
-        mean, covariance = ml_covariance(codes, 1e-6)
+        mean, covariance = ml_covariance(codes, ridge(codes, 1e-6))
         self._codes_mean, self._codes_covariance, self._seed = mean, covariance, seed
         return self
 
