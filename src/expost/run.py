@@ -39,10 +39,10 @@ from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
-from expost.training.trainer import Training
+from expost.training.trainer import Training, few_steps, measure_steps, plan
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
-from expost.utils.progress import say
+from expost.utils.progress import duration, say
 from expost.utils.seeding import WEIGHTS, isolated, stream_seed
 from expost.utils.store import read_json, read_tensors, update_json, write_json
 
@@ -192,6 +192,16 @@ class Run:
         if distributed.is_main():
             self.warn_of_collapse(model, data)
         return model
+
+    def pace(self, data: Data) -> str:
+        """Return in words how long training would take here, from a few steps of a model that is thrown away."""
+        training, count = self.config.training, len(data.train)
+        if count < 2 or len(data.validation) < 1:
+            return "training: too few examples"
+        step = measure_steps(self.fresh_model(), data, training)
+        _, batches = training.batches(count)
+        whole = f"training: {plan(training, count)}, {duration(step)} a step, {duration(step * batches * training.epochs)}"
+        return "\n".join(filter(None, (f"{whole} in all, without validation", few_steps(training, count))))
 
     def collapse(self, model: nn.Module | None, data: Data) -> str | None:
         """Return what to say if the codes of the trained model say next to nothing, with a remedy; else None."""

@@ -122,6 +122,7 @@ def show_run(run: Run) -> None:
         parts = ", ".join(f"{len(getattr(found, part)):,} {part}" for part in ("train", "validation", "test"))
         say(f"data: {found.name}, {parts}" + (f"; {found.note}" if found.note else ""))
         say(run.note)
+        say(run.pace(found))
         show_as_json(to_json(run.config))
     else:
         print(run.folder)
