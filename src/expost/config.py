@@ -14,7 +14,7 @@ from expost.registry import Part
 from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; increased when an older expost could not read it.
-FORMAT = 1
+FORMAT = 2
 #: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
 MOST_LEFT_OUT = 0.05
 
@@ -37,6 +37,8 @@ class ModelConfig:
         beta: Weight of the penalty, paper form (sums, not means), at least 0.
         regularizer_weight: Weight lambda of the regularizer, paper form, at least 0.
         input_noise: Standard deviation of noise on the encoder's input in training, at least 0.
+        standardize: Whether columns of vectors are brought to mean 0 and deviation 1 before the encoder, and back after
+            the decoder; statistics are those of the training split, and are kept with the weights.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelConfig:
     beta: float
     regularizer_weight: float
     input_noise: float = 0.0
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -59,6 +62,10 @@ class ModelConfig:
         _at_least("width", self.width, 1)
         for name in ("beta", "regularizer_weight", "input_noise"):
             _at_least(name, getattr(self, name), 0)
+        if self.standardize and len(self.shape) != 1:
+            raise UsageError(
+                f"standardize is for tables and vectors, not for examples of shape {self.shape}; leave it out"
+            )
         if self.latent_dim > math.prod(self.shape):
             raise UsageError(
                 f"latent_dim is {self.latent_dim}, more than the {math.prod(self.shape)} numbers of an example; "

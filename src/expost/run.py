@@ -200,8 +200,9 @@ class Run:
             return "training: too few examples"
         step = measure_steps(self.fresh_model(), data, training)
         _, batches = training.batches(count)
-        whole = f"training: {plan(training, count)}, {duration(step)} a step, {duration(step * batches * training.epochs)}"
-        return "\n".join(filter(None, (f"{whole} in all, without validation", few_steps(training, count))))
+        whole = f"{duration(step * batches * training.epochs)} in all, without validation"
+        said = f"training: {plan(training, count)}, {duration(step)} a step, {whole}"
+        return "\n".join(filter(None, (said, few_steps(training, count))))
 
     def collapse(self, model: nn.Module | None, data: Data) -> str | None:
         """Return what to say if the codes of the trained model say next to nothing, with a remedy; else None."""

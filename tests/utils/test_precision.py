@@ -19,6 +19,7 @@ from expost.experiments.cells import refuse_another
 from expost.models.autoencoder import Autoencoder
 from expost.models.presets import configure
 from expost.sharing import save_pretrained
+from expost.training.devices import pick_device
 from expost.utils import precision
 from expost.utils.precision import bf16_cost, choose, full_float32
 from expost.utils.store import read_tensors
@@ -291,7 +292,8 @@ def test_where_a_run_is_trained_can_change(trained_on, asked, tmp_path, capsys):
     folder = tmp_path / "run"
     train("rae", "digits", folder, epochs=1, limit=60, tensorboard=False)
     path = folder / "config.json"
-    path.write_text(path.read_text().replace('"device": "auto"', f'"device": "{trained_on}"'))  # as another machine has it
+    written = path.read_text()
+    path.write_text(written.replace('"device": "auto"', f'"device": "{trained_on}"'))  # as another machine has it
     expost.fit(folder, "gaussian")
     capsys.readouterr()
     run = train("rae", "digits", folder, epochs=2, limit=60, resume=True, device=asked)

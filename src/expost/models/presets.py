@@ -114,6 +114,7 @@ def _resolve(
         beta=beta if row.beta is None else row.beta,
         regularizer_weight=weight,
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
+        standardize=layout_of(shape) is Layout.VECTOR,
     )
     training = TrainingConfig(
         epochs=official.epochs or setting.epochs,
@@ -234,7 +235,7 @@ def _long_enough(training: TrainingConfig, examples: int, given: Collection[str]
         size, _ = replace(training, batch_size=batch_size).batches(examples)
         training = replace(training, batch_size=max(2, size))
     _, steps = training.batches(examples)
-    resolved = {
+    resolved: dict[str, Any] = {
         "epochs": max(training.epochs, math.ceil(LEAST_STEPS / steps)),
         "patience": max(training.patience, math.ceil(STEPS_BETWEEN_CUTS / steps)),
         "min_lr": LEAST_RATE * training.lr,

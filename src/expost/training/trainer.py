@@ -87,7 +87,7 @@ def measure_steps(model: Autoencoder, data: Data, config: TrainingConfig, second
     """
     loop = Loop(model, data.train.x, data.validation.x, config)
     order = torch.arange(len(data.train))
-    times = []
+    times: list[float] = []
     model.train()
     with loop.running():
         begun = time.perf_counter()
