@@ -45,7 +45,9 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
     device = device or device_to_go_on(trained_on)
     moved = ""
     if device_to_go_on(trained_on) != trained_on:
-        moved = f"device: {run.folder} was trained on {trained_on}, not found here, and goes on on {pick_device(device)}"
+        moved = (
+            f"device: {run.folder} was trained on {trained_on}, not found here, and goes on on {pick_device(device)}"
+        )
     run = run.with_training(epochs=epochs or run.config.training.epochs, device=device)
     run, said = _resumed_precision(run, precision)
     if dry_run:

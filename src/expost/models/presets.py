@@ -48,7 +48,7 @@ _SMALL_OPTIONS: Mapping[type[Regularizer], Mapping[str, Any]] = {GradientPenalty
 LEAST_STEPS = 1500
 #: For that it first makes batches smaller, until an epoch has this many steps, but not below this size.
 STEPS_AN_EPOCH, SMALLEST_BATCH = 60, 16
-#: It takes at least so many steps between two cuts of the learning rate, and does not cut it below this part of the first.
+#: It takes at least so many steps between two cuts of the learning rate, down to this part of the first.
 STEPS_BETWEEN_CUTS, LEAST_RATE = 300, 0.01
 
 
