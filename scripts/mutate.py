@@ -449,8 +449,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "densities/linalg.py",
         FITS,
         ("gaussian: degrees of freedom off by one", "/ z.shape[0]\n", "/ (z.shape[0] - 1)\n", "maximum_likelihood"),
-        ("gaussian: the ridge left out", "covariance.diagonal().add_(regularization)\n    return mean, covariance",
+        ("gaussian: the ridge left out", "covariance.diagonal().add_(eps)\n    return mean, covariance",
          "return mean, covariance", "ridge"),
+        ("gaussian: a ridge that knows no scale", "* float(z.double().var(0, correction=0).mean())", "", "ridge"),
     ),
     *mutants(
         "densities/em.py",

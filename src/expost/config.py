@@ -14,7 +14,9 @@ from expost.registry import Part
 from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; increased when an older expost could not read it.
-FORMAT = 1
+FORMAT = 2
+#: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
+MOST_LEFT_OUT = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ModelConfig:
         beta: Weight of the penalty, paper form (sums, not means), at least 0.
         regularizer_weight: Weight lambda of the regularizer, paper form, at least 0.
         input_noise: Standard deviation of noise on the encoder's input in training, at least 0.
+        standardize: Whether columns of vectors are brought to mean 0 and deviation 1 before the encoder, and back after
+            the decoder; statistics are those of the training split, and are kept with the weights.
     """
 
     name: str
@@ -50,6 +54,7 @@ class ModelConfig:
     beta: float
     regularizer_weight: float
     input_noise: float = 0.0
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -57,6 +62,10 @@ class ModelConfig:
         _at_least("width", self.width, 1)
         for name in ("beta", "regularizer_weight", "input_noise"):
             _at_least(name, getattr(self, name), 0)
+        if self.standardize and len(self.shape) != 1:
+            raise UsageError(
+                f"standardize is for tables and vectors, not for examples of shape {self.shape}; leave it out"
+            )
         if self.latent_dim > math.prod(self.shape):
             raise UsageError(
                 f"latent_dim is {self.latent_dim}, more than the {math.prod(self.shape)} numbers of an example; "
@@ -71,7 +80,7 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training set, at least 1.
         batch_size: Examples per step; a smaller data set is one batch. An incomplete last batch of an epoch is left
-            out; every epoch shuffles again.
+            out, or divided among the others, see `batches`; every epoch shuffles again.
         lr: Adam's initial learning rate, positive.
         seed: Seeds weights, order and noise, at least 0.
         device: auto (cuda, else mps, else cpu) or a torch device.
@@ -122,6 +131,26 @@ class TrainingConfig:
             raise UsageError(f"factor is {self.factor}; give a number between 0 and 1")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}; give a positive norm, or None")
+
+    def batches(self, examples: int) -> tuple[int, int]:
+        """Return the size and the number of the batches of an epoch, all of one size.
+
+        An incomplete last batch is left out where it holds at most a twentieth of the examples. Elsewhere the epoch is
+        divided into one batch more, each smaller than `batch_size`; fewer examples than there are batches are left out.
+
+        Args:
+            examples: Number of training examples, at least 1.
+
+        Example:
+            >>> TrainingConfig(batch_size=100).batches(50_049), TrainingConfig(batch_size=100).batches(384)
+            ((100, 500), (96, 4))
+        """
+        size = min(self.batch_size, examples)
+        count = examples // size
+        if (examples - size * count) > MOST_LEFT_OUT * examples and examples // (count + 1) > 1:
+            count += 1
+            size = examples // count
+        return size, count
 
 
 @dataclass(frozen=True)

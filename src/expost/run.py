@@ -43,10 +43,10 @@ from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
 from expost.training.lock import LOCK, training_lock
-from expost.training.trainer import Training
+from expost.training.trainer import Training, few_steps, measure_steps, plan
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
-from expost.utils.progress import say
+from expost.utils.progress import duration, say
 from expost.utils.seeding import WEIGHTS, isolated, stream_seed
 from expost.utils.store import clear_leftovers, leftovers, read_json, read_tensor_file, update_json, write_json
 
@@ -223,6 +223,17 @@ class Run:
         if distributed.is_main():
             self.warn_of_collapse(model, data)
         return model
+
+    def pace(self, data: Data) -> str:
+        """Return in words how long training would take here, from a few steps of a model that is thrown away."""
+        training, count = self.config.training, len(data.train)
+        if count < 2 or len(data.validation) < 1:
+            return "training: too few examples"
+        step = measure_steps(self.fresh_model(), data, training)
+        _, batches = training.batches(count)
+        whole = f"{duration(step * batches * training.epochs)} in all, without validation"
+        said = f"training: {plan(training, count)}, {duration(step)} a step, {whole}"
+        return "\n".join(filter(None, (said, few_steps(training, count))))
 
     def collapse(self, model: nn.Module | None, data: Data) -> str | None:
         """Return what to say if the codes of the trained model say next to nothing, with a remedy; else None."""

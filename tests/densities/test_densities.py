@@ -359,9 +359,27 @@ def test_more_dimensions_than_codes_and_a_constant_dimension(name: str) -> None:
     samples = density.sample(200, generator=seeded())
     assert samples.isfinite().all()
     if name != "standard-normal":  # the only one that does not look at the codes
-        torch.testing.assert_close(samples[:, -1], torch.full((200,), 7.5), atol=0.01, rtol=0)
+        ridge = (1e-6 * z.var(0, correction=0).mean()).sqrt().item()
+        torch.testing.assert_close(samples[:, -1], torch.full((200,), 7.5), atol=5 * ridge, rtol=0)
     if isinstance(density, TractableDensity):
         assert density.log_prob(z).isfinite().all()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 3e-4, 1.0, 700.0, 1e6])
+@every_density
+def test_samples_spread_as_the_codes_do_whatever_their_scale(name: str, unit: float) -> None:
+    """A floor that knows no scale would widen small codes: by 1e-6 added to variances, those of 1e-4 eleven times."""
+    z = make_codes(n=300, d=4).double()
+    z = (z - z.mean(0)) / z.std(0) * torch.tensor([1.0, 0.5, 0.2, 2.0]) + 0.3
+    sizes = {"rank": 4} if name == "reduced" else {}
+    drawn = fit(quick(name, **sizes), z * unit).sample(4000, generator=seeded()).double() / unit
+    if name == "standard-normal":  # the only one that does not look at the codes
+        torch.testing.assert_close(drawn.std(0) * unit, torch.ones(4).double(), rtol=0.1, atol=0)
+        return
+    at_unit = fit(quick(name, **sizes), z).sample(4000, generator=seeded()).double()
+    torch.testing.assert_close(drawn.std(0), at_unit.std(0), rtol=0.02, atol=0)
+    if name != "second-stage-vae":  # which is hardly trained here
+        torch.testing.assert_close(drawn.std(0), z.std(0), rtol=0.2, atol=0)
 
 
 @every_density

@@ -58,9 +58,10 @@ def test_gaussian_is_the_maximum_likelihood_estimate() -> None:
     assert density.statistics["log_likelihood"] == pytest.approx(reference.logpdf(z.numpy()).mean(), rel=1e-10)
 
 
-def test_gaussian_ridge_is_what_is_added_to_the_covariance() -> None:
-    z = torch.tensor([[0.0, 5.0], [2.0, 5.0]])
-    factor = Gaussian(regularization=0.25).fit(z).tensors["cholesky"]
+@pytest.mark.parametrize("unit", [1e-5, 1.0, 300.0])
+def test_gaussian_ridge_is_added_to_the_covariance_in_units_of_its_mean_variance(unit: float) -> None:
+    z = unit * torch.tensor([[0.0, 5.0], [2.0, 5.0]], dtype=torch.float64)
+    factor = Gaussian(regularization=0.5).fit(z).tensors["cholesky"] / unit
     torch.testing.assert_close(factor @ factor.T, torch.tensor([[1.25, 0.0], [0.0, 0.25]], dtype=torch.float64))
 
 
@@ -215,6 +216,8 @@ def test_kde_memory_is_bounded_by_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_bayesian_mixture_is_sklearns_plug_in(covariance: str) -> None:
     z, held_out = make_codes(n=200).double(), make_codes(n=20, seed=3).double()
+    unit = z.var(0, correction=0).mean().sqrt()  # of this scale the ridge is scikit-learn's
+    z, held_out = z / unit, held_out / unit
     options = {"n_init": 2, "max_iter": 60, "tol": 1e-4, "reg_covar": 1e-5, "random_state": 7}
     reference = SklearnBayesian(
         n_components=4, covariance_type=covariance, weight_concentration_prior=0.25, **options

@@ -19,6 +19,7 @@ from expost.experiments.cells import refuse_another
 from expost.models.autoencoder import Autoencoder
 from expost.models.presets import configure
 from expost.sharing import save_pretrained
+from expost.training.devices import pick_device
 from expost.utils import precision
 from expost.utils.precision import bf16_cost, choose, full_float32
 from expost.utils.store import read_tensors
@@ -283,13 +284,26 @@ def test_a_run_of_float32_stays_float32_and_bf16_can_be_kept(tmp_path, capsys, m
     assert "21.5 times as long" in capsys.readouterr().err
 
 
-def test_where_a_run_is_trained_can_change(tmp_path):
-    train("rae", "digits", tmp_path / "run", epochs=1, limit=60, tensorboard=False)
-    path = tmp_path / "run" / "config.json"
-    path.write_text(path.read_text().replace('"device": "auto"', '"device": "cuda:7"'))  # as a machine with GPUs has it
-    run = train("rae", "digits", tmp_path / "run", epochs=2, limit=60, resume=True, device="cpu")
-    assert run.config.training.device == "cpu"
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+@pytest.mark.parametrize("trained_on", ["cuda:7", "mps", "cuda:31"])
+@pytest.mark.parametrize("asked", [None, "cpu"])
+def test_where_a_run_is_trained_can_change(trained_on, asked, tmp_path, capsys):
+    if trained_on == "mps" and torch.backends.mps.is_available():
+        trained_on = "cuda"
+    folder = tmp_path / "run"
+    train("rae", "digits", folder, epochs=1, limit=60, tensorboard=False)
+    path = folder / "config.json"
+    written = path.read_text()
+    path.write_text(written.replace('"device": "auto"', f'"device": "{trained_on}"'))  # as another machine has it
+    expost.fit(folder, "gaussian")
+    capsys.readouterr()
+    run = train("rae", "digits", folder, epochs=2, limit=60, resume=True, device=asked)
+    assert run.config.training.device == (asked or "auto")
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("device: ")]
+    here = pick_device(asked or "auto")
+    assert said == [f"device: {folder} was trained on {trained_on}, not found here, and goes on on {here}"]
+    with pytest.raises(UsageError, match="cannot be used here"):
+        train("rae", "digits", folder, epochs=3, limit=60, resume=True, device=trained_on)
 
 
 def test_a_table_goes_on_on_another_machine_unless_its_precision_was_asked_for(tmp_path, monkeypatch):

@@ -164,8 +164,10 @@ def show_run(run: Run) -> None:
     from expost.utils.progress import say
 
     if run.dry:
-        say(f"data: {run.data().note}")
+        found = run.data()
+        say(f"data: {found.note}")
         say(run.note)
+        say(run.pace(found))
         show_as_json(to_json(run.config))
     else:
         print(run.folder)

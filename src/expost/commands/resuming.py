@@ -9,7 +9,7 @@ from typing import Any
 from expost.config import TrainingConfig, to_json
 from expost.errors import UsageError
 from expost.run import Run
-from expost.training.devices import pick_device
+from expost.training.devices import device_to_go_on, pick_device
 from expost.training.lock import training_lock
 from expost.utils.arithmetic import Precision
 from expost.utils.precision import Choice, bf16_warning, choose
@@ -42,12 +42,20 @@ def go_on(run: Run, asked: Mapping[str, Any], slots: Mapping[str, Any], dry_run:
         _refuse_change(run, key, saved["model"].get(slot, {}).get("options", {}).get(option), value)
     if epochs is not None and epochs < run.config.training.epochs:
         _refuse_change(run, "training.epochs", run.config.training.epochs, epochs)
-    run = run.with_training(epochs=epochs or run.config.training.epochs, device=device or run.config.training.device)
+    trained_on = run.config.training.device
+    device = device or device_to_go_on(trained_on)
+    moved = ""
+    if device_to_go_on(trained_on) != trained_on:
+        moved = (
+            f"device: {run.folder} was trained on {trained_on}, not found here, and goes on on {pick_device(device)}"
+        )
+    run = run.with_training(epochs=epochs or run.config.training.epochs, device=device)
     run, said = _resumed_precision(run, precision)
     if dry_run:
-        return replace(run, dry=True, note=said or f"precision: {run.config.training.precision}, as it was trained")
-    if said:
-        say(said)
+        said = said or f"precision: {run.config.training.precision}, as it was trained"
+        return replace(run, dry=True, note="\n".join(filter(None, (moved, said))))
+    for line in filter(None, (moved, said)):
+        say(line)
     examples = run.data()
     with training_lock(run.folder):
         run.save_config()

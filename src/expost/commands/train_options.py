@@ -60,6 +60,8 @@ class ModelOptions(TypedDict, total=False):
             masked-categorical, masked-bernoulli. Default: the preset's.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
+        standardize: Tables and vectors only: train on columns of mean 0 and deviation 1; samples and reconstructions
+            come back in the units of the data. Default: yes.
     """
 
     latent_dim: int | None
@@ -68,6 +70,7 @@ class ModelOptions(TypedDict, total=False):
     reconstruction: str | None
     beta: float | None
     regularizer_weight: float | None
+    standardize: bool | None
 
 
 class TrainingOptions(TypedDict, total=False):

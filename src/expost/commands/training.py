@@ -15,11 +15,12 @@ from expost.commands.arguments import DataLike, Networks, Options, Output, data_
 from expost.commands.groups import takes
 from expost.commands.resuming import as_saved, go_on, precision_note
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
-from expost.config import DataConfig, RunConfig
+from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.data import DATASETS
 from expost.data.encoding import suit_codec
 from expost.data.hub import on_hub
 from expost.data.named_strings import STRING_DATASETS
+from expost.data.standardization import Columns
 from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
 from expost.examples import kind_of_data
@@ -33,10 +34,8 @@ from expost.utils.extras import installed, require
 from expost.utils.precision import choose
 from expost.utils.progress import say
 
-#: Warn where the standard deviations of columns differ by more than this factor.
-UNEQUAL_SCALES = 30
-#: On few strings, preset `small` shrinks the batch until an epoch has this many steps, but not below this size.
-STEPS_AN_EPOCH, SMALLEST_BATCH = 20, 10
+#: Most columns that are named.
+LISTED = 5
 
 
 def _begun(out: str | Path) -> str:
@@ -106,10 +105,8 @@ def train(
         slots.setdefault(option, value)
     own = networks is not None
     config, training = configure(
-        model, examples.shape, preset or "small", of_model, of_training, slots, own_networks=own
+        model, examples.shape, preset or "small", of_model, of_training, slots, own, len(examples.train)
     )
-    if kind.symbols and preset in (None, "small") and "batch_size" not in of_training:
-        training = replace(training, batch_size=_batch_for(len(examples.train), training.batch_size))
     chosen = choose(training.precision, pick_device(training.device))
     said = precision_note(training, chosen)
     training = replace(training, precision=chosen.arithmetic)
@@ -123,29 +120,20 @@ def train(
             say(said)
         if examples.note:
             say(f"data: {examples.note}")
-        _remark_on_scales(examples)
+        if columns := _columns_note(config, examples):
+            say(columns)
         run.train(examples)
     return run
 
 
-def _batch_for(examples: int, batch_size: int) -> int:
-    """Return a batch size that leaves several steps to an epoch of few examples."""
-    return min(batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
-
-
-def _remark_on_scales(data: Data) -> None:
-    """Warn if the columns of a table differ so much in scale that the largest alone decides the loss."""
-    if not data.train.x.is_floating_point():
-        return
-    scales = data.train.x.std(dim=0)
-    varying = scales[scales > 0]
-    if len(varying) > 1 and varying.max() > UNEQUAL_SCALES * varying.min():
-        names = data.columns or tuple(f"number {index}" for index in range(len(scales)))
-        say(
-            f"the standard deviation of {names[int(scales.argmax())]} is {float(varying.max() / varying.min()):,.0f} "
-            "times that of the smallest column, and the model will learn little else; standardize the columns first "
-            "(the estimator RegularizedAutoencoder does)"
-        )
+def _columns_note(model: ModelConfig, data: Data) -> str:
+    """Return how the columns of a table are trained on; empty for other data."""
+    if not model.standardize:
+        return ""
+    constant = (~Columns.of(data.train.x.numpy()).varying).nonzero()[0]
+    names = ", ".join(data.columns[index] if data.columns else f"number {index}" for index in constant[:LISTED])
+    left = f"; {len(constant)} of {model.shape[0]} do not vary ({names}{', ...' if len(constant) > LISTED else ''})"
+    return f"columns: standardized for training, samples are in the data's units{left if len(constant) else ''}"
 
 
 def _codec(

@@ -12,6 +12,7 @@ from torch import Tensor
 from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float
 from expost.densities.em import Components, log_density
+from expost.densities.linalg import ridge
 from expost.densities.mixture import MixtureDensity
 from expost.errors import DataError
 
@@ -60,7 +61,7 @@ class BayesianGaussianMixture(MixtureDensity):
             n_components=self.components,
             covariance_type=self.covariance,
             tol=self.tol,
-            reg_covar=self.regularization,
+            reg_covar=ridge(z, self.regularization),
             max_iter=self.max_iter,
             n_init=self.n_init,
             weight_concentration_prior_type=self.weight_prior,

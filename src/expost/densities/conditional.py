@@ -25,7 +25,7 @@ from expost.densities.linalg import LOG_2PI, stable_cholesky
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
-#: Ridge of a shrunk covariance, that of the other Gaussians.
+#: Ridge of a shrunk covariance, that of the other Gaussians, in units of the mean variance within the classes.
 _RIDGE = 1e-6
 
 
@@ -54,7 +54,7 @@ class ConditionalDensity(LabelledDensity):
     its own mean and its covariance shrunk to the pooled one S_w of all classes (Friedman 1989, in the form of a
     posterior under an inverse-Wishart prior of weight nu = d + 1):
 
-        S = (N_c S_c + nu S_w) / (N_c + nu) + 1e-6 I.
+        S = (N_c S_c + nu S_w) / (N_c + nu) + 1e-6 tr(S_w) / d I.
 
     Statistics: `n`, `d`, `labels`, `edges`, and `classes`: for each class its `density`, `options` and `fit`, the
     statistics of its own (with `shrunk` where that happened). Tensors: those of class c begin with "c.".
@@ -198,7 +198,7 @@ def _shrunk(z: Tensor, pooled: Tensor) -> Density:
     mean = z.mean(0)
     centered = z - mean
     covariance = (centered.T @ centered + (d + 1) * pooled) / (n + d + 1)
-    covariance.diagonal().add_(_RIDGE)
+    covariance.diagonal().add_(_RIDGE * pooled.diagonal().mean())
     factor = stable_cholesky(covariance, "a class")
     whitened = torch.linalg.solve_triangular(factor, centered.T, upper=False)
     log_likelihood = -0.5 * (whitened.square().sum(0).mean() + d * LOG_2PI) - factor.diagonal().log().sum()

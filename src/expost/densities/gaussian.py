@@ -13,7 +13,7 @@ from expost import distributed
 from expost.densities.base import Fit
 from expost.densities.checks import check_float
 from expost.densities.drawing import draw_normal
-from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, stable_cholesky
+from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, ridge, stable_cholesky
 from expost.densities.tractable import TractableDensity
 from expost.distributed import shard
 
@@ -57,15 +57,14 @@ def _log_standard_normal(z: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(TractableDensity):
-    """q(z) = N(m, S) with m the mean and S = 1/N sum (z - m)(z - m)^T + regularization I of the codes.
+    """q(z) = N(m, S) with m the mean and S = 1/N sum (z - m)(z - m)^T + eps I of the codes.
 
     S is the maximum-likelihood estimate (divided by N, not N - 1), as in a mixture of one component: column N of the
     table of Ghosh et al. 2020. The ridge makes S positive definite when a dimension is constant or there are fewer
     codes than dimensions.
 
     Attributes:
-        regularization: Ridge on the diagonal, in squared units of the codes, at least 0; lower it for codes whose
-            variances are near 1e-6.
+        regularization: The ridge eps, in units of the codes' mean variance, at least 0.
 
     Example:
         >>> z = torch.tensor([[0.0], [2.0]])
@@ -82,7 +81,7 @@ class Gaussian(TractableDensity):
         check_float("regularization", self.regularization, minimum=0)
 
     def _fit(self, z: Tensor) -> Fit:
-        mean, covariance = ml_covariance(z, self.regularization)
+        mean, covariance = ml_covariance(z, ridge(z, self.regularization))
         factor = stable_cholesky(covariance, "the codes")
         log_likelihood = distributed.mean(log_normal(shard(z), mean, factor)).item()
         return Fit({"mean": mean, "cholesky": factor}, {"log_likelihood": log_likelihood})

@@ -57,12 +57,29 @@ def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
     raise DataError(f"the covariance of {what} is not positive definite; raise regularization or standardize the codes")
 
 
-def ml_covariance(z: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
-    """Estimate mean and maximum-likelihood covariance S = 1/N sum (z - m)(z - m)^T + regularization I.
+def ridge(z: Tensor, regularization: float) -> float:
+    """Return the ridge eps = regularization * tr(S) / d for codes with covariance S, in their squared units.
+
+    Relative to the mean variance, it means the same for codes of any scale: at unit variance it is `regularization`
+    itself, scikit-learn's `reg_covar`.
+
+    Args:
+        z: All the codes, shape (N, d).
+        regularization: At least 0.
+
+    Example:
+        >>> ridge(torch.tensor([[-3.0], [3.0]]), 1e-2)
+        0.09
+    """
+    return regularization * float(z.double().var(0, correction=0).mean())
+
+
+def ml_covariance(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Estimate mean and maximum-likelihood covariance S = 1/N sum (z - m)(z - m)^T + eps I.
 
     Args:
         z: Codes, shape (N, d), float64.
-        regularization: Ridge, in squared units of the codes.
+        eps: Ridge, in squared units of the codes; see `ridge`.
 
     Returns:
         m, shape (d,), and S, shape (d, d).
@@ -70,7 +87,7 @@ def ml_covariance(z: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
     mean = z.mean(0)
     centered = shard(z) - mean
     covariance = total(centered.T @ centered)[0] / z.shape[0]
-    covariance.diagonal().add_(regularization)
+    covariance.diagonal().add_(eps)
     return mean, covariance
 
 

@@ -17,6 +17,7 @@ from expost.densities.checks import check_choice, check_float, check_int, check_
 from expost.densities.covariances import COVARIANCES, Covariance
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import Components
+from expost.densities.linalg import ridge
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError, UsageError
 
@@ -49,7 +50,8 @@ class MixtureDensity(TractableDensity):
         n_init: Number of fits from different starts; the best is kept.
         max_iter: At most this many iterations of one fit.
         tol: Stop when the objective per example changes by less, in nats.
-        regularization: Ridge on the diagonals of the covariances, in squared units of the codes.
+        regularization: Ridge on the diagonals of the covariances, in units of the mean variance of all the codes; at
+            unit variance it is scikit-learn's `reg_covar`.
         seed: Seed of the starts.
     """
 
@@ -159,7 +161,7 @@ class GaussianMixture(MixtureDensity):
         generator = torch.Generator().manual_seed(self.seed)
         results = []
         for _ in range(self.n_init):
-            start = em.kmeans_start(x, self.components, self._structure, self.regularization, generator)
+            start = em.kmeans_start(x, self.components, self._structure, ridge(x, self.regularization), generator)
             results.append(self._run(x, start))
         return self._pack(results, center, {"seed": self.seed})
 
@@ -183,7 +185,7 @@ class GaussianMixture(MixtureDensity):
         return self._pack([result], center, {})
 
     def _run(self, x: Tensor, start: Components) -> em.Result:
-        return em.run(x, start, self._structure, self.regularization, self.tol, self.max_iter)
+        return em.run(x, start, self._structure, ridge(x, self.regularization), self.tol, self.max_iter)
 
     def _pack(self, results: list[em.Result], center: Tensor, statistics: dict[str, Any]) -> Fit:
         best = max(results, key=lambda result: result.trace[-1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from expost.densities.base import Fit, restore_part
 from expost.densities.checks import check_float, check_int
 from expost.densities.drawing import draw_normal
-from expost.densities.linalg import LOG_2PI
+from expost.densities.linalg import LOG_2PI, ridge
 from expost.densities.tractable import TractableDensity
 from expost.errors import UsageError
 
@@ -24,7 +24,8 @@ _PREFIX = "base."
 class Reduced(TractableDensity):
     """q(t) = q_r(W^T t) N((I - W W^T) t; 0, sigma^2 I), for codes of too many dimensions for `base` itself.
 
-    The codes are standardized per dimension, t_j = (z_j - m_j) / s_j with s_j^2 their variance + `regularization`.
+    The codes are standardized per dimension, t_j = (z_j - m_j) / s_j with s_j^2 their variance + the
+    ridge, `regularization` times the mean variance.
     W (d x r, orthonormal) holds the first r principal axes of t, q_r is the density `base` fitted on the r coordinates,
     and sigma^2 is the mean variance of t along the d - r axes left out. With a Gaussian q_r, the density of t is
     probabilistic PCA at its maximum of likelihood (Tipping & Bishop 1999, eq. 7 and 8).
@@ -39,7 +40,7 @@ class Reduced(TractableDensity):
         rank: Largest r, at least 1.
         base: Name of a density that can be evaluated.
         base_options: Its options.
-        regularization: Ridge on the variances of the codes, in their squared units, and on sigma^2; above 0.
+        regularization: Ridge on the variances of the codes, in units of their mean, and on sigma^2; above 0.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -65,7 +66,7 @@ class Reduced(TractableDensity):
     def _fit(self, z: Tensor) -> Fit:
         n, d = z.shape
         r = self._reduced_dim(n, d)
-        mean, scale = z.mean(0), (z.var(0, correction=0) + self.regularization).sqrt()
+        mean, scale = z.mean(0), (z.var(0, correction=0) + ridge(z, self.regularization)).sqrt()
         t = (z - mean) / scale
         basis = _principal_axes(t, r)
         coordinates = t @ basis

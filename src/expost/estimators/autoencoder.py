@@ -23,13 +23,14 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from expost.config import ModelConfig, TrainingConfig
+from expost.data.standardization import Columns
 from expost.densities import DENSITIES, TractableDensity, make_density
 from expost.densities.checks import check_float, check_int
 from expost.densities.conditional import default_components
 from expost.densities.likelihood import LatentVariableModel
-from expost.densities.linalg import ml_covariance
-from expost.errors import UsageError
-from expost.estimators.columns import Columns, require_finite
+from expost.densities.linalg import ml_covariance, ridge
+from expost.errors import DataError, UsageError
+from expost.estimators.columns import StandardRows, require_finite
 from expost.estimators.fitting import ExactFunctions, train
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
@@ -152,8 +153,11 @@ class RegularizedAutoencoder(
         rows = self._check(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         columns = Columns.of(rows)
-        self.mean_, self.scale_, self.varying_ = columns.mean, columns.scale, columns.varying
-        t = columns.standardize(rows)
+        self.mean_, self.varying_ = columns.mean, columns.varying
+        if not self.varying_.any():
+            raise DataError(f"none of the {rows.shape[1]} columns of X varies; give columns with different values")
+        self.scale_ = np.where(self.varying_, columns.scale, 1.0)
+        t = self._rows.standardize(rows)
         self.config_, training = self._configure(t.shape, seed)
         order = torch.randperm(len(t), generator=generator(seed, HELD_OUT))
         held_out, training_rows = order.tensor_split([max(1, round(self.validation_fraction * len(t)))])
@@ -170,7 +174,7 @@ class RegularizedAutoencoder(
         squared = (t[held_out] - self._exact.decode(codes[held_out])).square()
         shrunk = (squared.sum(0) + 2 * squared.mean()) / (len(squared) + 2)
         self.noise_variance_ = shrunk.clamp_min(_LEAST_NOISE).numpy()
-        mean, covariance = ml_covariance(codes, 1e-6)
+        mean, covariance = ml_covariance(codes, ridge(codes, 1e-6))
         self._codes_mean, self._codes_covariance, self._seed = mean, covariance, seed
         return self
 
@@ -178,7 +182,7 @@ class RegularizedAutoencoder(
         """Return the codes E(x), shape (n, latent dimension), in the precision of `X`."""
         check_is_fitted(self)
         rows = self._check(X)
-        return self._exact.encode(self._columns.standardize(rows)).numpy().astype(rows.dtype)
+        return self._exact.encode(self._rows.standardize(rows)).numpy().astype(rows.dtype)
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[Any]:
         """Return the decoded codes D(z), in the units of the data, shape (n, D).
@@ -190,7 +194,7 @@ class RegularizedAutoencoder(
         codes = check_array(Z, dtype=[np.float64, np.float32], estimator=self, input_name="Z")
         if codes.shape[1] != self._n_features_out:
             raise UsageError(f"codes have {codes.shape[1]} columns, the model's have {self._n_features_out}")
-        return self._columns.restore(self._exact.decode(torch.from_numpy(codes))).astype(codes.dtype)
+        return self._rows.restore(self._exact.decode(torch.from_numpy(codes))).astype(codes.dtype)
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None, noise: bool = True
@@ -214,7 +218,7 @@ class RegularizedAutoencoder(
         if noise:
             deviation = torch.from_numpy(self.noise_variance_).sqrt()
             t = t + deviation * torch.randn(t.shape, generator=source, dtype=torch.float64)
-        return self._columns.restore(t)
+        return self._rows.restore(t)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Estimate log p(x) of every row, in nats: the higher the more normal.
@@ -245,7 +249,7 @@ class RegularizedAutoencoder(
             self._codes_mean,
             self._codes_covariance,
         )
-        t = self._columns.standardize(rows)
+        t = self._rows.standardize(rows)
         log_prob = model.log_prob(t, self._exact.encode(t), self.draws, self._seed)
         return log_prob.numpy() - np.log(self.scale_).sum()
 
@@ -258,8 +262,8 @@ class RegularizedAutoencoder(
         return self.config_.latent_dim
 
     @property
-    def _columns(self) -> Columns:
-        return Columns(self.mean_, self.scale_, self.varying_)
+    def _rows(self) -> StandardRows:
+        return StandardRows(Columns(self.mean_, np.where(self.varying_, self.scale_, 0.0)))
 
     def _check(self, X: ArrayLike, reset: bool = False) -> NDArray[Any]:
         """Return `X` as an array of finite float64, or float32 if it is that."""
@@ -292,7 +296,7 @@ class RegularizedAutoencoder(
             shape[1:],
             model_overrides={
                 "latent_dim": given["latent_dim"], "width": given["width"], "beta": self.beta,
-                "regularizer_weight": self.regularizer_weight,
+                "regularizer_weight": self.regularizer_weight, "standardize": False,
             },
             training_overrides={
                 "epochs": given["epochs"], "batch_size": min(batch_size, n), "lr": self.lr, "device": self.device,

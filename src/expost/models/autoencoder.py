@@ -20,6 +20,7 @@ from expost.models.latents import LATENTS, Latent
 from expost.models.penalties import PENALTIES, Penalty
 from expost.models.reconstructions import RECONSTRUCTIONS, Reconstruction
 from expost.models.regularizers import REGULARIZERS, Regularizer
+from expost.models.standardization import Standardization
 from expost.networks import NETWORKS
 from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
 from expost.networks.convolution import differentiated_twice
@@ -45,6 +46,8 @@ class Autoencoder(nn.Module):
         input_noise: Standard deviation of Gaussian noise on the encoder's input while training, cut off at one standard
             deviation, as in the official code; the clean examples are the target.
         shape: Shape of one example.
+        standardization: Columns of vectors in standard units: examples come and go in the units of the data, and all
+            terms are computed in standard ones. None computes on examples as they are.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Autoencoder(nn.Module):
         regularizer_weight: float,
         shape: Sequence[int],
         input_noise: float = 0.0,
+        standardization: Standardization | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -71,6 +75,7 @@ class Autoencoder(nn.Module):
         self.regularizer_weight = regularizer_weight
         self.shape = tuple(shape)
         self.input_noise = input_noise
+        self.standardization = standardization
 
     def code(self, x: Tensor, noise: bool = False) -> LatentCode:
         """Return the codes of `x`, without the decoder.
@@ -82,12 +87,24 @@ class Autoencoder(nn.Module):
         Raises:
             UsageError: if the examples have another shape than the model was built for.
         """
+        return self._code_of(self._inside(x), noise)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """Return examples as the networks see them: one-hot, or columns in standard units."""
         x = self._one_hot(x)
         if tuple(x.shape[1:]) != self.shape:
             raise UsageError(
                 f"examples have shape {tuple(x.shape[1:])}, the model was built for {self.shape}; "
                 f"{_remedy(tuple(x.shape), self.shape)}"
             )
+        return x if self.standardization is None else self.standardization.standardize(x)
+
+    def _outside(self, output: Tensor) -> Tensor:
+        """Return what the decoder gives in the units of the data."""
+        return output if self.standardization is None else self.standardization.restore(output)
+
+    def _code_of(self, x: Tensor, noise: bool) -> LatentCode:
+        """Return the codes of examples as the networks see them."""
         features = self.encoder(x)
         if not self.latent.spatial:
             features = features.flatten(1)
@@ -115,7 +132,7 @@ class Autoencoder(nn.Module):
                 "the decoder reads the symbols that it has written, so a code alone gives no logits; decode by a "
                 "StringGenerator, which run.string_generator() gives"
             )
-        return self.decoder(self.latent.decodable(z))
+        return self._outside(self.decoder(self.latent.decodable(z)))
 
     @property
     def autoregressive(self) -> bool:
@@ -136,12 +153,12 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the noiseless reconstructions D(E(x)); an autoregressive decoder is given the true symbols."""
-        return self._decoder(x)(self.code(x).z)
+        return self._outside(self._decoder(x)(self.code(x).z))
 
     def reconstruction_of(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the reconstruction term of examples `x` and what is decoded from codes `z`, a scalar."""
         output = self._decoder(x)(self.latent.decodable(z))
-        return self.reconstruction(self._one_hot(x), output.float())
+        return self.reconstruction(self._inside(x), output.float())
 
     def loss(self, x: Tensor, regularize: bool = True) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
@@ -151,11 +168,11 @@ class Autoencoder(nn.Module):
             regularize: Whether to compute L_REG; zero otherwise. It says nothing about held-out examples.
         """
         decoder = self._decoder(x)
-        x = self._one_hot(x)
+        x = self._inside(x)
         noisy = x
         if self.input_noise and self.training:
             noisy = x + self.input_noise * normal_like(x).clamp(-1, 1)
-        code = self.code(noisy, noise=True)
+        code = self._code_of(noisy, noise=True)
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularized = bool(self.regularizer_weight) and regularize
         # the gradient below ignores the share of the batch that each of several processes has
@@ -254,6 +271,7 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
         config.regularizer_weight,
         config.shape,
         config.input_noise,
+        Standardization(*config.shape) if config.standardize else None,
     )
 
 

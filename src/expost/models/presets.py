@@ -7,7 +7,7 @@ takes the official weights of the nearest of the three data sets, with networks 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -42,6 +42,14 @@ K = TypeVar("K")
 #: and its expectation is the whole's but for batch norm, which then takes the statistics of the part;
 #: `benchmarks/train_step.py` has the times.
 _SMALL_OPTIONS: Mapping[type[Regularizer], Mapping[str, Any]] = {GradientPenalty: {"fraction": 0.25}}
+
+
+#: Preset `small` trains for at least so many steps: fewer leave a model that has hardly learned.
+LEAST_STEPS = 1500
+#: For that it first makes batches smaller, until an epoch has this many steps, but not below this size.
+STEPS_AN_EPOCH, SMALLEST_BATCH = 60, 16
+#: It takes at least so many steps between two cuts of the learning rate, down to this part of the first.
+STEPS_BETWEEN_CUTS, LEAST_RATE = 300, 0.01
 
 
 def _with_options(registry: Registry[type[K]], part: Part, options: Mapping[type[K], Mapping[str, Any]]) -> Part:
@@ -106,6 +114,7 @@ def _resolve(
         beta=beta if row.beta is None else row.beta,
         regularizer_weight=weight,
         input_noise=setting.input_noise if row.family == "wae" else 0.0,
+        standardize=layout_of(shape) is Layout.VECTOR,
     )
     training = TrainingConfig(
         epochs=official.epochs or setting.epochs,
@@ -197,7 +206,8 @@ class Preset:
 
     Attributes:
         resolve: From a model's name, the shape of one example, and what is given by hand, to the configuration.
-        published: Whether strings are encoded by the published grammar.
+        published: Whether strings are encoded by the published grammar, and the length of training is as published,
+            however few the examples are.
     """
 
     resolve: Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]
@@ -209,6 +219,30 @@ PRESETS: Registry[Preset] = Registry(
 )
 
 
+def _long_enough(training: TrainingConfig, examples: int, given: Collection[str]) -> TrainingConfig:
+    """Count the length of training in steps: batches shrink, then epochs grow, until there are `LEAST_STEPS`.
+
+    The patience of the learning rate becomes at least `STEPS_BETWEEN_CUTS`, in whole epochs, and its floor a
+    `LEAST_RATE` of the first.
+
+    Args:
+        training: The preset's settings, with those that are given by hand.
+        examples: Number of training examples, at least 1.
+        given: Names of the settings that are given by hand, which stay.
+    """
+    if "batch_size" not in given:
+        batch_size = min(training.batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
+        size, _ = replace(training, batch_size=batch_size).batches(examples)
+        training = replace(training, batch_size=max(2, size))
+    _, steps = training.batches(examples)
+    resolved: dict[str, Any] = {
+        "epochs": max(training.epochs, math.ceil(LEAST_STEPS / steps)),
+        "patience": max(training.patience, math.ceil(STEPS_BETWEEN_CUTS / steps)),
+        "min_lr": LEAST_RATE * training.lr,
+    }
+    return replace(training, **{name: value for name, value in resolved.items() if name not in given})
+
+
 def configure(
     model: str,
     shape: Sequence[int],
@@ -217,6 +251,7 @@ def configure(
     training_overrides: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     own_networks: bool = False,
+    examples: int | None = None,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Resolve a model's configuration: the preset's, with overrides.
 
@@ -230,6 +265,8 @@ def configure(
         options: Options of slot entries as "slot.option", for example {"regularizer.scope": "both"}.
         own_networks: Whether encoder and decoder are a person's own: then what a preset sets for its own convolutions
             (precision, and which kernels are decayed) gives way to the defaults.
+        examples: Number of training examples. Preset small then trains for at least `LEAST_STEPS` steps; None leaves
+            batches and epochs as they are for many examples.
 
     Raises:
         UsageError: for unknown names, and values out of range.
@@ -266,4 +303,7 @@ def configure(
             raise UsageError(f"unknown option '{key}'; write SLOT.OPTION=VALUE with SLOT one of: {', '.join(slots)}")
         changes[slot] = Part(part.name, {**part.options, **changes.get(slot, part).options, option: value})
     kept = {key: value for key, value in (training_overrides or {}).items() if value is not None}
-    return replace(config, **changes), replace(training, **kept)
+    config, training = replace(config, **changes), replace(training, **kept)
+    if examples and not PRESETS[preset].published:
+        training = _long_enough(training, examples, kept)
+    return config, training

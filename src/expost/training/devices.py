@@ -39,6 +39,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_to_go_on(name: str) -> str:
+    """Return the device to resume on: the one that was trained on, or auto where this machine does not have it.
+
+    Args:
+        name: As `pick_device` takes it.
+    """
+    try:
+        pick_device(name)
+    except UsageError:
+        return "auto"
+    return name
+
+
 def place(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device, 2-D convolutions in the faster channels-last layout."""
     model.to(device)

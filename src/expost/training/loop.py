@@ -113,8 +113,9 @@ class Loop:
         self.model, self.held_out, self.config = model, held_out, config
         self.device = pick_device(config.device)
         self.arithmetic = choose(config.precision, self.device).arithmetic
-        self.batch_size = min(config.batch_size, len(x))
-        self.steps_per_epoch = len(x) // self.batch_size
+        self.batch_size, self.steps_per_epoch = config.batches(len(x))
+        if model.standardization is not None:
+            model.standardization.learn(x)
         place(model, self.device)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=self.device.type in ("cpu", "cuda"))
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(

@@ -20,6 +20,7 @@ from expost import distributed
 from expost.config import TrainingConfig
 from expost.errors import DataError, Interrupted, UsageError
 from expost.models.autoencoder import Autoencoder
+from expost.models.presets import LEAST_STEPS
 from expost.training.checkpoint import load_checkpoint, load_weights, previous, save_checkpoint
 from expost.training.history import Records, records
 from expost.training.lock import training_lock
@@ -34,6 +35,68 @@ from expost.utils.store import clear_leftovers, read_tensors, read_tensors_recor
 CHECK_EVERY = 50
 #: Saving that takes less seconds is done after every epoch; else when it has taken less than this share of the time.
 QUICK_SAVE, SHARE_OF_SAVING = 0.1, 0.05
+#: Fewer steps than this hardly train a model; it is said.
+FEW_STEPS = 1000
+#: Steps after which their pace is said.
+STEPS_TO_MEASURE = 10
+#: Most epochs of which each gets a line; of more, so many lines are printed, evenly.
+MOST_LINES = 100
+
+
+def plan(config: TrainingConfig, examples: int) -> str:
+    """Return in words how many steps a training takes.
+
+    Args:
+        config: How to train.
+        examples: Number of training examples, at least 1.
+
+    Example:
+        >>> plan(TrainingConfig(epochs=63, batch_size=16), 384)
+        '1,512 steps, 63 epochs of 24 batches of 16'
+    """
+    size, count = config.batches(examples)
+    batches = f"{count:,} batches of {size}" if count > 1 else f"1 batch of {size}"
+    return f"{config.epochs * count:,} steps, {config.epochs:,} epochs of {batches}"
+
+
+def few_steps(config: TrainingConfig, examples: int) -> str:
+    """Return a warning if a training takes too few steps to learn, with a remedy; else an empty text.
+
+    Args:
+        config: How to train.
+        examples: Number of training examples, at least 1.
+    """
+    _, count = config.batches(examples)
+    if config.epochs * count >= FEW_STEPS:
+        return ""
+    return (
+        f"warning: {config.epochs * count:,} steps hardly train a model; give --epochs {-(-LEAST_STEPS // count)}, "
+        "a smaller --batch-size, or neither"
+    )
+
+
+@distributed.together()
+def measure_steps(model: Autoencoder, data: Data, config: TrainingConfig, seconds: float = 3.0) -> float:
+    """Take a few steps with a model that is not used afterwards, and return the seconds a step.
+
+    Args:
+        model: A fresh model.
+        data: What it would be trained on.
+        config: How.
+        seconds: Time after which no further step is taken; at least one is measured, after one that sets things up.
+    """
+    loop = Loop(model, data.train.x, data.validation.x, config)
+    order = torch.arange(len(data.train))
+    times: list[float] = []
+    model.train()
+    with loop.running():
+        begun = time.perf_counter()
+        while len(times) < 2 or (len(times) < STEPS_TO_MEASURE and time.perf_counter() - begun < seconds):
+            loop.position.step = 0
+            started = time.perf_counter()
+            loop.step(order).total.item()  # waits for the device
+            times.append(time.perf_counter() - started)
+    return sum(times[1:]) / len(times[1:])
 
 
 @dataclass
@@ -91,7 +154,7 @@ class Training:
         self.loop = Loop(self.model, self.data.train.x, self.data.validation.x, self.config)
         if self.checkpoint_path.exists() or previous(self.checkpoint_path).exists():
             self._restore()
-        self.saved, self.save_took = time.monotonic(), 0.0
+        self.saved, self.save_took, self.paced = time.monotonic(), 0.0, False
 
     def _check(self) -> None:
         count, held_out, processes = len(self.data.train), len(self.data.validation), distributed.world()
@@ -99,7 +162,7 @@ class Training:
             raise UsageError(
                 f"data set '{self.data.name}' has {count} training, {held_out} validation examples; give 2 and 1"
             )
-        batch = min(self.config.batch_size, count)
+        batch, _ = self.config.batches(count)
         if batch < processes:
             raise UsageError(
                 f"batches of {batch} cannot be split over {processes} processes; launch fewer, or raise --batch-size"
@@ -107,6 +170,9 @@ class Training:
 
     def _go_on(self) -> None:
         position, total = self.loop.position, self.config.epochs * self.loop.steps_per_epoch
+        say(f"training: {plan(self.config, len(self.data.train))}{self._since(position)}")
+        if warning := few_steps(self.config, len(self.data.train)):
+            say(warning)
         with (
             self.loop.running(),
             graceful_interrupt() as stopped,
@@ -139,6 +205,9 @@ class Training:
         found, (stop, due) = loop.agree(sums, (stopped.is_set(), due))
         text = "  ".join(f"{name} {value / position.step:.4g}" for name, value in found.items())
         bar.advance(1 if on_cpu else CHECK_EVERY, text)
+        if not self.paced and bar.done - bar.first >= STEPS_TO_MEASURE and bar.total > bar.done:
+            self.paced = True
+            bar.say(f"training: {duration(bar.pace)} a step, {bar.left()}")
         if stop or due:
             loop.count_time()
             self._save(found)
@@ -160,8 +229,15 @@ class Training:
             self._save({})
         best = " (best)" if epoch.best else ""
         losses = f"train {epoch.train['total']:.4g}, validation {epoch.validation['total']:.4g}{best}"
-        left = f", {bar.left()}" if epoch.number < epochs else ""
+        if epoch.number % -(-epochs // MOST_LINES) and epoch.number < epochs:
+            return
+        left = f", {duration(bar.pace)} a step, {bar.left()}" if epoch.number < epochs else ""
         bar.say(f"epoch {epoch.number}/{epochs}: {losses}, lr {epoch.lr:.2g}, {duration(position.seconds)}{left}")
+
+    @staticmethod
+    def _since(position: Position) -> str:
+        """Return in words where a training goes on."""
+        return f", of which {position.steps:,} are done" if position.steps else ""
 
     def _pays_to_save(self) -> bool:
         """Return whether saving is quick, or takes a small share of the time since it was done last.

@@ -46,12 +46,14 @@ class Bar:
     def __post_init__(self) -> None:
         """Start the clock."""
         self._begun = self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def advance(self, steps: int = 1, text: str = "") -> None:
         """Count `steps` more, and show `text`, if any, after the bar or in the line."""
         self.done += steps
         self._progress.advance(self._task, steps)
         now = time.monotonic()
+        self._first = self._first or (now, self.done)
         if self.lines and now - self._said >= BETWEEN_LINES:
             parts = (f"{self.title}: {self.done:,} of {self.total:,}", self.left(), text)
             self.say(", ".join(part for part in parts if part))
@@ -65,12 +67,20 @@ class Bar:
         """Whether there is a bar on the terminal."""
         return bool(self._progress.live.is_started)
 
+    @property
+    def pace(self) -> float:
+        """Seconds a step, without those that came first, which also set things up; 0 before the first."""
+        now = time.monotonic()
+        if self._first is None:
+            return 0.0
+        since, done = self._first
+        if self.done > done:
+            return (now - since) / (self.done - done)
+        return (now - self._begun) / (self.done - self.first)
+
     def left(self) -> str:
         """Return in words how much time is left, by the pace so far; empty before the first step."""
-        steps = self.done - self.first
-        if steps < 1:
-            return ""
-        return f"{duration((self.total - self.done) * (time.monotonic() - self._begun) / steps)} left"
+        return f"{duration((self.total - self.done) * self.pace)} left" if self._first else ""
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
@@ -110,9 +120,11 @@ def duration(seconds: float) -> str:
     """Return a time in words.
 
     Example:
-        >>> duration(7.2), duration(150), duration(7500)
-        ('7 s', '2.5 min', '2.08 h')
+        >>> duration(7.2), duration(150), duration(7500), duration(0.0234)
+        ('7 s', '2.5 min', '2.08 h', '0.023 s')
     """
+    if 0 < seconds < 1:
+        return f"{seconds:.2g} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
