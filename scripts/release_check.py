@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDED = (
     "expost/py.typed", "expost/data/mnist_5k.npy.xz", "expost/data/drugs.smi",
     "expost/metrics/digit_features.safetensors",
+    "expost/metrics/onet_features.safetensors",
 )  # fmt: skip
 
 

@@ -145,3 +145,25 @@ def test_run_from_source_it_still_says_the_main_versions(monkeypatch):
     report = doctor(self_test=False)
     assert rows(report, "versions", "package")["torch"]["version"] == torch.__version__
     assert report["extras"] == []
+
+
+def test_the_weights_of_fid_say_what_to_put_where(tmp_path, monkeypatch):
+    from expost.metrics.weights import PUBLIC
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("EXPOST_WEIGHTS", "EXPOST_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    found = [(row["weights of fid and fid-768"], row["where"]) for row in doctor(self_test=False)["inception"]]
+    assert found[:4] == [
+        ("file for fid-768", None),
+        ("file for fid", None),
+        ("else put", PUBLIC.name),
+        ("into", str(tmp_path / "expost")),
+    ]
+    assert ("SHA-256", PUBLIC.sha256) in found
+    assert {url for key, url in found if key == "from"} == set(PUBLIC.urls)
+    (tmp_path / "expost").mkdir()
+    (tmp_path / "expost" / PUBLIC.name).write_bytes(b"")
+    found = doctor(self_test=False)["inception"]
+    assert found[0]["where"] == found[1]["where"] == str(tmp_path / "expost" / PUBLIC.name)

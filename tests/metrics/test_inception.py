@@ -417,7 +417,9 @@ def test_the_next_server_is_tried(server, tmp_path):
 def test_offline_it_says_which_file_to_put_where(server, tmp_path):
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match=r"cannot download pt.pth .*refused.*; fetch it on another machine"):
+    with pytest.raises(
+        DataError, match=r"cannot download pt.pth .*refused.*; fetch it on another machine.*SHA-256 [0-9a-f]{64}"
+    ):
         download(tmp_path, published(f"{server.url}/good"))
     with pytest.raises(DataError, match=f"put it into {tmp_path / 'cache' / 'expost'}, or set EXPOST_WEIGHTS to it"):
         find_or_download("Mixed_7c", published(f"{server.url}/good"))

@@ -60,6 +60,7 @@ def doctor(self_test: bool = True) -> dict[str, Any]:
         "extras": _extras,
         "devices": _devices,
         "weights": _weights,
+        "inception": _inception,
         "data": _data,
         "environment": _environment,
         "cache": _cache,
@@ -80,7 +81,7 @@ def doctor(self_test: bool = True) -> dict[str, Any]:
 def tables(report: dict[str, Any]) -> list[Table | Text]:
     """Return the report as tables for people, with the problems, if any, as the last line."""
     shown: list[Table | Text] = []
-    for topic in ("versions", "extras", "devices", "weights", "data", "environment", "cache"):
+    for topic in ("versions", "extras", "devices", "weights", "inception", "data", "environment", "cache"):
         rows = report.get(topic)
         if not rows:
             continue
@@ -170,6 +171,27 @@ def _weights() -> list[dict[str, Any]]:
         {"features": name, "score": each.score_name, "found": _found(each.available), "what": each.summary}
         for name, each in FEATURES.items()
     ]
+
+
+def _inception() -> list[dict[str, Any]]:
+    """Return where the weights of FID are, or where to put them, whence, and what they are checked against."""
+    from expost.metrics.weights import PUBLIC, find_weights
+    from expost.utils.downloads import cache_folder
+
+    rows: list[tuple[str, Any]] = []
+    for score, layer in (("fid-768", "Mixed_6e"), ("fid", "Mixed_7c")):
+        try:
+            found = find_weights(layer)
+        except UsageError:  # as below
+            found = None
+        rows.append((f"file for {score}", found))
+    rows += [
+        ("else put", PUBLIC.name),
+        ("into", cache_folder()),
+        *(("from", url) for url in PUBLIC.urls),
+        ("SHA-256", PUBLIC.sha256),
+    ]
+    return [{"weights of fid and fid-768": key, "where": None if value is None else str(value)} for key, value in rows]
 
 
 def _found(available: Callable[[], bool]) -> bool:

@@ -17,6 +17,8 @@ from expost.metrics.frechet import RunningStatistics, Statistics, frechet_distan
 from expost.metrics.image import mse, psnr, ssim
 from expost.metrics.inception import SCORE_NAME, InceptionFeatures, Precision
 from expost.metrics.inception_network import LAST_LAYER
+from expost.metrics.onet import DIM as ONET_DIM
+from expost.metrics.onet import OnetFeatures
 from expost.metrics.weights import find_weights
 from expost.registry import Registry
 
@@ -77,6 +79,15 @@ _SETS = (
         PixelFeatures,
         caution="8 x 8 thumbnails: blind to detail",
     ),
+    FeatureSet(
+        "onet",
+        "frechet-onet",
+        ONET_DIM,
+        "early layers of a bundled face network (MIT); photos: tells sharp from blurred",
+        lambda: True,
+        OnetFeatures,
+        caution="texture at 48 x 48: nearly blind to layout",
+    ),
 )
 
 FEATURES: Registry[FeatureSet] = Registry("features", {each.name: each for each in _SETS})
@@ -88,6 +99,7 @@ __all__ = [
     "FeatureSet",
     "Features",
     "InceptionFeatures",
+    "OnetFeatures",
     "PixelFeatures",
     "Precision",
     "RunningStatistics",

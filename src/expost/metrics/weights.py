@@ -71,7 +71,7 @@ def find_or_download(last_layer: str, public: PublicFile = PUBLIC) -> Path:
         UsageError: as `find_weights`.
         DataError: if there is none and the download fails; the message says which file to put where.
     """
-    otherwise = f"or set {VARIABLE} to it, or take features that need none (--features digits or pixels)"
+    otherwise = f"or set {VARIABLE} to it, or take features that need none (--features digits, pixels or onet)"
     return find_weights(last_layer) or download(cache_folder(), public, otherwise)
 
 

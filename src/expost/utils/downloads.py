@@ -74,7 +74,7 @@ def download(folder: Path, public: PublicFile, otherwise: str = "", timeout: flo
             reasons.append(f"{url}: {error}")
     raise DataError(
         f"cannot download {public.name} ({'; '.join(reasons)}); fetch it on another machine and put it into {folder}"
-        + (f", {otherwise}" if otherwise else "")
+        f" ({public.size:,} bytes, SHA-256 {public.sha256}){f', {otherwise}' if otherwise else ''}"
     )
 
 
