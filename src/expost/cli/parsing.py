@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_type_hints
 
 from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
@@ -72,7 +73,7 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
         call = functools.partial(function, *args, **options)
         return functools.partial(_run, name, call, show, words, options, json, debug)
 
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     parameters = [
         each.replace(annotation=hints[each.name])
         for each in inspect.signature(function).parameters.values()
@@ -86,6 +87,13 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     read.__annotations__ = {each.name: _Flag if each.annotation is bool else each.annotation for each in parameters}
     read.__doc__ = _document(function.__doc__ or "", COMMANDS[name].examples)
     return read
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a command's parameters; those of its result would import what makes it."""
+    inner = inspect.unwrap(function)
+    taken = {name: kind for name, kind in inner.__annotations__.items() if name != "return"}
+    return get_type_hints(SimpleNamespace(__annotations__=taken), inner.__globals__, include_extras=True)
 
 
 def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:

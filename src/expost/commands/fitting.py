@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
-
-from expost import distributed
-from expost.commands.arguments import Options, RunLike, parse_options, prior_options
-from expost.densities import DENSITIES, Density, MixtureDensity
+from expost.commands.arguments import Options, RunLike, parse_options, prior_options, together
 from expost.errors import UsageError
-from expost.examples import kind_of_data
 from expost.registry import Part, construct
-from expost.run import open_run
-from expost.types import Data
 from expost.utils.progress import say
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
-@distributed.together()
+    from expost.densities import Density
+    from expost.types import Data
+
+
+@together
 def fit(
     run: RunLike,
     density: str,
@@ -44,6 +43,9 @@ def fit(
     Returns:
         Where it was saved.
     """
+    from expost.densities import DENSITIES
+    from expost.run import open_run
+
     opened = open_run(run)
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
@@ -68,6 +70,8 @@ def fit(
 
 def _remark_on_components(density: Density, codes: int, d: int) -> None:
     """Warn if a mixture has too few codes per component to estimate full covariances."""
+    from expost.densities import MixtureDensity
+
     if not isinstance(density, MixtureDensity) or density.covariance != "full":
         return
     if density.components > 1 and codes < 2 * density.components * d:
@@ -79,6 +83,10 @@ def _remark_on_components(density: Density, codes: int, d: int) -> None:
 
 def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, int | None]:
     """Return labels or values of a property, of which training examples they are, and into how many bins they go."""
+    import torch
+
+    from expost.examples import kind_of_data
+
     if by == "label":
         labels = data.labels(data.train)
         if labels is None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from expost.commands.arguments import Output, RunLike
 from expost.errors import UsageError
-from expost.run import Run, open_run
-from expost.sharing.card import CardOptions
-from expost.sharing.loading import fetch
-from expost.sharing.onnx import Exported, export_onnx
-from expost.sharing.publishing import publish
+
+if TYPE_CHECKING:
+    from expost.run import Run
+    from expost.sharing.onnx import Exported
 
 
 def push(
@@ -46,6 +45,10 @@ def push(
     """
     if dry_run != (out is not None):
         raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
+    from expost.run import open_run
+    from expost.sharing.card import CardOptions
+    from expost.sharing.publishing import publish
+
     return publish(open_run(run), repository, private, CardOptions(license, show_data, densities), out)
 
 
@@ -68,6 +71,8 @@ def pull(
     Returns:
         The run.
     """
+    from expost.sharing.loading import fetch
+
     return fetch(source, Path(out), revision, offline)
 
 
@@ -86,4 +91,7 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
     """
     if format != "onnx":
         raise UsageError(f"unknown format '{format}'; choose one of: onnx")
+    from expost.run import open_run
+    from expost.sharing.onnx import export_onnx
+
     return export_onnx(open_run(run), Path(out))

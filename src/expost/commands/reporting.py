@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,15 +12,12 @@ from expost._version import __version__
 from expost.commands.arguments import Output
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
-from expost.report.blocks import Page, Section
-from expost.report.page import render
-from expost.report.scoring import ranking
-from expost.report.sections import Source, anchors, run_page
-from expost.run import Run, load
-from expost.training.devices import pick_device
-from expost.types import Data
 from expost.utils.progress import say
-from expost.utils.store import read_json, write_text
+
+if TYPE_CHECKING:
+    from expost.report.blocks import Section
+    from expost.run import Run
+    from expost.types import Data
 
 
 def report(
@@ -42,6 +39,13 @@ def report(
     Returns:
         Where the page is.
     """
+    from expost.report.blocks import Page
+    from expost.report.page import render
+    from expost.report.scoring import ranking
+    from expost.report.sections import Source, anchors, run_page
+    from expost.training.devices import pick_device
+    from expost.utils.store import write_text
+
     path = Path(out if out is not None else "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html")
@@ -83,6 +87,8 @@ class _Loader:
         self._last: tuple[DataConfig, Data] | None = None
 
     def __call__(self, config: DataConfig) -> Data:
+        from expost.run import load
+
         if self._last is None or self._last[0] != config:
             self._last = (config, load(config)[0])
         return self._last[1]
@@ -90,6 +96,9 @@ class _Loader:
 
 def _open(run: Run | Path | str) -> Run:
     """Open a run; one with networks of your own is opened without them, to report what needs no model."""
+    from expost.run import Run
+    from expost.utils.store import read_json
+
     if isinstance(run, Run):
         return run
     path = Path(run)

@@ -5,37 +5,27 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
 
-from expost import distributed
 from expost.commands.arguments import (
     DataLike,
     RunLike,
     data_name,
     prior_options,
+    together,
 )
 from expost.config import to_json
-from expost.data import DATASETS, load_data, load_examples, load_part
-from expost.densities import DENSITIES
-from expost.densities.staged import StagedDensity
 from expost.errors import DataError, UsageError
-from expost.evaluation.evaluate import score_examples
-from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
-from expost.evaluation.ranking import direction_of
-from expost.evaluation.ranking import rank as rank_scores
 from expost.evaluation.scores import Score, score_from_json
-from expost.evaluation.scoring import Request, scorer_of, stage_of
-from expost.examples import kind_of
-from expost.generators.generator import Generator
-from expost.metrics import FEATURES, Space, StandardizedValues
-from expost.metrics.measures import MEASURES
-from expost.run import Run, open_run
-from expost.training.devices import pick_device
 from expost.utils.progress import say
-from expost.utils.store import read_json, update_json
+
+if TYPE_CHECKING:
+    from expost.evaluation.protocol import Protocol
+    from expost.generators.generator import Generator
+    from expost.metrics import Space
+    from expost.run import Run
 
 
 def evaluate(
@@ -74,6 +64,10 @@ def evaluate(
     Returns:
         The scores, each with its protocol.
     """
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
+    from expost.run import open_run
+
     protocol = Protocol(measures, samples, method, seed, bootstrap, allow_few)
     opened = open_run(run)
     for name in densities:
@@ -84,7 +78,7 @@ def evaluate(
     return score_run(opened, subjects, features, protocol, device)
 
 
-@distributed.together()
+@together
 def score_run(
     run: Run, subjects: Sequence[str], features: str = "auto", protocol: Protocol | None = None, device: str = "auto"
 ) -> list[Score]:
@@ -97,6 +91,13 @@ def score_run(
         protocol: What to compute, and how.
         device: Where.
     """
+    import torch
+
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import Protocol
+    from expost.evaluation.scoring import Request, scorer_of, stage_of
+    from expost.utils.store import update_json
+
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
@@ -123,6 +124,8 @@ def score_run(
 
 def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:
     """Return whether a fitted second stage is of a version that did not keep its encoder."""
+    from expost.densities.staged import StagedDensity
+
     density = generator.densities[name]
     return name == stage and isinstance(density, StagedDensity) and not density.encodes
 
@@ -145,6 +148,9 @@ def rank(
     Returns:
         Runs with their scores, best first.
     """
+    from expost.evaluation.ranking import rank as rank_scores
+    from expost.run import open_run
+
     if not runs:
         raise UsageError("no runs to rank; give at least one")
     saved = {
@@ -167,6 +173,8 @@ def rank(
 
 def _ranks(name: str) -> bool:
     """Return whether a ranking may be by this score without being asked to."""
+    from expost.evaluation.ranking import direction_of
+
     direction = direction_of(name)
     return direction.sign != 0 and not direction.gameable
 
@@ -194,7 +202,7 @@ def score(
     samples: Annotated[DataLike, tyro.conf.Positional],
     reference: DataLike,
     split: Literal["train", "validation", "test"] = "test",
-    measures: tuple[str, ...] = tuple(MEASURES),
+    measures: tuple[str, ...] = (),
     features: str = "inception-2048",
     bootstrap: int = 0,
     allow_few: bool = False,
@@ -207,7 +215,7 @@ def score(
         samples: An image folder, or an .npy, .npz, parquet or IDX file; all its splits are taken together.
         reference: A data set's name, or a path.
         split: The split of the reference; a path without splits is taken whole.
-        measures: frechet, kid, prd, neighbours.
+        measures: frechet, kid, prd or neighbours; default: all.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), digits, or pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
@@ -218,7 +226,15 @@ def score(
     Returns:
         The scores, each with its protocol.
     """
-    protocol = Protocol(measures, seed=seed, bootstrap=bootstrap, allow_few=allow_few)
+    from expost.data import DATASETS, load_data, load_examples, load_part
+    from expost.evaluation.evaluate import score_examples
+    from expost.evaluation.protocol import Protocol
+    from expost.examples import kind_of
+    from expost.metrics import FEATURES, StandardizedValues
+    from expost.metrics.measures import MEASURES
+    from expost.training.devices import pick_device
+
+    protocol = Protocol(measures or tuple(MEASURES), seed=seed, bootstrap=bootstrap, allow_few=allow_few)
     drawn = load_examples(samples)
     if data_name(reference) in DATASETS:
         against, name = getattr(load_data(data_name(reference)), split).x, f"{reference} {split}"
@@ -239,6 +255,8 @@ def saved_scores(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: if it holds something else.
     """
+    from expost.utils.store import read_json
+
     if not path.exists():
         return []
     record = read_json(path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from expost.commands.arguments import (
     Count,
@@ -13,11 +11,11 @@ from expost.commands.arguments import (
     RunLike,
 )
 from expost.errors import UsageError
-from expost.examples import Wish, examples_of
-from expost.examples.outputs import check_output
-from expost.generators.interpolation import INTERPOLATIONS
-from expost.run import open_run
-from expost.types import Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expost.types import Split
 
 
 def sample(
@@ -50,6 +48,10 @@ def sample(
     Returns:
         Where the samples are.
     """
+    from expost.examples import Wish, examples_of
+    from expost.examples.outputs import check_output
+    from expost.run import open_run
+
     opened = open_run(run)
     examples = examples_of(opened.config)
     if temperature and not examples.symbols:
@@ -73,6 +75,10 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
     Returns:
         Where the picture is.
     """
+    from expost.examples import examples_of
+    from expost.examples.outputs import check_output
+    from expost.run import open_run
+
     opened = open_run(run)
     examples = examples_of(opened.config)
     path = check_output(Path(out), examples.pairs)
@@ -103,6 +109,13 @@ def interpolate(
     Returns:
         Where the picture is.
     """
+    import torch
+
+    from expost.examples import examples_of
+    from expost.examples.outputs import check_output
+    from expost.generators.interpolation import INTERPOLATIONS
+    from expost.run import open_run
+
     opened = open_run(run)
     examples = examples_of(opened.config)
     path = check_output(Path(out), examples.paths)

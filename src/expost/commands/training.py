@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import tyro
 
-from expost import distributed
 from expost._version import __version__
-from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options
+from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options, together
 from expost.commands.groups import takes
-from expost.commands.resuming import go_on, precision_note
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
 from expost.config import DataConfig, RunConfig
-from expost.data import DATASETS
-from expost.data.encoding import suit_codec
-from expost.data.named_strings import STRING_DATASETS
-from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
-from expost.examples import kind_of_data
-from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part
-from expost.run import Run, load
-from expost.training.devices import pick_device
-from expost.types import Data
 from expost.utils.extras import installed, require
-from expost.utils.precision import choose
 from expost.utils.progress import say
+
+if TYPE_CHECKING:
+    from expost.run import Run
+    from expost.types import Data
 
 #: Warn where the standard deviations of columns differ by more than this factor.
 UNEQUAL_SCALES = 30
@@ -43,7 +35,7 @@ def _begun(out: str | Path) -> str:
 
 
 @takes(data=DATA, string=STRINGS, model=MODEL, training=TRAINING)
-@distributed.together()
+@together
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
@@ -79,6 +71,14 @@ def train(
     Raises:
         UsageError: for an unknown option or name, a value out of range, or options that exclude each other.
     """
+    from expost import distributed
+    from expost.commands.resuming import go_on, precision_note
+    from expost.examples import kind_of_data
+    from expost.models.presets import PRESETS, configure
+    from expost.run import Run, load
+    from expost.training.devices import pick_device
+    from expost.utils.precision import choose
+
     of_data, of_strings, of_model, of_training = (group.of(given) for group in (DATA, STRINGS, MODEL, TRAINING))
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
     tensorboard = of_training.pop("tensorboard", None)
@@ -153,6 +153,11 @@ def _codec(model: str, data: str | Path, limit: int | None, given: Mapping[str, 
     Raises:
         UsageError: if the data and what is asked for do not go together.
     """
+    from expost.data import DATASETS
+    from expost.data.encoding import suit_codec
+    from expost.data.named_strings import STRING_DATASETS
+    from expost.data.strings import is_strings, read_strings
+
     own = ZOO[model].codec
     if not is_strings(data_name(data)):
         if data_name(data) not in DATASETS and not Path(data_name(data)).exists():

@@ -18,25 +18,9 @@ from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.commands.groups import takes
 from expost.commands.train_options import DATA, STRINGS, TrainOptions
-from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.protocol import Protocol, resolve_features
-from expost.evaluation.scoring import scoring_of
-from expost.experiments.cells import refuse_another
 from expost.experiments.engines import RESOURCES, ResourceOptions, Resources, open_engine
-from expost.experiments.hardware import summary
-from expost.experiments.sweep_report import (
-    LOSS,
-    RANKING,
-    as_csv,
-    check_comparable,
-    choose_score,
-    markdown,
-    ranked,
-)
-from expost.experiments.sweep_run import Job, as_options, fill
 from expost.utils.progress import say
-from expost.utils.store import write_json, write_text
 
 #: Options of `train` that a sweep sets itself.
 _NOT_SET = ("seed", "device", "tensorboard")
@@ -85,6 +69,23 @@ def sweep(
     Returns:
         The folder, with table.json, table.md, table.csv, and the runs.
     """
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import Protocol, resolve_features
+    from expost.evaluation.scoring import scoring_of
+    from expost.experiments.cells import refuse_another
+    from expost.experiments.hardware import summary
+    from expost.experiments.sweep_report import (
+        LOSS,
+        RANKING,
+        as_csv,
+        check_comparable,
+        choose_score,
+        markdown,
+        ranked,
+    )
+    from expost.experiments.sweep_run import Job, as_options, fill
+    from expost.utils.store import write_json, write_text
+
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; give at least 1")
     if not models:
