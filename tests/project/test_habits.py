@@ -106,6 +106,7 @@ def test_an_option_of_another_command_is_said_to_be_that(capsys):
 def test_a_help_text_has_the_examples_and_the_shared_options(name, capsys):
     shown = printed([name, "--help"], capsys)
     assert "Print the result as JSON." in shown
+    assert not re.search(r"\(default: *(None|none|\[\])? *\)", " ".join(re.sub("[│•]", " ", shown).split()))
     for line in COMMANDS[name].examples:
         assert any(each.strip() == line for each in shown.splitlines())
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
 
@@ -27,7 +27,7 @@ import tyro
 
 from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.usage import refused
-from expost.commands.groups import groups_of
+from expost.commands.groups import Group, groups_of
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
@@ -81,10 +81,12 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     ]
     parameters += [_keyword(shared, bool, False) for shared in ("json", "debug")]
     for key, (heading, group) in groups.items():
-        kind: Any = Annotated[(group.record, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=heading))]
+        kind: Any = Annotated[(_record(group), tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=heading))]
         parameters.append(_keyword(key, kind, group.unset))
     read.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    read.__annotations__ = {each.name: _Flag if each.annotation is bool else each.annotation for each in parameters}
+    read.__annotations__ = {
+        each.name: _hinted(_Flag if each.annotation is bool else each.annotation) for each in parameters
+    }
     read.__doc__ = _document(function.__doc__ or "", COMMANDS[name].examples)
     return read
 
@@ -94,6 +96,23 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     inner = inspect.unwrap(function)
     taken = {name: kind for name, kind in inner.__annotations__.items() if name != "return"}
     return get_type_hints(SimpleNamespace(__annotations__=taken), inner.__globals__, include_extras=True)
+
+
+def _hinted(kind: Any) -> Any:
+    """Return a type whose help names the default where there is one: None and nothing at all say nothing."""
+    return Annotated[kind, tyro.conf.arg(help_behavior_hint=_default)]
+
+
+def _default(label: str) -> str:
+    return "" if label in ("", "None", "[]") else f"(default: {label})"
+
+
+def _record(group: Group) -> Any:
+    """Return a group's record with hinted types."""
+    kinds = {name: _hinted(kind) for name, kind in get_type_hints(group.record, include_extras=True).items()}
+    hinted: Any = TypedDict(group.record.__name__, kinds, total=False)  # type: ignore[misc]
+    hinted.__doc__ = group.record.__doc__
+    return hinted
 
 
 def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:

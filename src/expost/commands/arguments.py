@@ -40,7 +40,7 @@ Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
 #: Options of a slot, density or objective: a mapping, or NAME=VALUE words as on the command line.
 Options = Annotated[
     Sequence[str] | Mapping[str, Any],
-    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...], help_behavior_hint="(default: none)"),
+    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...]),
 ]
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 

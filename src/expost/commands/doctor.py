@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from expost._version import __version__
+from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.utils.process import cores
 
@@ -46,6 +47,7 @@ SECRETS = ("HF_TOKEN",)
 INTERNAL = frozenset({"dev", "peers"})
 
 
+@takes()
 def doctor(self_test: bool = True) -> dict[str, Any]:
     """Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.
 

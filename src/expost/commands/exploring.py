@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from expost.commands.arguments import RunLike
+from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.utils.extras import installed, missing
 
 
+@takes()
 def explore(
     run: RunLike,
     host: str = "127.0.0.1",

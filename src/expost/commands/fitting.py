@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expost.commands.arguments import Options, RunLike, parse_options, prior_options, together
+from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.registry import Part, construct
 from expost.utils.progress import say
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from expost.types import Data
 
 
+@takes()
 @together
 def fit(
     run: RunLike,

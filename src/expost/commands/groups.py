@@ -79,5 +79,5 @@ def _refuse_unknown(command: str, given: Iterable[str], known: list[str]) -> Non
     for name in given:
         if name not in known:
             raise UsageError(
-                f"{command} has no option '{name}'{suggestion(name, known)} its options: {', '.join(known)}"
+                f"{command} has no option '{name}'{suggestion(name, known)} its options: {', '.join(known) or 'none'}"
             )

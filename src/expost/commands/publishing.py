@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from expost.commands.arguments import Output, RunLike
+from expost.commands.groups import takes
 from expost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from expost.sharing.onnx import Exported
 
 
+@takes()
 def push(
     run: RunLike,
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
@@ -52,6 +54,7 @@ def push(
     return publish(open_run(run), repository, private, CardOptions(license, show_data, densities), out)
 
 
+@takes()
 def pull(
     source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="REPO|FOLDER")],
     out: Output,
@@ -76,6 +79,7 @@ def pull(
     return fetch(source, Path(out), revision, offline)
 
 
+@takes()
 def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[Exported]:
     """Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.
 

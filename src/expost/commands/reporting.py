@@ -10,6 +10,7 @@ import tyro
 
 from expost._version import __version__
 from expost.commands.arguments import Output
+from expost.commands.groups import takes
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
 from expost.utils.progress import say
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from expost.types import Data
 
 
+@takes()
 def report(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     out: Output | None = None,

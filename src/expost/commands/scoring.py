@@ -16,6 +16,7 @@ from expost.commands.arguments import (
     prior_options,
     together,
 )
+from expost.commands.groups import takes
 from expost.config import to_json
 from expost.errors import DataError, UsageError
 from expost.evaluation.scores import Score, score_from_json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from expost.run import Run
 
 
+@takes()
 def evaluate(
     run: RunLike,
     densities: tuple[str, ...] = (),
@@ -130,6 +132,7 @@ def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:
     return name == stage and isinstance(density, StagedDensity) and not density.encodes
 
 
+@takes()
 def rank(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     score: str | None = None,
@@ -198,6 +201,7 @@ def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
     return common[0]
 
 
+@takes()
 def score(
     samples: Annotated[DataLike, tyro.conf.Positional],
     reference: DataLike,

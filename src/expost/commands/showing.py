@@ -10,6 +10,7 @@ from expost.commands.arguments import (
     Output,
     RunLike,
 )
+from expost.commands.groups import takes
 from expost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from expost.types import Split
 
 
+@takes()
 def sample(
     run: RunLike,
     n: Count = 64,
@@ -62,6 +64,7 @@ def sample(
     return path
 
 
+@takes()
 def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
     """Show test examples and their reconstructions: images in rows, strings in two columns.
 
@@ -86,6 +89,7 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
     return path
 
 
+@takes()
 def interpolate(
     run: RunLike,
     out: Output,
