@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "fit": Command(
         "commands.fitting:fit",
-        "path",
+        "fitted",
         "Fit a density on the codes of the run's training set, and save it with the run.",
         (
             "expost fit runs/first --density gmm --components 10",

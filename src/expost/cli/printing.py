@@ -13,6 +13,7 @@ from rich.table import Table
 from expost.config import to_json
 
 if TYPE_CHECKING:
+    from expost.commands.fitting import Fitted
     from expost.evaluation.scores import Score
     from expost.run import Run
     from expost.search import SearchResult
@@ -146,6 +147,11 @@ def as_json(result: Any) -> Any:
     if isinstance(result, Run):
         return to_json(result.config) if result.dry else {"run": str(result.folder)}
     return result.summary() if isinstance(result, SearchResult) else result
+
+
+def show_fitted(fitted: Fitted) -> None:
+    """Print where a density is saved; what it has learned was said."""
+    print(fitted.path)
 
 
 def show_path(result: Any) -> None:

@@ -11,6 +11,21 @@ from filelock import FileLock, Timeout
 from expost import distributed
 from expost.errors import UsageError
 
+LOCK = ".training.lock"
+
+
+def in_training(folder: Path) -> bool:
+    """Return whether some process is training the run in a folder; it is not kept from beginning."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
 
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
@@ -19,7 +34,7 @@ def training_lock(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: if another training holds it.
     """
-    lock = FileLock(folder / ".training.lock")
+    lock = FileLock(folder / LOCK)
 
     def take() -> None:
         try:
