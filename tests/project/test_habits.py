@@ -15,6 +15,7 @@ from rich.console import Console
 
 from expost.cli import parsing as cli
 from expost.cli.catalog import COMMANDS
+from expost.errors import Interrupted
 from expost.utils import progress as module
 from expost.utils.progress import progress
 
@@ -178,6 +179,21 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["optimize", "--run", "a run"])
     assert capsys.readouterr().err == "stopped; the same command goes on: expost optimize --run 'a run'\n"
+
+
+def test_a_stopped_training_names_the_folder_that_was_chosen_for_it(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "data-model-1"
+    folder.mkdir()
+    (folder / "config.json").touch()
+
+    def begin(data: str, out: str | None = None):
+        raise Interrupted(folder)
+
+    monkeypatch.setattr(cli, "load", lambda name: (begin, print))
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--data", "x"])
+    again = f"expost train --data x --out {shlex.quote(str(folder))} --resume"
+    assert capsys.readouterr().err == f"stopped, and saved; go on with: {again}\n"
 
 
 class Terminal(Console):

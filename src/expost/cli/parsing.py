@@ -195,9 +195,11 @@ def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict
         return "stopped"
     if after == "again":
         return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
-    if after == "saved" or not (Path(options["out"]) / "config.json").is_file():
+    out = stop.folder if isinstance(stop, Interrupted) else options.get("out")
+    if after == "saved" or out is None or not (Path(out) / "config.json").is_file():
         return "stopped; what was saved before is kept"
-    again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
+    named = [] if options["out"] is not None else ["--out", str(out)]
+    again = shlex.join(["expost", *words, *named, *(() if "--resume" in words else ("--resume",))])
     return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
 
 

@@ -11,6 +11,7 @@ import tyro
 from expost._version import __version__
 from expost.commands.arguments import Output
 from expost.commands.groups import takes
+from expost.commands.outputs import within
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
 from expost.utils.progress import say
@@ -34,7 +35,8 @@ def report(
 
     Args:
         runs: Runs, finished or not. Several are also ranked, by the scores whose protocols agree.
-        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html.
+        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html in the
+            run's folder, or beside the first of several, numbered where it exists.
         device: auto, cpu, cuda or mps.
         seed: Seed of samples and pairs.
 
@@ -45,16 +47,18 @@ def report(
     from expost.report.page import render
     from expost.report.scoring import ranking
     from expost.report.sections import Source, anchors, run_page
+    from expost.run import Run
     from expost.training.devices import pick_device
     from expost.utils.store import write_text
 
-    path = Path(out if out is not None else "report.html")
+    if not runs:
+        raise UsageError("no run is given; give the folder of at least one")
+    first = runs[0].folder if isinstance(runs[0], Run) else Path(runs[0])
+    path = Path(out) if out is not None else within(first if len(runs) == 1 else first.parent, "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
-    if not runs:
-        raise UsageError("no run is given; give the folder of at least one")
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number of at least 0")
     pick_device(device)

@@ -11,6 +11,7 @@ from expost.commands.arguments import (
     RunLike,
 )
 from expost.commands.groups import takes
+from expost.commands.outputs import within
 from expost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def sample(
         n: Number of samples.
         out: Images: FILE.png, .jpg or .webp (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one file per
             sample). Tables: FILE.csv or .npy. Strings: FILE.txt or .smi; molecules also FILE.png. Default: samples.png,
-            .csv or .txt.
+            .csv or .txt in the run's folder, numbered where it exists.
         density: A fitted density; default: gmm if it is fitted, else the last one.
         label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -58,20 +59,21 @@ def sample(
     examples = examples_of(opened.config)
     if temperature and not examples.symbols:
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
-    path = check_output(Path(out or examples.usual), examples.samples)
+    path = check_output(Path(out) if out is not None else within(opened.folder, examples.usual), examples.samples)
     wish = Wish(n, density, label, seed, temperature, code_temperature)
     examples.write(examples.draw(opened.generator(device), wish), path)
     return path
 
 
 @takes()
-def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") -> Path:
+def reconstruct(run: RunLike, out: Output | None = None, n: Count = 40, device: str = "auto") -> Path:
     """Show test examples and their reconstructions: images in rows, strings in two columns.
 
     Args:
         run: The run.
         out: Images: FILE.png. Strings: FILE.txt, with a tab between the columns. Tables: FILE.csv, where each row ends
-            with its reconstruction.
+            with its reconstruction. Default: reconstructions.png, .csv or .txt in the run's folder, numbered where it
+            exists.
         n: Number of test examples.
         device: auto, cpu, cuda or mps.
 
@@ -84,7 +86,8 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
 
     opened = open_run(run)
     examples = examples_of(opened.config)
-    path = check_output(Path(out), examples.pairs)
+    usual = f"reconstructions{examples.pairs[0]}"
+    path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.pairs)
     examples.write_pairs(opened.generator(device), _first(opened.data().test, n), path)
     return path
 
@@ -92,7 +95,7 @@ def reconstruct(run: RunLike, out: Output, n: Count = 40, device: str = "auto") 
 @takes()
 def interpolate(
     run: RunLike,
-    out: Output,
+    out: Output | None = None,
     method: str = "linear",
     n: Count = 8,
     steps: int = 10,
@@ -104,6 +107,7 @@ def interpolate(
     Args:
         run: The run.
         out: Images: FILE.png. Strings: FILE.txt, with tabs between the steps. Tables: FILE.csv, one row per step.
+            Default: paths.png, .csv or .txt in the run's folder, numbered where it exists.
         method: linear, linear-rescaled or spherical.
         n: Number of pairs.
         steps: Points of a path, both ends included.
@@ -122,7 +126,8 @@ def interpolate(
 
     opened = open_run(run)
     examples = examples_of(opened.config)
-    path = check_output(Path(out), examples.paths)
+    usual = f"paths{examples.paths[0]}"
+    path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.paths)
     _ = INTERPOLATIONS[method]
     if steps < 2:
         raise UsageError(f"steps is {steps}; a path has at least its 2 ends")

@@ -12,6 +12,7 @@ import tyro
 from expost._version import __version__
 from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options, together
 from expost.commands.groups import takes
+from expost.commands.outputs import label_of, new_run
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
 from expost.config import DataConfig, RunConfig
 from expost.errors import UsageError, suggestion
@@ -39,7 +40,7 @@ def _begun(out: str | Path) -> str:
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
-    out: Output,
+    out: Output | None = None,
     *,
     preset: str | None = None,
     options: Options = (),
@@ -54,12 +55,12 @@ def train(
         model: Name of a model, for example rae-l2; `expost zoo` lists them.
         data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
             IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
-        out: The run's folder, new or empty.
+        out: The run's folder, new or empty; default: runs/DATA-MODEL-N, with N the first number that is free.
         preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU), or
             published (strings only: as paper, with the loss of the published code); --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
-        resume: Resume the run in `out` with its saved configuration; --epochs may grow, --device and --precision may
-            change.
+        resume: Resume the run in `out`, which has to be given, with its saved configuration; --epochs may grow,
+            --device and --precision may change.
         dry_run: Resolve and check the configuration, print it, and stop.
         networks: Your own encoder and decoder modules (Python only).
         **given: Options of the data, of strings, of the model and of training, for example `epochs=50`; listed in
@@ -85,6 +86,11 @@ def train(
     if tensorboard:
         require("tensorboard", "tensorboard", "writing event files needs TensorBoard")
     slots = parse_options(options)
+    if resume and out is None:
+        raise UsageError("a run that is resumed has to be named; give its folder with --out")
+    if out is None:
+        out = new_run(f"{label_of(data)}-{model}", lambda folder: distributed.remembers(_begun(folder)))
+        say(f"run: {out}")
     # started again by the launcher, which goes on with the run that it has begun itself, and with no other
     again = distributed.remembers(_begun(out)) and (Path(out) / "config.json").is_file()
     if resume:
