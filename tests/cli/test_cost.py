@@ -21,7 +21,6 @@ QUICK = [
     ["trane"],
     ["train", "rae-l2", "--dta", "digits"],
     ["fit", "a-run", "--latent-dim", "3"],
-    ["completion", "bash"],
     *([name, "--help"] for name in COMMANDS),
 ]
 

@@ -1,9 +1,8 @@
-"""Habits: help with examples, completion, progress, and what Ctrl-C leaves behind."""
+"""Habits: help with examples, progress, and what Ctrl-C leaves behind."""
 
 import contextlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -110,25 +109,6 @@ def test_a_help_text_has_the_examples_and_the_shared_options(name, capsys):
     assert not re.search(r"\(default: *(None|none|\[\])? *\)", " ".join(re.sub("[│•]", " ", shown).split()))
     for line in COMMANDS[name].examples:
         assert any(each.strip() == line for each in shown.splitlines())
-
-
-def test_completion_completes_in_bash(capsys, tmp_path):
-    script = tmp_path / "expost.bash"
-    script.write_text(printed(["completion", "bash"], capsys))
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash on this machine")
-    ask = (
-        "source {script}; f=$(complete -p expost | sed 's/.*-F \\([^ ]*\\) .*/\\1/');"
-        "COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ));"
-        '$f expost "${{COMP_WORDS[-1]}}" "${{COMP_WORDS[-2]}}"; echo "${{COMPREPLY[@]}}"'
-    )
-    for words, expected in (("expost do", {"doctor"}), ("expost push --pri", {"--private"})):
-        command = ask.format(script=script, words=words)
-        found = subprocess.run([bash, "-c", command], capture_output=True, text=True, check=True)
-        assert set(found.stdout.split()) == expected
-    for shell in ("zsh", "fish"):
-        assert "doctor" in printed(["completion", shell], capsys)
 
 
 def lines_of(folder):

@@ -191,9 +191,9 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "completion": Command(
-        "cli.parsing:completion",
+        "cli.completing:completion",
         "path",
-        "Print a shell's script for completing commands and options.",
+        "Print a shell's script for completing commands, options, files, runs, models, densities and labels.",
         (
             "expost completion bash > ~/.local/share/bash-completion/completions/expost",
             "expost completion zsh > ~/.zfunc/_expost",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, TypedDict, get_type_hints
 
 from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
 
@@ -31,23 +31,6 @@ from expost.commands.groups import Group, groups_of
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
-
-
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
-) -> str:
-    """Print a shell's script for completing commands and options.
-
-    Args:
-        shell: Which shell.
-
-    Returns:
-        The script.
-    """
-    script = io.StringIO()
-    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
-        main(["--tyro-print-completion", shell])
-    return script.getvalue()
 
 
 #: A flag has one name, for the opposite of its default; an optional one (None) has two, --x and --no-x.
@@ -73,9 +56,9 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
         call = functools.partial(function, *args, **options)
         return functools.partial(_run, name, call, show, words, options, json, debug)
 
-    hints = _hints(function)
+    kinds = hints(function)
     parameters = [
-        each.replace(annotation=hints[each.name])
+        each.replace(annotation=kinds[each.name])
         for each in inspect.signature(function).parameters.values()
         if each.kind is not inspect.Parameter.VAR_KEYWORD  # the groups are its names
     ]
@@ -91,7 +74,7 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     return read
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of a command's parameters; those of its result would import what makes it."""
     inner = inspect.unwrap(function)
     taken = {name: kind for name, kind in inner.__annotations__.items() if name != "return"}
@@ -218,8 +201,6 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
     Raises:
         SystemExit: after a help text, or with status 2 if the words are refused, which is said.
     """
-    if any(word.startswith("--tyro-") for word in words):  # for the completion of all commands
-        return _parse(words, COMMANDS)
     asked = [word for word in words[:1] if word in COMMANDS]
     # an option that is refused may be another command's, which is then said
     loaded: list[Collection[str]] = [asked]

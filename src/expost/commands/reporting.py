@@ -47,13 +47,12 @@ def report(
     from expost.report.page import render
     from expost.report.scoring import ranking
     from expost.report.sections import Source, anchors, run_page
-    from expost.run import Run
     from expost.training.devices import pick_device
     from expost.utils.store import write_text
 
     if not runs:
         raise UsageError("no run is given; give the folder of at least one")
-    first = runs[0].folder if isinstance(runs[0], Run) else Path(runs[0])
+    first = _folder(runs[0])
     path = Path(out) if out is not None else within(first if len(runs) == 1 else first.parent, "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html")
@@ -98,6 +97,12 @@ class _Loader:
         if self._last is None or self._last[0] != config:
             self._last = (config, load(config)[0])
         return self._last[1]
+
+
+def _folder(run: Run | Path | str) -> Path:
+    from expost.run import Run
+
+    return run.folder if isinstance(run, Run) else Path(run)
 
 
 def _open(run: Run | Path | str) -> Run:
