@@ -204,7 +204,7 @@ def _command(name: str, names: Mapping[str, tuple[Sequence[str], str]]) -> dict[
         if tyro.conf.Positional in marks:
             positional.append(value)
             continue
-        configured = [each for each in marks if isinstance(each, type(tyro.conf.arg()))]
+        configured: list[Any] = [each for each in marks if isinstance(each, type(tyro.conf.arg()))]
         written = next((each.name for each in configured if each.name), key.replace("_", "-"))
         flags = [f"--{written}", *(alias for each in configured for alias in each.aliases or ())]
         if value["kind"] == "flag" and default is True:
