@@ -142,7 +142,7 @@ def test_run_folders_do_not_depend_on_where_they_are(digits_run, tmp_path, capsy
         (["train", "rae2", "--data", "digits", "--out", "OUT"], "unknown model 'rae2', did you mean 'rae'"),
         (["train", "rae", "--data", "minst", "--out", "OUT"], "mnist"),
         (["train", "rae", "--data", "digits", "--out", "OUT", "--preset", "big"], "choose one of: small, paper"),
-        (["train", "rae", "--data", "digits", "--out", "OUT", "--latent-dim", "100"], "latent_dim is 100"),
+        (["train", "rae", "--data", "digits", "--out", "OUT", "--latent-dim", "100"], "--latent-dim is 100"),
         (["train", "rae", "--data", "digits", "--out", "OUT", "--epochs", "0"], "epochs is 0"),
         (["train", "rae", "--data", "digits", "--out", "OUT", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["train", "rae", "--data", "digits", "--out", "OUT", "--set", "x"], "write NAME=VALUE"),

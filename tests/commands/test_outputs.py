@@ -72,7 +72,7 @@ def test_training_needs_no_folder_and_says_which_it_takes_first(tmp_path, monkey
 
 def test_resuming_names_the_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="give its folder with --out"):
+    with pytest.raises(UsageError, match="give its folder with out"):
         expost.train("rae", "digits", resume=True)
     assert not list(tmp_path.iterdir())
 

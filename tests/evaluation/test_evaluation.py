@@ -103,7 +103,7 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path):
     with pytest.raises(UsageError, match="third has no frechet-pixels of gmm; run expost evaluate .*third first"):
         rank((run.folder, third.folder), score="frechet-pixels")
     expost.evaluate(third, measures=("frechet",), samples=100)
-    with pytest.raises(UsageError, match="no fcd of gmm; choose another --score, or evaluate it with other measures"):
+    with pytest.raises(UsageError, match="no fcd of gmm; choose another score, or evaluate it with other measures"):
         rank((run.folder, third.folder), score="fcd")
     with pytest.raises(UsageError, match="their protocols differ in count"):
         rank((run.folder, third.folder), score="frechet-pixels")

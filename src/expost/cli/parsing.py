@@ -27,7 +27,7 @@ import tyro
 
 from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.usage import refused
-from expost.commands.groups import Group, groups_of
+from expost.commands.groups import Group, as_typed, groups_of, worded
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
@@ -53,7 +53,7 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     def read(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> Callable[[], None]:
         for group in groups:
             options |= options.pop(group)
-        call = functools.partial(function, *args, **options)
+        call = functools.partial(worded(function), *args, **options)
         return functools.partial(_run, name, call, show, words, options, json, debug)
 
     kinds = hints(function)
@@ -142,7 +142,7 @@ def _run(
         if debug:
             traceback.print_exc()
         if first:
-            print(f"error: {_reason(error)}", file=sys.stderr)
+            print(f"error: {as_typed(_reason(error), options)}", file=sys.stderr)
         elif not isinstance(error, UsageError | DataError | OtherProcessError):
             print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None

@@ -47,7 +47,7 @@ def push(
         The address of the upload, or the folder of a dry run.
     """
     if out is not None and not dry_run:
-        raise UsageError("--out is where --dry-run writes; give --dry-run too, or leave --out out")
+        raise UsageError("--out is where --dry-run writes; give --dry-run too, or drop --out")
     from expost.run import open_run
     from expost.sharing.card import CardOptions
     from expost.sharing.publishing import publish
