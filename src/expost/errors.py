@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -15,7 +16,15 @@ class DataError(ValueError):
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal, after saving a checkpoint."""
+    """Training was stopped by a signal, after saving a checkpoint.
+
+    Args:
+        folder: The run's, which goes on from there.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__(folder)
+        self.folder = folder
 
 
 class OtherProcessError(RuntimeError):

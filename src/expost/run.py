@@ -17,6 +17,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ from expost.models.autoencoder import Autoencoder, build
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
-from expost.training.lock import LOCK, training_lock
+from expost.training.lock import LOCK, in_training, training_lock
 from expost.training.trainer import Training, few_steps, measure_steps, plan
 from expost.types import Data
 from expost.utils.hashing import hash_tensors
@@ -199,6 +200,29 @@ class Run:
                     parts.append(f"from epoch {epoch} {found}" if parts else found)
                     last = found
         return ", ".join(parts) if parts not in ([], [UNRECORDED]) else self.config.training.precision
+
+    def finished_epochs(self) -> int:
+        """Return how many epochs of training are recorded."""
+        path = self.folder / "metrics.jsonl"
+        last = 0
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is reported where it matters
+                last = int(json.loads(line)["epoch"])
+        return last
+
+    def unfinished(self) -> str | None:
+        """Return what to say if the weights may still change: the run is in training, or was stopped; else None."""
+        done, epochs = self.finished_epochs(), self.config.training.epochs
+        if in_training(self.folder):
+            return (
+                f"{self.folder} is being trained ({done} of {epochs} epochs): what is fitted now is left out when its "
+                "weights change; wait for it, and fit again"
+            )
+        if done < epochs and (self.folder / "checkpoint.safetensors").exists():
+            words = ["train", self.config.model.name, "--data", self.config.data.name, "--out", str(self.folder)]
+            again = shlex.join(["expost", *words, "--resume"])
+            return f"{self.folder} is unfinished ({done} of {epochs} epochs); finish it first: {again}"
+        return None
 
     def data(self) -> Data:
         """Load the run's data.

@@ -6,6 +6,8 @@ from dataclasses import asdict, fields
 import pytest
 
 import expost
+from expost.cli.catalog import COMMANDS
+from expost.cli.parsing import load, main
 from expost.commands import train_options
 from expost.commands.groups import Group, groups_of, takes
 from expost.commands.searching import SEARCH, optimize
@@ -92,3 +94,33 @@ def test_an_option_of_a_group_has_the_default_of_the_group():
     assert command(1, size=2) == (1, {"size": 2})
     assert groups_of(command)["own"].unset == {"size": 3, "limit": None, "label_column": None, "column": None}
     assert groups_of(len) == {}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_every_command_refuses_a_keyword_that_it_does_not_have_in_one_line(name):
+    function, _ = load(name)
+    with pytest.raises(UsageError, match=f"^{name} has no option 'no_such_word'.*its options:") as refused:
+        function(no_such_word=3)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_keyword_that_is_misspelt_is_corrected():
+    with pytest.raises(UsageError, match="fit has no option 'component', did you mean 'components'"):
+        expost.fit("runs/none", density="gmm", component=3)
+
+
+def test_errors_name_options_as_python_does_and_the_command_line_as_they_are_typed(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(UsageError, match="continue it with resume, or choose another out"):
+        expost.train("rae", "digits", tmp_path / "there")
+    with pytest.raises(UsageError, match="latent_dim is 100"):
+        expost.train("rae", "digits", tmp_path / "run", latent_dim=100)
+    words = ["train", "rae", "--data", "digits", "--out"]
+    for more, said in (
+        ([str(tmp_path / "there")], "continue it with --resume, or choose another --out"),
+        ([str(tmp_path / "run"), "--latent-dim", "100"], "--latent-dim is 100"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert said in capsys.readouterr().err

@@ -433,7 +433,7 @@ def test_the_base_of_a_reduced_density_must_have_a_log_prob():
 def test_a_run_is_asked_for_one_class(tmp_path):
     """The samples of a class lie in its own part of the latent space; the fit survives the folder."""
     run = expost.train("rae", "digits", tmp_path / "run", epochs=3, width=32, tensorboard=False)
-    path = expost.fit(run, "gaussian", by="label")
+    path = expost.fit(run, "gaussian", by="label").path
     assert path.parent.name == "by_label"
     generator = expost.Run.open(run.folder).generator("cpu")
     fitted = generator.by_label["gaussian"]

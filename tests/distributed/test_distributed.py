@@ -269,7 +269,7 @@ def test_accelerate_launches_them_too(tmp_path, one_thread):
     saved = run.folder / "densities" / "gmm.safetensors"
     assert output.split() == [str(saved)]
     theirs = read_tensors(saved)[0]
-    assert distance(read_tensors(expost.fit(run, "gmm", components=2, device="cpu"))[0], theirs) < 1e-6
+    assert distance(read_tensors(expost.fit(run, "gmm", components=2, device="cpu").path)[0], theirs) < 1e-6
 
 
 def test_a_single_process_shares_nothing():

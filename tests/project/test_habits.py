@@ -1,9 +1,8 @@
-"""Habits: help with examples, completion, progress, and what Ctrl-C leaves behind."""
+"""Habits: help with examples, progress, and what Ctrl-C leaves behind."""
 
 import contextlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from expost.cli import parsing as cli
 from expost.cli.catalog import COMMANDS
+from expost.errors import Interrupted
 from expost.utils import progress as module
 from expost.utils.progress import progress
 
@@ -106,27 +106,9 @@ def test_an_option_of_another_command_is_said_to_be_that(capsys):
 def test_a_help_text_has_the_examples_and_the_shared_options(name, capsys):
     shown = printed([name, "--help"], capsys)
     assert "Print the result as JSON." in shown
+    assert not re.search(r"\(default: *(None|none|\[\])? *\)", " ".join(re.sub("[│•]", " ", shown).split()))
     for line in COMMANDS[name].examples:
         assert any(each.strip() == line for each in shown.splitlines())
-
-
-def test_completion_completes_in_bash(capsys, tmp_path):
-    script = tmp_path / "expost.bash"
-    script.write_text(printed(["completion", "bash"], capsys))
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash on this machine")
-    ask = (
-        "source {script}; f=$(complete -p expost | sed 's/.*-F \\([^ ]*\\) .*/\\1/');"
-        "COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ));"
-        '$f expost "${{COMP_WORDS[-1]}}" "${{COMP_WORDS[-2]}}"; echo "${{COMPREPLY[@]}}"'
-    )
-    for words, expected in (("expost do", {"doctor"}), ("expost push --pri", {"--private"})):
-        command = ask.format(script=script, words=words)
-        found = subprocess.run([bash, "-c", command], capture_output=True, text=True, check=True)
-        assert set(found.stdout.split()) == expected
-    for shell in ("zsh", "fish"):
-        assert "doctor" in printed(["completion", shell], capsys)
 
 
 def lines_of(folder):
@@ -177,6 +159,21 @@ def test_a_stop_of_another_command_is_no_error(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["optimize", "--run", "a run"])
     assert capsys.readouterr().err == "stopped; the same command goes on: expost optimize --run 'a run'\n"
+
+
+def test_a_stopped_training_names_the_folder_that_was_chosen_for_it(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "data-model-1"
+    folder.mkdir()
+    (folder / "config.json").touch()
+
+    def begin(data: str, out: str | None = None):
+        raise Interrupted(folder)
+
+    monkeypatch.setattr(cli, "load", lambda name: (begin, print))
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--data", "x"])
+    again = f"expost train --data x --out {shlex.quote(str(folder))} --resume"
+    assert capsys.readouterr().err == f"stopped, and saved; go on with: {again}\n"
 
 
 class Terminal(Console):

@@ -318,8 +318,8 @@ def test_wrong_requests(run, published, tmp_path):
         save_pretrained(run, tmp_path / "x", densities=("kde",))
     with pytest.raises(UsageError, match="exists already"):
         save_pretrained(run, run.folder)
-    with pytest.raises(UsageError, match="give both --dry-run and --out"):
-        push(run, "me/x", dry_run=True)
+    with pytest.raises(UsageError, match="give dry_run too, or drop out"):
+        push(run, "me/x", out=tmp_path / "dry")
     with pytest.raises(UsageError, match="write it as user/name"):
         push(run, "nobody")
     assert push(run, "me/x", dry_run=True, out=tmp_path / "dry") == str(tmp_path / "dry")

@@ -67,7 +67,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "fit": Command(
         "commands.fitting:fit",
-        "path",
+        "fitted",
         "Fit a density on the codes of the run's training set, and save it with the run.",
         (
             "expost fit runs/first --density gmm --components 10",
@@ -205,9 +205,9 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "completion": Command(
-        "cli.parsing:completion",
+        "cli.completing:completion",
         "path",
-        "Print a shell's script for completing commands and options.",
+        "Print a shell's script for completing commands, options, files, runs, models, densities and labels.",
         (
             "expost completion bash > ~/.local/share/bash-completion/completions/expost",
             "expost completion zsh > ~/.zfunc/_expost",

@@ -17,7 +17,8 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from types import SimpleNamespace
+from typing import Annotated, Any, TypedDict, get_type_hints
 
 from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
 
@@ -27,27 +28,10 @@ import tyro
 from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.encoding import fall_back
 from expost.cli.usage import refused
-from expost.commands.groups import groups_of
+from expost.commands.groups import Group, as_typed, groups_of, worded
 from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
 
 startup.done()
-
-
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="bash|zsh|fish")],
-) -> str:
-    """Print a shell's script for completing commands and options.
-
-    Args:
-        shell: Which shell.
-
-    Returns:
-        The script.
-    """
-    script = io.StringIO()
-    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
-        main(["--tyro-print-completion", shell])
-    return script.getvalue()
 
 
 #: A flag has one name, for the opposite of its default; an optional one (None) has two, --x and --no-x.
@@ -70,23 +54,49 @@ def _command(name: str, words: Sequence[str]) -> Callable[..., Callable[[], None
     def read(*args: Any, json: bool = False, debug: bool = False, **options: Any) -> Callable[[], None]:
         for group in groups:
             options |= options.pop(group)
-        call = functools.partial(function, *args, **options)
+        call = functools.partial(worded(function), *args, **options)
         return functools.partial(_run, name, call, show, words, options, json, debug)
 
-    hints = get_type_hints(function, include_extras=True)
+    kinds = hints(function)
     parameters = [
-        each.replace(annotation=hints[each.name])
+        each.replace(annotation=kinds[each.name])
         for each in inspect.signature(function).parameters.values()
         if each.kind is not inspect.Parameter.VAR_KEYWORD  # the groups are its names
     ]
     parameters += [_keyword(shared, bool, False) for shared in ("json", "debug")]
     for key, (heading, group) in groups.items():
-        kind: Any = Annotated[(group.record, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=heading))]
+        kind: Any = Annotated[(_record(group), tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=heading))]
         parameters.append(_keyword(key, kind, group.unset))
     read.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    read.__annotations__ = {each.name: _Flag if each.annotation is bool else each.annotation for each in parameters}
+    read.__annotations__ = {
+        each.name: _hinted(_Flag if each.annotation is bool else each.annotation) for each in parameters
+    }
     read.__doc__ = _document(function.__doc__ or "", COMMANDS[name].examples)
     return read
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a command's parameters; those of its result would import what makes it."""
+    inner = inspect.unwrap(function)
+    taken = {name: kind for name, kind in inner.__annotations__.items() if name != "return"}
+    return get_type_hints(SimpleNamespace(__annotations__=taken), inner.__globals__, include_extras=True)
+
+
+def _hinted(kind: Any) -> Any:
+    """Return a type whose help names the default where there is one: None and nothing at all say nothing."""
+    return Annotated[kind, tyro.conf.arg(help_behavior_hint=_default)]
+
+
+def _default(label: str) -> str:
+    return "" if label in ("", "None", "[]") else f"(default: {label})"
+
+
+def _record(group: Group) -> Any:
+    """Return a group's record with hinted types."""
+    kinds = {name: _hinted(kind) for name, kind in get_type_hints(group.record, include_extras=True).items()}
+    hinted: Any = TypedDict(group.record.__name__, kinds, total=False)  # type: ignore[misc]
+    hinted.__doc__ = group.record.__doc__
+    return hinted
 
 
 def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:
@@ -133,7 +143,7 @@ def _run(
         if debug:
             traceback.print_exc()
         if first:
-            print(f"error: {_reason(error)}", file=sys.stderr)
+            print(f"error: {as_typed(_reason(error), options)}", file=sys.stderr)
         elif not isinstance(error, UsageError | DataError | OtherProcessError):
             print(f"error in process {os.environ['RANK']}: {_reason(error)}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
@@ -169,9 +179,11 @@ def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict
         return "stopped"
     if after == "again":
         return f"stopped; the same command goes on: {shlex.join(['expost', *words])}"
-    if after == "saved" or not (Path(options["out"]) / "config.json").is_file():
+    out = stop.folder if isinstance(stop, Interrupted) else options.get("out")
+    if after == "saved" or out is None or not (Path(out) / "config.json").is_file():
         return "stopped; what was saved before is kept"
-    again = shlex.join(["expost", *words, *(() if "--resume" in words else ("--resume",))])
+    named = [] if options["out"] is not None else ["--out", str(out)]
+    again = shlex.join(["expost", *words, *named, *(() if "--resume" in words else ("--resume",))])
     return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
 
 
@@ -190,8 +202,6 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
     Raises:
         SystemExit: after a help text, or with status 2 if the words are refused, which is said.
     """
-    if any(word.startswith("--tyro-") for word in words):  # for the completion of all commands
-        return _parse(words, COMMANDS)
     asked = [word for word in words[:1] if word in COMMANDS]
     # an option that is refused may be another command's, which is then said
     loaded: list[Collection[str]] = [asked]

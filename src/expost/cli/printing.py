@@ -18,6 +18,7 @@ from expost.cli.encoding import encodes, shown
 from expost.config import to_json
 
 if TYPE_CHECKING:
+    from expost.commands.fitting import Fitted
     from expost.commands.listing import DataShown
     from expost.evaluation.ranking import Ranked
     from expost.evaluation.scores import Score
@@ -197,6 +198,11 @@ def as_json(result: Any) -> Any:
     if isinstance(result, Run):
         return to_json(result.config) if result.dry else {"run": str(result.folder)}
     return result.summary() if isinstance(result, SearchResult) else result
+
+
+def show_fitted(fitted: Fitted) -> None:
+    """Print where a density is saved; what it has learned was said."""
+    print(fitted.path)
 
 
 def show_path(result: Any) -> None:

@@ -1,23 +1,38 @@
-"""Types of arguments that several commands share, and how they are parsed."""
+"""Types of arguments that several commands share, and how they are parsed.
+
+The command line reads the signatures of the commands, and imports neither torch nor a model for that: what only a
+function's body needs is imported there, and what only a type checker needs under TYPE_CHECKING.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 import tyro
-from torch import nn
 
-from expost.data import DATASETS
-from expost.data.named_strings import STRING_DATASETS
 from expost.errors import UsageError
-from expost.run import Run
 
-#: A run: its folder, or an open `Run`.
-RunLike = Annotated[Run | Path | str, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="RUN")]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from expost.run import Run
+
+    #: A run: its folder, or an open `Run`.
+    RunLike: TypeAlias = "Run | Path | str"
+    #: Your own encoder and decoder.
+    Networks: TypeAlias = "tuple[nn.Module, nn.Module] | None"
+else:
+    RunLike = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    Networks = Annotated[object, tyro.conf.Suppress]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 #: A data set: its name, or a path.
 DataLike = Annotated[str | Path, tyro.conf.arg(constructor=str, metavar="NAME|PATH")]
 #: An output: a file or a folder.
@@ -25,14 +40,29 @@ Output = Annotated[Path | str, tyro.conf.arg(constructor=Path, metavar="PATH")]
 #: Options of a slot, density or objective: a mapping, or NAME=VALUE words as on the command line.
 Options = Annotated[
     Sequence[str] | Mapping[str, Any],
-    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...], help_behavior_hint="(default: none)"),
+    tyro.conf.arg(name="set", metavar="NAME=VALUE", constructor=tuple[str, ...]),
 ]
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
-Networks = Annotated[tuple[nn.Module, nn.Module] | None, tyro.conf.Suppress]
+
+
+def together(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command that several launched processes run side by side: see `distributed.together`."""
+
+    @functools.wraps(command)
+    def side_by_side(*args: P.args, **options: P.kwargs) -> R:
+        from expost import distributed
+
+        with distributed.together():
+            return command(*args, **options)
+
+    return side_by_side
 
 
 def data_name(data: str | Path) -> str:
     """Return a data set's name unchanged, a path as absolute, so that the run finds it from any working directory."""
+    from expost.data import DATASETS
+    from expost.data.named_strings import STRING_DATASETS
+
     if isinstance(data, str) and (data in DATASETS or data in STRING_DATASETS):
         return data
     path = Path(os.path.expanduser(data))  # Path.expanduser fails for an unknown user

@@ -16,16 +16,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import torch
-from rich.table import Table
-from rich.text import Text
-
 from expost._version import __version__
+from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.utils.process import cores
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+    from rich.text import Text
 
 #: Environment variables that change what expost does: whether they name a path, and what they are for.
 VARIABLES: dict[str, tuple[bool, str]] = {
@@ -45,6 +47,7 @@ SECRETS = ("HF_TOKEN",)
 INTERNAL = frozenset({"dev", "peers"})
 
 
+@takes()
 def doctor(self_test: bool = True) -> dict[str, Any]:
     """Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.
 
@@ -80,6 +83,9 @@ def doctor(self_test: bool = True) -> dict[str, Any]:
 
 def tables(report: dict[str, Any]) -> list[Table | Text]:
     """Return the report as tables for people, with the problems, if any, as the last line."""
+    from rich.table import Table
+    from rich.text import Text
+
     shown: list[Table | Text] = []
     for topic in ("versions", "extras", "devices", "weights", "inception", "data", "environment", "cache"):
         rows = report.get(topic)
@@ -147,6 +153,8 @@ def _version(name: str) -> str | None:
 
 
 def _devices() -> list[dict[str, Any]]:
+    import torch
+
     rows = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         device = torch.cuda.get_device_properties(index)
@@ -249,6 +257,8 @@ def _cache() -> list[dict[str, Any]]:
 
 def _self_test() -> dict[str, Any]:
     """Train a small rae on random images for one step, fit a Gaussian on its codes, and sample."""
+    import torch
+
     from expost.generators.generator import Generator
     from expost.models.autoencoder import build
     from expost.models.presets import configure

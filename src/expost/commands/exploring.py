@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from expost.commands.arguments import RunLike
+from expost.commands.groups import takes
 from expost.errors import UsageError
-from expost.run import open_run
 from expost.utils.extras import installed, missing
 
 
+@takes()
 def explore(
     run: RunLike,
     host: str = "127.0.0.1",
@@ -40,6 +41,8 @@ def explore(
         raise UsageError(f"examples is {examples}; give at least 2")
     if not 0 < max_upload <= 1_000:
         raise UsageError(f"max-upload is {max_upload:g}; give MB, above 0 and at most 1000")
+    from expost.run import open_run
+
     opened = open_run(run)
     from expost.explorer.serving import serve  # Gradio takes seconds to import
 

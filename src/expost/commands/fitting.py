@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
-
-from expost import distributed
-from expost.commands.arguments import Options, RunLike, parse_options, prior_options
-from expost.densities import DENSITIES, Density, MixtureDensity
+from expost.commands.arguments import Options, RunLike, parse_options, prior_options, together
+from expost.commands.groups import takes
 from expost.errors import UsageError
-from expost.examples import kind_of_data
 from expost.registry import Part, construct
-from expost.run import open_run
-from expost.types import Data
 from expost.utils.progress import say
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
-@distributed.together()
+    from expost.densities import Density
+    from expost.evaluation.held_out import Learned
+    from expost.generators.generator import Generator
+    from expost.run import Run
+    from expost.types import Data
+
+#: Most held-out codes that densities are compared on.
+MOST_HELD_OUT = 10_000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted density: where it is saved, and what it has learned. As a path, it is its file.
+
+    Attributes:
+        path: Its file.
+        density: Its name.
+        codes: How many codes of the validation split it was compared on; 0 if it was not.
+        log_likelihoods: Its log-likelihood on them, beside those of the other densities.
+    """
+
+    path: Path
+    density: str
+    codes: int
+    log_likelihoods: tuple[Learned, ...]
+
+    def __fspath__(self) -> str:
+        """Return the file's path."""
+        return str(self.path)
+
+
+@takes()
+@together
 def fit(
     run: RunLike,
     density: str,
@@ -28,8 +58,10 @@ def fit(
     bins: int | None = None,
     options: Options = (),
     device: str = "auto",
-) -> Path:
+) -> Fitted:
     """Fit a density on the codes of the run's training set, and save it with the run.
+
+    Says on stderr how likely the codes of the validation split are under it, beside one Gaussian and N(0, I).
 
     Args:
         run: The run.
@@ -42,9 +74,14 @@ def fit(
         device: auto, cpu, cuda or mps.
 
     Returns:
-        Where it was saved.
+        Where it was saved, and its log-likelihood on held-out codes beside that of other densities.
     """
+    from expost.densities import DENSITIES
+    from expost.run import open_run
+
     opened = open_run(run)
+    if warning := opened.unfinished():
+        say(f"warning: {warning}")
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
@@ -55,19 +92,43 @@ def fit(
             raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
         generator = opened.generator(device)
         opened.warn_of_collapse(generator.module, data)
-        fitted = generator.fit(density, data.train.x, **given)
+        codes = generator.encode(data.train.x)
+        fitted = generator.fit(density, codes=codes, **given)
         _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
-        return opened.save_density(density, fitted)
+        path = opened.save_density(density, fitted)
+        return _learned(opened, Fitted(path, density, 0, ()), fitted, generator, data, codes)
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
     opened.warn_of_collapse(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
-    classes = generator.fit_by_label(density, labels, generator.encode(x), bins, **given)
-    return opened.save_density(f"by_label/{density}", classes)
+    codes = generator.encode(x)
+    classes = generator.fit_by_label(density, labels, codes, bins, **given)
+    path = opened.save_density(f"by_label/{density}", classes)
+    return _learned(opened, Fitted(path, f"{density} by {by}", 0, ()), classes, generator, data, codes)
+
+
+def _learned(run: Run, fitted: Fitted, density: Density, generator: Generator, data: Data, codes: Tensor) -> Fitted:
+    """Return what a density has learned, and say it: its log-likelihood on held-out codes beside others'."""
+    from expost.evaluation.held_out import compare, in_words
+
+    held_out = data.validation.x[:MOST_HELD_OUT]
+    if len(held_out) < 2:
+        say(f"the validation split has {len(held_out)} examples, too few to compare densities on")
+        return fitted
+    z = generator.encode(held_out)
+    found = compare(fitted.density, {**generator.densities, fitted.density: density}, codes, z)
+    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {z.shape[1]} dimensions, in nats:")
+    for line in in_words(
+        fitted.density, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"
+    ):
+        say(line)
+    return Fitted(fitted.path, fitted.density, len(z), tuple(found))
 
 
 def _remark_on_components(density: Density, codes: int, d: int) -> None:
     """Warn if a mixture has too few codes per component to estimate full covariances."""
+    from expost.densities import MixtureDensity
+
     if not isinstance(density, MixtureDensity) or density.covariance != "full":
         return
     if density.components > 1 and codes < 2 * density.components * d:
@@ -79,6 +140,10 @@ def _remark_on_components(density: Density, codes: int, d: int) -> None:
 
 def _labels(data: Data, by: str, bins: int | None) -> tuple[ArrayLike, Tensor, int | None]:
     """Return labels or values of a property, of which training examples they are, and into how many bins they go."""
+    import torch
+
+    from expost.examples import kind_of_data
+
     if by == "label":
         labels = data.labels(data.train)
         if labels is None:

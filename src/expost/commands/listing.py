@@ -42,6 +42,7 @@ class DataShown:
     classes: tuple[str, ...] = ()
 
 
+@takes()
 def zoo() -> list[dict[str, Any]]:
     """List the models: each is one row of choices."""
     return [{"name": name, **to_json(row)} for name, row in ZOO.items()]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from expost.commands.groups import Group
 from expost.errors import UsageError
-from expost.examples.figures import PICTURE_SUFFIXES, Look
-from expost.run import Run
+
+if TYPE_CHECKING:
+    from expost.examples.figures import Look
+    from expost.run import Run
 
 #: What leaves a title or labels out.
 NONE = "none"
@@ -47,14 +49,14 @@ def look_of(options: Mapping[str, Any], path: Path, title: str) -> Look:
     Raises:
         UsageError: for options that have no effect on such a file, or are out of range.
     """
+    from expost.examples.figures import PICTURE_SUFFIXES, Look
+
     found = PICTURE.of(options)
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         if found:
-            name = next(iter(found)).replace("_", "-")
+            name = next(iter(found))
             listed = ", ".join(PICTURE_SUFFIXES)
-            raise UsageError(
-                f"--{name} is for pictures, and {path.name} is none; leave it out, or give one of: {listed}"
-            )
+            raise UsageError(f"{name} is for pictures, and {path.name} is none; leave it out, or give one of: {listed}")
         return Look()
     labels = {name: _texts(name, found.get(name)) for name in ("row_labels", "column_labels")}
     said = found.get("title", title)

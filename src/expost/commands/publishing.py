@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from expost.commands.arguments import Output, RunLike
+from expost.commands.groups import takes
+from expost.commands.outputs import label_of, new_run, within
 from expost.errors import UsageError
-from expost.run import Run, open_run
-from expost.sharing.card import CardOptions
-from expost.sharing.loading import fetch
-from expost.sharing.onnx import Exported, export_onnx
-from expost.sharing.publishing import publish
+
+if TYPE_CHECKING:
+    from expost.run import Run
+    from expost.sharing.onnx import Exported
 
 
+@takes()
 def push(
     run: RunLike,
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
@@ -39,19 +41,27 @@ def push(
         densities: Which fitted densities to publish; default: all but those by label. A kde contains the
             codes of the training examples.
         dry_run: Write what would be uploaded to --out, and stop.
-        out: With --dry-run: a folder, new or empty.
+        out: With --dry-run: a folder, new or empty; default: upload in the run's folder, numbered where it exists.
 
     Returns:
         The address of the upload, or the folder of a dry run.
     """
-    if dry_run != (out is not None):
-        raise UsageError("--dry-run writes to a folder; give both --dry-run and --out FOLDER, or neither")
-    return publish(open_run(run), repository, private, CardOptions(license, show_data, densities), out)
+    if out is not None and not dry_run:
+        raise UsageError("--out is where --dry-run writes; give --dry-run too, or drop --out")
+    from expost.run import open_run
+    from expost.sharing.card import CardOptions
+    from expost.sharing.publishing import publish
+
+    opened = open_run(run)
+    if dry_run and out is None:
+        out = within(opened.folder, "upload")
+    return publish(opened, repository, private, CardOptions(license, show_data, densities), out)
 
 
+@takes()
 def pull(
     source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="REPO|FOLDER")],
-    out: Output,
+    out: Output | None = None,
     revision: str | None = None,
     offline: bool = False,
 ) -> Run:
@@ -61,24 +71,29 @@ def pull(
 
     Args:
         source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
-        out: The run's folder, new or empty.
+        out: The run's folder, new or empty; default: runs/NAME-N, with N the first number that is free.
         revision: Branch, tag or commit of the repository; default: its main branch.
         offline: Take the run from the local cache, without asking the Hub.
 
     Returns:
         The run.
     """
-    return fetch(source, Path(out), revision, offline)
+    from expost.sharing.loading import fetch
+
+    folder = Path(out) if out is not None else new_run(label_of(source))
+    return fetch(source, folder, revision, offline)
 
 
-def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[Exported]:
+@takes()
+def export(run: RunLike, out: Output | None = None, format: Literal["onnx"] = "onnx") -> list[Exported]:
     """Write the run's encoder and decoder as ONNX files, and compare their outputs with torch's.
 
     A decoder that reads its own output is written as start.onnx and step.onnx.
 
     Args:
         run: The run.
-        out: Folder for the files; files of the same names are replaced.
+        out: Folder for the files; files of the same names are replaced. Default: onnx in the run's folder, numbered
+            where it exists.
         format: Format of the files: onnx.
 
     Returns:
@@ -86,4 +101,8 @@ def export(run: RunLike, out: Output, format: Literal["onnx"] = "onnx") -> list[
     """
     if format != "onnx":
         raise UsageError(f"unknown format '{format}'; choose one of: onnx")
-    return export_onnx(open_run(run), Path(out))
+    from expost.run import open_run
+    from expost.sharing.onnx import export_onnx
+
+    opened = open_run(run)
+    return export_onnx(opened, Path(out) if out is not None else within(opened.folder, "onnx"))

@@ -5,27 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from expost._version import __version__
 from expost.commands.arguments import Output
+from expost.commands.groups import takes
+from expost.commands.outputs import within
 from expost.config import DataConfig, run_config_from_json
 from expost.errors import UsageError
-from expost.examples.figures import PICTURE_SUFFIXES
-from expost.report.blocks import Page, Section, Verdicts
-from expost.report.glance import side_by_side
-from expost.report.page import render
-from expost.report.scoring import ranking
-from expost.report.sections import Source, anchors, run_page
-from expost.run import Run, load
-from expost.training.devices import pick_device
-from expost.types import Data
 from expost.utils.progress import say
-from expost.utils.store import read_json, write_text
+
+if TYPE_CHECKING:
+    from expost.report.blocks import Section
+    from expost.run import Run
+    from expost.types import Data
 
 
+@takes()
 def report(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     out: Output | None = None,
@@ -39,7 +37,8 @@ def report(
 
     Args:
         runs: Runs, finished or not. Several are also ranked, by the scores whose protocols agree.
-        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html.
+        out: FILE.html, self-contained (it loads nothing); an older one is replaced. Default: report.html in the
+            run's folder, or beside the first of several, numbered where it exists.
         device: auto, cpu, cuda or mps.
         seed: Seed of samples and pairs.
         title: Heading of the page; default: the run's name, or how many runs there are.
@@ -47,15 +46,25 @@ def report(
     Returns:
         Where the page is.
     """
-    path = Path(out if out is not None else "report.html")
+    from expost.examples.figures import PICTURE_SUFFIXES
+    from expost.report.blocks import Page, Verdicts
+    from expost.report.glance import side_by_side
+    from expost.report.page import render
+    from expost.report.scoring import ranking
+    from expost.report.sections import Source, anchors, run_page
+    from expost.training.devices import pick_device
+    from expost.utils.store import write_text
+
+    if not runs:
+        raise UsageError("no run is given; give the folder of at least one")
+    first = _folder(runs[0])
+    path = Path(out) if out is not None else within(first if len(runs) == 1 else first.parent, "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         panel = path.suffix.lower() in PICTURE_SUFFIXES
         remedy = f"; for a picture: expost panel RUN --out {path.name}" if panel else ""
         raise UsageError(f"cannot write a page as '{path.name}'; give a name ending in .html{remedy}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
-    if not runs:
-        raise UsageError("no run is given; give the folder of at least one")
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number of at least 0")
     pick_device(device)
@@ -96,6 +105,8 @@ class _Loader:
         self._last: tuple[DataConfig, Data] | None = None
 
     def __call__(self, config: DataConfig) -> Data:
+        from expost.run import load
+
         if self._last is None or self._last[0] != config:
             self._last = (config, load(config)[0])
         return self._last[1]
@@ -107,8 +118,17 @@ def _shortened(runs: list[Run]) -> dict[str, str]:
     return {name: Path(name).name or name for name in names if Path(name).is_absolute()}
 
 
+def _folder(run: Run | Path | str) -> Path:
+    from expost.run import Run
+
+    return run.folder if isinstance(run, Run) else Path(run)
+
+
 def _open(run: Run | Path | str) -> Run:
     """Open a run; one with networks of your own is opened without them, to report what needs no model."""
+    from expost.run import Run
+    from expost.utils.store import read_json
+
     if isinstance(run, Run):
         return run
     path = Path(run)

@@ -5,46 +5,38 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
 
-from expost import distributed
 from expost.commands.arguments import (
     DataLike,
     RunLike,
     data_name,
     prior_options,
+    together,
 )
+from expost.commands.groups import takes
 from expost.config import to_json
-from expost.data import DATASETS, load_data, load_examples, load_part, shortest_side
-from expost.data.examples import Preprocess
-from expost.data.named_strings import STRING_DATASETS
-from expost.data.string_files import holds_strings
-from expost.densities import DENSITIES
-from expost.densities.staged import StagedDensity
 from expost.errors import DataError, UsageError
-from expost.evaluation.catalog import DIRECTIONS, check_measures, direction_of, no_such_score
-from expost.evaluation.evaluate import score_examples
-from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol, suitable_features
-from expost.evaluation.ranking import Ranked, comparable
-from expost.evaluation.ranking import rank as rank_scores
 from expost.evaluation.scores import Score, differences, score_from_json
-from expost.evaluation.scoring import Request, scorer_of, stage_of
-from expost.examples import kind_of
-from expost.generators.generator import Generator
-from expost.metrics import FEATURES, Space, StandardizedValues
-from expost.metrics.measures import MEASURES
-from expost.run import Run, open_run
-from expost.training.devices import pick_device
 from expost.utils.progress import say
-from expost.utils.store import read_json, update_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expost.data.examples import Preprocess
+    from expost.evaluation.protocol import Protocol
+    from expost.evaluation.ranking import Ranked
+    from expost.generators.generator import Generator
+    from expost.metrics import Space
+    from expost.run import Run
 
 #: Images of several sizes are made no larger: Inception's input.
 LARGEST = 299
 
 
+@takes()
 def evaluate(
     run: RunLike,
     densities: tuple[str, ...] = (),
@@ -81,6 +73,10 @@ def evaluate(
     Returns:
         The scores, each with its protocol.
     """
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
+    from expost.run import open_run
+
     protocol = Protocol(measures, samples, method, seed, bootstrap, allow_few)
     opened = open_run(run)
     for name in densities:
@@ -91,7 +87,7 @@ def evaluate(
     return score_run(opened, subjects, features, protocol, device)
 
 
-@distributed.together()
+@together
 def score_run(
     run: Run, subjects: Sequence[str], features: str = "auto", protocol: Protocol | None = None, device: str = "auto"
 ) -> list[Score]:
@@ -104,6 +100,13 @@ def score_run(
         protocol: What to compute, and how.
         device: Where.
     """
+    import torch
+
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import Protocol
+    from expost.evaluation.scoring import Request, scorer_of, stage_of
+    from expost.utils.store import update_json
+
     path = run.folder / "metrics.json"
     _ = saved_scores(path)  # what is damaged is said before any work
     data, protocol = run.data(), protocol or Protocol()
@@ -133,10 +136,13 @@ def score_run(
 
 def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:
     """Return whether a fitted second stage is of a version that did not keep its encoder."""
+    from expost.densities.staged import StagedDensity
+
     density = generator.densities[name]
     return name == stage and isinstance(density, StagedDensity) and not density.encodes
 
 
+@takes()
 def rank(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     score: str | None = None,
@@ -158,6 +164,10 @@ def rank(
     Returns:
         Runs with their scores and places, best first.
     """
+    from expost.evaluation.ranking import comparable
+    from expost.evaluation.ranking import rank as rank_scores
+    from expost.run import open_run
+
     if not runs:
         raise UsageError("no runs to rank; give at least one")
     opened = {str(folder): open_run(folder) for folder in runs}
@@ -196,6 +206,8 @@ def rank(
 
 def _lack(label: str, scores: Sequence[Score], name: str, of: str) -> str:
     """Say that a run lacks a score, and what to do."""
+    from expost.evaluation.catalog import DIRECTIONS, no_such_score
+
     mine = list(dict.fromkeys(each.name for each in scores if each.of == of))
     have = ", ".join(sorted({f"{each.name} of {each.of}" for each in scores})) or "none"
     if not mine and name in DIRECTIONS:
@@ -217,6 +229,8 @@ def _fields(
 
 def _ranks(name: str) -> bool:
     """Return whether a ranking may be by this score without being asked to."""
+    from expost.evaluation.catalog import direction_of
+
     direction = direction_of(name)
     return direction.sign != 0 and not direction.gameable
 
@@ -240,6 +254,7 @@ def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
     return common[0]
 
 
+@takes()
 def score(
     samples: Annotated[DataLike, tyro.conf.Positional],
     reference: DataLike,
@@ -274,6 +289,18 @@ def score(
     Returns:
         The scores, each with its protocol.
     """
+    from expost.data import DATASETS, load_examples
+    from expost.data.examples import Preprocess
+    from expost.data.named_strings import STRING_DATASETS
+    from expost.data.string_files import holds_strings
+    from expost.evaluation.catalog import check_measures
+    from expost.evaluation.evaluate import score_examples
+    from expost.evaluation.protocol import Protocol, suitable_features
+    from expost.examples import kind_of
+    from expost.metrics import FEATURES, StandardizedValues
+    from expost.metrics.measures import MEASURES
+    from expost.training.devices import pick_device
+
     protocol = Protocol(measures, seed=seed, bootstrap=bootstrap, allow_few=allow_few)
     check_measures(measures, tuple(MEASURES))
     for what, path in (("samples", samples), ("reference", reference)):
@@ -303,8 +330,10 @@ def score(
     return score_examples(drawn, against, space, protocol, name)
 
 
-def _reference(reference: str | Path, split: str, prep: Preprocess) -> tuple[torch.Tensor, str]:
+def _reference(reference: str | Path, split: str, prep: Preprocess) -> tuple[Tensor, str]:
     """Load the split of a named data set or of a path, and return it with its name on the cards."""
+    from expost.data import DATASETS, load_data, load_part
+
     if data_name(reference) in DATASETS:
         return getattr(load_data(data_name(reference), size=prep.size), split).x, f"{reference} {split}"
     against, part = load_part(reference, split, prep)
@@ -316,6 +345,9 @@ def _common_side(samples: str | Path, reference: str | Path, split: str) -> int 
 
     None where each set has one size.
     """
+    from expost.data import DATASETS, shortest_side
+    from expost.data.examples import Preprocess
+
     side = None if data_name(reference) in DATASETS else shortest_side(reference, split)
     if side is None:
         if shortest_side(samples) is None:
@@ -337,6 +369,8 @@ def saved_scores(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: if it holds something else.
     """
+    from expost.utils.store import read_json
+
     if not path.exists():
         return []
     record = read_json(path)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from expost.commands.arguments import Options, Output, RunLike, parse_options, prior_options
 from expost.commands.groups import Group, takes
 from expost.errors import DataError, UsageError
-from expost.evaluation.strings import training_forms
-from expost.examples.domains import DOMAINS
-from expost.metrics.strings import canonicalize
-from expost.run import Run, open_run
-from expost.search import (
-    Objective,
-    SearchConfig,
-    SearchResult,
-    draw,
-    make_objective,
-    markdown,
-)
-from expost.search import optimize as search
+from expost.search.config import SearchConfig
 from expost.utils.progress import say
-from expost.utils.seeding import PAIRS, generator
-from expost.utils.store import write_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from expost.run import Run
+    from expost.search import Objective, SearchResult
 
 #: Largest share of the training set that a search starts from, as in the paper.
 BEGUN_WITH = 0.9
@@ -57,7 +47,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 #: The domain of the strings decides how many decodes a code gets.
-SEARCH = Group(SearchOptions, asdict(SearchConfig()) | {"decodes": None})
+SEARCH = Group(SearchOptions, {each.name: each.default for each in fields(SearchConfig)} | {"decodes": None})
 
 
 @takes(search=SEARCH)
@@ -92,6 +82,17 @@ def optimize(
     Returns:
         The search: table.md and best.png in its folder show it.
     """
+    import torch
+
+    from expost.evaluation.strings import training_forms
+    from expost.examples.domains import DOMAINS
+    from expost.metrics.strings import canonicalize
+    from expost.run import open_run
+    from expost.search import draw, make_objective, markdown
+    from expost.search import optimize as search
+    from expost.utils.seeding import PAIRS, generator
+    from expost.utils.store import write_text
+
     opened = open_run(run)
     strings = opened.string_generator(device)
     data = opened.data()
@@ -138,6 +139,8 @@ def optimize(
 
 def _begin(codes: Tensor, texts: list[str], objective: Objective) -> tuple[Tensor, Tensor]:
     """Return the codes that have a score, and their scores."""
+    import torch
+
     scored = objective.for_training().score(texts)
     kept = [index for index, value in enumerate(scored.values) if value is not None]
     if len(kept) < 2:

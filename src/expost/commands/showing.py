@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Unpack
 
 from expost.commands.arguments import (
     Count,
@@ -15,16 +12,15 @@ from expost.commands.arguments import (
     RunLike,
 )
 from expost.commands.groups import takes
+from expost.commands.outputs import within
 from expost.commands.picture_options import PICTURE, PictureOptions, data_words, look_of
 from expost.errors import UsageError
-from expost.examples import PanelWish, Wish, examples_of
-from expost.examples.figures import PICTURE_SUFFIXES, framed, save_sheet, sections, text_size, titled
-from expost.examples.kind import counted, ends_of
-from expost.examples.outputs import check_output
-from expost.generators.interpolation import INTERPOLATIONS
-from expost.run import open_run
-from expost.types import Split
 from expost.utils.progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expost.types import Split
 
 
 @takes(picture=PICTURE)
@@ -47,7 +43,8 @@ def sample(
         n: Number of samples.
         out: Images: FILE.png, .jpg, .webp, .svg or .pdf (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one
             file per sample). Tables: FILE.csv or .npy. Strings: FILE.txt, .smi or .csv; molecules also a picture. In a
-            CSV, the last column is the label, if one is given. Default: samples.png, .csv or .txt.
+            CSV, the last column is the label, if one is given. Default: samples.png, .csv or .txt in the run's folder,
+            numbered where it exists.
         density: A fitted density; default: gmm if it is fitted, else the last one.
         label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -60,11 +57,16 @@ def sample(
     Returns:
         Where the samples are.
     """
+    from expost.examples import Wish, examples_of
+    from expost.examples.kind import counted
+    from expost.examples.outputs import check_output
+    from expost.run import open_run
+
     opened = open_run(run)
     examples = examples_of(opened.config)
     if temperature and not examples.symbols:
         raise UsageError(f"temperature is {temperature}, but {opened.folder} is no run of strings; leave it out")
-    path = check_output(Path(out or examples.usual), examples.samples)
+    path = check_output(Path(out) if out is not None else within(opened.folder, examples.usual), examples.samples)
     look = look_of(picture, path, "")
     generator = opened.generator(device)
     named, labels, of = density, None, ""
@@ -87,7 +89,7 @@ def sample(
 
 @takes(picture=PICTURE)
 def reconstruct(
-    run: RunLike, out: Output, n: Count = 40, device: str = "auto", **picture: Unpack[PictureOptions]
+    run: RunLike, out: Output | None = None, n: Count = 40, device: str = "auto", **picture: Unpack[PictureOptions]
 ) -> Path:
     """Show test examples and their reconstructions: images in rows, strings in two columns.
 
@@ -95,6 +97,7 @@ def reconstruct(
         run: The run.
         out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with a tab between the columns, or .csv.
             Tables: FILE.csv, where each row ends with its reconstruction. In a CSV, labels are the last column.
+            Default: reconstructions.png, .csv or .txt in the run's folder, numbered where it exists.
         n: Number of test examples.
         device: auto, cpu, cuda or mps.
         **picture: How a picture looks (`PictureOptions`).
@@ -102,9 +105,16 @@ def reconstruct(
     Returns:
         Where the picture is.
     """
+    from expost.examples import examples_of
+    from expost.examples.kind import counted
+    from expost.examples.outputs import check_output
+    from expost.run import open_run
+    from expost.types import Split
+
     opened = open_run(run)
     examples = examples_of(opened.config)
-    path = check_output(Path(out), examples.pairs)
+    usual = f"reconstructions{examples.pairs[0]}"
+    path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.pairs)
     look_of(picture, path, "")
     data = opened.data()
     first = _first(data.test, n)
@@ -124,7 +134,7 @@ def reconstruct(
 @takes(picture=PICTURE)
 def interpolate(
     run: RunLike,
-    out: Output,
+    out: Output | None = None,
     method: str = "linear",
     n: Count = 8,
     steps: int = 10,
@@ -137,7 +147,7 @@ def interpolate(
     Args:
         run: The run.
         out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with tabs between the steps. Tables:
-            FILE.csv, one row per step.
+            FILE.csv, one row per step. Default: paths.png, .csv or .txt in the run's folder, numbered where it exists.
         method: linear, linear-rescaled or spherical.
         n: Number of pairs.
         steps: Points of a path, both ends included.
@@ -148,9 +158,18 @@ def interpolate(
     Returns:
         Where the picture is.
     """
+    import torch
+
+    from expost.examples import examples_of
+    from expost.examples.kind import counted, ends_of
+    from expost.examples.outputs import check_output
+    from expost.generators.interpolation import INTERPOLATIONS
+    from expost.run import open_run
+
     opened = open_run(run)
     examples = examples_of(opened.config)
-    path = check_output(Path(out), examples.paths)
+    usual = f"paths{examples.paths[0]}"
+    path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.paths)
     look = look_of(picture, path, "")
     _ = INTERPOLATIONS[method]
     if steps < 2:
@@ -167,7 +186,7 @@ def interpolate(
 @takes(picture=PICTURE)
 def panel(
     run: RunLike,
-    out: Output = Path("panel.png"),
+    out: Output | None = None,
     densities: tuple[str, ...] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -179,7 +198,7 @@ def panel(
 
     Args:
         run: The run.
-        out: FILE.png, .jpg, .webp, .svg or .pdf.
+        out: FILE.png, .jpg, .webp, .svg or .pdf. Default: panel.png in the run's folder, numbered where it exists.
         densities: Fitted densities to sample from, in this order; default: all, and those by label.
         seed: Seed of pairs and draws.
         device: auto, cpu, cuda or mps.
@@ -188,8 +207,13 @@ def panel(
     Returns:
         Where the figure is.
     """
+    from expost.examples import PanelWish, examples_of
+    from expost.examples.figures import PICTURE_SUFFIXES, framed, save_sheet, sections, text_size, titled
+    from expost.examples.outputs import check_output
+    from expost.run import open_run
+
     opened = open_run(run)
-    path = check_output(Path(out), PICTURE_SUFFIXES)
+    path = check_output(Path(out) if out is not None else within(opened.folder, "panel.png"), PICTURE_SUFFIXES)
     look = look_of(picture, path, f"{opened.config.model.name}, trained on {data_words(opened)}")
     if look.rows is not None or look.columns is not None:
         raise UsageError("the parts of a panel have row and column labels of their own; leave these options out")

@@ -5,34 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import tyro
 
-from expost import distributed
 from expost._version import __version__
-from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options
+from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options, together
 from expost.commands.groups import takes
-from expost.commands.resuming import as_saved, go_on, precision_note
+from expost.commands.outputs import label_of, new_run
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
 from expost.config import DataConfig, ModelConfig, RunConfig
-from expost.data import DATASETS
-from expost.data.encoding import suit_codec
-from expost.data.hub import on_hub
-from expost.data.named_strings import STRING_DATASETS
-from expost.data.standardization import Columns
-from expost.data.strings import is_strings, read_strings
 from expost.errors import UsageError, suggestion
-from expost.examples import kind_of_data
-from expost.models.presets import PRESETS, configure
 from expost.models.zoo import ZOO
 from expost.registry import Part
-from expost.run import Run, load
-from expost.training.devices import pick_device
-from expost.types import Data
 from expost.utils.extras import installed, require
-from expost.utils.precision import choose
 from expost.utils.progress import say
+
+if TYPE_CHECKING:
+    from expost.run import Run
+    from expost.types import Data
 
 #: Most columns that are named.
 LISTED = 5
@@ -43,11 +34,11 @@ def _begun(out: str | Path) -> str:
 
 
 @takes(data=DATA, string=STRINGS, model=MODEL, training=TRAINING)
-@distributed.together()
+@together
 def train(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
-    out: Output,
+    out: Output | None = None,
     *,
     preset: str | None = None,
     options: Options = (),
@@ -62,12 +53,12 @@ def train(
         model: Name of a model, for example rae-l2; `expost zoo` lists them.
         data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
             IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
-        out: The run's folder, new or empty.
+        out: The run's folder, new or empty; default: runs/DATA-MODEL-N, with N the first number that is free.
         preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU), or
             published (strings only: as paper, with the loss of the published code); --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
-        resume: Resume the run in `out` with its saved configuration; --epochs may grow, --device and --precision may
-            change.
+        resume: Resume the run in `out`, which has to be given, with its saved configuration; --epochs may grow,
+            --device and --precision may change.
         dry_run: Resolve and check the configuration, print it, and stop.
         networks: Your own encoder and decoder modules (Python only).
         **given: Options of the data, of strings, of the model and of training, for example `epochs=50`; listed in
@@ -79,12 +70,25 @@ def train(
     Raises:
         UsageError: for an unknown option or name, a value out of range, or options that exclude each other.
     """
+    from expost import distributed
+    from expost.commands.resuming import as_saved, go_on, precision_note
+    from expost.examples import kind_of_data
+    from expost.models.presets import PRESETS, configure
+    from expost.run import Run, load
+    from expost.training.devices import pick_device
+    from expost.utils.precision import choose
+
     of_data, of_strings, of_model, of_training = (group.of(given) for group in (DATA, STRINGS, MODEL, TRAINING))
     _ = ZOO[model], PRESETS[preset or "small"]  # unknown names are refused before any data is read
     tensorboard = of_training.pop("tensorboard", None)
     if tensorboard:
         require("tensorboard", "tensorboard", "writing event files needs TensorBoard")
     slots = parse_options(options)
+    if resume and out is None:
+        raise UsageError("a run that is resumed has to be named; give its folder with --out")
+    if out is None:
+        out = new_run(f"{label_of(data)}-{model}", lambda folder: distributed.remembers(_begun(folder)))
+        say(f"run: {out}")
     # started again by the launcher, which goes on with the run that it has begun itself, and with no other
     again = distributed.remembers(_begun(out)) and (Path(out) / "config.json").is_file()
     if resume:
@@ -128,6 +132,8 @@ def train(
 
 def _columns_note(model: ModelConfig, data: Data) -> str:
     """Return how the columns of a table are trained on; empty for other data."""
+    from expost.data.standardization import Columns
+
     if not model.standardize:
         return ""
     constant = (~Columns.of(data.train.x.numpy()).varying).nonzero()[0]
@@ -144,6 +150,12 @@ def _codec(
     Raises:
         UsageError: if the data and what is asked for do not go together.
     """
+    from expost.data import DATASETS
+    from expost.data.encoding import suit_codec
+    from expost.data.hub import on_hub
+    from expost.data.named_strings import STRING_DATASETS
+    from expost.data.strings import is_strings, read_strings
+
     own = ZOO[model].codec
     column = of_data.get("column")
     if not is_strings(data_name(data), column):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from expost.data.alphabets import alphabet_of
-from expost.data.notations import NOTATIONS
+from expost.data.notations import NOTATIONS, CodecName
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, Codec, Encoded, GrammarCodec, Rejection, encode_cached
@@ -16,8 +15,6 @@ from expost.grammar.grammars import load_grammar
 from expost.registry import Part, construct
 from expost.types import Data, Split
 from expost.utils.downloads import cache_folder
-
-CodecName = Literal["grammar", "characters"]
 
 #: Most symbols a row where nothing is published of the strings.
 DEFAULT_LENGTH = 300

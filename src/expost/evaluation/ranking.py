@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from expost.errors import UsageError
-from expost.evaluation.catalog import direction_of
 from expost.evaluation.scores import WIDTH, Card, Score, differences, error_of_difference
 
 
@@ -38,6 +37,8 @@ def better(a: Score, b: Score) -> bool:
     It is if the 95 % interval of the difference, paired as far as the scores share examples, does not reach 0; where a
     standard error is unknown, any difference counts.
     """
+    from expost.evaluation.catalog import direction_of
+
     lead = direction_of(a.name).sign * (a.value - b.value)
     error = error_of_difference(a, b)
     return lead > (0.0 if error is None else WIDTH * error)
@@ -57,6 +58,8 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[Rank
     _, odd = comparable(scores, ignoring)
     for label, reason in odd.items():
         raise UsageError(f"{label} cannot be ranked with the others: {reason}")
+    from expost.evaluation.catalog import direction_of
+
     ordered = sorted(scores.items(), key=lambda item: -direction_of(item[1].name).sign * item[1].value)
     places: list[int] = []
     for _, score in ordered:
@@ -86,6 +89,8 @@ def comparable(
     Raises:
         UsageError: if the scores have different names or no direction.
     """
+    from expost.evaluation.catalog import direction_of
+
     groups: list[dict[str, Score]] = []
     for label, score in scores.items():
         if not direction_of(score.name).sign:

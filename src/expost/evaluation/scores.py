@@ -6,15 +6,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from expost.errors import DataError, UsageError
-from expost.metrics import FEATURES
-from expost.metrics.influence import Influence, difference_error, packed, unpacked
+
+if TYPE_CHECKING:  # the command line's parser does without torch
+    from expost.metrics.influence import Influence
 
 #: Half the width of a 95 % interval, in standard errors.
 WIDTH = 1.96
@@ -107,6 +108,8 @@ class Score:
         known = influence.standard_error if error is None else error
         if not math.isfinite(known):
             return cls(name, of, value, card, None, interval)
+        from expost.metrics.influence import packed
+
         return cls(name, of, value, card, known, interval, packed(influence.deviations(), known))
 
     @property
@@ -125,6 +128,8 @@ class Score:
         if not self.deviations or self.error is None:
             return None
         try:
+            from expost.metrics.influence import unpacked
+
             return unpacked(self.deviations, self.error)
         except ValueError:
             raise DataError(f"the deviations of {self.name} of {self.of} cannot be read; evaluate again") from None
@@ -140,11 +145,15 @@ def error_of_difference(a: Score, b: Score) -> float | None:
     """
     if a.uncertainty is None or b.uncertainty is None:
         return None
+    from expost.metrics.influence import difference_error
+
     return difference_error(a.uncertainty, b.uncertainty, a.moved(), b.moved())
 
 
 def headline(scores: Sequence[Score]) -> str:
     """Return one line on how scores were computed: how many examples, on what, against what, and what to beware of."""
+    from expost.metrics import FEATURES
+
     on_features = [score.card for score in scores if score.card.features in FEATURES]
     card = on_features[0] if on_features else scores[0].card
     if card.features in FEATURES:

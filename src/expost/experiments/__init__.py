@@ -11,8 +11,6 @@ from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.experiments.engines import RESOURCES, ResourceOptions, Resources
 from expost.experiments.sweep import sweep
-from expost.experiments.table1 import reproduce_table1
-from expost.experiments.table2 import reproduce_table2
 
 __all__ = ["reproduce", "sweep"]
 
@@ -51,6 +49,9 @@ def reproduce(
     Returns:
         The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
     """
+    from expost.experiments.table1 import reproduce_table1
+    from expost.experiments.table2 import reproduce_table2
+
     given: dict[str, dict[str, object]] = {
         "table1": {"domain": domain},
         "table2": {"dataset": dataset, "seeds": seeds, "features": features, "columns": columns or None},

@@ -17,26 +17,11 @@ from expost._version import __version__
 from expost.commands import data_name, parse_options, train
 from expost.commands.arguments import DataLike, Output
 from expost.commands.groups import takes
+from expost.commands.outputs import RUNS, label_of
 from expost.commands.train_options import DATA, STRINGS, TrainOptions
-from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.protocol import Protocol, resolve_features
-from expost.evaluation.scoring import scoring_of
-from expost.experiments.cells import refuse_another
 from expost.experiments.engines import RESOURCES, ResourceOptions, Resources, open_engine
-from expost.experiments.hardware import summary
-from expost.experiments.sweep_report import (
-    LOSS,
-    RANKING,
-    as_csv,
-    check_comparable,
-    choose_score,
-    markdown,
-    ranked,
-)
-from expost.experiments.sweep_run import Job, as_options, fill
 from expost.utils.progress import say
-from expost.utils.store import write_json, write_text
 
 #: Options of `train` that a sweep sets itself.
 _NOT_SET = ("seed", "device", "tensorboard")
@@ -48,7 +33,7 @@ _OF_DATA = (*DATA.names, *STRINGS.names)
 def sweep(
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     data: DataLike,
-    out: Output,
+    out: Output | None = None,
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE,...")] = (),
     seeds: int = 1,
     by: str | None = None,
@@ -68,7 +53,7 @@ def sweep(
     Args:
         models: Names of models; `expost zoo` lists them.
         data: A data set's name, or a path, as `expost train` takes it.
-        out: The sweep's folder.
+        out: The sweep's folder; default: runs/sweep-DATA-MODELS.
         options: What the grid is made of, each with one value or several: options of `expost train` as beta=1e-4,1e-3
             or epochs=10 or latent_dim=8,16, and options of slots as latent.sigma=0.5,1.
         seeds: Runs of each setting, seeded 0, 1, ...
@@ -85,6 +70,23 @@ def sweep(
     Returns:
         The folder, with table.json, table.md, table.csv, and the runs.
     """
+    from expost.densities import DENSITIES
+    from expost.evaluation.protocol import Protocol, resolve_features
+    from expost.evaluation.scoring import scoring_of
+    from expost.experiments.cells import refuse_another
+    from expost.experiments.hardware import summary
+    from expost.experiments.sweep_report import (
+        LOSS,
+        RANKING,
+        as_csv,
+        check_comparable,
+        choose_score,
+        markdown,
+        ranked,
+    )
+    from expost.experiments.sweep_run import Job, as_options, fill
+    from expost.utils.store import write_json, write_text
+
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; give at least 1")
     if not models:
@@ -92,7 +94,9 @@ def sweep(
     if by not in (None, *RANKING):
         known = ", ".join(sorted(RANKING))
         raise UsageError(f"by is '{by}', which cannot rank; choose one of: {known}")
-    names, home, source = tuple(dict.fromkeys(models)), Path(out).resolve(), data_name(data)
+    names, source = tuple(dict.fromkeys(models)), data_name(data)
+    folder = Path(out) if out is not None else RUNS / "-".join(["sweep", label_of(data), *names])
+    home = folder.resolve()
     for density in densities:
         _ = DENSITIES[density]
     grid = settings(options)
@@ -146,7 +150,7 @@ def sweep(
     write_json(home / "table.json", record)
     write_text(home / "table.md", markdown(record))
     write_text(home / "table.csv", as_csv(record))
-    return Path(out)
+    return folder
 
 
 def settings(options: Sequence[str]) -> list[tuple[tuple[str, Any], ...]]:

@@ -16,7 +16,7 @@ from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
-    from expost.search.loop import SearchConfig
+    from expost.search.config import SearchConfig
 
 FORMAT = 1
 #: The files of a search.

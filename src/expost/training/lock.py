@@ -15,6 +15,19 @@ from expost.errors import UsageError
 LOCK = ".training.lock"
 
 
+def in_training(folder: Path) -> bool:
+    """Return whether some process is training the run in a folder; it is not kept from beginning."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK, is_singleton=True)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
     """Lock a run's folder, made if need be, against other trainings; only the first process takes the lock.

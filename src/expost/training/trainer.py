@@ -213,7 +213,7 @@ class Training:
             self._save(found)
         if stop:
             distributed.barrier()  # the launcher ends the others as soon as one process has gone
-            raise Interrupted
+            raise Interrupted(self.folder)
 
     def _after_epoch(self, epoch: Epoch, written: Records, bar: Bar) -> None:
         position, epochs = self.loop.position, self.config.epochs

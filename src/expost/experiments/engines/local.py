@@ -17,11 +17,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from expost.errors import Interrupted, UsageError
 from expost.experiments.engines.base import GRACE, Done, Engine, Resources, logged
-from expost.training.devices import pick_device
 from expost.utils.process import cores
 
 T = TypeVar("T")
@@ -80,6 +77,8 @@ class LocalEngine(Engine):
             for task in tasks:
                 yield Done(task, function(task, devices[0]))
             return
+        import torch
+
         threads = max(1, torch.get_num_threads() // len(devices))
         waiting, failure = list(reversed(tasks)), None
         try:
@@ -169,6 +168,8 @@ class _Worker:
 def _work(pipe: Connection, threads: int) -> None:
     """Run the tasks that come through the pipe, until it is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
     torch.set_num_threads(threads)
     while True:
         try:
@@ -221,6 +222,10 @@ def pick_workers(asked: int | None, device: str, tasks: int) -> list[str]:
         UsageError: if fewer than one is asked for.
     """
     check_workers(asked)
+    import torch
+
+    from expost.training.devices import pick_device
+
     chosen = pick_device(device)
     if str(chosen) == "cuda":
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]

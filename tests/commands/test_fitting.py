@@ -1,0 +1,65 @@
+"""What `fit` prints: what was learned, beside other densities, and that a run is not finished."""
+
+import json
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+import expost
+from expost.cli import main
+from expost.training.lock import in_training
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fitting") / "run"
+    return expost.train("rae", "digits", folder, epochs=2, width=32, latent_dim=4, tensorboard=False)
+
+
+def test_fit_says_what_it_learned_and_json_has_the_numbers(run, capsys):
+    main(["fit", str(run.folder), "--density", "gmm", "--components", "3", "--json"])
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert record["path"] == str(run.folder / "densities" / "gmm.safetensors")
+    assert record["codes"] == len(run.data().validation)
+    numbers = {each["density"]: each["mean"] for each in record["log_likelihoods"]}
+    assert {"gmm", "gaussian", "standard-normal"} <= numbers.keys()
+    generator = run.generator("cpu")
+    z = generator.encode(run.data().validation.x)
+    assert numbers["gmm"] == pytest.approx(float(generator.density("gmm").log_prob(z).mean()), rel=1e-5)
+    assert numbers["standard-normal"] == pytest.approx(
+        float(-0.5 * (z.double().square().sum(1) + 4 * np.log(2 * np.pi)).mean()), rel=1e-5
+    )
+    for name, value in numbers.items():
+        assert any(line.split()[:2] == [name, f"{value:.3f}"] for line in printed.err.splitlines()), name
+    assert "gmm is " in printed.err
+
+
+def test_a_result_is_its_files_path(run):
+    fitted = expost.fit(run, "gaussian")
+    assert expost.load_density(fitted).name == "gaussian"
+
+
+def test_densities_by_label_are_compared_too(run, capsys):
+    fitted = expost.fit(run, "gaussian", by="label")
+    assert fitted.log_likelihoods[0].density == "gaussian by label"
+    assert "gaussian by label is " in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_is_warned_of(run, capsys):
+    assert run.unfinished() is None
+    more = run.with_training(epochs=5)
+    assert "unfinished (2 of 5 epochs)" in more.unfinished()
+    assert more.unfinished().endswith(f"--out {run.folder} --resume")
+    expost.fit(more, "gaussian")
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_a_run_in_training_is_warned_of(run, capsys):
+    assert not in_training(run.folder)
+    with FileLock(run.folder / ".training.lock"):
+        assert in_training(run.folder)
+        expost.fit(run, "gaussian")
+        assert "is being trained" in capsys.readouterr().err
+    assert not in_training(run.folder)
