@@ -11,7 +11,7 @@ import tyro
 
 from expost import distributed
 from expost._version import __version__
-from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options
+from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options, refuse_for_strings
 from expost.commands.groups import takes
 from expost.commands.resuming import as_saved, go_on, precision_note
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
@@ -95,6 +95,8 @@ def train(
         for part, options_of_part in (("data", of_data), ("training", of_training), ("model", of_model)):
             asked |= {f"{part}.{key}": as_saved(value) for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
+    if is_strings(data_name(data)):
+        refuse_for_strings(data, of_data)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published
         suited = _codec(model, data, of_data.get("limit"), of_strings, published)
