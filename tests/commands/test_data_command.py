@@ -130,6 +130,16 @@ def test_strings_are_shown(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "some.txt").read_text().split() == shown[1:17]
 
 
+def test_strings_take_no_options_of_images(tmp_path):
+    (tmp_path / "sums.txt").write_text("1\n2\n3\n")
+    for option in ({"range": (0, 1)}, {"layout": "NHW"}, {"parts": ("train=a",)}, {"size": 8}):
+        message = f"{next(iter(option))} is for images and arrays, and .*sums.txt holds strings; leave it out"
+        with pytest.raises(UsageError, match=message):
+            data(str(tmp_path / "sums.txt"), **option)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=message):
+            train("character-vae", tmp_path / "sums.txt", tmp_path / "run", **option)  # type: ignore[arg-type]
+
+
 def test_without_a_path_the_data_sets_are_listed(capsys):
     cli.main(["data"])
     shown = capsys.readouterr().out

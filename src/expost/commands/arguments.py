@@ -69,6 +69,17 @@ def data_name(data: str | Path) -> str:
     return str(path.resolve()) if path.exists() else str(data)
 
 
+def refuse_for_strings(data: str | Path, options: Mapping[str, Any]) -> None:
+    """Refuse options of how images and arrays are read, where the data are strings.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    for name in ("size", "range", "layout", "parts"):
+        if options.get(name):
+            raise UsageError(f"{name} is for images and arrays, and {data} holds strings; leave it out")
+
+
 def prior_options(run: Run, density: str) -> dict[str, Any]:
     """Return the options that the run's configuration sets for its own density."""
     prior = run.config.model.prior

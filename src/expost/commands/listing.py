@@ -75,12 +75,13 @@ def data(
         from expost.data import data_catalog
 
         return [to_json(entry) for entry in data_catalog()]
-    from expost.commands.arguments import data_name
+    from expost.commands.arguments import data_name, refuse_for_strings
     from expost.data.strings import is_strings, read_strings
 
     name = data_name(path)
     options = DATA.of(given)
     if is_strings(name):
+        refuse_for_strings(path, options)
         return _strings(read_strings(name, options.get("limit")), out)
     from expost.run import load
 

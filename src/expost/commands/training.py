@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import tyro
 
 from expost._version import __version__
-from expost.commands.arguments import DataLike, Networks, Options, Output, data_name, parse_options, together
+from expost.commands.arguments import (
+    DataLike,
+    Networks,
+    Options,
+    Output,
+    data_name,
+    parse_options,
+    refuse_for_strings,
+    together,
+)
 from expost.commands.groups import takes
 from expost.commands.outputs import label_of, new_run
 from expost.commands.train_options import DATA, MODEL, STRINGS, TRAINING, TrainOptions
@@ -99,6 +108,8 @@ def train(
         for part, options_of_part in (("data", of_data), ("training", of_training), ("model", of_model)):
             asked |= {f"{part}.{key}": as_saved(value) for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
+    if is_strings(data_name(data)):
+        refuse_for_strings(data, of_data)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published
         suited = _codec(model, data, of_data, of_strings, published)
