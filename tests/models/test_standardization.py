@@ -1,6 +1,7 @@
 """Columns in standard units around a model: trained on in them, everything that comes out in the units of the data."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_reconstructions_and_samples_are_in_the_units_of_the_data(run):
     drawn = generator.sample(500, "gaussian", seed=1)
     assert (drawn[:, 4] == 12.25).all()
     torch.testing.assert_close(deviations(drawn).std(0), deviations(x).std(0), rtol=0.3, atol=0)
-    path = expost.interpolate(run, run.folder.parent / "way.csv", density="gaussian", device="cpu")
+    path = expost.interpolate(run, run.folder.parent / "way.csv", device="cpu")
     way = np.genfromtxt(path, delimiter=",", names=True)
     assert set(way["e"].tolist()) == {12.25}
     assert (np.abs(way["d"] + 2e9) < 6e9).all()
@@ -123,7 +124,7 @@ def test_the_statistics_travel_with_the_weights(run, tmp_path):
     expected = run.model("cpu")(x)
     expost.push(run, "me/table", dry_run=True, out=tmp_path / "pushed", license="mit")
     pulled = expost.pull(str(tmp_path / "pushed"), tmp_path / "pulled")
-    torch.testing.assert_close(Run.open(getattr(pulled, "folder", pulled)).model("cpu")(x), expected)
+    torch.testing.assert_close(pulled.model("cpu")(x), expected)
 
 
 def test_an_onnx_file_takes_and_gives_the_units_of_the_data(run, tmp_path):
@@ -139,7 +140,8 @@ def test_an_onnx_file_takes_and_gives_the_units_of_the_data(run, tmp_path):
 def test_no_standardize_trains_on_values_as_they_are_and_a_run_before_opens_as_such(tmp_path, capsys):
     x = (rows(60) - CENTERS) / UNITS.clamp_min(1e-9)
     x[:, 4] = 0.5
-    path, options = table(tmp_path / "x.csv", x), {"epochs": 1, "width": 16, "tensorboard": False}
+    path = table(tmp_path / "x.csv", x)
+    options: dict[str, Any] = {"epochs": 1, "width": 16, "tensorboard": False}
     plain = expost.train("ae", path, tmp_path / "plain", standardize=False, **options)
     assert "columns: standardized" not in capsys.readouterr().err
     assert not any(name.startswith("standardization") for name in plain.model("cpu").state_dict())
@@ -167,7 +169,7 @@ def test_it_is_said_and_names_what_does_not_vary(tmp_path, capsys):
 
 def test_a_resumed_run_keeps_its_units_exactly(tmp_path):
     path = table(tmp_path / "x.csv", rows(80))
-    options = {"width": 16, "tensorboard": False, "latent_dim": 2}
+    options: dict[str, Any] = {"width": 16, "tensorboard": False, "latent_dim": 2}
     expost.train("ae", path, tmp_path / "whole", epochs=4, **options)
     expost.train("ae", path, tmp_path / "parts", epochs=2, **options)
     expost.train("ae", path, tmp_path / "parts", epochs=4, resume=True, **options)

@@ -1,6 +1,7 @@
 """The length of a training, counted in steps: presets, what is said, and batches of one size."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -98,15 +99,20 @@ def test_of_many_examples_the_incomplete_batch_is_left_out(batch_size, examples)
     assert TrainingConfig(batch_size=batch_size).batches(examples) == (batch_size, examples // batch_size)
 
 
-def test_every_example_of_a_small_set_is_trained_on_in_batches_of_one_size():
+def test_every_example_of_a_small_set_is_trained_on_in_batches_of_one_size(monkeypatch):
     config, training = configure(
         "ae", (3,), "small", {"width": 4, "latent_dim": 2}, {"batch_size": 20, "tensorboard": False, "device": "cpu"}
     )
     x = torch.arange(24.0).unsqueeze(1).expand(-1, 3).contiguous()
     loop = Loop(build(config), x, x[:2], training)
-    seen = []
+    seen: list[torch.Tensor] = []
     take = loop.batches.take
-    loop.batches.take = lambda indices, then=None: seen.append(indices) or take(indices, then)
+
+    def noted(indices, then=None):
+        seen.append(indices)
+        return take(indices, then)
+
+    monkeypatch.setattr(loop.batches, "take", noted)
     with loop.running():
         loop.epoch()
     assert [len(each) for each in seen] == [12, 12]
@@ -122,7 +128,7 @@ def table(path, n):
 
 def test_steps_and_their_pace_are_said_and_few_are_warned_of(tmp_path, capsys):
     path = table(tmp_path / "x.csv", 90)  # 72 train: 4 batches of 18
-    options = {"width": 8, "tensorboard": False}
+    options: dict[str, Any] = {"width": 8, "tensorboard": False}
     expost.train("ae", path, tmp_path / "run", epochs=5, batch_size=18, **options)
     said = capsys.readouterr().err
     assert "training: 20 steps, 5 epochs of 4 batches of 18\n" in said
