@@ -1,6 +1,7 @@
 """What `fit` prints: what was learned, beside other densities, and that a run is not finished."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_fit_says_what_it_learned_and_json_has_the_numbers(run, capsys):
 
 def test_a_result_is_its_files_path(run):
     fitted = expost.fit(run, "gaussian")
-    assert expost.load_density(fitted).name == "gaussian"
+    assert expost.load_density(Path(fitted)).name == "gaussian"
 
 
 def test_densities_by_label_are_compared_too(run, capsys):

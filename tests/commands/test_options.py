@@ -106,7 +106,7 @@ def test_every_command_refuses_a_keyword_that_it_does_not_have_in_one_line(name)
 
 def test_a_keyword_that_is_misspelt_is_corrected():
     with pytest.raises(UsageError, match="fit has no option 'component', did you mean 'components'"):
-        expost.fit("runs/none", density="gmm", component=3)
+        expost.fit("runs/none", density="gmm", component=3)  # type: ignore[call-arg]
 
 
 def test_errors_name_options_as_python_does_and_the_command_line_as_they_are_typed(tmp_path, capsys):

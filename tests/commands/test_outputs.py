@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from expost.cli import main
 from expost.commands.outputs import label_of, new_run, within
 from expost.errors import UsageError
 
-QUICK = {"epochs": 1, "width": 8, "latent_dim": 4, "limit": 100, "tensorboard": False}
+QUICK: Any = {"epochs": 1, "width": 8, "latent_dim": 4, "limit": 100, "tensorboard": False}
 
 
 @pytest.fixture(scope="module")

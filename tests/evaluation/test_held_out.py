@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from expost.densities import Gaussian, SecondStageVAE, make_density
+from expost.densities import Gaussian, GaussianMixture, SecondStageVAE, make_density
 from expost.evaluation.held_out import compare, in_words
 
 
@@ -21,7 +21,7 @@ def codes(n, seed, scale=1.0):
 
 def test_numbers_are_those_of_the_formulas():
     train, held_out = codes(400, 0), codes(200, 1)
-    own = make_density("gmm", components=2).fit(train)
+    own = GaussianMixture(components=2).fit(train)
     found = {each.density: each for each in compare("gmm", {"gmm": own}, train, held_out)}
     assert list(found) == ["gmm", "gaussian", "standard-normal"]
     normal = multivariate_normal(np.zeros(3), np.eye(3)).logpdf(held_out.numpy())
