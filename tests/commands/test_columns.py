@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import expost
 from expost.errors import UsageError
 from expost.run import Run
 
-FAST = {"epochs": 1, "precision": "float32", "tensorboard": False, "latent_dim": 2}
+FAST: Any = {"epochs": 1, "precision": "float32", "tensorboard": False, "latent_dim": 2}
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_the_code_of_short_strings_is_cut_with_a_remark_or_as_given(tmp_path, ca
     given = expost.train("character-vae", tmp_path / "x.txt", tmp_path / "run", dry_run=True, **FAST)
     assert given.config.model.latent_dim == 2
     assert "latent_dim" not in capsys.readouterr().err
-    options = {key: value for key, value in FAST.items() if key != "latent_dim"}
+    options: Any = {key: value for key, value in FAST.items() if key != "latent_dim"}
     cut = expost.train("character-vae", tmp_path / "x.txt", tmp_path / "run", dry_run=True, **options)
     assert cut.config.model.shape == (5, 4)
     assert cut.config.model.latent_dim == 10

@@ -195,7 +195,7 @@ def test_runs_without_a_score_in_common_are_not_ranked(swept, tmp_path):
     )
     metrics = second / "metrics.json"
     record = json.loads(metrics.read_text())
-    assert [label for label, _ in rank((first, second), ignoring=("seed",))]
+    assert [each.label for each in rank((first, second), ignoring=("seed",))]
     for score in record["scores"]:
         score["name"] = "fid"
     metrics.write_text(json.dumps(record))

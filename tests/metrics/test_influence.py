@@ -90,8 +90,8 @@ def test_two_models_of_one_distribution_are_tied_in_about_95_of_100_draws(measur
         )
         for name in a:
             one, other = a[name], b[name]
-            errors = [v.influence.standard_error if v.error is None else v.error for v in (one, other)]
-            error = difference_error(*errors, one.influence.deviations(), other.influence.deviations())
+            mine, theirs = (v.influence.standard_error if v.error is None else v.error for v in (one, other))
+            error = difference_error(mine, theirs, one.influence.deviations(), other.influence.deviations())
             ties.setdefault(name, []).append(abs(one.value - other.value) <= 1.96 * error)
     for name, found in ties.items():
         assert np.mean(found) >= 0.84, name  # at 95 %, so few of 60 are 1 in 1,000; more is allowed

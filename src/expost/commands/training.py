@@ -108,6 +108,8 @@ def train(
         for part, options_of_part in (("data", of_data), ("training", of_training), ("model", of_model)):
             asked |= {f"{part}.{key}": as_saved(value) for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
+    from expost.data.strings import is_strings
+
     if is_strings(data_name(data)):
         refuse_for_strings(data, of_data)
     with distributed.main_first():
