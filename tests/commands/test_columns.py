@@ -11,7 +11,7 @@ import expost
 from expost.errors import UsageError
 from expost.run import Run
 
-FAST: Any = {"epochs": 1, "precision": "float32", "tensorboard": False, "latent_dim": 2}
+FAST: dict[str, Any] = {"epochs": 1, "precision": "float32", "tensorboard": False, "latent_dim": 2}
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import threading
 import time
 import tracemalloc
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ from scipy.stats import linregress
 
 from expost.data import NamedData, Preprocess, load_data, load_examples, load_named
 from expost.data import prepared as prepared_module
-from expost.data.examples import POOL, Found, Part
+from expost.data.examples import FOUND_OUT, POOL, Found, Part
 from expost.data.hub import Origin
 from expost.data.mapped import DEFAULT_LIMIT, is_mapped, memory_limit, open_file, prepared_folder, scratch
 from expost.data.parquet import read_table
+from expost.data.tables import assembled
 from expost.errors import DataError, UsageError
 from expost.examples.outputs import write_vectors
 from expost.metrics import StandardizedValues
@@ -173,7 +176,7 @@ def zipped(folder):
 
 
 COLOR = noise(40, 9, 9, 3)
-SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
+SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "a folder of classes": (images_by_class, {}),
     "a folder of classes, resized and grey": (images_by_class, {"size": 5, "channels": 1}),
     "a folder of classes, a few of them": (images_by_class, {"limit": 5, "seed": 3}),
@@ -297,7 +300,7 @@ def test_named_sets_are_mapped_too(tmp_path, all_mapped):
             for part in ("train", "test"):
                 table = pa.ipc.open_stream(pa.memory_map(str(tmp_path / f"{part}.arrow"))).read_all()
                 parts[part] = read_table(table, part, ())
-            return Found(parts, "arrow files", files=tuple(sorted(tmp_path.glob("*.arrow"))))
+            return replace(assembled(parts, "arrow files", FOUND_OUT), files=tuple(sorted(tmp_path.glob("*.arrow"))))
 
     for part, n in (("train", 30), ("test", 9)):
         rows = [{"bytes": encoded(image), "path": None} for image in noise(n, 8, 8)]

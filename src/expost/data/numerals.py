@@ -11,56 +11,16 @@ import numpy as np
 
 from expost.data.examples import Array
 
-MISSING = frozenset(
-    [
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "n/a",
-        "nan",
-        "null",
-    ]
-)
+MISSING = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null",
+))  # fmt: skip
 """Cells that mean a missing value in any column."""
 
-GAPS = MISSING | frozenset(
-    [
-        "?",
-        ".",
-        "-",
-        "--",
-        "*",
-        "<NA>",
-        "None",
-        "none",
-        "NONE",
-        "NaT",
-        "N.A.",
-        "n.a.",
-        "na",
-        "missing",
-        "Missing",
-        "unknown",
-        "Unknown",
-        "#DIV/0!",
-        "#VALUE!",
-        "#REF!",
-        "#NUM!",
-        "#NAME?",
-        "#NULL!",
-    ]
-)
+GAPS = MISSING | frozenset((
+    "?", ".", "-", "--", "*", "<NA>", "None", "none", "NONE", "NaT", "N.A.", "n.a.", "na", "missing", "Missing",
+    "unknown", "Unknown", "#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NAME?", "#NULL!",
+))  # fmt: skip
 """Cells that mean a missing value among numbers."""
 
 BOOLEAN = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}

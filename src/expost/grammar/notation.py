@@ -51,7 +51,9 @@ def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
         rules, notation = read_other(text, name)
         return without_empty(rules), notation
     try:
-        return without_padding(without_empty(read_plain(text, name))), ""
+        plain = read_plain(text, name)
+        rules = without_empty(plain)
+        return without_padding(rules), "" if rules == plain else "a word for the empty string"
     except DataError as error:
         try:
             rules, notation = read_other(text, name)
