@@ -276,7 +276,7 @@ def score(
         samples: An image folder, or an .npy, .npz, parquet or IDX file; all its splits are taken together.
         reference: A data set's name, or a path.
         split: The split of the reference; a path without splits is taken whole.
-        measures: frechet, kid, prd, neighbours; default: all that the number of examples allows.
+        measures: frechet, kid, prd, neighbours.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
             this machine and there are enough images in both sets, else the bundled ones that suit the reference.
