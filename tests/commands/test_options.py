@@ -92,7 +92,7 @@ def test_an_option_of_a_group_has_the_default_of_the_group():
         return first, given
 
     assert command(1, size=2) == (1, {"size": 2})
-    assert groups_of(command)["own"].unset == {"size": 3, "limit": None, "label_column": None, "column": None}
+    assert groups_of(command)["own"].unset == dict.fromkeys(train_options.DATA.names) | {"size": 3}
     assert groups_of(len) == {}
 
 
