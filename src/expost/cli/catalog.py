@@ -18,6 +18,7 @@ class Command:
         summary: The first line of its docstring.
         examples: Lines that a person types, for its help.
         shared: Whether several launched processes run it together; any other is run by the first of them alone.
+        torch: Whether it needs torch, which takes seconds to import.
         after_stop: After Ctrl-C: "resume" goes on with --resume, "again" when the same is typed again; "saved" keeps
             what was saved before; "nothing" has nothing to go on with.
     """
@@ -27,6 +28,7 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     shared: bool = False
+    torch: bool = True
     after_stop: Literal["resume", "again", "saved", "nothing"] = "saved"
 
 
@@ -40,6 +42,7 @@ COMMANDS: dict[str, Command] = {
             "expost zoo",
             "expost zoo --json",
         ),
+        torch=False,
     ),
     "data": Command(
         "commands.listing:data",

@@ -123,6 +123,9 @@ def _run(
                 return
             distributed.leave()
     try:
+        if COMMANDS[name].torch:  # now, so that Ctrl-C does not end its import with a traceback
+            with startup.watched():
+                import_module("torch")
         result = call()
         if not first:
             return
