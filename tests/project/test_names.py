@@ -13,8 +13,8 @@ from expost.cli.catalog import COMMANDS
 from expost.cli.parsing import load
 from expost.commands.groups import groups_of
 from expost.data import DATASETS, FORMATS
-from expost.data.encoding import CodecName
 from expost.data.named_strings import STRING_DATASETS
+from expost.data.names import CodecName
 from expost.data.notations import NOTATIONS
 from expost.densities import DENSITIES
 from expost.densities.covariances import COVARIANCES

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from expost.data.alphabets import alphabet_of
+from expost.data.names import CodecName
 from expost.data.notations import NOTATIONS
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
@@ -16,8 +16,6 @@ from expost.grammar.grammars import load_grammar
 from expost.registry import Part, construct
 from expost.types import Data, Split
 from expost.utils.downloads import cache_folder
-
-CodecName = Literal["grammar", "characters"]
 
 #: Symbols a row where nothing is known of the strings.
 DEFAULT_LENGTH = 300
