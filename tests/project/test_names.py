@@ -14,7 +14,8 @@ from expost.cli.parsing import load
 from expost.commands.groups import groups_of
 from expost.data import DATASETS, FORMATS
 from expost.data.named_strings import STRING_DATASETS
-from expost.data.notations import NOTATIONS, CodecName
+from expost.data.names import CodecName
+from expost.data.notations import NOTATIONS
 from expost.densities import DENSITIES
 from expost.densities.covariances import COVARIANCES
 from expost.densities.kde import BANDWIDTHS, KERNELS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from expost.commands.groups import Group
-from expost.data.notations import CodecName
+from expost.data.names import CodecName
 from expost.utils.arithmetic import Precision
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from expost.data.alphabets import alphabet_of
-from expost.data.notations import NOTATIONS, CodecName
+from expost.data.names import CodecName
+from expost.data.notations import NOTATIONS
 from expost.data.strings import Strings
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, Codec, Encoded, GrammarCodec, Rejection, encode_cached
