@@ -10,9 +10,6 @@ from typing import Literal, TypeAlias
 from expost.data.expressions import count_productions
 from expost.registry import Registry
 
-#: Names of codecs, which make rows of symbols of strings.
-CodecName = Literal["grammar", "characters"]
-
 Domain: TypeAlias = Literal["molecules", "expressions", "text"]
 
 #: How many strings `guess_domain` looks at, and the share of them that must agree.
