@@ -229,7 +229,8 @@ class Training:
             self._save({})
         best = " (best)" if epoch.best else ""
         losses = f"train {epoch.train['total']:.4g}, validation {epoch.validation['total']:.4g}{best}"
-        if epoch.number % -(-epochs // MOST_LINES) and epoch.number < epochs:
+        first = bar.done - bar.first <= self.loop.steps_per_epoch  # of this call, which may go on with a run
+        if epoch.number % -(-epochs // MOST_LINES) and epoch.number < epochs and not first:
             return
         left = f", {duration(bar.pace)} a step, {bar.left()}" if epoch.number < epochs else ""
         bar.say(f"epoch {epoch.number}/{epochs}: {losses}, lr {epoch.lr:.2g}, {duration(position.seconds)}{left}")
