@@ -347,7 +347,7 @@ def test_labels_that_stand_twice_are_refused(header, tmp_path):
         (" label", lambda i: i % 2, 2, "labels: column 'label', 2 classes"),
         ("Species", lambda i: "uv"[i % 2], 2, "labels: column 'Species', 2 classes"),
         ("label", lambda i: i // 2, 15, "labels: column 'label', 15 classes"),
-        ("price", lambda i: i % 3, None, "2 columns of numbers: a, price"),
+        ("price", lambda i: i % 3, None, "rows of 2 numbers (a, price)"),
     ],
 )
 def test_labels_are_what_is_called_so_and_has_few_values(header, cell, classes, said, tmp_path):

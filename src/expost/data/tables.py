@@ -215,7 +215,7 @@ def vectors_of(
     if unused:
         listed = [f"{name or '(unnamed)'} ({why})" for name, why in sorted(unused.items())]
         remarks[f"left out {_listed(listed, 'column')}"] = None
-    if tables:
+    if () in names:  # else the rows are said to have these numbers
         kept = next(iter(shapes))
         counted = "1 column" if len(kept) == 1 else f"{len(kept):,} columns"
         remarks[f"{counted} of numbers: {_listed(kept, '')}"] = None

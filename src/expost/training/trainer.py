@@ -56,7 +56,11 @@ def plan(config: TrainingConfig, examples: int) -> str:
     """
     size, count = config.batches(examples)
     batches = f"{count:,} batches of {size}" if count > 1 else f"1 batch of {size}"
-    return f"{config.epochs * count:,} steps, {config.epochs:,} epochs of {batches}"
+    return f"{_counted(config.epochs * count, 'step')}, {_counted(config.epochs, 'epoch')} of {batches}"
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def few_steps(config: TrainingConfig, examples: int) -> str:
@@ -70,8 +74,8 @@ def few_steps(config: TrainingConfig, examples: int) -> str:
     if config.epochs * count >= FEW_STEPS:
         return ""
     return (
-        f"warning: {config.epochs * count:,} steps hardly train a model; give --epochs {-(-LEAST_STEPS // count)}, "
-        "a smaller --batch-size, or neither"
+        f"warning: {_counted(config.epochs * count, 'step')} hardly train a model; give --epochs "
+        f"{-(-LEAST_STEPS // count)}, a smaller --batch-size, or neither of them"
     )
 
 
