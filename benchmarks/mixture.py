@@ -60,7 +60,7 @@ def theirs(given: Problem, iterations: int, device: torch.device | None = None) 
         # the start is given: `init_params` is not used, but its default is refused for torch tensors
         peer = Peer(
             len(weights), max_iter=iterations, tol=0.0, init_params="random", random_state=0, weights_init=weights,
-            means_init=means, precisions_init=precisions,
+            means_init=means, precisions_init=precisions, reg_covar=1e-6 * float(given.z.var(0, correction=0).mean()),
         ).fit(z)  # fmt: skip
         return float(peer.score(z[:COMPARED]))
 

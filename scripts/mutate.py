@@ -341,7 +341,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "metrics/prd.py",
         MEASURES,
         ("prd: a slope the wrong way", "q / angle.tan()", "q * angle.tan()", "prd"),
-        ("prd: a missing square", "(1 + beta**2)", "(1 + beta)", "prd"),
+        ("prd: a missing square", "(1 + beta**2) * precision", "(1 + beta) * precision", "prd"),
         ("prd: another beta", "BETA = 8.0", "BETA = 4.0", "prd"),
         ("prd: sets exchanged", "(labels[:n], labels[n:])", "(labels[n:], labels[:n])", "prd"),
         ("prd: copies fall apart", "int(state))[first]", "int(state))", "prd and itself"),

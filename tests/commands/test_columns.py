@@ -46,7 +46,7 @@ def test_a_run_keeps_the_column_of_strings(table, tmp_path):
 def test_columns_where_there_are_none_are_refused(table, tmp_path):
     with pytest.raises(UsageError, match="column is for strings, data set 'digits' has none; leave it out"):
         expost.train("rae", "digits", tmp_path / "run", column="a", dry_run=True)
-    with pytest.raises(UsageError, match="label_column is 'a', but 'digits' is no table; leave it out"):
+    with pytest.raises(UsageError, match="label_column is for files and folders, and digits is a named set"):
         expost.train("rae", "digits", tmp_path / "run", label_column="a", dry_run=True)
     with pytest.raises(UsageError, match="label_column is for tables of numbers, .* holds strings; leave it out"):
         expost.train("character-vae", table, tmp_path / "run", column="words", label_column="kind", dry_run=True)

@@ -126,7 +126,7 @@ def of_anybody() -> dict[str, object]:
     from expost.data.hub import Hub
     from expost.errors import DataError
 
-    streamed = Hub("some-one/numbers.v2", "main", whole=10).read("nothing", Overrules("kind"))
+    streamed = Hub("some-one/numbers.v2", "main", whole=10).read("nothing", Overrules(label_column="kind"))
     rows = {part: one.examples.load(np.arange(len(one)), Preprocess()) for part, one in streamed.parts.items()}
     data = load_data("some-one/numbers.v2:main", label_column="kind")
     result: dict[str, object] = {

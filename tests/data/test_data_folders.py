@@ -267,7 +267,7 @@ def test_parts_that_cannot_be(tmp_path, parts, message):
 
 def test_overrules_are_refused_where_they_say_nothing(tmp_path):
     tree(tmp_path, *numbered("a"))
-    with pytest.raises(UsageError, match="layout is for NumPy arrays, and .* holds images; leave it out"):
+    with pytest.raises(UsageError, match="layout is for NumPy arrays and HDF5, and .* holds images; leave it out"):
         load_data(tmp_path, layout="NCHW")
     with pytest.raises(UsageError, match="range is for files and folders, and digits is a named set; leave it out"):
         load_data("digits", range=(0, 16))

@@ -377,8 +377,12 @@ def test_the_label_column_can_be_named_or_refused(tmp_path):
     refused(path, "x.csv has no column 'sort'; its columns: a, kind, target", label_column="sort")
     refused(path, "column 'a' holds fractions, as .*, no classes; name another column", label_column="a")
     np.save(tmp_path / "x.npy", np.zeros((9, 2)))
-    refused(tmp_path / "x.npy", "label_column is 'a', but .*x.npy is no table; leave it out", label_column="a")
-    refused("digits", "label_column is 'a', but 'digits' is no table; leave it out", label_column="a")
+    refused(
+        tmp_path / "x.npy",
+        "label_column is for parquet .*, and .*x.npy holds NumPy arrays",
+        label_column="a",
+    )
+    refused("digits", "label_column is for files and folders, and digits is a named set", label_column="a")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

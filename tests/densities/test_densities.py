@@ -608,7 +608,7 @@ def test_one_flipped_bit_is_noticed(fitted: dict[str, Density], tmp_path: Path) 
     damaged = bytearray(path.read_bytes())
     damaged[-3] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(DataError, match="wrong checksum"):
+    with pytest.raises(DataError, match="is damaged: its contents are not what was written"):
         load_density(path)
 
 

@@ -105,7 +105,7 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path, capsys):
     expost.evaluate(third, measures=("frechet",), samples=100)
     with pytest.raises(
         UsageError,
-        match=r"no fcd of gmm \(fcd is a score of molecules\); choose another --score, or evaluate it with other",
+        match=r"no fcd of gmm \(fcd is a score of molecules\); choose another score, or evaluate it with other",
     ):
         rank((run.folder, third.folder), score="fcd")
     with pytest.raises(

@@ -375,6 +375,7 @@ def test_only_inception_is_called_fid():
     names = {name: entry.score_name for name, entry in FEATURES.items()}
     assert names == {
         "inception-2048": "fid",
+        "onet": "frechet-onet",
         "inception-768": "fid-768",
         "inception-2048-bf16": "fid",
         "inception-768-bf16": "fid-768",

@@ -697,13 +697,13 @@ def test_runs_are_ranked_best_first_with_shared_places():
     assert [cell.detail for cell in every.rows[1][1:]] == ["#3", "#2", "#1"]
 
 
-def test_runs_whose_intervals_overlap_share_a_place():
+def test_runs_whose_difference_may_be_chance_share_a_place():
     def places(*ends):
         runs = {name: [Score("fid", "gmm", (low + high) / 2, CARD, interval=(low, high))]
                 for name, (low, high) in zip("abc", ends, strict=True)}  # fmt: skip
         return {row[0].text: row[1].detail for row in table(ranking(runs, {}))[1].rows}
 
-    assert places((1, 2), (1.9, 3), (4, 5)) == {"a": "[1, 2] #1", "b": "[1.9, 3] #1", "c": "[4, 5] #3"}
+    assert places((1, 2), (1.2, 2.6), (4, 5)) == {"a": "[1, 2] #1=", "b": "[1.2, 2.6] #1=", "c": "[4, 5] #3"}
     assert places((1, 2), (2.1, 3), (4, 5)) == {"a": "[1, 2] #1", "b": "[2.1, 3] #2", "c": "[4, 5] #3"}
     _, block = table(
         ranking({"a": [Score("fid", "gmm", 1.0, CARD, 0.1)], "b": [Score("fid", "gmm", 2.0, CARD, 0.1)]}, {})

@@ -117,7 +117,7 @@ def _labels(run: Path) -> list[str]:
             with path.open("rb") as file:
                 (size,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(min(size, LARGEST_HEADER)))
-            fit = json.loads(header["__metadata__"]["expost"])["fit"]
+            fit = json.loads("{" + header["__metadata__"]["expost"].partition("{")[2])["fit"]
             labels |= dict.fromkeys(map(str, fit["labels"]))
         except (OSError, ValueError, KeyError, TypeError, struct.error):  # damaged: the command says so
             continue

@@ -234,6 +234,8 @@ def ranking(
         head = ("run", *(f"{each.subject}, {each.name} {arrow(each.name)}" for each in columns))
         caption = f"Runs in the order of {decisive.name} of {decisive.subject}; the best of each column is bold"
         note = "Places are given only where protocols agree; = is a tie, within the 95 % interval of the difference."
+        if not all(each.firm for each in columns):
+            note += " Where a score has no interval in brackets, its place is by value alone, and may be chance."
         note += _below_0(score for each in columns for score in each.scores.values())
         if any(each.subject == OWN for each in columns):
             note += " The own density is what a model's samples come from in its paper, without an ex-post fit."

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +29,10 @@ from expost import distributed
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
 
-#: Keys in the metadata of a file of tensors: the record, and the checksum of tensors and record. Others have "format".
-_RECORD, _CHECKSUM, _FOREIGN = "expost", "sha256", "format"
+#: The key in the metadata of a file of tensors. Its text is the checksum of tensors and record, a space, and the
+#: record; of early versions the record alone. One key, since the order of several differs from writing to writing.
+_KEY = "expost"
+_OURS = re.compile(r"[0-9a-f]{64} ")
 #: Seconds after which a temporary file was left by a process that was killed.
 _ABANDONED = 3600.0
 
@@ -143,7 +146,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         return
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     record = json.dumps(dict(meta or {}), allow_nan=False)
-    payload = safetensors_bytes(plain, metadata={_RECORD: record, _CHECKSUM: _checksum(plain, record)})
+    payload = safetensors_bytes(plain, metadata={_KEY: f"{_checksum(plain, record)} {record}"})
     with replacing(path) as temporary:
         temporary.write_bytes(payload)
 
@@ -152,7 +155,7 @@ def read_tensors_record(path: Path) -> dict[str, Any]:
     """Return the record in a file of tensors; an empty one if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("expost", "{}"))
+            found = json.loads(_parts((file.metadata() or {}).get(_KEY, "{}"))[1])
     except (OSError, SafetensorError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -184,16 +187,15 @@ def read_tensor_file(path: Path, device: str | torch.device = "cpu") -> TensorFi
         tensors = tensors_of_bytes(payload)
         length = int.from_bytes(payload[:8], "little")
         metadata = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
-        text = metadata.get(_RECORD, "{}")
+        checksum, text = _parts(metadata.get(_KEY, "{}"))
         record = json.loads(text)
     except FileNotFoundError:
         raise DataError(f"no file {path}; is its folder a complete run?") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None
-    ours = _RECORD in metadata or _CHECKSUM in metadata
-    strange = ours and not metadata.keys() <= {_RECORD, _CHECKSUM, _FOREIGN}
-    # files of early versions have no checksum
-    if strange or (_CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(tensors, text)):
+    # a foreign file may say anything, but not what we say under another word
+    strange = _KEY not in metadata and any(map(_OURS.match, metadata.values()))
+    if strange or (checksum and checksum != _checksum(tensors, text)):
         raise DataError(f"{path} is damaged: its contents are not what was written; restore or remake it")
     if not isinstance(record, dict):
         raise DataError(f"{path} has a record that is no mapping; restore or remake it")
@@ -205,6 +207,11 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[s
     """Return the tensors by name and the record of a file: see `read_tensor_file`."""
     file = read_tensor_file(path, device)
     return file.tensors, file.record
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Return the checksum, empty for files of early versions, and the record."""
+    return ("", text) if text.startswith("{") else (text[:64] or " ", text[65:])
 
 
 def _checksum(tensors: Mapping[str, Tensor], record: str) -> str:
