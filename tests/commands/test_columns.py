@@ -50,7 +50,7 @@ def test_columns_where_there_are_none_are_refused(table, tmp_path):
         expost.train("rae", "digits", tmp_path / "run", label_column="a", dry_run=True)
     with pytest.raises(UsageError, match="label_column is for tables of numbers, .* holds strings; leave it out"):
         expost.train("character-vae", table, tmp_path / "run", column="words", label_column="kind", dry_run=True)
-    with pytest.raises(UsageError, match="has none; name the column of strings by --column, give a file of strings"):
+    with pytest.raises(UsageError, match="has none; name the column of strings by column, give a file of strings"):
         expost.train("grae", table, tmp_path / "run", dry_run=True)
 
 

@@ -43,7 +43,7 @@ def refuses(path, message, kind=DataError, **options):
     text = str(caught.value)
     assert "\n" not in text
     assert ";" in text  # what is wrong; what to do
-    assert len(text) < 600
+    assert len(text) < 700
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ def test_a_set_of_any_owner_is_read_by_its_name(loopback):
     note, test, columns, classes, train, validation = result["anybody"]
     assert (columns, classes, train, validation) == (["a", "b"], ["u", "v"], 36, 4)
     assert test == [[i / 2, 1] for i in range(6)]
-    assert note.startswith("from some-one/numbers.v2 (main); 36/4/6 for training/validation/test")
+    assert note.startswith(
+        "from some-one/numbers.v2 (main); 46 rows of 2 numbers (a, b); 2 classes: u (23), v (23); 36/4/6 for"
+    )
     assert result["nobody"].startswith(
         "no file or folder some-one/nothing; taken for a data set on the Hugging Face Hub: cannot download"
     )

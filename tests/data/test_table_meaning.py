@@ -118,7 +118,7 @@ def test_columns_of_a_census_are_told_one_by_one(tmp_path):
     data = load_data(table(tmp_path / "x.csv", "age,work,sex,zip,born,seen,id,note", row))
     assert data.columns == ("age",)
     for said in (
-        "1 column of numbers: age",
+        "rows of 1 number (age)",
         "left out 7 columns",
         "work (text, 2 values, e.g. 'Private')",
         "sex (text, 2 values, e.g. 'M')",

@@ -109,7 +109,7 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path, capsys):
     ):
         rank((run.folder, third.folder), score="fcd")
     with pytest.raises(
-        UsageError, match=r"protocols differ in count \(100 against 180 examples\); .* pass --ignoring count"
+        UsageError, match=r"protocols differ in count \(100 against 180 examples\); .* pass ignoring count"
     ):
         rank((run.folder, third.folder), score="frechet-pixels")
     assert len(rank((run.folder, third.folder), score="frechet-pixels", ignoring=("count",))) == 2

@@ -290,7 +290,7 @@ def test_without_title_and_labels_there_is_the_plain_grid(images, tmp_path, noth
 def test_options_of_pictures_are_refused_where_they_have_no_effect(images, tmp_path):
     with pytest.raises(UsageError, match=r"scale is for pictures, and a.npy is none; leave it out"):
         expost.sample(images, 2, tmp_path / "a.npy", scale=2)
-    with pytest.raises(UsageError, match="columns is 3, and a row is one path; give --steps 3"):
+    with pytest.raises(UsageError, match="columns is 3, and a row is one path; give steps 3"):
         expost.interpolate(images, tmp_path / "a.png", columns=3)
     with pytest.raises(UsageError, match="labels of their own"):
         expost.panel(images, tmp_path / "a.png", row_labels=("a",))

@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
             "expost data photos/ --size 64",
             "expost data scans/ --range 0 4095 --out scans.png",
         ),
+        torch=False,  # the list does without
     ),
     "train": Command(
         "commands.training:train",

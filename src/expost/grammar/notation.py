@@ -278,8 +278,10 @@ def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
 
     Example:
         >>> rules, notation = read_other("<s> ::= 'a'+ | <s> 'b' [0.5]", "example")
-        >>> [str(production) for production, _ in rules], notation
-        (["s -> s_1", "s -> s 'b'", "s_1 -> 'a'", "s_1 -> 'a' s_1"], 'BNF, EBNF, probabilities, which are left out, rules with ::=')
+        >>> [str(production) for production, _ in rules]
+        ['s -> s_1', "s -> s 'b'", "s_1 -> 'a'", "s_1 -> 'a' s_1"]
+        >>> notation
+        'BNF, EBNF, probabilities, which are left out, rules with ::='
     """
     tokens = _tokens(text)
     if not tokens:
