@@ -176,7 +176,7 @@ def check_that_a_failure_in_one_is_known_in_all(two):
     assert "OtherProcessError: process 1 failed: KeyError: 'process 1 says no'" in found[0]
     assert "OtherProcessError: process 0 failed: KeyError: 'process 0 says no'" in found[1]
     for each in found:
-        assert each[-2] == "scored exists already; continue it with --resume, or choose another --out"
+        assert each[-2] == "scored exists already; continue it with resume, or choose another out"
         assert each[-1] == "a file is not the same in all 2 processes; give every machine the same files"
     assert len(found[0]) == len(found[1]) == 8
 

@@ -232,8 +232,7 @@ def _long_enough(training: TrainingConfig, examples: int, given: Collection[str]
     """
     if "batch_size" not in given:
         batch_size = min(training.batch_size, max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH))
-        size, _ = replace(training, batch_size=batch_size).batches(examples)
-        training = replace(training, batch_size=max(2, size))
+        training = replace(training, batch_size=batch_size)
     _, steps = training.batches(examples)
     resolved: dict[str, Any] = {
         "epochs": max(training.epochs, math.ceil(LEAST_STEPS / steps)),

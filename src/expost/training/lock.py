@@ -13,6 +13,8 @@ from expost.errors import UsageError
 
 #: The file in a run's folder.
 LOCK = ".training.lock"
+#: Seconds that a training waits for the lock: somebody may just be looking whether one is under way.
+_LOOKED_AT = 1.0
 
 
 def in_training(folder: Path) -> bool:
@@ -42,7 +44,7 @@ def training_lock(folder: Path) -> Iterator[None]:
     def take() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_LOOKED_AT)
         except Timeout:
             raise UsageError(f"{folder} is being trained by another process; wait for it, or stop it") from None
 
