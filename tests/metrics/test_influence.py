@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from expost.errors import UsageError
 from expost.metrics.frechet import Statistics, frechet_distance, frechet_influence
 from expost.metrics.influence import (
     RESAMPLES,
@@ -75,6 +76,27 @@ def test_the_standard_error_is_the_scatter_over_draws_of_both_sets():
     draws = [frechet(normal(300, 4, 2 * s), normal(200, 4, 2 * s + 1, 0.6, 0.4)) for s in range(200)]
     scatter = np.std([value for value, _ in draws], ddof=1)
     assert np.mean([each.standard_error for _, each in draws]) == pytest.approx(scatter, rel=0.15)
+
+
+@pytest.mark.parametrize("measure", ["frechet", "kid"])
+def test_the_error_of_reconstructions_is_their_scatter_where_each_comes_with_what_it_is_of(measure):
+    """y = 0.7 x + 0.4 and noise: what x and y have in common moves the score little."""
+    scores: dict[str, list[tuple[float, float, float]]] = {}
+    for seed in range(40):
+        x = normal(300, 4, 2 * seed)
+        y = 0.7 * x + 0.4 + normal(300, 4, 2 * seed + 1, 0.1)
+        for name, value in MEASURES[measure](Cloud(x.float()), Cloud(y.float()), Context("fid")).items():
+            apart = value.influence.standard_error
+            scores.setdefault(name, []).append((value.value, value.influence.matched().standard_error, apart))
+    for name, found in scores.items():
+        values, matched, apart = np.array(found).T
+        assert 0.5 < matched.mean() / values.std(ddof=1) < 2, name
+        assert matched.mean() < apart.mean(), name
+
+
+def test_matched_sets_have_one_size():
+    with pytest.raises(UsageError, match="matched sets have one size"):
+        Influence(torch.zeros(3), torch.zeros(4)).matched()
 
 
 @pytest.mark.parametrize("measure", list(MEASURES))

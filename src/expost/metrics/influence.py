@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from expost.errors import UsageError
+
 #: Random weights of the examples that all scores share; the error of a paired difference is known to 1 part in 20.
 RESAMPLES = 200
 _ROWS = 8_192
@@ -41,6 +43,18 @@ class Influence:
     def standard_error(self) -> float:
         """The standard deviation of the score over new draws of both sets, sqrt(Var f / N + Var g / M)."""
         return math.sqrt(sum(float(side.var(correction=1)) / len(side) for side in self._sides() if len(side) > 1))
+
+    def matched(self) -> Influence:
+        """Return the influence of pairs of a sample and a reference example that are drawn together.
+
+        So are reconstructions and what they are of: an example brings its reconstruction, and moves the score by f + g.
+
+        Raises:
+            UsageError: if the two sets are not of one size.
+        """
+        if self.reference is None or len(self.reference) != len(self.samples):
+            raise UsageError("matched sets have one size; give the influence of both on as many examples")
+        return Influence(self.samples.cpu() + self.reference.cpu())
 
     def deviations(self) -> NDArray[np.float64]:
         """Return how the score moves under each of the shared weights, shape (RESAMPLES,).
