@@ -335,3 +335,20 @@ def test_what_is_left_out_is_told_once(capsys):
     assert lines == ["frechet of reconstruction, gmm is left out: too few", "kid of gmm is left out: too few"]
     with pytest.raises(DataError, match="too few"):
         Omissions(Protocol(measures=("frechet",))).add("frechet", "gmm", DataError("too few"))
+
+
+def test_tables_are_compared_by_the_names_of_their_columns(tmp_path):
+    rows = np.random.default_rng(0).normal([0, 9], [1, 2], (60, 2))
+    header = {"reference": "a,b", "samples": "b,a", "other": "b,c"}
+    for name, names in header.items():
+        shown = rows if names == "a,b" else rows[:, ::-1]
+        np.savetxt(tmp_path / f"{name}.csv", shown, delimiter=",", header=names, comments="")
+    same, turned = (
+        expost.score(tmp_path / f"{name}.csv", tmp_path / "reference.csv", measures=("frechet",), allow_few=True)[
+            0
+        ].value
+        for name in ("reference", "samples")
+    )
+    assert turned == pytest.approx(same, abs=1e-4)
+    with pytest.raises(UsageError, match="other.csv has other columns than .*: it lacks 'a' and has 'c' besides"):
+        expost.score(tmp_path / "other.csv", tmp_path / "reference.csv", allow_few=True)

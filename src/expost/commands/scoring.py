@@ -314,6 +314,8 @@ def score(
     prep = Preprocess(size=size)
     drawn = load_examples(samples, prep)
     against, name = _reference(reference, split, prep)
+    if drawn.dim() == against.dim() == 2:
+        drawn = _in_order(drawn, samples, reference)
     if drawn.dim() == against.dim() == 4 and drawn.shape[2:] != against.shape[2:]:
         sizes = " against ".join(f"{x.shape[3]} x {x.shape[2]}" for x in (drawn, against))
         say(f"images of {sizes}: the features resize each as they are; --size makes them equal before")
@@ -338,6 +340,27 @@ def _reference(reference: str | Path, split: str, prep: Preprocess) -> tuple[Ten
         return getattr(load_data(data_name(reference), size=prep.size), split).x, f"{reference} {split}"
     against, part = load_part(reference, split, prep)
     return against, f"{reference} {part}".rstrip()
+
+
+def _in_order(drawn: Tensor, samples: str | Path, reference: str | Path) -> Tensor:
+    """Return rows of samples with their columns in the order of the reference's, by name where both have names.
+
+    Raises:
+        UsageError: if they have other columns.
+    """
+    from expost.data import DATASETS, load_data
+    from expost.data.load import columns_of
+    from expost.data.tables import differences, places
+
+    named = data_name(reference)
+    theirs = load_data(named).columns if named in DATASETS else columns_of(reference)
+    mine = columns_of(samples)
+    if not (mine and theirs) or mine == theirs:
+        return drawn
+    order = places(theirs, mine)
+    if order is None:
+        raise UsageError(f"{samples} has other columns than {reference}: it {differences(theirs, mine)}")
+    return drawn[:, list(order)]
 
 
 def _common_side(samples: str | Path, reference: str | Path, split: str) -> int | None:

@@ -207,6 +207,15 @@ def _part_of(found: Found, part: str) -> tuple[Found, str]:
     return replace(found, parts={part: found.parts[part]}), part
 
 
+def columns_of(path: str | Path) -> tuple[str, ...]:
+    """Return the names of the numbers of a table's rows; empty for images and where there are no names.
+
+    Args:
+        path: The file or folder.
+    """
+    return _found(path).columns
+
+
 def load_examples(path: str | Path, prep: Preprocess | None = None) -> torch.Tensor:
     """Load all examples of a file or folder, whatever parts it has.
 
