@@ -124,6 +124,12 @@ def test_wrappers_are_no_classes():
     assert classes(*names) == {"train": ["n01", "n02"], "validation": [""]}
 
 
+def test_a_class_called_photo_is_one_in_every_part():
+    names = numbered("train/photo", "train/sketch", "test/photo")
+    assert classes(*names) == {"train": ["photo", "sketch"], "test": ["photo"]}
+    assert classes(*numbered("train/images", "test/images")) == {"train": [""], "test": [""]}
+
+
 def test_a_folder_for_every_image_gives_no_labels():
     parts, remarks = found(*(f"{number:03d}/image.png" for number in range(6)))
     assert parts["all"].keys() == {""}

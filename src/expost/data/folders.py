@@ -388,12 +388,15 @@ def _parted(
 
 
 def _without_image_words(files: list[_File]) -> list[_File]:
-    """Take folders called `images` and the like away: below a class, and where they hold all of a part."""
-    alone = {}
-    for part in {file.part for file in files}:
-        members = [file for file in files if file.part == part]
-        firsts = {file.folders[0] if file.folders else "" for file in members}
-        alone[part] = len(firsts) == 1
+    """Take folders called `images` and the like away: below a class, and where they hold all of a part.
+
+    One that stands beside others in some part is a class in all of them.
+    """
+    firsts: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        firsts[file.part].add(file.folders[0] if file.folders else "")
+    classes = {name for names in firsts.values() if len(names - {""}) > 1 for name in names}
+    alone = {part: len(names) == 1 and not names & classes for part, names in firsts.items()}
     done = []
     for file in files:
         kept = [
