@@ -117,6 +117,14 @@ def test_a_class_called_train_stays_one():
     assert classes(*controls) == {"train": ["control", "test"], "test": ["control", "test"]}
 
 
+def test_a_folder_called_train_below_one_class_divides_nothing():
+    names = numbered("bus", "car", "rail/train")
+    assert classes(*names) == {"all": ["bus", "car", "rail"]}
+    parts, remarks = found(*numbered("train/cat", "train/dog"), "cover.png")
+    assert parts["train"].keys() == {"cat", "dog"}
+    assert remarks == ["ignored 1 images outside the parts (cover.png)"]
+
+
 def test_wrappers_are_no_classes():
     assert classes(*numbered("photos")) == {"all": [""]}
     assert classes(*numbered("a/b/cat", "a/b/dog")) == {"all": ["cat", "dog"]}

@@ -323,7 +323,7 @@ def _level(files: Sequence[_File]) -> int | None:
     """Return the first level of folders that divides files into parts, counted from 0; None if none does."""
     for level in range(max((len(file.folders) for file in files), default=0)):
         names = [_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}]
-        if _is_plain(names):
+        if _is_plain(names) and (len({name.part for name in names if name.part}) > 1 or _all_reach(files, level)):
             return level
         rests: dict[str, set[str]] = defaultdict(set)
         for name in names:
@@ -335,6 +335,12 @@ def _level(files: Sequence[_File]) -> int | None:
         if "train" in rests and others and all(name.part for name in names):
             return level
     return None
+
+
+def _all_reach(files: Sequence[_File], level: int) -> bool:
+    """Tell whether no folder beside those of a level ends above it: of bus and rail/train, bus does."""
+    above = {file.folders[:depth] for file in files if len(file.folders) > level for depth in range(level + 1)}
+    return all(len(file.folders) > level or file.folders in above for file in files)
 
 
 def _plain_names(files: Sequence[_File], level: int) -> bool:
