@@ -109,6 +109,15 @@ def test_parts_in_the_names_of_flat_files():
     assert set(found("train_1.png", "car_2.png", "test_1.png")[0]) == {"all"}
 
 
+@pytest.mark.parametrize("form", ["train_{}.png", "data/train/{}.png"])
+def test_a_stray_file_does_not_pool_the_parts(form):
+    train = [form.format(index) for index in range(20)]
+    test = [form.replace("data/", "").replace("train", "test").format(index) for index in range(5)]
+    parts, remarks = found(*train, *test, "cover.png")
+    assert parts == {"train": {"": train}, "test": {"": test}}
+    assert remarks == ["ignored 1 images outside the parts (cover.png)"]
+
+
 def test_a_class_called_train_stays_one():
     assert classes(*numbered("bus", "car", "train")) == {"all": ["bus", "car", "train"]}
     names = [f"{part}/{name}" for part in ("train", "test") for name in numbered("bus", "car", "train")]

@@ -40,6 +40,7 @@ _MASKS = frozenset(
     }
 )  # fmt: skip
 _FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
+_MOST = 0.75  # of the files: so many must name a part for the others to be strays
 _ORDER = {"train": 0, "validation": 1, "test": 2, POOL: 3}
 
 
@@ -112,7 +113,7 @@ def sort_files(
     - The first level of folders that is named after parts, as a whole (`train2017`, `test_set`) or together with a
       class (`train_cats`), divides the files, at the top (`train/cats`) or below the classes (`cats/train`). A level
       is if the training part is there, and another part or nothing else: beside `car` and `bus`, `train` is a class.
-      Without such a level, files are divided that are all named so (`train_001.png`).
+      Without such a level, files are divided that are named so (`train_001.png`), but for a few strays.
     - What is left of the folders, `images` aside, is the class: the first of them.
 
     Args:
@@ -247,12 +248,12 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     files, wrapper = _unwrapped(files)
     level = _level(files)
     if level is None:
-        named = [_said(file.stem).part for file in files]
-        if all(named) and "train" in named and len(set(named)) > 1:
-            return [replace(file, part=part) for file, part in zip(files, named, strict=True)]
-        somewhere = _somewhere(files)
-        if somewhere is not None:
-            return somewhere
+        for divided in ([replace(file, part=_said(file.stem).part or POOL) for file in files], _somewhere(files)):
+            inside = [file for file in divided if file.part != POOL]
+            parts = {file.part for file in inside}
+            if "train" in parts and len(parts) > 1 and len(inside) >= _MOST * len(files):
+                _say_outside([file for file in divided if file.part == POOL], found, what, paths)
+                return inside
         part = next((said.part for said in map(_said, reversed(wrapper)) if said.part and not said.rest), "")
         return [replace(file, part=part if part not in ("", "train") else POOL) for file in files]
     whole = _plain_names(files, level)
@@ -268,25 +269,29 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     inside = _again(inside)
     if len({file.word for file in inside}) > 1:  # a class in the name of the part
         inside = [replace(file, folders=(file.word or "", *file.folders)) for file in inside]
-    if outside:
-        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
-        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    _say_outside(outside, found, what, paths)
     return inside
 
 
-def _somewhere(files: list[_File]) -> list[_File] | None:
-    """Divide files that all lie in some folder named after a part, whatever its level; the test part goes first."""
+def _say_outside(outside: Sequence[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> None:
+    if outside:
+        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
+        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+
+
+def _somewhere(files: list[_File]) -> list[_File]:
+    """Divide files by some folder named after a part, whatever its level; the test part goes first."""
     done = []
     for file in files:
         said = {level: _said(name) for level, name in enumerate(file.folders)}
         named = [level for level, name in said.items() if name.part and not name.rest]
         if not named:
-            return None
+            done.append(replace(file, part=POOL))
+            continue
         level = max(named, key=lambda level: _ORDER[said[level].part])
         above = tuple(file.folders[each] for each in range(level) if said[each].rest)
         done.append(replace(file, part=said[level].part, folders=(*above, *file.folders[level + 1 :])))
-    parts = {file.part for file in done}
-    return done if "train" in parts and len(parts) > 1 else None
+    return done
 
 
 def _again(files: list[_File]) -> list[_File]:
@@ -383,9 +388,7 @@ def _parted(
                     raise UsageError(f"parts puts {'/'.join(paths[file.index])} into two; give each file one part")
                 chosen[file.index], cut[file.index] = part, min(len(words), len(file.folders))
     outside = [file for file in files if file.index not in chosen]
-    if outside:
-        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
-        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    _say_outside(outside, found, what, paths)
     return [
         replace(file, part=chosen[file.index], folders=file.folders[cut[file.index] :])
         for file in files
