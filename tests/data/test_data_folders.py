@@ -187,6 +187,17 @@ def test_masks_in_the_images_folder_and_under_each_of_them():
 def test_classes_named_after_masks_stay():
     assert classes(*numbered("mask", "no_mask")) == {"all": ["mask", "no_mask"]}
     assert classes(*numbered("with_mask", "without_mask")) == {"all": ["with_mask", "without_mask"]}
+    for names in (["ground", "sky", "water"], ["lie", "truth"], ["masks", "no_masks"], ["hats", "labels", "masks"]):
+        assert classes(*numbered(*names)) == {"all": names}
+        assert classes(*(name.replace("/", "/frame_00") for name in numbered(*names))) == {"all": names}
+
+
+@pytest.mark.parametrize("masks", ["masks", "ground_truth", "GroundTruth", "ground-truth-images"])
+def test_masks_are_told_by_the_names_that_they_share_with_the_images(masks):
+    names = [f"{folder}/IMG_{number}.png" for folder in ("eyes", masks) for number in (8812, 8840, 9017)]
+    parts, remarks = found(*names)
+    assert parts == {"all": {"": names[:3]}}
+    assert remarks == [f"left out 3 images in {masks} (masks or labels beside the images)"]
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", ".thumbnails", "thumbnails", "#recycle"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,9 +35,15 @@ _MASKS = frozenset(
     {
         "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations",
         "seg",
-        "segs", "gt", "groundtruth", "ground", "truth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
+        "segs", "gt", "groundtruth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
         "target",
         "targets", "segmentationclass", "segmentationobject",
+    }
+)  # fmt: skip
+_SURE_MASKS = frozenset(
+    {
+        "annotation", "annotations", "annot", "segmentation", "segmentations", "groundtruth", "trimap", "trimaps",
+        "segmentationclass", "segmentationobject",
     }
 )  # fmt: skip
 _FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
@@ -189,9 +196,7 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
         side = {name for name in siblings if _is_mask(name)}
         others = {name: stems for name, stems in siblings.items() if name not in side}
         for name in side:
-            if any(_holds_images(other, name) for other in others) or _paired(
-                name, siblings[name], set().union(*others.values())
-            ):
+            if any(_holds_images(other, name) for other in others) or _paired(name, siblings[name], others):
                 masks.add((*parent, name))
     kept: list[_File] = []
     left = []
@@ -217,8 +222,14 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
 
 
 def _is_mask(name: str) -> bool:
-    words = _said(name).words - _FILLERS - _IMAGES
-    return bool(words) and (words <= _MASKS or "".join(words_of(name)) in _MASKS)
+    words = [word for word in _joined(name) if not word.isdigit() and word not in PART_WORDS]
+    words = [word for word in words if word not in _FILLERS and word not in _IMAGES]
+    return bool(words) and (_MASKS.issuperset(words) or "".join(words) in _MASKS)
+
+
+def _joined(name: str) -> list[str]:
+    """Return the words of a name, with "ground truth" as one: each of the two alone may be a class."""
+    return "_".join(words_of(name)).replace("ground_truth", "groundtruth").split("_")
 
 
 def _holds_images(name: str, mask: str) -> bool:
@@ -227,14 +238,31 @@ def _holds_images(name: str, mask: str) -> bool:
     return not said.rest and (bool(said.words & _IMAGES) or (said.part != "" and said.part == _said(mask).part))
 
 
-def _paired(name: str, stems: set[str], others: set[str]) -> bool:
-    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files."""
+def _paired(name: str, stems: set[str], others: Mapping[str, set[str]]) -> bool:
+    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files.
+
+    Mere counters say nothing, as classes have them too, unless one folder is beside it that can be that of the images.
+    """
     plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
-    return plural and len(stems & others) >= 0.5 * len(stems)
+    if not plural or len(stems & set().union(*others.values())) < 0.5 * len(stems):
+        return False
+    if not _are_counters(stems):
+        return True
+    said = [_said(other) for other in others]
+    sure = not _SURE_MASKS.isdisjoint(_joined(name))
+    return len(said) == 1 and (sure or (not said[0].rest and bool(said[0].part or said[0].words & _IMAGES)))
+
+
+def _are_counters(stems: set[str]) -> bool:
+    """Tell whether names differ in nothing but a number that runs on from 0 or 1, a few left out."""
+    found = [re.fullmatch(r"(\D*)([0-9]+)", stem) for stem in stems]
+    numbers = [int(match[2]) for match in found if match]
+    alike = len({match[1] for match in found if match}) == 1 and len(numbers) == len(stems)
+    return alike and max(numbers) <= 2 * len(numbers)
 
 
 def _plain(stem: str) -> str:
-    return "_".join(word for word in words_of(stem) if word not in _MASKS and word not in _IMAGES)
+    return "_".join(word for word in _joined(stem) if word not in _MASKS and word not in _IMAGES)
 
 
 def _beside(file: _File, stems: set[tuple[tuple[str, ...], str]]) -> bool:
