@@ -214,6 +214,20 @@ def test_thumbnails_alone_are_what_there_is(tmp_path):
     assert without_system([("@eaDir", "1.png")]) == ([], ["@eaDir"])
 
 
+@pytest.mark.parametrize("name", ["thumbs", "previews", "Thumbnails"])
+def test_a_class_called_thumbs_stays(name):
+    def left(*names):
+        return without_system([tuple(each.split("/")) for each in names])[1]
+
+    assert left(*numbered(name, "fist", "palm"), "cover.png", "labels.csv") == []
+    assert left(*numbered(f"train/{name}", "train/fist", "train/palm", f"test/{name}", "test/fist", "test/palm")) == []
+    photos = ["IMG_8812", "IMG_8840", "IMG_9017"]
+    assert left(*(f"{folder}/{photo}.jpg" for folder in ("trip", name) for photo in photos)) == [name] * 3
+    assert left(*(f"{photo}.tif" for photo in photos), *(f"{name}/{photo}_thumb.jpg" for photo in photos)) == [name] * 3
+    assert left(*numbered("cat", "dog", f"cat/{name}", count=3)) == [name] * 3
+    assert left(*numbered("images", name, count=3)) == [name] * 3
+
+
 def test_no_test_image_is_trained_on(tmp_path):
     written = tree(tmp_path, *numbered("training_set/cats", "training_set/dogs", "test_set/cats", "test_set/dogs"))
     data = load_data(tmp_path)

@@ -22,7 +22,7 @@ SYSTEM = frozenset(
 """Folders, lower case, that systems and programs leave beside people's files."""
 
 THUMBNAILS = frozenset({"thumbnails", "thumbs", "_thumbs", "_thumbnails", "thumbnail", "previews"})
-"""Folders, lower case, of small copies; of no account unless they hold everything."""
+"""Folders, lower case, of small copies, where they lie below or beside those of the images; else they are classes."""
 
 _FILLERS = frozenset({"set", "sets", "data", "dataset", "split", "splits", "folder", "files", "all", "part", "the"})
 _IMAGES = frozenset(
@@ -46,6 +46,8 @@ _SURE_MASKS = frozenset(
         "segmentationclass", "segmentationobject",
     }
 )  # fmt: skip
+_MAY_BE_CLASSES = frozenset({"thumbs", "previews"})  # of THUMBNAILS
+_SMALL = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails", "tn", "small", "preview"})
 _FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
 _MOST = 0.75  # of the files: so many must name a part for the others to be strays
 _ORDER = {"train": 0, "validation": 1, "test": 2, POOL: 3}
@@ -153,23 +155,73 @@ def sort_files(
 
 
 def without_system(paths: Sequence[tuple[str, ...]]) -> tuple[list[int], list[str]]:
-    """Return the indices of files outside the folders of `SYSTEM` and `THUMBNAILS`, and the names of the others' ones.
+    """Return the indices of files outside the folders of `SYSTEM` and of thumbnails, and the names of the others' ones.
 
-    The folders of thumbnails count as usual ones if everything is in them.
+    A folder of `THUMBNAILS` is one if it lies in a folder of about as many files of its kind, or shares the names of
+    its files with the folder that it lies in or one beside it. Mere counters say nothing of those beside it, unless
+    one is called `images` or the like. Without such images, it is a class.
     """
+    side = _thumbnails([path for path in paths if not any(folder.lower() in SYSTEM for folder in path[:-1])])
     kept: list[int] = []
     left: list[str] = []
-    for names in (SYSTEM | THUMBNAILS, SYSTEM):
-        kept, left = [], []
-        for index, path in enumerate(paths):
-            inside = next((folder for folder in path[:-1] if folder.lower() in names), None)
-            if inside is None:
-                kept.append(index)
-            else:
-                left.append(inside)
-        if kept:
-            break
+    for index, path in enumerate(paths):
+        inside = next(
+            (path[at] for at in range(len(path) - 1) if path[at].lower() in SYSTEM or path[: at + 1] in side), None
+        )
+        if inside is None:
+            kept.append(index)
+        else:
+            left.append(inside)
     return kept, left
+
+
+def _thumbnails(paths: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the folders of small copies of images in the folder above or in one beside."""
+    below: dict[tuple[str, ...], list[str]] = defaultdict(list)  # every folder with the files in and below it
+    direct: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path in paths:
+        direct[path[:-1]].append(path[-1])
+        for level in range(1, len(path)):
+            below[path[:level]].append(path[-1])
+    beside: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for folder in below:
+        if folder[-1].lower() not in THUMBNAILS:
+            beside[folder[:-1]].append(folder[-1])
+    return {
+        folder
+        for folder, names in below.items()
+        if folder[-1].lower() in THUMBNAILS
+        and _small_copies(
+            folder[-1],
+            names,
+            direct.get(folder[:-1], []),
+            {other: below[(*folder[:-1], other)] for other in beside.get(folder[:-1], [])},
+        )
+    }
+
+
+def _small_copies(name: str, names: Sequence[str], above: Sequence[str], others: Mapping[str, Sequence[str]]) -> bool:
+    kinds = {_suffix(each) for each in names}
+    if 2 * sum(_suffix(each) in kinds for each in above) >= len(names):
+        return True
+    stems = _whole_stems(names)
+    if 2 * len(stems & _whole_stems(above)) >= len(stems):
+        return True
+    if any(_holds_images(other, name) for other in others):
+        return True
+    shared = any(2 * len(stems & _whole_stems(each)) >= len(stems) for each in others.values())
+    sure = name.lower() not in _MAY_BE_CLASSES and len(others) == 1
+    return shared and (sure or not _are_counters(stems))
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _whole_stems(names: Iterable[str]) -> set[str]:
+    """Return the names of files without what follows the last dot, and what says that they are small."""
+    stems = (name.rpartition(".")[0] or name for name in names)
+    return {"_".join(word for word in words_of(stem) if word not in _SMALL) for stem in stems}
 
 
 def left_out(folders: Iterable[str], why: str, what: str) -> str:
