@@ -329,11 +329,11 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     level = _level(files)
     if level is None:
         for divided in ([replace(file, part=_said(file.stem).part or POOL) for file in files], _somewhere(files)):
-            inside = [file for file in divided if file.part != POOL]
-            parts = {file.part for file in inside}
-            if "train" in parts and len(parts) > 1 and len(inside) >= _MOST * len(files):
+            named = [file for file in divided if file.part != POOL]
+            parts = {file.part for file in named}
+            if "train" in parts and len(parts) > 1 and len(named) >= _MOST * len(files):
                 _say_outside([file for file in divided if file.part == POOL], found, what, paths)
-                return inside
+                return named
         part = next((said.part for said in map(_said, reversed(wrapper)) if said.part and not said.rest), "")
         return [replace(file, part=part if part not in ("", "train") else POOL) for file in files]
     whole = _plain_names(files, level)
