@@ -109,6 +109,15 @@ def test_parts_in_the_names_of_flat_files():
     assert set(found("train_1.png", "car_2.png", "test_1.png")[0]) == {"all"}
 
 
+@pytest.mark.parametrize("form", ["train_{}.png", "data/train/{}.png"])
+def test_a_stray_file_does_not_pool_the_parts(form):
+    train = [form.format(index) for index in range(20)]
+    test = [form.replace("data/", "").replace("train", "test").format(index) for index in range(5)]
+    parts, remarks = found(*train, *test, "cover.png")
+    assert parts == {"train": {"": train}, "test": {"": test}}
+    assert remarks == ["ignored 1 images outside the parts (cover.png)"]
+
+
 def test_a_class_called_train_stays_one():
     assert classes(*numbered("bus", "car", "train")) == {"all": ["bus", "car", "train"]}
     names = [f"{part}/{name}" for part in ("train", "test") for name in numbered("bus", "car", "train")]
@@ -117,11 +126,25 @@ def test_a_class_called_train_stays_one():
     assert classes(*controls) == {"train": ["control", "test"], "test": ["control", "test"]}
 
 
+def test_a_folder_called_train_below_one_class_divides_nothing():
+    names = numbered("bus", "car", "rail/train")
+    assert classes(*names) == {"all": ["bus", "car", "rail"]}
+    parts, remarks = found(*numbered("train/cat", "train/dog"), "cover.png")
+    assert parts["train"].keys() == {"cat", "dog"}
+    assert remarks == ["ignored 1 images outside the parts (cover.png)"]
+
+
 def test_wrappers_are_no_classes():
     assert classes(*numbered("photos")) == {"all": [""]}
     assert classes(*numbered("a/b/cat", "a/b/dog")) == {"all": ["cat", "dog"]}
     names = [*numbered("train/n01/images", "train/n02/images"), *numbered("val/images")]
     assert classes(*names) == {"train": ["n01", "n02"], "validation": [""]}
+
+
+def test_a_class_called_photo_is_one_in_every_part():
+    names = numbered("train/photo", "train/sketch", "test/photo")
+    assert classes(*names) == {"train": ["photo", "sketch"], "test": ["photo"]}
+    assert classes(*numbered("train/images", "test/images")) == {"train": [""], "test": [""]}
 
 
 def test_a_folder_for_every_image_gives_no_labels():
@@ -164,6 +187,17 @@ def test_masks_in_the_images_folder_and_under_each_of_them():
 def test_classes_named_after_masks_stay():
     assert classes(*numbered("mask", "no_mask")) == {"all": ["mask", "no_mask"]}
     assert classes(*numbered("with_mask", "without_mask")) == {"all": ["with_mask", "without_mask"]}
+    for names in (["ground", "sky", "water"], ["lie", "truth"], ["masks", "no_masks"], ["hats", "labels", "masks"]):
+        assert classes(*numbered(*names)) == {"all": names}
+        assert classes(*(name.replace("/", "/frame_00") for name in numbered(*names))) == {"all": names}
+
+
+@pytest.mark.parametrize("masks", ["masks", "ground_truth", "GroundTruth", "ground-truth-images"])
+def test_masks_are_told_by_the_names_that_they_share_with_the_images(masks):
+    names = [f"{folder}/IMG_{number}.png" for folder in ("eyes", masks) for number in (8812, 8840, 9017)]
+    parts, remarks = found(*names)
+    assert parts == {"all": {"": names[:3]}}
+    assert remarks == [f"left out 3 images in {masks} (masks or labels beside the images)"]
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", ".thumbnails", "thumbnails", "#recycle"])
@@ -178,6 +212,20 @@ def test_folders_of_the_system_are_left_out_and_counted(tmp_path, name):
 def test_thumbnails_alone_are_what_there_is(tmp_path):
     assert without_system([("thumbnails", "1.png")]) == ([0], [])
     assert without_system([("@eaDir", "1.png")]) == ([], ["@eaDir"])
+
+
+@pytest.mark.parametrize("name", ["thumbs", "previews", "Thumbnails"])
+def test_a_class_called_thumbs_stays(name):
+    def left(*names):
+        return without_system([tuple(each.split("/")) for each in names])[1]
+
+    assert left(*numbered(name, "fist", "palm"), "cover.png", "labels.csv") == []
+    assert left(*numbered(f"train/{name}", "train/fist", "train/palm", f"test/{name}", "test/fist", "test/palm")) == []
+    photos = ["IMG_8812", "IMG_8840", "IMG_9017"]
+    assert left(*(f"{folder}/{photo}.jpg" for folder in ("trip", name) for photo in photos)) == [name] * 3
+    assert left(*(f"{photo}.tif" for photo in photos), *(f"{name}/{photo}_thumb.jpg" for photo in photos)) == [name] * 3
+    assert left(*numbered("cat", "dog", f"cat/{name}", count=3)) == [name] * 3
+    assert left(*numbered("images", name, count=3)) == [name] * 3
 
 
 def test_no_test_image_is_trained_on(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ SYSTEM = frozenset(
 """Folders, lower case, that systems and programs leave beside people's files."""
 
 THUMBNAILS = frozenset({"thumbnails", "thumbs", "_thumbs", "_thumbnails", "thumbnail", "previews"})
-"""Folders, lower case, of small copies; of no account unless they hold everything."""
+"""Folders, lower case, of small copies, where they lie below or beside those of the images; else they are classes."""
 
 _FILLERS = frozenset({"set", "sets", "data", "dataset", "split", "splits", "folder", "files", "all", "part", "the"})
 _IMAGES = frozenset(
@@ -34,12 +35,21 @@ _MASKS = frozenset(
     {
         "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations",
         "seg",
-        "segs", "gt", "groundtruth", "ground", "truth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
+        "segs", "gt", "groundtruth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
         "target",
         "targets", "segmentationclass", "segmentationobject",
     }
 )  # fmt: skip
+_SURE_MASKS = frozenset(
+    {
+        "annotation", "annotations", "annot", "segmentation", "segmentations", "groundtruth", "trimap", "trimaps",
+        "segmentationclass", "segmentationobject",
+    }
+)  # fmt: skip
+_MAY_BE_CLASSES = frozenset({"thumbs", "previews"})  # of THUMBNAILS
+_SMALL = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails", "tn", "small", "preview"})
 _FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
+_MOST = 0.75  # of the files: so many must name a part for the others to be strays
 _ORDER = {"train": 0, "validation": 1, "test": 2, POOL: 3}
 
 
@@ -112,7 +122,7 @@ def sort_files(
     - The first level of folders that is named after parts, as a whole (`train2017`, `test_set`) or together with a
       class (`train_cats`), divides the files, at the top (`train/cats`) or below the classes (`cats/train`). A level
       is if the training part is there, and another part or nothing else: beside `car` and `bus`, `train` is a class.
-      Without such a level, files are divided that are all named so (`train_001.png`).
+      Without such a level, files are divided that are named so (`train_001.png`), but for a few strays.
     - What is left of the folders, `images` aside, is the class: the first of them.
 
     Args:
@@ -145,23 +155,73 @@ def sort_files(
 
 
 def without_system(paths: Sequence[tuple[str, ...]]) -> tuple[list[int], list[str]]:
-    """Return the indices of files outside the folders of `SYSTEM` and `THUMBNAILS`, and the names of the others' ones.
+    """Return the indices of files outside the folders of `SYSTEM` and of thumbnails, and the names of the others' ones.
 
-    The folders of thumbnails count as usual ones if everything is in them.
+    A folder of `THUMBNAILS` is one if it lies in a folder of about as many files of its kind, or shares the names of
+    its files with the folder that it lies in or one beside it. Mere counters say nothing of those beside it, unless
+    one is called `images` or the like. Without such images, it is a class.
     """
+    side = _thumbnails([path for path in paths if not any(folder.lower() in SYSTEM for folder in path[:-1])])
     kept: list[int] = []
     left: list[str] = []
-    for names in (SYSTEM | THUMBNAILS, SYSTEM):
-        kept, left = [], []
-        for index, path in enumerate(paths):
-            inside = next((folder for folder in path[:-1] if folder.lower() in names), None)
-            if inside is None:
-                kept.append(index)
-            else:
-                left.append(inside)
-        if kept:
-            break
+    for index, path in enumerate(paths):
+        inside = next(
+            (path[at] for at in range(len(path) - 1) if path[at].lower() in SYSTEM or path[: at + 1] in side), None
+        )
+        if inside is None:
+            kept.append(index)
+        else:
+            left.append(inside)
     return kept, left
+
+
+def _thumbnails(paths: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the folders of small copies of images in the folder above or in one beside."""
+    below: dict[tuple[str, ...], list[str]] = defaultdict(list)  # every folder with the files in and below it
+    direct: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path in paths:
+        direct[path[:-1]].append(path[-1])
+        for level in range(1, len(path)):
+            below[path[:level]].append(path[-1])
+    beside: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for folder in below:
+        if folder[-1].lower() not in THUMBNAILS:
+            beside[folder[:-1]].append(folder[-1])
+    return {
+        folder
+        for folder, names in below.items()
+        if folder[-1].lower() in THUMBNAILS
+        and _small_copies(
+            folder[-1],
+            names,
+            direct.get(folder[:-1], []),
+            {other: below[(*folder[:-1], other)] for other in beside.get(folder[:-1], [])},
+        )
+    }
+
+
+def _small_copies(name: str, names: Sequence[str], above: Sequence[str], others: Mapping[str, Sequence[str]]) -> bool:
+    kinds = {_suffix(each) for each in names}
+    if 2 * sum(_suffix(each) in kinds for each in above) >= len(names):
+        return True
+    stems = _whole_stems(names)
+    if 2 * len(stems & _whole_stems(above)) >= len(stems):
+        return True
+    if any(_holds_images(other, name) for other in others):
+        return True
+    shared = any(2 * len(stems & _whole_stems(each)) >= len(stems) for each in others.values())
+    sure = name.lower() not in _MAY_BE_CLASSES and len(others) == 1
+    return shared and (sure or not _are_counters(stems))
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _whole_stems(names: Iterable[str]) -> set[str]:
+    """Return the names of files without what follows the last dot, and what says that they are small."""
+    stems = (name.rpartition(".")[0] or name for name in names)
+    return {"_".join(word for word in words_of(stem) if word not in _SMALL) for stem in stems}
 
 
 def left_out(folders: Iterable[str], why: str, what: str) -> str:
@@ -188,9 +248,7 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
         side = {name for name in siblings if _is_mask(name)}
         others = {name: stems for name, stems in siblings.items() if name not in side}
         for name in side:
-            if any(_holds_images(other, name) for other in others) or _paired(
-                name, siblings[name], set().union(*others.values())
-            ):
+            if any(_holds_images(other, name) for other in others) or _paired(name, siblings[name], others):
                 masks.add((*parent, name))
     kept: list[_File] = []
     left = []
@@ -216,8 +274,14 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
 
 
 def _is_mask(name: str) -> bool:
-    words = _said(name).words - _FILLERS - _IMAGES
-    return bool(words) and (words <= _MASKS or "".join(words_of(name)) in _MASKS)
+    words = [word for word in _joined(name) if not word.isdigit() and word not in PART_WORDS]
+    words = [word for word in words if word not in _FILLERS and word not in _IMAGES]
+    return bool(words) and (_MASKS.issuperset(words) or "".join(words) in _MASKS)
+
+
+def _joined(name: str) -> list[str]:
+    """Return the words of a name, with "ground truth" as one: each of the two alone may be a class."""
+    return "_".join(words_of(name)).replace("ground_truth", "groundtruth").split("_")
 
 
 def _holds_images(name: str, mask: str) -> bool:
@@ -226,14 +290,31 @@ def _holds_images(name: str, mask: str) -> bool:
     return not said.rest and (bool(said.words & _IMAGES) or (said.part != "" and said.part == _said(mask).part))
 
 
-def _paired(name: str, stems: set[str], others: set[str]) -> bool:
-    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files."""
+def _paired(name: str, stems: set[str], others: Mapping[str, set[str]]) -> bool:
+    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files.
+
+    Mere counters say nothing, as classes have them too, unless one folder is beside it that can be that of the images.
+    """
     plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
-    return plural and len(stems & others) >= 0.5 * len(stems)
+    if not plural or len(stems & set().union(*others.values())) < 0.5 * len(stems):
+        return False
+    if not _are_counters(stems):
+        return True
+    said = [_said(other) for other in others]
+    sure = not _SURE_MASKS.isdisjoint(_joined(name))
+    return len(said) == 1 and (sure or (not said[0].rest and bool(said[0].part or said[0].words & _IMAGES)))
+
+
+def _are_counters(stems: set[str]) -> bool:
+    """Tell whether names differ in nothing but a number that runs on from 0 or 1, a few left out."""
+    found = [re.fullmatch(r"(\D*)([0-9]+)", stem) for stem in stems]
+    numbers = [int(match[2]) for match in found if match]
+    alike = len({match[1] for match in found if match}) == 1 and len(numbers) == len(stems)
+    return alike and max(numbers) <= 2 * len(numbers)
 
 
 def _plain(stem: str) -> str:
-    return "_".join(word for word in words_of(stem) if word not in _MASKS and word not in _IMAGES)
+    return "_".join(word for word in _joined(stem) if word not in _MASKS and word not in _IMAGES)
 
 
 def _beside(file: _File, stems: set[tuple[tuple[str, ...], str]]) -> bool:
@@ -247,12 +328,12 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     files, wrapper = _unwrapped(files)
     level = _level(files)
     if level is None:
-        named = [_said(file.stem).part for file in files]
-        if all(named) and "train" in named and len(set(named)) > 1:
-            return [replace(file, part=part) for file, part in zip(files, named, strict=True)]
-        somewhere = _somewhere(files)
-        if somewhere is not None:
-            return somewhere
+        for divided in ([replace(file, part=_said(file.stem).part or POOL) for file in files], _somewhere(files)):
+            named = [file for file in divided if file.part != POOL]
+            parts = {file.part for file in named}
+            if "train" in parts and len(parts) > 1 and len(named) >= _MOST * len(files):
+                _say_outside([file for file in divided if file.part == POOL], found, what, paths)
+                return named
         part = next((said.part for said in map(_said, reversed(wrapper)) if said.part and not said.rest), "")
         return [replace(file, part=part if part not in ("", "train") else POOL) for file in files]
     whole = _plain_names(files, level)
@@ -268,25 +349,29 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     inside = _again(inside)
     if len({file.word for file in inside}) > 1:  # a class in the name of the part
         inside = [replace(file, folders=(file.word or "", *file.folders)) for file in inside]
-    if outside:
-        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
-        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    _say_outside(outside, found, what, paths)
     return inside
 
 
-def _somewhere(files: list[_File]) -> list[_File] | None:
-    """Divide files that all lie in some folder named after a part, whatever its level; the test part goes first."""
+def _say_outside(outside: Sequence[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> None:
+    if outside:
+        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
+        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+
+
+def _somewhere(files: list[_File]) -> list[_File]:
+    """Divide files by some folder named after a part, whatever its level; the test part goes first."""
     done = []
     for file in files:
         said = {level: _said(name) for level, name in enumerate(file.folders)}
         named = [level for level, name in said.items() if name.part and not name.rest]
         if not named:
-            return None
+            done.append(replace(file, part=POOL))
+            continue
         level = max(named, key=lambda level: _ORDER[said[level].part])
         above = tuple(file.folders[each] for each in range(level) if said[each].rest)
         done.append(replace(file, part=said[level].part, folders=(*above, *file.folders[level + 1 :])))
-    parts = {file.part for file in done}
-    return done if "train" in parts and len(parts) > 1 else None
+    return done
 
 
 def _again(files: list[_File]) -> list[_File]:
@@ -323,7 +408,7 @@ def _level(files: Sequence[_File]) -> int | None:
     """Return the first level of folders that divides files into parts, counted from 0; None if none does."""
     for level in range(max((len(file.folders) for file in files), default=0)):
         names = [_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}]
-        if _is_plain(names):
+        if _is_plain(names) and (len({name.part for name in names if name.part}) > 1 or _all_reach(files, level)):
             return level
         rests: dict[str, set[str]] = defaultdict(set)
         for name in names:
@@ -335,6 +420,12 @@ def _level(files: Sequence[_File]) -> int | None:
         if "train" in rests and others and all(name.part for name in names):
             return level
     return None
+
+
+def _all_reach(files: Sequence[_File], level: int) -> bool:
+    """Tell whether no folder beside those of a level ends above it: of bus and rail/train, bus does."""
+    above = {file.folders[:depth] for file in files if len(file.folders) > level for depth in range(level + 1)}
+    return all(len(file.folders) > level or file.folders in above for file in files)
 
 
 def _plain_names(files: Sequence[_File], level: int) -> bool:
@@ -377,9 +468,7 @@ def _parted(
                     raise UsageError(f"parts puts {'/'.join(paths[file.index])} into two; give each file one part")
                 chosen[file.index], cut[file.index] = part, min(len(words), len(file.folders))
     outside = [file for file in files if file.index not in chosen]
-    if outside:
-        names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
-        found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
+    _say_outside(outside, found, what, paths)
     return [
         replace(file, part=chosen[file.index], folders=file.folders[cut[file.index] :])
         for file in files
@@ -388,12 +477,15 @@ def _parted(
 
 
 def _without_image_words(files: list[_File]) -> list[_File]:
-    """Take folders called `images` and the like away: below a class, and where they hold all of a part."""
-    alone = {}
-    for part in {file.part for file in files}:
-        members = [file for file in files if file.part == part]
-        firsts = {file.folders[0] if file.folders else "" for file in members}
-        alone[part] = len(firsts) == 1
+    """Take folders called `images` and the like away: below a class, and where they hold all of a part.
+
+    One that stands beside others in some part is a class in all of them.
+    """
+    firsts: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        firsts[file.part].add(file.folders[0] if file.folders else "")
+    classes = {name for names in firsts.values() if len(names - {""}) > 1 for name in names}
+    alone = {part: len(names) == 1 and not names & classes for part, names in firsts.items()}
     done = []
     for file in files:
         kept = [
