@@ -158,3 +158,9 @@ def test_rows_longer_than_the_header_are_refused(lines, message, tmp_path):
 def test_empty_cells_at_the_end_of_rows_are_none(tmp_path):
     path = write(tmp_path / "x.csv", ["text,n", *(f"hello {i},{i},," for i in range(30))])
     assert len(everything(read_strings(path, column="text"))) == 30
+
+
+def test_a_title_above_the_names_of_columns_is_refused(tmp_path):
+    path = write(tmp_path / "x.csv", ["My molecules", "id,smiles,logp", *(f"m{i},CCO,{i}" for i in range(30))])
+    with pytest.raises(DataError, match="line 2: 3 names of columns below 'My molecules'; remove the lines above"):
+        read_strings(path)

@@ -91,6 +91,26 @@ def test_numbers_are_read_however_they_are_written(header, row, value, said, tmp
         ("a;b", lambda i: f"{i + 1}.{i:03d};0,{i}", "'a' has .* beside decimal commas in other columns"),
         (
             "a;b",
+            lambda i: f"{i + 1}.{i:03d} €;0,{i}",
+            "'a' has .* beside decimal commas in other columns: a point could",
+        ),
+        (
+            "a;b",
+            lambda i: f"{i + 1}.{i:03d}{' %' * (i > 3)};0,{i}",
+            "'a' has .* beside decimal commas in other columns",
+        ),
+        (
+            "a;b",
+            lambda i: f"{f'{i + 1}.234' if i % 2 else '5 $'};0,{i}",
+            "'a' has 2.234 beside decimal commas in other",
+        ),
+        (
+            "a;b",
+            lambda i: f"{i + 1}.234{'.567' * (i % 2)} €;{i}",
+            "'a' has 1.234 beside 2.234.567: a point could stand",
+        ),
+        (
+            "a;b",
             lambda i: f"{'1,5' if i else '1,234,567'};{i}",
             "'a' holds '1,234,567' and '1,5', with commas of two kinds",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def read_column(
     """
     sheet = open_sheet(path, LONGEST, strings=True)
     header = [cell.strip() for cell in sheet.head[0][1]]
+    _refuse_title(sheet, header)
     index, headless, domain = _choose(sheet, header, column)
     split = next((i for i, name in enumerate(header) if plain(name) in SPLIT_COLUMNS), None) if divide else None
     values: dict[str, list[str]] = {}
@@ -103,6 +105,18 @@ def read_column(
         else:
             remarks.append(f"left out {len(strings):,} rows of part '{value[:40]}'")
     return parts, remarks, domain
+
+
+def _refuse_title(sheet: Sheet, header: Sequence[str]) -> None:
+    """Refuse a line of one cell above one that names a column of strings among others: each line would be a string."""
+    if len(header) > 1 or len(sheet.head) < 2:
+        return
+    line, row = sheet.head[1]
+    cells = next(csv.reader(row[:1], delimiter=sheet.delimiter, skipinitialspace=True))
+    if len(cells) > 1 and any(plain(cell) in ("smiles", *STRING_COLUMNS) for cell in cells):
+        raise DataError(
+            f"{sheet.path}, line {line}: {len(cells)} names of columns below '{header[0][:40]}'; remove the lines above"
+        )
 
 
 def has_strings(path: Path) -> bool:
