@@ -130,3 +130,37 @@ def test_rows_are_as_long_as_the_strings(tmp_path):
     encoded = encode_strings(long, suit_codec(long))
     assert "left out" not in encoded.note
     assert suit_codec(read_strings("expressions", 50)).options["length"] == 15  # the published one, where it fits
+
+
+@pytest.mark.parametrize("name", ["text", "sentence", "smiles"])
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("few", [1, 30])
+def test_below_a_single_name_each_line_is_a_string(name, quote, few, tmp_path):
+    strings = [f"hello word {i}, and more; {i} times" for i in range(few)] + [f"word{i}" for i in range(few, 30)]
+    path = write(tmp_path / "x.csv", [name, *(f"{quote}{string}{quote}" for string in strings)])
+    assert is_strings(path)
+    assert everything(read_strings(path)) == sorted(strings)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["id,text", *(f"{i},hello word {i}, and more" for i in range(30))], "line 2: 3 of 2 columns; line 1 has 2; q"),
+        (["text,n", *(f"hello word {i}, and more,{i}" for i in range(30))], "line 2: 3 of 2 columns; line 1 has 2; q"),
+        (["text,n", *(f"hello {i},{i}" for i in range(30)), "a,b,1"], "line 32: 3 of 2 columns; line 1 has 2; quote"),
+    ],
+)
+def test_rows_longer_than_the_header_are_refused(lines, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_strings(write(tmp_path / "x.csv", lines), column="text")
+
+
+def test_empty_cells_at_the_end_of_rows_are_none(tmp_path):
+    path = write(tmp_path / "x.csv", ["text,n", *(f"hello {i},{i},," for i in range(30))])
+    assert len(everything(read_strings(path, column="text"))) == 30
+
+
+def test_a_title_above_the_names_of_columns_is_refused(tmp_path):
+    path = write(tmp_path / "x.csv", ["My molecules", "id,smiles,logp", *(f"m{i},CCO,{i}" for i in range(30))])
+    with pytest.raises(DataError, match="line 2: 3 names of columns below 'My molecules'; remove the lines above"):
+        read_strings(path)

@@ -91,6 +91,26 @@ def test_numbers_are_read_however_they_are_written(header, row, value, said, tmp
         ("a;b", lambda i: f"{i + 1}.{i:03d};0,{i}", "'a' has .* beside decimal commas in other columns"),
         (
             "a;b",
+            lambda i: f"{i + 1}.{i:03d} €;0,{i}",
+            "'a' has .* beside decimal commas in other columns: a point could",
+        ),
+        (
+            "a;b",
+            lambda i: f"{i + 1}.{i:03d}{' %' * (i > 3)};0,{i}",
+            "'a' has .* beside decimal commas in other columns",
+        ),
+        (
+            "a;b",
+            lambda i: f"{f'{i + 1}.234' if i % 2 else '5 $'};0,{i}",
+            "'a' has 2.234 beside decimal commas in other",
+        ),
+        (
+            "a;b",
+            lambda i: f"{i + 1}.234{'.567' * (i % 2)} €;{i}",
+            "'a' has 1.234 beside 2.234.567: a point could stand",
+        ),
+        (
+            "a;b",
             lambda i: f"{'1,5' if i else '1,234,567'};{i}",
             "'a' holds '1,234,567' and '1,5', with commas of two kinds",
         ),
@@ -225,6 +245,68 @@ def test_encodings_are_recognized(encoding, name, tmp_path):
     assert load_data(path).columns == ("a", "b")
     assert in_order(path)[:, 0] == pytest.approx(A, abs=1e-6)
     assert (f"read as {encoding[:6].upper()}" in load_data(path).note) is not encoding.startswith("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "widths"),
+    [
+        (
+            "time,temp",
+            lambda i: f"{i},21,{i % 7}",
+            "line 2: 3 of 2 columns; line 1 has 2; quote cells with commas",
+        ),
+        (
+            "temp,time",
+            lambda i: f"{i % 5},{i % 7},{i}",
+            "line 2: 3 of 2 columns; line 1 has 2; quote cells with commas",
+        ),
+        (
+            "height,weight",
+            lambda i: f"1,{70 + i},60,{i % 9}",
+            "line 2: 4 of 2 columns; line 1 has 2; quote cells with commas",
+        ),
+        (
+            "name,height,weight",
+            lambda i: f"p{i},1,{70 + i},60,0",
+            "line 2: 5 of 3 columns; line 1 has 3; quote cells with commas",
+        ),
+        (
+            "price",
+            lambda i: f"{i},{i % 9}",
+            "line 2: 2 of 1 columns; line 1 has 1; quote cells with commas",
+        ),
+        ("a,b,c,d", lambda i: f"{i},{A[i]}", "line 2: 2 of 4 columns; complete or remove"),
+        (
+            "My data\nx,y",
+            lambda i: f"{i},21,{i % 7}",
+            "line 3: 3 of 2 columns; line 2 has 2; quote cells with commas",
+        ),
+        (
+            "a;b",
+            lambda i: f"{i};{A[i]};{A[i]};{i}",
+            "line 2: 4 of 2 columns; line 1 has 2; quote cells with semicolons",
+        ),
+    ],
+)
+def test_a_header_of_another_width_is_refused(header, row, widths, tmp_path):
+    refused(table(tmp_path / "x.csv", header, row), widths)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ('"a","b"', lambda i: f'"{i + 1}",{A[i]},{i}'),  # as R writes it
+        ("a b", lambda i: f"{i + 1} {A[i]} {i}"),
+        ("a\tb", lambda i: f"{3 * i}\t{A[i]}\t{i}"),
+        ("a,b", lambda i: f"{A[i]},{i},"),
+        ("My data of 2024\na,b", lambda i: f"{A[i]},{i}"),
+        ("My data, of mine,\na,b", lambda i: f"{A[i]},{i}"),
+    ],
+)
+def test_names_of_rows_ends_of_rows_and_titles_are_told_from_numbers(header, row, tmp_path):
+    path = table(tmp_path / "x.csv", header, row)
+    assert load_data(path).columns == ("a", "b")
+    np.testing.assert_allclose(in_order(path), np.stack([A, np.arange(N)], axis=1), rtol=1e-6)
 
 
 def test_what_is_no_table_is_named(tmp_path):

@@ -164,6 +164,7 @@ class Column:
             return self._faulty(_count(bad, self.count, self.name)), Texts(self._all()), ""
         numerals = [each for each in read.values() if each is not None]
         fault, how = self._how(numerals, comma)
+        fault = fault or self._thousands(numerals, comma)
         if fault:
             return self._faulty(fault), Texts(self._all()), ""
         values = {**dict.fromkeys(MISSING, np.nan)}
@@ -208,17 +209,26 @@ class Column:
         cells = Numbers(numbers, self.texts)
         if comma == "decimals" and self.points and self.grouped:
             word = next((text for text in self.texts if "." in text), f"{np.nanmax(numbers):g}")
-            return (
-                self._faulty(
-                    f"'{self.name}' has {word} beside decimal commas in other columns: a point could stand between "
-                    "thousands; write it without one"
-                ),
-                cells,
-                "",
-            )
+            return self._faulty(self._grouped_by_points(word, "decimal commas in other columns")), cells, ""
         if np.isnan(numbers).all():
             return Field(self.name, False, "empty"), cells, ""
         return Field(self.name, True, "dates" if _are_dates(numbers) else ""), cells, ""
+
+    def _thousands(self, numerals: Sequence[Numeral], comma: Comma | None) -> str:
+        """Return why points could stand between thousands, or an empty text: 1.234 € beside 0,5 or 1.234.567 €."""
+        bodies = [each.body for each in numerals if each.comma is None]
+        single = [body for body in bodies if body.count(".") == 1]
+        several = next((body for body in bodies if body.count(".") > 1), None)
+        if not (single or self.points) or not (self.grouped and all(map(is_point_group, single))):
+            return ""
+        if comma != "decimals" and several is None:
+            return ""
+        numbers = [piece for piece in self.pieces if isinstance(piece, np.ndarray)]
+        word = single[0] if single else f"{np.nanmax(np.concatenate(numbers)):g}"
+        return self._grouped_by_points(word, several or "decimal commas in other columns")
+
+    def _grouped_by_points(self, word: str, beside: str) -> str:
+        return f"'{self.name}' has {word} beside {beside}: a point could stand between thousands; write it without one"
 
     def _text(self, words: Sequence[str]) -> Field:
         filled = [word for word in words if word not in GAPS]

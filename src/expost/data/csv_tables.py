@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from expost.data.columns import Column, settled
-from expost.data.sheets import Row, Sheet, header_of, open_sheet
+from expost.data.sheets import Sheet, header_of, open_sheet, refuse_ragged
 from expost.data.table_cells import Piece, Rows
 from expost.data.tables import differences, places
 from expost.errors import DataError
@@ -64,15 +64,9 @@ def _fill(columns: Sequence[Column], order: Sequence[int], sheet: Sheet, skip: i
     rows = islice(sheet.rows(), skip, None)
     width, count = len(columns), 0
     while chunk := list(islice(rows, _AT_ONCE)):
-        _refuse_ragged(sheet.path, chunk, width)
+        refuse_ragged(sheet, chunk, width)
         count += len(chunk)
         texts = list(zip(*(row for _, row in chunk), strict=True))
         for column, index in zip(columns, order, strict=True):
             column.add(texts[index])
     return count
-
-
-def _refuse_ragged(path: Path, rows: Sequence[Row], width: int) -> None:
-    for line, row in rows:
-        if len(row) != width:
-            raise DataError(f"{path}, line {line}: {len(row)} of {width} columns; complete or remove that row")

@@ -87,16 +87,19 @@ class Sheet:
         return chain(self.head, self.rest)
 
 
-def open_sheet(path: Path, longest: int | None = None) -> Sheet:
+def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False) -> Sheet:
     """Recognize a table of text, and begin to read it; blank rows are none.
 
     The delimiter is the one of comma, semicolon, tab, bar and white space by which the rows have one width, of at least
     two, and most cells are numbers. Lines that begin with # (at the top also % or //) are comments, unless half of the
-    lines do. Titles above the table, lines of another width than nearly all others, are skipped.
+    lines do. Titles above the table, lines of another width than nearly all others, are skipped; but no line that could
+    be a header of another width, as where decimal commas are not quoted.
 
     Args:
         path: The file.
         longest: Characters of the longest line; None for any.
+        strings: Whether a column of strings is wanted: no line is a title then, and below a single name a line of words
+            is one cell, whatever delimiters it has.
 
     Raises:
         DataError: if the file is empty, or no text.
@@ -120,7 +123,8 @@ def open_sheet(path: Path, longest: int | None = None) -> Sheet:
     delimiter = declared.group(1) if declared else _delimiter(body, kind_of(path))
     comments.line = begin
     comments.top = len(top)
-    rows = _cells(path, _uncommented(chain(peeked[begin:], lines), comments), delimiter, comments)
+    whole = strings and not declared and _is_prose(body, delimiter)
+    rows = _cells(path, _uncommented(chain(peeked[begin:], lines), comments), delimiter, comments, whole)
     head = list(islice(rows, PEEK))
     if not head:
         raise DataError(f"{path} is a table of empty cells; fill it")
@@ -128,8 +132,9 @@ def open_sheet(path: Path, longest: int | None = None) -> Sheet:
     titles = 0
     while titles < min(len(head), _MOST_TITLES) and len(head[titles][1]) != width and count >= _ALIKE * len(head):
         titles += 1
-    if 0 < titles < len(head) and width > 1 and not _counted(head):
-        head, dropped = _without_titles(head, titles, width)
+    if 0 < titles < len(head) and width > 1 and not strings and not _counted(head):
+        quoted = all(line.lstrip().startswith('"') for line in body[titles:])
+        head, dropped = _without_titles(head, titles, width, delimiter, quoted)
         if dropped:
             remarks.append(f"skipped {_lines(len(dropped))} above the table ({_short(dropped[0])})")
     above = None
@@ -178,15 +183,37 @@ def _uncommented(lines: Iterator[str], comments: Comments) -> Iterator[str]:
             yield line
 
 
-def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments) -> Iterator[Row]:
-    """Yield the rows that are not blank."""
+def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments, whole: bool = False) -> Iterator[Row]:
+    """Yield the rows that are not blank; if `whole`, a row of several cells as one."""
+    raw: list[str] = []
+    source = _noted(lines, raw) if whole else lines
     try:
-        rows = map(_words, lines) if delimiter == " " else csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        rows = (
+            map(_words, source) if delimiter == " " else csv.reader(source, delimiter=delimiter, skipinitialspace=True)
+        )
         for row in rows:
             if any(cell and not cell.isspace() for cell in row):
-                yield comments.line, row
+                yield comments.line, ["".join(raw).strip()] if whole and len(row) > 1 else row
+            raw.clear()
     except csv.Error as error:
         raise DataError(f"{path}, line {comments.line}: {error}; is a quotation mark not closed?") from None
+
+
+def _noted(lines: Iterator[str], raw: list[str]) -> Iterator[str]:
+    """Yield lines, and add each to a list before."""
+    for line in lines:
+        raw.append(line)
+        yield line
+
+
+def _is_prose(lines: Sequence[str], delimiter: str) -> bool:
+    """Tell whether the first line has one cell, and few cells below are numbers."""
+    try:
+        rows = [row for row in (_split(line, delimiter) for line in lines) if row]
+    except csv.Error:
+        return False
+    cells = [cell for row in rows[1:] for cell in row]
+    return len(rows) > 1 and len(rows[0]) == 1 and sum(map(is_numeral, cells)) < 0.5 * len(cells)
 
 
 def _words(line: str) -> list[str]:
@@ -227,25 +254,72 @@ def _delimiter(lines: Sequence[str], kind: str) -> str:
     return found
 
 
-def _without_titles(head: Sequence[Row], titles: int, width: int) -> tuple[list[Row], list[list[str]]]:
+def _without_titles(
+    head: Sequence[Row], titles: int, width: int, delimiter: str, quoted: bool
+) -> tuple[list[Row], list[list[str]]]:
     """Return the rows without what stands above the table, and that; a header that is a cell short stays.
 
     A first line with a cell less than the rows names all columns but that of the rows' names, as R writes it; rows
-    may instead end in a delimiter, so that their last cell is empty. A row of numbers is no title.
+    may instead end in a delimiter, so that their last cell is empty. A row of numbers is no title, and neither is what
+    could be a header of another width: it stays, so that the rows below are refused.
+
+    Args:
+        head: The rows.
+        titles: How many of the first have another width than the others.
+        width: Cells of the others.
+        delimiter: What separates them.
+        quoted: Whether all of these rows begin with a quotation mark.
     """
     last = head[titles - 1][1]
     body = head[titles:]
-    first = titles
-    if len(last) == width - 1:
-        open_end = all(not row[-1].strip() for _, row in body if len(row) == width)
-        data = body[0][1] if body else []
-        if not any(is_numeral(cell) for cell in last) and any(is_numeral(cell) for cell in data):
-            named = (head[titles - 1][0], [*last, ""] if open_end else ["", *last])
-            body, first = [named, *body], titles - 1
-    above = [row for _, row in head[:first]]
-    if any(len(row) > 1 and all(is_numeral(cell) for cell in row) for row in above) or not above:
-        return (list(head), []) if above else (list(body), [])
+    above = [row for _, row in head[:titles]]
+    data = body[0][1]
+    if any(len(row) > 1 and all(is_numeral(cell) for cell in row) for row in above):
+        return list(head), []
+    if any(is_numeral(cell) for cell in data):
+        if len(last) == width - 1 and not any(is_numeral(cell) for cell in last):
+            rows = [row for _, row in body if len(row) == width]
+            if all(not row[-1].strip() for row in rows):
+                return [(head[titles - 1][0], [*last, ""]), *body], above[:-1]
+            if quoted or _are_names([row[0].strip() for row in rows], delimiter):
+                return [(head[titles - 1][0], ["", *last]), *body], above[:-1]
+        if _is_header(last, body, delimiter):
+            return list(head[titles - 1 :]), above[:-1]
     return list(body), above
+
+
+def _are_names(cells: Sequence[str], delimiter: str) -> bool:
+    """Tell whether a first column without a title can name the rows: by words, or by different whole numbers.
+
+    Between commas numbers do not: the first one may be the whole part of a number with a decimal comma.
+    """
+    if not any(is_numeral(cell) for cell in cells):
+        return True
+    return delimiter != "," and all(map(_is_whole, cells)) and len(set(cells)) == len(cells)
+
+
+def _is_header(last: Sequence[str], body: Sequence[Row], delimiter: str) -> bool:
+    """Tell whether a line right above rows of numbers could be a header of another width, not a title."""
+    filled = [cell for cell in last if cell.strip()]
+    if len(filled) > 1:
+        return not any(map(is_numeral, filled))
+    return delimiter == "," and all(len(row) == 2 and is_numeral(",".join(row)) for _, row in body)
+
+
+def refuse_ragged(sheet: Sheet, rows: Sequence[Row], width: int) -> None:
+    """Refuse rows of another width than the first one of their sheet.
+
+    Raises:
+        DataError: naming the first such row, and what may be the cause.
+    """
+    for line, row in rows:
+        if len(row) != width:
+            advice = "complete or remove that row"
+            if len(row) > width:
+                held = _DELIMITERS.get(sheet.delimiter, repr(sheet.delimiter))
+                decimals = ", decimal commas too," if sheet.delimiter == "," else ""
+                advice = f"line {sheet.head[0][0]} has {width}; quote cells with {held} in them{decimals} or {advice}"
+            raise DataError(f"{sheet.path}, line {line}: {len(row)} of {width} columns; {advice}")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from expost.data.examples import POOL
 from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
 from expost.data.numerals import GAPS, is_numeral
-from expost.data.sheets import SUFFIXES, Sheet, open_sheet
+from expost.data.sheets import SUFFIXES, Sheet, open_sheet, refuse_ragged
 from expost.data.splits import PART_WORDS
 from expost.data.table_labels import named
 from expost.data.tables import SPLIT_COLUMNS
@@ -65,7 +66,8 @@ def read_column(
 
     That is `column`, else one called SMILES, else the first of `STRING_COLUMNS` that is there and holds text, else the
     one whose cells look most like SMILES, if half of them do, else the only one with text in it. The first line is no
-    header if it looks like an expression or a molecule as the others do. For delimiters and comments see `open_sheet`.
+    header if it looks like an expression or a molecule as the others do. No row may have more cells than the first,
+    empty ones aside; below a single name, each line is a string. For delimiters and comments see `open_sheet`.
 
     Args:
         path: The table.
@@ -79,14 +81,15 @@ def read_column(
         UsageError: if there is no such column.
         DataError: for what is no table, and where it is unclear which column to read.
     """
-    sheet = open_sheet(path, LONGEST)
+    sheet = open_sheet(path, LONGEST, strings=True)
     header = [cell.strip() for cell in sheet.head[0][1]]
+    _refuse_title(sheet, header)
     index, headless, domain = _choose(sheet, header, column)
     split = next((i for i, name in enumerate(header) if plain(name) in SPLIT_COLUMNS), None) if divide else None
     values: dict[str, list[str]] = {}
     for line, row in chain(sheet.head if headless else sheet.head[1:], sheet.rest):
-        if len(row) <= max(index, split or 0):
-            raise DataError(f"{path}, line {line}: {len(row)} of {len(header)} columns; complete or remove that row")
+        if len(row) <= max(index, split or 0) or any(map(str.strip, row[len(header) :])):
+            refuse_ragged(sheet, [(line, row)], len(header))
         string = row[index].strip()
         if "\n" in string:
             raise DataError(f"{path}, line {line}: a string with line breaks; is a quotation mark not closed?")
@@ -104,20 +107,32 @@ def read_column(
     return parts, remarks, domain
 
 
+def _refuse_title(sheet: Sheet, header: Sequence[str]) -> None:
+    """Refuse a line of one cell above one that names a column of strings among others: each line would be a string."""
+    if len(header) > 1 or len(sheet.head) < 2:
+        return
+    line, row = sheet.head[1]
+    cells = next(csv.reader(row[:1], delimiter=sheet.delimiter, skipinitialspace=True))
+    if len(cells) > 1 and any(plain(cell) in ("smiles", *STRING_COLUMNS) for cell in cells):
+        raise DataError(
+            f"{sheet.path}, line {line}: {len(cells)} names of columns below '{header[0][:40]}'; remove the lines above"
+        )
+
+
 def has_strings(path: Path) -> bool:
     """Tell whether a table has a column of SMILES or of `STRING_COLUMNS`, or one column alone, with text in it.
 
     Raises:
         DataError: for what is no table.
     """
-    sheet = open_sheet(path, LONGEST)
+    sheet = open_sheet(path, LONGEST, strings=True)
     header = [cell.strip() for cell in sheet.head[0][1]]
     texts = _texts(sheet, header)
     if _called(sheet, header) or any(plain(header[i]) in STRING_COLUMNS for i in texts):
         return True
     if any(share_of_smiles(_cells(sheet, i)) > _MOST for i in texts):
         return True
-    return len(header) == 1 and bool(texts)
+    return len(header) == 1 and bool(texts) and all(len(row) == 1 for _, row in sheet.head)
 
 
 def _cells(sheet: Sheet, index: int) -> list[str]:
