@@ -627,8 +627,9 @@ def test_csv_of_words_and_numbers_is_refused_wherever_they_meet(pieces, numeric,
     else:
         refuses(tmp_path / "a.csv", "values of 'mixed' (is no number|are no numbers) .'true' in row")
     (tmp_path / "b.csv").write_text("\n".join(["n,label", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
-    if numeric and "" in cells:
-        refuses(tmp_path / "b.csv", "2 labels are missing")
+    if "" in cells:
+        count = 2 if numeric else cells.count("")
+        refuses(tmp_path / "b.csv", f"{count} labels are missing")
     else:
         assert load_data(tmp_path / "b.csv").classes == (() if numeric else tuple(sorted(set(cells))))
 

@@ -484,3 +484,40 @@ def test_a_column_called_split_without_a_training_part_is_text_and_one_of_number
     data = load_data(table(tmp_path / "x.csv", "a,split", lambda i: f"{A[i]},{'uv'[i % 2]}"))
     assert "left out 1 column: split (text, 2 values, e.g. 'u')" in data.note
     assert load_data(table(tmp_path / "x.csv", "a,split", lambda i: f"{A[i]},{i % 2}")).columns == ("a", "split")
+
+
+@pytest.mark.parametrize("names", ["x,y,z", "X,Y,Z", "x,Y,z", "X,y,Z"])
+def test_coordinates_are_no_labels_in_any_case(names, tmp_path):
+    path = table(tmp_path / "x.csv", names, lambda i: f"{A[i]},{i % 3},{A[-i]}")
+    assert load_data(path).columns == tuple(names.split(","))
+
+
+def test_a_y_without_an_x_still_labels(tmp_path):
+    data = load_data(table(tmp_path / "x.csv", "a,Y", lambda i: f"{A[i]},{i % 3}"))
+    assert data.columns == ("a",)
+
+
+@pytest.mark.parametrize("cells", ["cd", "34"])
+@pytest.mark.parametrize("gap", ["", "  "])
+def test_empty_labels_are_missing_whether_others_are_text_or_numbers(cells, gap, tmp_path):
+    path = table(tmp_path / "x.csv", "a,label", lambda i: f"{A[i]},{gap if i in (3, 8) else cells[i % 2]}")
+    refused(path, "2 labels are missing; fill them in or drop those rows")
+
+
+@pytest.mark.parametrize("name", ["id", "index", "no", "patient_id"])
+def test_a_column_kept_in_the_first_part_is_kept_in_all(name, tmp_path):
+    table(tmp_path / "train.csv", f"{name},a", lambda i: f"{i // 2},{A[i]}")
+    table(tmp_path / "test.csv", f"{name},a", lambda i: f"{i},{A[i]}")
+    data = load_data(tmp_path)
+    assert data.columns == (name, "a")
+    np.testing.assert_allclose(data.test.x[:, 0].numpy(), np.arange(N))
+
+
+def test_two_arrays_of_one_name_in_hdf5_are_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    for first, second in (("x", "X"), ("a/b", "a_b"), ("G/x", "g/X")):
+        path = tmp_path / "x.h5"
+        with h5py.File(path, "w") as file:
+            file[first] = np.ones((8, 2))
+            file[second] = np.zeros((8, 2))
+        refused(path, f"two arrays named {first.replace('/', '_').lower()}; keep one")

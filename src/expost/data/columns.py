@@ -70,7 +70,7 @@ class Numbers(Cells):
 
 @dataclass(frozen=True)
 class Texts(Cells):
-    """A column of text, where an empty cell is an ordinary value."""
+    """A column of text; as labels, empty cells are missing (see `labels_in`)."""
 
     texts: Sequence[str]
 

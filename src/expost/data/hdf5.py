@@ -71,7 +71,10 @@ def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overr
 
 def _collect(h5py: Any, arrays: dict[str, tuple[str, Array]], path: Path, name: str, item: Any) -> None:
     if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif" and item.ndim:
-        arrays[name.replace("/", "_").lower()] = (f"{path}[{name}]", item[()])
+        key = name.replace("/", "_").lower()
+        if key in arrays:
+            raise DataError(f"{path}: two arrays named {key}; keep one")
+        arrays[key] = (f"{path}[{name}]", item[()])
 
 
 def _cells(h5py: Any, file: Any, name: str, overrules: Overrules) -> Found:

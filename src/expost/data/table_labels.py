@@ -152,7 +152,7 @@ def _category(table: Rows) -> str | None:
 
 def _is_point(name: str, names: Sequence[str]) -> bool:
     """Tell whether what could be labels is a coordinate."""
-    return name.lower() == "y" and "x" in names
+    return name.lower() == "y" and "x" in map(str.lower, names)
 
 
 def _typed(columns: Sequence[Cells]) -> tuple[Sequence[Cells], str]:
@@ -180,10 +180,10 @@ def labels_in(column: Cells, name: str) -> Array:
     Raises:
         DataError: if some are missing, or they are no labels.
     """
-    missing = len(column.missing())
+    values = column.values()
+    missing = int((values == "").sum()) if values.dtype.kind == "U" else len(column.missing())
     if missing:
         raise DataError(f"{name}: {missing} labels are missing; fill them in or drop those rows")
-    values = column.values()
     return labels_of(values, name, len(values))
 
 

@@ -191,8 +191,11 @@ def vectors_of(
     labels = labels_of_tables(tables, asked)
     entries: dict[str, list[int]] = {}
     unused, known = dict(known_unused), dict(known_unused)
+    ours: set[str] = set()
     for part, table in tables.items():
-        entries[part], others = _entries(table, labels.parts[part][0] if part in labels.parts else None, known)
+        column = labels.parts[part][0] if part in labels.parts else None
+        entries[part], others = _entries(table, column, known, ours)
+        ours |= {table.fields[index].name for index in entries[part]}
         known |= {field.name: others[field.name] for field in table.fields if field.numeric and field.name in others}
         unused |= {name: why for name, why in others.items() if name not in unused}
     for titled in (True, False):  # a file without names goes by the order of its columns
@@ -229,10 +232,13 @@ def _listed(names: Sequence[str], word: str) -> str:
     return count + ", ".join(name or "(unnamed)" for name in names[:_LISTED]) + more
 
 
-def _entries(table: Rows, labels: str | None, known: Mapping[str, str]) -> tuple[list[int], dict[str, str]]:
+def _entries(
+    table: Rows, labels: str | None, known: Mapping[str, str], kept: Collection[str]
+) -> tuple[list[int], dict[str, str]]:
     """Return the indices of the columns that hold entries of vectors, and why others do not, by their names.
 
-    Numbers of the rows in the tables before are `known`, and no entries of this one either.
+    Numbers of the rows in the tables before are `known`, and no entries of this one either; what was `kept` as entries
+    of those is kept here, even where it happens to count.
 
     Raises:
         DataError: if a column of numbers cannot be read, or none is left.
@@ -246,7 +252,9 @@ def _entries(table: Rows, labels: str | None, known: Mapping[str, str]) -> tuple
             "or columns"
         )
     for index, field in fields:
-        why = known.get(field.name) or field.what or _counts_rows(table, index, field)
+        why = known.get(field.name) or field.what
+        if not why and field.name not in kept:
+            why = _counts_rows(table, index, field)
         if why:
             unused[field.name] = why
         else:
