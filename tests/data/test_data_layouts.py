@@ -214,6 +214,18 @@ def test_every_page_of_a_tiff_is_an_example(tmp_path):
     assert "6 pages of 1 file" in one.note
 
 
+def test_no_page_is_lost_in_silence(tmp_path):
+    pages = noise(6, 8, 8)
+    stack(tmp_path / "a.tif", [*pages, noise(1, 4, 4)[0]])
+    data = load_data(tmp_path / "a.tif")
+    assert len(everything(data)) == 6
+    assert "left out 1 other page: smaller copies, masks, or of another size" in data.note
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(DataError, match="cut.tif"):
+        load_data(tmp_path / "cut.tif")
+
+
 def test_smaller_copies_in_a_tiff_are_no_examples(tmp_path):
     stack(tmp_path / "0.tif", [noise(8, 8), noise(4, 4), noise(8, 8), noise(8, 8)])
     assert len(load_data(tmp_path / "0.tif").train) == 1

@@ -91,16 +91,17 @@ def extent(where: str, source: Source) -> Extent:
     return _opened(where, source, _extent)
 
 
-def pages(source: Path | bytes) -> list[int]:
-    """Return the numbers of a TIFF file's pages that are images of their own: no smaller copies, no masks.
+def pages(source: Path | bytes) -> tuple[list[int], int]:
+    """Return the numbers of a TIFF file's pages that are images of their own, and how many others there are.
 
-    Also those of one size alone, that of the first; and [0] for what is damaged, which is said when it is decoded.
+    Others are smaller copies, masks, and pages of another size than the first. A damaged page is among the numbers, so
+    that it is said when it is decoded.
     """
+    found: list[int] = []
+    number = 0
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("TIFF",)) as image:
-            found: list[int] = []
             size = image.size
-            number = 0
             while True:
                 kind = int(image.tag_v2.get(_SUBFILE, 0))  # type: ignore[attr-defined]
                 if image.size == size and not kind & (_REDUCED | _MASK):
@@ -109,9 +110,9 @@ def pages(source: Path | bytes) -> list[int]:
                 try:
                     image.seek(number)
                 except EOFError:
-                    return found or [0]
-    except Exception:  # damaged, or no TIFF
-        return [0]
+                    return (found, number - len(found)) if found else ([0], number - 1)
+    except Exception:  # on a damaged file, Pillow raises nearly anything
+        return [*found, number], number - len(found)
 
 
 def frames(path: Path) -> int:

@@ -127,12 +127,13 @@ def read_images(folder: Path, files: Sequence[Path], where: str, overrules: Over
         DataError: if the folder of a part holds no images.
     """
     pages: list[tuple[Path, int | None]] = []
-    stacks = animations = 0
+    stacks = animations = others = 0
     for file in files:
-        numbers = decoding.pages(file) if file.suffix.lower() in _STACKS else [0]
+        numbers, besides = decoding.pages(file) if file.suffix.lower() in _STACKS else ([0], 0)
+        others += besides
         stacks += len(numbers) > 1
         animations += file.suffix.lower() in _ANIMATIONS and decoding.frames(file) > 1
-        pages += [(file, number if len(numbers) > 1 else None) for number in numbers]
+        pages += [(file, None if numbers == [0] else number) for number in numbers]
     sorted_files = sort_files([file.relative_to(folder).parts for file, _ in pages], parts=overrules.places())
     if not overrules.parts:
         _refuse_empty_parts(folder, files)
@@ -143,6 +144,8 @@ def read_images(folder: Path, files: Sequence[Path], where: str, overrules: Over
     remarks = []
     if stacks:
         remarks.append(f"{len(pages):,} pages of {len(files):,} file{'s' * (len(files) > 1)}, an example each")
+    if others:
+        remarks.append(f"left out {others:,} other page{'s' * (others > 1)}: smaller copies, masks, or of another size")
     if animations:
         remarks.append(f"of {animations:,} animation{'s' * (animations > 1)} the first frame")
     return _found(sorted_files, pick, where, remarks)
