@@ -35,6 +35,8 @@ class SearchOptions(TypedDict, total=False):
         decodes: Decodes of each code; the most frequent valid string counts. Default: 25 for expressions, 500 for
             molecules.
         inducing: Inducing points of the Gaussian process.
+        incumbent: The value to improve on: the best "observed" score, or the best "mean" of the Gaussian process at an
+            observed code. Default: observed in the box, mean in the density's region.
         seed: Seed of everything random.
     """
 
@@ -43,6 +45,7 @@ class SearchOptions(TypedDict, total=False):
     batch: int
     decodes: int | None
     inducing: int
+    incumbent: Literal["observed", "mean"] | None
     seed: int
 
 
