@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expost.errors import DataError, UsageError
+from expost.errors import UsageError
+from expost.metrics.bundled import read_network
 from expost.metrics.features import QUANTIZATION, Features
 from expost.utils.hashing import hash_tensors
-from expost.utils.store import read_tensors
 
 SIDE, DIM = 32, 64
 """Side of the classifier's input in pixels; number of its features."""
@@ -61,14 +61,7 @@ def load_digit_network(path: Path = WEIGHTS) -> tuple[DigitNetwork, dict[str, An
     Raises:
         DataError: if the file is missing, truncated, or holds another network.
     """
-    tensors, record = read_tensors(path)
-    with torch.device("meta"):  # building it with its weights draws no random numbers
-        network = DigitNetwork()
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError:
-        raise DataError(f"{path} does not hold the digit classifier; install the package again") from None
-    return network.eval().requires_grad_(False), record
+    return read_network(path, DigitNetwork, "the digit classifier")
 
 
 class DigitFeatures(Features):

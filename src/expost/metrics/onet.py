@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expost.errors import DataError
+from expost.metrics.bundled import read_network
 from expost.metrics.features import QUANTIZATION, Features, check_rgb_or_gray
 from expost.utils.hashing import hash_tensors
-from expost.utils.store import read_tensors
 
 SIDE, WIDTHS = 48, (32, 64, 64)
 """Side of the network's input in pixels; channels of its first three convolutions."""
@@ -54,14 +53,7 @@ def load_onet(path: Path = WEIGHTS) -> OnetNetwork:
     Raises:
         DataError: if the file is missing, truncated, or holds another network.
     """
-    tensors, _ = read_tensors(path)
-    with torch.device("meta"):  # building it with its weights draws no random numbers
-        network = OnetNetwork()
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError:
-        raise DataError(f"{path} does not hold these layers; install the package again") from None
-    return network.eval().requires_grad_(False)
+    return read_network(path, OnetNetwork, "these layers")[0]
 
 
 class OnetFeatures(Features):
