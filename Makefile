@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test lint pytest coverage bench docs wheel release-check clean help
+TORTURE := build/torture.jsonl
+
+.PHONY: demo test lint pytest torture coverage bench docs wheel release-check clean help
 
 demo: $(VENV)/.core ## train on 5,000 real digits, fit two densities, sample, score (the default)
 	rm -rf $(RUN)
@@ -30,6 +32,11 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 
 pytest: $(VENV)/.dev ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST)
+
+torture: $(VENV)/.dev ## the long tests of reliability (40 minutes on 2 cores), and a table of what they tried
+	mkdir -p $(dir $(TORTURE)) && rm -f $(TORTURE)
+	EXPOST_TORTURE=$(abspath $(TORTURE)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/reliability $(PYTEST)
+	$(BIN)/python scripts/torture_table.py $(TORTURE)
 
 coverage: $(VENV)/.dev ## the tests, and how much of the lines and branches they run; no threshold
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered $(PYTEST)
