@@ -6,7 +6,6 @@ bit, those of a run that was never stopped (with the same number of threads and 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,7 +24,7 @@ from expost.training.checkpoint import load_checkpoint, load_weights, previous, 
 from expost.training.history import Records, records
 from expost.training.lock import training_lock
 from expost.training.loop import Epoch, Loop, NonFiniteLossError, Position
-from expost.training.signals import graceful_interrupt
+from expost.training.signals import Stop, graceful_interrupt
 from expost.types import Data
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import Bar, duration, progress, say
@@ -133,8 +132,7 @@ class Training:
         """
         with training_lock(self.folder), freed_memory_kept():
             if distributed.is_main():
-                for path in (self.best_path, self.checkpoint_path):
-                    clear_leftovers(path)
+                clear_leftovers(self.folder)
             self._begin()
             try:
                 self._go_on()
@@ -198,7 +196,7 @@ class Training:
         """Where the weights of the lowest validation loss are."""
         return self.folder / "model.safetensors"
 
-    def _after_step(self, sums: Mapping[str, Tensor], stopped: threading.Event, bar: Bar) -> None:
+    def _after_step(self, sums: Mapping[str, Tensor], stopped: Stop, bar: Bar) -> None:
         """Look at the loss, the clock and the signals: after every step on a CPU, now and then on an accelerator."""
         loop, position = self.loop, self.loop.position
         on_cpu = loop.device.type == "cpu"
@@ -217,7 +215,7 @@ class Training:
             self._save(found)
         if stop:
             distributed.barrier()  # the launcher ends the others as soon as one process has gone
-            raise Interrupted(self.folder)
+            raise Interrupted(self.folder, stopped.number)
 
     def _after_epoch(self, epoch: Epoch, written: Records, bar: Bar) -> None:
         position, epochs = self.loop.position, self.config.epochs

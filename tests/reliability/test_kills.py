@@ -1,0 +1,256 @@
+"""Commands that are killed go on as if nothing had happened; disks that fail lose nothing that was there.
+
+Each fault prints its case and number: `Fault(..., at=N)` of `faults` repeats it.
+"""
+
+import json
+import random
+import re
+import signal
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from faults import Ended, Fault, Server, fresh, server
+from filelock import FileLock
+from PIL import Image
+from torture import LONG, count, times
+
+from expost.utils.store import leftovers, read_json, read_tensor_file
+
+TINY = ["--limit", "120", "--width", "8", "--latent-dim", "2", "--no-tensorboard", "--device", "cpu"]
+#: What a command says of time and machine, which differs between two undisturbed runs too.
+UNSTEADY = re.compile(r".*seconds|hardware|written_by")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and where it writes.
+
+    Attributes:
+        words: Of the command line.
+        start: Folder that is there before; none for a command that makes its own.
+        out: Folder it changes.
+        slow: Whether it takes seconds of a core, so that the short version takes one fault of it only.
+    """
+
+    words: list[str]
+    out: str
+    start: str = ""
+    slow: bool = False
+    options: list[str] = field(default_factory=list)
+
+
+CASES = {
+    "train": Case(["train", "rae-l2", "--data", "digits", "--epochs", "3", "--out", "new", *TINY], "new"),
+    "fit": Case(["fit", "run", "--density", "gmm"], "run", "trained"),
+    "evaluate": Case(
+        [*"evaluate run --densities gaussian --measures frechet --features pixels --allow-few".split()], "run", "trained"
+    ),
+    "sample": Case(["sample", "run", "--density", "gaussian", "-n", "20"], "run", "trained"),
+    "report": Case(["report", "run"], "run", "trained"),
+    "export": Case(["export", "run"], "run", "trained", slow=True),
+    "sweep": Case(
+        [
+            *"sweep rae-l2 --data digits --set epochs=1,2 limit=60 width=4 latent_dim=2 --features pixels".split(),
+            *"--allow-few --densities gaussian --workers 1 --out grid".split(),
+        ],
+        "grid",
+        slow=True,
+    ),
+    "table1": Case(
+        [
+            *"reproduce table1 --dataset digits --scale tiny --models rae --columns Rec N".split(),
+            *"--features pixels --workers 1 --out table".split(),
+        ],
+        "table",
+        slow=True,
+    ),
+    "optimize": Case(
+        [*"optimize run --rounds 2 --batch 3 --decodes 2 --inducing 5 --region box --codes 60".split()],
+        "run",
+        "strings",
+        slow=True,
+    ),
+    "table2": Case(
+        [*"reproduce table2 --scale tiny --workers 1 --out table --models".split(), "grae, our decoder"],
+        "table",
+        slow=True,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    with server(tmp_path_factory.mktemp("kills")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def starts(forked):
+    """Make the folders that commands begin with, each when it is asked for."""
+
+    def make(name: str) -> Path | None:
+        folder = forked.folder / name
+        if name == "trained" and not folder.exists():
+            done(forked, ["train", "rae-l2", "--data", "digits", "--epochs", "2", "--out", name, *TINY])
+            done(forked, ["fit", name, "--density", "gaussian"])
+        if name == "strings" and not folder.exists():
+            options = ["--width", "16", "--latent-dim", "2", "--no-tensorboard", "--device", "cpu"]
+            done(
+                forked,
+                ["train", "grae", "--data", "expressions", "--limit", "120", "--epochs", "1", "--out", name, *options],
+            )
+        return folder if name else None
+
+    return make
+
+
+def done(forked: Server, words: list[str], fault: Fault | None = None) -> Ended:
+    ended = forked.run(words, fault)
+    assert ended.status == 0, (words, ended)
+    return ended
+
+
+def again(case: Case, forked: Server) -> list[str]:
+    """Return the command that goes on: the same one; of a training that has begun, with --resume."""
+    begun = case.words[0] == "train" and (forked.folder / case.out / "config.json").exists()
+    return [*case.words, "--resume"] if begun else case.words
+
+
+def visible(folder: Path) -> list[Path]:
+    hidden = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in hidden if "tensorboard" not in path.parts)
+
+
+def check_whole(folder: Path) -> None:
+    """Refuse a folder that shows a file that is not whole."""
+    for path in visible(folder):
+        if path.suffix == ".json":
+            read_json(path)
+        elif path.suffix == ".safetensors":
+            read_tensor_file(path)
+        elif path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>"), path
+        elif path.suffix == ".onnx":
+            import onnx
+
+            onnx.checker.check_model(str(path))
+        elif path.suffix == ".jsonl":
+            lines = path.read_text().splitlines(keepends=True)
+            for line in lines[:-1] if lines and not lines[-1].endswith("\n") else lines:
+                json.loads(line)
+        else:
+            assert path.read_text().endswith("\n"), path
+
+
+def steady(value):
+    """Return plain values without times and machines."""
+    if isinstance(value, dict):
+        return {key: steady(each) for key, each in value.items() if not UNSTEADY.fullmatch(key)}
+    return [steady(each) for each in value] if isinstance(value, list) else value
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Return what is in a folder, comparable between two runs of a command."""
+    found: dict[str, object] = {}
+    for path in visible(folder):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json":
+            found[name] = steady(read_json(path))
+        elif path.suffix == ".jsonl":
+            found[name] = [steady(json.loads(line)) for line in path.read_text().splitlines()]
+        elif path.suffix == ".safetensors":
+            file = read_tensor_file(path)
+            found[name] = steady(file.record), {key: zlib.crc32(x.numpy().tobytes()) for key, x in file.tensors.items()}
+        elif path.suffix == ".html":
+            found[name] = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())
+        elif path.name in ("table.md", "table.csv") or path.suffix == ".log":
+            found[name] = ""  # tell times and machines; table.json has their values
+        else:
+            found[name] = path.read_bytes()
+    for name, value in found.items():
+        if name.endswith("checkpoint.previous.safetensors"):  # one checkpoint or another, by where it was stopped
+            found[name] = value[1].keys()
+    return found
+
+
+def check_cleared(folder: Path) -> None:
+    """Refuse temporary files and locks that are held."""
+    assert not [path for each in [folder, *folder.rglob("*")] if each.is_dir() for path in leftovers(each)]
+    for path in folder.rglob(".*"):
+        assert path.name.endswith(".lock"), path
+        with FileLock(path, blocking=False):
+            pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(forked, starts):
+    """Return what a command makes undisturbed, how long it takes, and how many changes it makes."""
+    known: dict[str, tuple[dict[str, object], Ended]] = {}
+
+    def run(name: str) -> tuple[dict[str, object], Ended]:
+        if name not in known:
+            case = CASES[name]
+            out = fresh(starts(case.start), forked.folder / case.out)
+            ended = done(forked, case.words, Fault(below=str(out)))
+            known[name] = contents(out), ended
+            check_whole(out)
+            check_cleared(out)
+        return known[name]
+
+    return run
+
+
+def finish(case: Case, forked: Server, expected: dict[str, object]) -> None:
+    """Give the command again, and compare."""
+    out = forked.folder / case.out
+    ended = forked.run(again(case, forked))
+    assert ended.status == 0, ended
+    # what was whole when it was killed is made a second time, under the next free name
+    assert {name: each for name, each in contents(out).items() if not re.search(r"-\d+(/|\.png|\.html)", name)} == expected
+    check_whole(out)
+    check_cleared(out)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_before_any_change_of_a_file_a_command_goes_on(forked, starts, undisturbed, name):
+    case = CASES[name]
+    expected, whole = undisturbed(name)
+    moments = range(1, whole.changes + 1)
+    wanted = times(1 if case.slow else 3, 60)
+    chosen = moments if len(moments) <= wanted else sorted(random.Random(name).sample(moments, wanted))
+    for at in chosen:
+        print(f"{name}: killed before change {at} of {whole.changes}")
+        out = fresh(starts(case.start), forked.folder / case.out)
+        kind = "torn" if at % 2 else "kill"
+        assert forked.run(case.words, Fault(str(out), at, kind)).status == -signal.SIGKILL
+        check_whole(out)
+        finish(case, forked, expected)
+    count(f"killed within a write, {name} goes on to the same result", len(chosen))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_random_moments_a_command_goes_on(forked, starts, undisturbed, name):
+    case = CASES[name]
+    expected, whole = undisturbed(name)
+    source = random.Random(name)
+    kills = 0
+    for _ in range(times(1, 10)):
+        out = fresh(starts(case.start), forked.folder / case.out)
+        for _ in range(times(1 if case.slow else 2, 5)):
+            after = source.uniform(0, 0.8 * whole.seconds)
+            print(f"{name}: killed after {after:.4f} s of {whole.seconds:.4f}")
+            killed = forked.run(again(case, forked), Fault(after=after)).status == -signal.SIGKILL
+            kills += killed
+            if out.exists():
+                check_whole(out)
+            if not killed:
+                break
+        finish(case, forked, expected)
+    assert kills or LONG is None
+    count(f"killed at a random moment, {name} goes on to the same result", kills)
