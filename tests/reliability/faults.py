@@ -40,7 +40,8 @@ class Fault:
         below: Folder whose changes are counted.
         at: Number of the change before which it goes wrong, from 1; None for never.
         kind: "kill"; "torn", as kill, with half a line written where a file is opened to be appended to; "full", no
-            room from then on; "read-only" from then on.
+            room from then on; "read-only" from then on; "stop", the signal is
+            sent once, which a command can handle.
         after: Seconds after which a signal is sent; None for never.
         signal: The signal.
         largest: Size that no file may exceed, in bytes; None for any.
@@ -147,6 +148,10 @@ def _watch(fault: Fault) -> list[int]:
         counted[0] += 1
         if fault.at is None or counted[0] < fault.at:
             return
+        if fault.kind == "stop":
+            if counted[0] == fault.at:
+                os.kill(os.getpid(), fault.signal)
+            return
         if fault.kind in ("kill", "torn"):
             if fault.kind == "torn" and event == "open" and flags & os.O_APPEND:
                 counted[0] = -(10**9)
@@ -166,6 +171,8 @@ def _child(request: dict[str, Any], said: int, answer: int) -> None:
     os.chdir(request["cwd"])
     os.dup2(said, 1)
     os.dup2(said, 2)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
     fault = Fault(**request["fault"])
     counted = _watch(fault) if fault.below else [0]
     if fault.largest is not None:
@@ -192,22 +199,35 @@ def _child(request: dict[str, Any], said: int, answer: int) -> None:
     os._exit(status)
 
 
+def _heard(pipe: int) -> bytes:
+    """Return what is in a pipe now."""
+    text = b""
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(pipe, 2**16):
+            text += part
+    return text
+
+
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _import_everything()
     for line in sys.stdin:
         request = json.loads(line)
-        said = os.memfd_create("said")
+        heard, said = os.pipe()
         theirs, mine = os.pipe()
+        os.set_blocking(heard, False)
+        text = b""
         begun = time.monotonic()
         child = os.fork()
         if child == 0:
             _child(request, said, mine)
         os.close(mine)
+        os.close(said)
         after, sent = request["fault"]["after"], False
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
+            text += _heard(heard)
             if done:
                 break
             if after is not None and not sent and time.monotonic() - begun >= after:
@@ -216,11 +236,9 @@ def _serve() -> None:
             time.sleep(0.002)
         seconds = time.monotonic() - begun
         changes = int(os.read(theirs, 20) or b"0")
-        os.lseek(said, 0, os.SEEK_SET)
-        with os.fdopen(said, encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        os.close(heard)
         os.close(theirs)
-        ended = Ended(os.waitstatus_to_exitcode(status), seconds, changes, text)
+        ended = Ended(os.waitstatus_to_exitcode(status), seconds, changes, text.decode(errors="replace"))
         answers.write(json.dumps(asdict(ended)) + "\n")
         answers.flush()
 

@@ -20,8 +20,8 @@ from torture import LONG, count, times
 from expost.utils.store import leftovers, read_json, read_tensor_file
 
 TINY = ["--limit", "120", "--width", "8", "--latent-dim", "2", "--no-tensorboard", "--device", "cpu"]
-#: What a command says of time and machine, which differs between two undisturbed runs too.
-UNSTEADY = re.compile(r".*seconds|hardware|written_by")
+#: What a command says of time and machine, and checksums of it, which differ between two undisturbed runs too.
+UNSTEADY = re.compile(r".*seconds|hardware|written_by|sha256")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ CASES = {
     "train": Case(["train", "rae-l2", "--data", "digits", "--epochs", "3", "--out", "new", *TINY], "new"),
     "fit": Case(["fit", "run", "--density", "gmm"], "run", "trained"),
     "evaluate": Case(
-        [*"evaluate run --densities gaussian --measures frechet --features pixels --allow-few".split()], "run", "trained"
+        [*"evaluate run --densities gaussian --measures frechet --features pixels --allow-few".split()],
+        "run",
+        "trained",
     ),
     "sample": Case(["sample", "run", "--density", "gaussian", "-n", "20"], "run", "trained"),
     "report": Case(["report", "run"], "run", "trained"),
@@ -212,7 +214,9 @@ def finish(case: Case, forked: Server, expected: dict[str, object]) -> None:
     ended = forked.run(again(case, forked))
     assert ended.status == 0, ended
     # what was whole when it was killed is made a second time, under the next free name
-    assert {name: each for name, each in contents(out).items() if not re.search(r"-\d+(/|\.png|\.html)", name)} == expected
+    assert {
+        name: each for name, each in contents(out).items() if not re.search(r"-\d+(/|\.png|\.html)", name)
+    } == expected
     check_whole(out)
     check_cleared(out)
 
@@ -254,3 +258,101 @@ def test_killed_at_random_moments_a_command_goes_on(forked, starts, undisturbed,
         finish(case, forked, expected)
     assert kills or LONG is None
     count(f"killed at a random moment, {name} goes on to the same result", kills)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("name", CASES)
+def test_stopped_by_a_signal_a_command_says_so_in_one_line_and_goes_on(forked, starts, undisturbed, name, number):
+    case = CASES[name]
+    expected, whole = undisturbed(name)
+    # the last changes remove and unlock what the command has used: a signal then comes when all is done
+    moments = range(1, max(2, whole.changes - 4))
+    wanted = times(1, 25)
+    chosen = moments if len(moments) <= wanted else sorted(random.Random(f"{name} {number}").sample(moments, wanted))
+    for at in chosen:
+        print(f"{name}: {number.name} before change {at} of {whole.changes}")
+        out = fresh(starts(case.start), forked.folder / case.out)
+        ended = forked.run(case.words, Fault(str(out), at, "stop", signal=number))
+        assert ended.status in (0, 128 + number), ended
+        if ended.status:
+            assert ended.said.strip().splitlines()[-1].startswith("stopped"), ended
+        assert "Traceback" not in ended.said, ended
+        if out.exists():
+            check_whole(out)
+            check_cleared(out)
+        finish(case, forked, expected)
+    count(f"{number.name}, {name} ends in one line and goes on", len(chosen))
+
+
+# -------------------------------------------------------------------------------------------------- disks that fail
+
+
+def refused(ended: Ended, reason: str) -> None:
+    """Check that a command failed with one line that says why, and no traceback."""
+    assert ended.status == 1, ended
+    last = ended.said.strip().splitlines()[-1]
+    assert last.startswith("error: ") and reason in last, ended
+    assert "Traceback" not in ended.said, ended
+
+
+def check_kept(before: dict[str, object], now: dict[str, object], expected: dict[str, object]) -> None:
+    """Check that each file that was there is as it was, or as the command makes it."""
+    for name, value in before.items():
+        if not name.endswith("checkpoint.previous.safetensors"):
+            assert now[name] in (value, expected.get(name)), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_disk_that_is_full_a_command_fails_in_one_line_and_loses_nothing(forked, starts, undisturbed, name):
+    case = CASES[name]
+    expected, whole = undisturbed(name)
+    wanted = times(1 if case.slow else 3, 40)
+    moments = range(1, whole.changes + 1)
+    chosen = moments if len(moments) <= wanted else sorted(random.Random(name).sample(moments, wanted))
+    for at in chosen:
+        print(f"{name}: disk full from change {at} of {whole.changes}")
+        out = fresh(starts(case.start), forked.folder / case.out)
+        before = contents(out)
+        ended = forked.run(case.words, Fault(str(out), at, "full"))
+        if ended.status:  # the last changes may take no room
+            refused(ended, "No space left on device")
+        check_whole(out)
+        check_kept(before, contents(out), expected)
+        finish(case, forked, expected)
+    count(f"disk full, {name} fails in one line and goes on", len(chosen))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_where_files_cannot_grow_a_command_fails_in_one_line_and_loses_nothing(forked, starts, undisturbed, name):
+    """A real limit of the system, which writes meet amid a file."""
+    case = CASES[name]
+    expected, _ = undisturbed(name)
+    sizes = (0, 1000) if LONG is None else (0, 50, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+    for largest in sizes[:1] if case.slow and LONG is None else sizes:
+        print(f"{name}: no file larger than {largest} bytes")
+        out = fresh(starts(case.start), forked.folder / case.out)
+        before = contents(out)
+        ended = forked.run(case.words, Fault(largest=largest))
+        if ended.status:
+            refused(ended, "File too large")
+        else:
+            assert largest > 0
+        check_whole(out)
+        check_kept(before, contents(out), expected)
+        finish(case, forked, expected)
+    count(f"no room within a file, {name} fails in one line and goes on", len(sizes))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(forked, starts, undisturbed, name):
+    case = CASES[name]
+    _, whole = undisturbed(name)
+    out = fresh(starts(case.start), forked.folder / case.out)
+    before = contents(out)
+    ended = forked.run(case.words, Fault(str(out), 1, "read-only"))
+    refused(ended, "Read-only file system")
+    # nothing was trained, fitted, scored or searched before
+    assert not [line for line in ended.said.splitlines() if re.match("epoch|mean log|round|reporting|exporting", line)]
+    assert contents(out) == before
+    assert whole.changes
+    count("a read-only folder is refused before the work", 1)

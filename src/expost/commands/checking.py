@@ -189,7 +189,7 @@ class _Check:
     def _model(self) -> None:
         from expost.run import Run
         from expost.sharing.layout import open_untrusted
-        from expost.utils.store import read_tensor_file
+        from expost.utils.store import read_tensor_file, read_tensors_record
 
         path = self.folder / "model.safetensors"
         begun = self.epochs is None or bool(self.epochs) or (self.folder / "densities").is_dir()
@@ -216,8 +216,14 @@ class _Check:
             line = self.epochs[said[0] - 1] if 0 < said[0] <= len(self.epochs) else None
             # of an epoch whose line a kill has lost, they are right all the same
             if line is not None and line["validation"]["total"] != said[1]:
-                self._wrong(path, "holds the weights of another training than metrics.jsonl", "restore it")
-                return
+                checkpoint = read_tensors_record(self.folder / "checkpoint.safetensors")
+                if checkpoint.get("best") != said[1]:
+                    self._wrong(path, "holds the weights of another training than metrics.jsonl", "restore it")
+                    return
+                self.epochs = None
+                self._wrong(
+                    self.folder / "metrics.jsonl", "is of another training than weights and checkpoint", "restore it"
+                )
             note += f", of epoch {said[0]}"
         self.weights = file
         self._right(path, note)
@@ -301,7 +307,7 @@ class _Check:
             self._wrong(path, what, again)
         elif mine and density.weights not in ("", mine):
             self._wrong(path, "is of codes of other weights", again)
-        elif written is not None and written != record and self._belongs(written, mine, name):
+        elif record["density"] != path.stem and isinstance(written, dict) and written.get("density") == path.stem:
             self._wrong(path, f"is another density than {copy.name} beside it says", again)
         elif mine and filed is not None and filed.get(name) != mine and density.weights == mine:
             table = self.folder / "densities" / "fitted_on.json"
@@ -321,13 +327,6 @@ class _Check:
                 self._wrong(copy, f"is not the record of {path.name}", again)
         elif not copy.is_file() and (self.folder / "checkpoint.safetensors").is_file():
             self._wrong(copy, "is missing", again)
-
-    @staticmethod
-    def _belongs(record: Any, weights: str, name: str) -> bool:
-        """Return whether the record beside a density looks as if the density, not the record, were the other one's."""
-        if not isinstance(record, dict) or record.get("weights", weights) != weights:
-            return False
-        return bool(record.get("density") == name.rpartition("/")[2])
 
     def _scores(self) -> None:
         from expost.commands.scoring import saved_scores
