@@ -171,8 +171,7 @@ def _child(request: dict[str, Any], said: int, answer: int) -> None:
     os.chdir(request["cwd"])
     os.dup2(said, 1)
     os.dup2(said, 2)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
     fault = Fault(**request["fault"])
     counted = _watch(fault) if fault.below else [0]
     if fault.largest is not None:

@@ -4,11 +4,13 @@ Each fault prints its case and number: `Fault(..., at=N)` of `faults` repeats it
 """
 
 import json
+import os
 import random
 import re
+import shlex
 import signal
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,14 @@ from filelock import FileLock
 from PIL import Image
 from torture import LONG, count, times
 
+from expost.commands.checking import check_run
 from expost.utils.store import leftovers, read_json, read_tensor_file
 
-TINY = ["--limit", "120", "--width", "8", "--latent-dim", "2", "--no-tensorboard", "--device", "cpu"]
 #: What a command says of time and machine, and checksums of it, which differ between two undisturbed runs too.
 UNSTEADY = re.compile(r".*seconds|hardware|written_by|sha256")
+TINY = "--limit 120 --width 8 --latent-dim 2 --no-tensorboard --device cpu"
+TINY_STRINGS = "--limit 120 --width 16 --latent-dim 2 --epochs 1 --no-tensorboard --device cpu"
+ON_PIXELS = "--features pixels --allow-few"
 
 
 @dataclass(frozen=True)
@@ -29,56 +34,49 @@ class Case:
     """A command, and where it writes.
 
     Attributes:
-        words: Of the command line.
-        start: Folder that is there before; none for a command that makes its own.
+        line: The command line.
         out: Folder it changes.
+        start: Name of the folder that is there before; empty for a command that makes its own.
         slow: Whether it takes seconds of a core, so that the short version takes one fault of it only.
     """
 
-    words: list[str]
+    line: str
     out: str
     start: str = ""
     slow: bool = False
-    options: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.line)
 
 
 CASES = {
-    "train": Case(["train", "rae-l2", "--data", "digits", "--epochs", "3", "--out", "new", *TINY], "new"),
-    "fit": Case(["fit", "run", "--density", "gmm"], "run", "trained"),
-    "evaluate": Case(
-        [*"evaluate run --densities gaussian --measures frechet --features pixels --allow-few".split()],
-        "run",
-        "trained",
-    ),
-    "sample": Case(["sample", "run", "--density", "gaussian", "-n", "20"], "run", "trained"),
-    "report": Case(["report", "run"], "run", "trained"),
-    "export": Case(["export", "run"], "run", "trained", slow=True),
+    "train": Case(f"train rae-l2 --data digits --epochs 3 --out new {TINY}", "new"),
+    "fit": Case("fit run --density gmm", "run", "trained"),
+    "evaluate": Case(f"evaluate run --densities gaussian --measures frechet {ON_PIXELS}", "run", "trained"),
+    "sample": Case("sample run --density gaussian -n 20", "run", "trained"),
+    "report": Case("report run", "run", "trained"),
+    "export": Case("export run", "run", "trained", slow=True),
     "sweep": Case(
-        [
-            *"sweep rae-l2 --data digits --set epochs=1,2 limit=60 width=4 latent_dim=2 --features pixels".split(),
-            *"--allow-few --densities gaussian --workers 1 --out grid".split(),
-        ],
+        "sweep rae-l2 --data digits --set epochs=1,2 limit=60 width=4 latent_dim=2 --densities gaussian --workers 1 "
+        f"--out grid {ON_PIXELS}",
         "grid",
         slow=True,
     ),
     "table1": Case(
-        [
-            *"reproduce table1 --dataset digits --scale tiny --models rae --columns Rec N".split(),
-            *"--features pixels --workers 1 --out table".split(),
-        ],
+        "reproduce table1 --dataset digits --scale tiny --models rae --columns Rec N --features pixels --workers 1 "
+        "--out table",
         "table",
         slow=True,
     ),
     "optimize": Case(
-        [*"optimize run --rounds 2 --batch 3 --decodes 2 --inducing 5 --region box --codes 60".split()],
+        "optimize run --rounds 2 --batch 3 --decodes 2 --inducing 5 --region box --codes 60",
         "run",
         "strings",
         slow=True,
     ),
     "table2": Case(
-        [*"reproduce table2 --scale tiny --workers 1 --out table --models".split(), "grae, our decoder"],
-        "table",
-        slow=True,
+        "reproduce table2 --scale tiny --workers 1 --out table --models 'grae, our decoder'", "table", slow=True
     ),
 }
 
@@ -96,14 +94,10 @@ def starts(forked):
     def make(name: str) -> Path | None:
         folder = forked.folder / name
         if name == "trained" and not folder.exists():
-            done(forked, ["train", "rae-l2", "--data", "digits", "--epochs", "2", "--out", name, *TINY])
-            done(forked, ["fit", name, "--density", "gaussian"])
+            done(forked, shlex.split(f"train rae-l2 --data digits --epochs 2 --out {name} {TINY}"))
+            done(forked, shlex.split(f"fit {name} --density gaussian"))
         if name == "strings" and not folder.exists():
-            options = ["--width", "16", "--latent-dim", "2", "--no-tensorboard", "--device", "cpu"]
-            done(
-                forked,
-                ["train", "grae", "--data", "expressions", "--limit", "120", "--epochs", "1", "--out", name, *options],
-            )
+            done(forked, shlex.split(f"train grae --data expressions --out {name} {TINY_STRINGS}"))
         return folder if name else None
 
     return make
@@ -291,7 +285,8 @@ def refused(ended: Ended, reason: str) -> None:
     """Check that a command failed with one line that says why, and no traceback."""
     assert ended.status == 1, ended
     last = ended.said.strip().splitlines()[-1]
-    assert last.startswith("error: ") and reason in last, ended
+    assert last.startswith("error: "), ended
+    assert reason in last, ended
     assert "Traceback" not in ended.said, ended
 
 
@@ -356,3 +351,96 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(forked, star
     assert contents(out) == before
     assert whole.changes
     count("a read-only folder is refused before the work", 1)
+
+
+# ------------------------------------------------------------------------------------ clocks, and two processes at once
+
+#: The command line, with a clock that goes an hour back whenever it is read.
+BACKWARDS = """
+import itertools, sys, time
+clock = itertools.count(2_000_000_000, -3600)
+time.time, time.time_ns = lambda: float(next(clock)), lambda: next(clock) * 10**9
+from expost.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "optimize", "sweep"] if LONG else ["train", "evaluate"])
+def test_no_clock_decides_anything(forked, starts, undisturbed, name):
+    """Dates of files in any order, and a clock that goes backwards, change no result."""
+    case = CASES[name]
+    expected, whole = undisturbed(name)
+    source = random.Random(name)
+    tried = times(1, 10)
+    for _ in range(tried):
+        at = source.randrange(whole.changes // 2, whole.changes)
+        print(f"{name}: killed before change {at} of {whole.changes}, dates of all files changed")
+        out = fresh(starts(case.start), forked.folder / case.out)
+        assert forked.run(case.words, Fault(str(out), at)).status == -signal.SIGKILL
+        for path in [out, *out.rglob("*")]:
+            when = source.uniform(0, 4e9)
+            os.utime(path, (when, when))
+        ended = forked.run(again(case, forked), program=BACKWARDS)
+        assert ended.status == 0, ended
+        assert contents(out) == expected
+        check_cleared(out)
+    count("clocks and dates decide nothing", tried)
+
+
+#: Two command lines at once; prints their exit statuses.
+TOGETHER = """
+import json, os, sys
+from expost.cli import main
+children = []
+for words in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            main(words)
+        except SystemExit as end:
+            status = end.code or 0
+        os._exit(status)
+    children.append(child)
+print("statuses", *sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def together(forked: Server, *commands: list[str]) -> tuple[list[int], str]:
+    ended = forked.run([json.dumps(commands)], program=TOGETHER)
+    assert ended.status == 0, ended
+    assert "Traceback" not in ended.said, ended
+    return [int(word) for word in ended.said.rpartition("statuses ")[2].split()], ended.said
+
+
+def test_two_processes_that_fit_and_evaluate_one_run_share_it(forked, starts):
+    fit, evaluate = CASES["fit"].words, CASES["evaluate"].words
+    run = forked.folder / "run"
+    fresh(starts("trained"), run)
+    for words in (fit, evaluate):
+        done(forked, words)
+    expected = contents(run)
+    pairs = [(fit, evaluate), (fit, fit), (evaluate, evaluate)] * times(1, 10)
+    for one, two in pairs:
+        fresh(starts("trained"), run)
+        assert together(forked, one, two)[0] == [0, 0]
+        for words in {"fit": [evaluate], "evaluate": [fit]}[one[0]] if one is two else ():
+            done(forked, words)
+        assert contents(run) == expected
+        check_cleared(run)
+        assert not [each for each in check_run(run) if each.state == "wrong"]
+    count("two processes share a run", len(pairs))
+
+
+@pytest.mark.skipif(LONG is None, reason="a search takes seconds; make torture runs it")
+def test_two_searches_in_one_folder_are_one(forked, starts, undisturbed):
+    case = CASES["optimize"]
+    expected, _ = undisturbed("optimize")
+    tried = times(1, 5)
+    for _ in range(tried):
+        fresh(starts("strings"), forked.folder / "run")
+        statuses, said = together(forked, case.words, case.words)
+        assert statuses in ([0, 2], [0, 0])  # the second began when the first had ended
+        assert statuses == [0, 0] or "is being searched by another process" in said
+        assert contents(forked.folder / "run") == expected
+    count("two searches in one folder are one", tried)

@@ -115,13 +115,13 @@ def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
     """Make a temporary file or folder beside `path`, locked by this process until it is renamed or removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path.parent)
-    named = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": f".part{path.suffix}"}
+    named = f".part{path.suffix}", f".{path.stem}.", path.parent
     while True:
         if folder:
-            name = tempfile.mkdtemp(**named)
+            name = tempfile.mkdtemp(*named)
             handle = os.open(name, os.O_RDONLY)
         else:
-            handle, name = tempfile.mkstemp(**named)
+            handle, name = tempfile.mkstemp(*named)
         locked = _lock(handle)
         there = os.path.exists(name)  # else another process took it for a leftover, before it was locked
         if not (locked and there):
