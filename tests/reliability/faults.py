@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,16 @@ def _import_everything() -> None:
     for name in ("sklearn.datasets", "sklearn.decomposition", "onnx", "onnxscript", "onnxruntime", "botorch"):
         importlib.import_module(name)
     _small_tables()
+    _short_searches()
+
+
+def _short_searches() -> None:
+    """Let searches take less than a second a round."""
+    from expost.search import SearchConfig
+
+    usual = {each.name: each.default for each in fields(SearchConfig)}
+    less = {"steps": 10, "candidates": 20, "restarts": 1, "refinements": 2}
+    SearchConfig.__init__.__defaults__ = tuple((usual | less).values())
 
 
 def _small_tables() -> None:
@@ -168,6 +178,7 @@ def _watch(fault: Fault) -> list[int]:
 
 def _child(request: dict[str, Any], said: int, answer: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
     os.chdir(request["cwd"])
     os.dup2(said, 1)
     os.dup2(said, 2)
