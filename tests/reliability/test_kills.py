@@ -3,12 +3,15 @@
 Each fault prints its case and number: `Fault(..., at=N)` of `faults` repeats it.
 """
 
+import hashlib
 import json
 import os
 import random
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -443,3 +446,41 @@ def test_two_searches_in_one_folder_are_one(forked, starts, undisturbed):
         assert statuses == [0, 0] or "is being searched by another process" in said
         assert contents(forked.folder / "run") == expected
     count("two searches in one folder are one", tried)
+
+
+#: A small file system, on which a training ends; the same one, larger; and read-only, on which an evaluation ends.
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size={size}k tmpfs "$1" && cd "$1"
+$2 -m expost train rae-l2 --data digits --epochs 3 --out new {tiny}; echo "status $?"
+mount -o remount,size=8m "$1"
+$2 -m expost train rae-l2 --data digits --epochs 3 --out new {tiny} $(test -e new/config.json && echo --resume)
+echo "status $?"
+mount -o remount,ro "$1"
+$2 -m expost evaluate new --densities gaussian {pixels}; echo "status $?"
+$2 -m expost doctor new; echo "status $?"
+sha256sum new/model.safetensors
+"""
+
+
+@pytest.mark.skipif(
+    LONG is None or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
+    reason="make torture runs it, where a process may mount",
+)
+@pytest.mark.parametrize("size", [8, 16, 24, 32, 48])
+def test_a_small_disk_and_one_that_is_read_only(forked, undisturbed, tmp_path, size):
+    undisturbed("train")
+    script = ON_A_SMALL_DISK.format(size=size, tiny=TINY, pixels=ON_PIXELS)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert re.findall(r"status (\d+)", done.stdout) == ["1", "0", "1", "0"], done.stdout
+    assert "No space left on device" in done.stdout
+    assert re.search(r"error: cannot write new/.*: Read-only file system", done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+    whole = hashlib.sha256((forked.folder / "new" / "model.safetensors").read_bytes()).hexdigest()
+    assert whole in done.stdout
+    count("a small disk, and a read-only one, are refused in one line", 2)

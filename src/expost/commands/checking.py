@@ -407,5 +407,7 @@ def _held(path: Path) -> bool:
     try:
         with FileLock(path, blocking=False, is_singleton=True):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # on a file system that is read-only nobody holds it
+        return False
