@@ -6,6 +6,7 @@ bit, those of a run that was never stopped (with the same number of threads and 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -153,6 +154,7 @@ class Training:
 
     def _begin(self) -> None:
         self._check()
+        self.kept = math.inf  # validation loss of the weights on disk
         self.loop = Loop(self.model, self.data.train.x, self.data.validation.x, self.config)
         if self.checkpoint_path.exists() or previous(self.checkpoint_path).exists():
             self._restore()
@@ -252,16 +254,17 @@ class Training:
 
     def _kept(self) -> str:
         """Return in words which weights are on disk."""
-        if self.loop.position.best is None:
+        if self.kept == math.inf:
             return "no epoch was finished, so there are no weights to keep"
         return f"the best weights so far are in {self.best_path}"
 
     def _save_best(self) -> None:
-        """Write the best weights, if they are not on disk yet."""
+        """Write the best weights, unless they or better ones are on disk."""
         best = self.loop.best
-        if best is not None:
+        if best is not None and best.validation <= self.kept:
             write_tensors(self.best_path, best.tensors, {"epoch": best.epoch, "validation": best.validation})
-            self.loop.best = None
+            self.kept = best.validation
+        self.loop.best = None
 
     def _save(self, sums: Mapping[str, float]) -> None:
         started = time.monotonic()
@@ -280,10 +283,10 @@ class Training:
             position = load_checkpoint(before, self.model, self.loop.optimizer)
             say(f"warning: {error}; goes on from the checkpoint before it, epoch {position.epoch}")
         self.loop.resume(position)
-        # weights may have been saved after the checkpoint, when the training was stopped by an error
+        # weights may have been saved after the checkpoint, when the training was killed or stopped by an error
         kept = read_tensors_record(self.best_path).get("validation")
-        if isinstance(kept, int | float) and (position.best is None or kept < position.best):
-            position.best = kept
+        if isinstance(kept, int | float):
+            self.kept = kept
 
     def _load_best(self) -> None:
         distributed.barrier()  # the first process may still be writing them
