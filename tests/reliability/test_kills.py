@@ -15,6 +15,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults import Ended, Fault, Server, fresh, server
@@ -154,9 +155,9 @@ def steady(value):
     return [steady(each) for each in value] if isinstance(value, list) else value
 
 
-def contents(folder: Path) -> dict[str, object]:
+def contents(folder: Path) -> dict[str, Any]:
     """Return what is in a folder, comparable between two runs of a command."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for path in visible(folder):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
@@ -190,9 +191,9 @@ def check_cleared(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(forked, starts):
     """Return what a command makes undisturbed, how long it takes, and how many changes it makes."""
-    known: dict[str, tuple[dict[str, object], Ended]] = {}
+    known: dict[str, tuple[dict[str, Any], Ended]] = {}
 
-    def run(name: str) -> tuple[dict[str, object], Ended]:
+    def run(name: str) -> tuple[dict[str, Any], Ended]:
         if name not in known:
             case = CASES[name]
             out = fresh(starts(case.start), forked.folder / case.out)
@@ -205,7 +206,7 @@ def undisturbed(forked, starts):
     return run
 
 
-def finish(case: Case, forked: Server, expected: dict[str, object]) -> None:
+def finish(case: Case, forked: Server, expected: dict[str, Any]) -> None:
     """Give the command again, and compare."""
     out = forked.folder / case.out
     ended = forked.run(again(case, forked))
@@ -292,7 +293,7 @@ def refused(ended: Ended, reason: str) -> None:
     assert "Traceback" not in ended.said, ended
 
 
-def check_kept(before: dict[str, object], now: dict[str, object], expected: dict[str, object]) -> None:
+def check_kept(before: dict[str, Any], now: dict[str, Any], expected: dict[str, Any]) -> None:
     """Check that each file that was there is as it was, or as the command makes it."""
     for name, value in before.items():
         if not name.endswith("checkpoint.previous.safetensors"):
