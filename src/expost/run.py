@@ -319,7 +319,11 @@ class Run:
                     stale = f"density {path.stem}{words}"
                     say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
                     continue
-                density = load_density(path).to(generator.device).of_weights(weights)
+                density = load_density(path).to(generator.device)
+                if density.weights not in ("", weights):  # early versions did not record them with the density
+                    say(f"density {path.stem}{words} is of another model's codes, and is left out; fit it again")
+                    continue
+                density.of_weights(weights)
                 if isinstance(density, LabelledDensity):
                     generator.by_label[path.stem] = density
                 else:

@@ -124,6 +124,14 @@ def test_a_file_of_another_run_is_named(copy, other, name):
     count("doctor names the file of another run", 1)
 
 
+def test_a_density_of_another_run_is_never_sampled_from(copy, other, capsys):
+    shutil.copyfile(other / "densities" / "gmm.safetensors", copy / "densities" / "gmm.safetensors")
+    generator = Run.open(copy).generator("cpu")
+    assert "gmm" not in generator.densities
+    assert "gaussian" in generator.densities
+    assert "density gmm is of another model's codes, and is left out; fit it again" in capsys.readouterr().err
+
+
 def test_two_densities_that_were_swapped_are_named(copy):
     one, two = copy / "densities" / "gaussian.safetensors", copy / "densities" / "gmm.safetensors"
     payload = one.read_bytes()
