@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         score,
         train,
     )
+    from expost.commands.checking import check_run
     from expost.commands.publishing import pull, push
     from expost.data import load_data
     from expost.densities import load_density, make_density
@@ -49,6 +50,7 @@ __all__ = [
     "Run",
     "__version__",
     "build",
+    "check_run",
     "configure",
     "evaluate",
     "explore",
@@ -76,6 +78,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "models.autoencoder": ["Autoencoder", "build"],
+        "commands.checking": ["check_run"],
         "commands.exploring": ["explore"],
         "commands.fitting": ["fit"],
         "commands.training": ["train"],

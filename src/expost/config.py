@@ -242,7 +242,8 @@ def run_config_from_json(value: Any, path: Path) -> RunConfig:
             f"{path} has format {version}, newer than this expost reads ({FORMAT}); upgrade with: pip install -U expost"
         )
     try:
-        return TypeAdapter(RunConfig).validate_python(value)
+        # its checksum is for `expost doctor`: who edits a configuration by hand may
+        return TypeAdapter(RunConfig).validate_python({key: each for key, each in value.items() if key != "sha256"})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

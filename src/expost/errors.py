@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,11 +21,16 @@ class Interrupted(Exception):
 
     Args:
         folder: The run's, which goes on from there.
+        number: The signal, SIGINT or SIGTERM.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__(folder)
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, number: int = signal.SIGINT) -> None:
+        super().__init__(folder, number)
+        self.folder, self.number = folder, number
+
+
+class Terminated(KeyboardInterrupt):
+    """The command line got SIGTERM: what Ctrl-C ends, it ends in the same way."""
 
 
 class OtherProcessError(RuntimeError):

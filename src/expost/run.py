@@ -49,7 +49,16 @@ from expost.types import Data
 from expost.utils.hashing import hash_tensors
 from expost.utils.progress import duration, say
 from expost.utils.seeding import WEIGHTS, isolated, stream_seed
-from expost.utils.store import clear_leftovers, leftovers, read_json, read_tensor_file, update_json, write_json
+from expost.utils.store import (
+    clear_leftovers,
+    exclusively,
+    leftovers,
+    read_json,
+    read_tensor_file,
+    require_writable,
+    sealed,
+    write_json,
+)
 
 Networks = tuple[nn.Module, nn.Module]
 
@@ -164,7 +173,7 @@ class Run:
 
     def _start(self) -> None:
         self._refuse_used()  # another process may have made it meanwhile
-        clear_leftovers(self.folder / "config.json")
+        clear_leftovers(self.folder)
         self.save_config()
 
     def _refuse_used(self) -> None:
@@ -173,12 +182,12 @@ class Run:
 
     def _contents(self) -> set[str]:
         """Return the names in the folder, without what a process that was killed in its first write leaves."""
-        ignored = {LOCK, *(path.name for path in leftovers(self.folder / "config.json"))}
+        ignored = {LOCK, *(path.name for path in leftovers(self.folder))}
         return {path.name for path in self.folder.iterdir()} - ignored
 
     def save_config(self) -> None:
         """Write the configuration to the folder."""
-        write_json(self.folder / "config.json", to_json(self.config))
+        write_json(self.folder / "config.json", sealed(to_json(self.config)))
 
     def with_training(self, **changes: Any) -> Run:
         """Return the run with other settings of training."""
@@ -310,7 +319,11 @@ class Run:
                     stale = f"density {path.stem}{words}"
                     say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
                     continue
-                density = load_density(path).to(generator.device).of_weights(weights)
+                density = load_density(path).to(generator.device)
+                if density.weights not in ("", weights):  # early versions did not record them with the density
+                    say(f"density {path.stem}{words} is of another model's codes, and is left out; fit it again")
+                    continue
+                density.of_weights(weights)
                 if isinstance(density, LabelledDensity):
                     generator.by_label[path.stem] = density
                 else:
@@ -335,13 +348,25 @@ class Run:
         """
         weights = density.weights or self.weights_hash()
         path = self.folder / "densities" / f"{name}.safetensors"
-        # without a hash while the file is replaced: a kill in between leaves a density that counts as stale
-        update_json(self._fitted_path, lambda _: self._fitted_on(but=name))
-        density.save(path)
-        update_json(self._fitted_path, lambda _: self._fitted_on() | {name: weights})
+        with exclusively(self._fitted_path):  # of two processes one saves both, then the other
+            # without a hash while the file is replaced: a kill in between leaves a density that counts as stale
+            write_json(self._fitted_path, self._fitted_on(but=name))
+            density.of_weights(weights).save(path)
+            write_json(self._fitted_path, self._fitted_on() | {name: weights})
         if self.weights_hash() != weights:
             say(f"warning: {self.folder} was trained on meanwhile: {name} is of codes of earlier weights; fit it again")
         return path
+
+    def require_writable(self, name: str) -> None:
+        """Refuse, before any work, a run that this process cannot write a file to.
+
+        Args:
+            name: The file's path in the run's folder.
+
+        Raises:
+            OSError: with the path and a remedy.
+        """
+        distributed.on_main(lambda: require_writable(self.folder / name))
 
     def weights_hash(self) -> str:
         """Return the SHA-256 of the file of the trained weights as it is now; see `loaded`."""

@@ -126,7 +126,7 @@ def test_a_stopped_training_says_how_to_go_on_and_that_works(tmp_path, number):
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=600)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert out == ""
     last = err.strip().splitlines()[-1]
     assert last == f"stopped, and saved; go on with: {shlex.join(['expost', *words, '--resume'])}"

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torture import count, times
 
 import expost
 from expost.densities import load_density
@@ -21,7 +23,7 @@ from expost.generators.generator import Generator
 from expost.run import Run
 from expost.search.records import TENSORS
 from expost.training.checkpoint import previous
-from expost.utils.store import read_tensor_file, read_tensors, write_json, write_tensors
+from expost.utils.store import filling, read_tensor_file, read_tensors, replacing, write_json, write_tensors
 
 TINY: Any = {"epochs": 2, "limit": 120, "width": 8, "latent_dim": 2, "tensorboard": False, "device": "cpu"}
 
@@ -30,6 +32,9 @@ TINY: Any = {"epochs": 2, "limit": 120, "width": 8, "latent_dim": 2, "tensorboar
 def trained(tmp_path_factory):
     run = expost.train("rae-l2", "digits", tmp_path_factory.mktemp("integrity") / "run", **TINY)
     expost.fit(run, "gaussian")
+    expost.fit(run, "gmm", components=2)
+    expost.fit(run, "kde")
+    expost.fit(run, "gaussian", by="label")
     return run
 
 
@@ -46,30 +51,45 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors", "densities/gaussian.safetensors"])
-def test_a_flipped_byte_anywhere_is_refused(trained, tmp_path, name):
-    whole = (trained.folder / name).read_bytes()
-    source = random.Random(0)
-    header = int.from_bytes(whole[:8], "little")
-    places = [*range(0, 8 + header, 7), *(source.randrange(8 + header, len(whole)) for _ in range(100)), len(whole) - 1]
-    file = tmp_path / "damaged.safetensors"
-    for place in places:
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << source.randrange(8)
-        file.write_bytes(damaged)
-        with pytest.raises(DataError) as refusal:
-            read_tensor_file(file)
-        assert str(file) in str(refusal.value)
-        assert "\n" not in str(refusal.value)
+def tensor_files(folder):
+    found = sorted(path for path in Path(folder).rglob("*.safetensors"))
+    assert len(found) >= 7
+    return found
 
 
-@pytest.mark.parametrize("twentieth", range(20))
-def test_a_file_cut_off_anywhere_is_refused(trained, tmp_path, twentieth):
-    whole = (trained.folder / "checkpoint.safetensors").read_bytes()
-    file = tmp_path / "cut.safetensors"
-    file.write_bytes(whole[: len(whole) * twentieth // 20])
-    with pytest.raises(DataError, match="cut.safetensors"):
+def refuse(file, payload):
+    """Check that a file of these bytes is refused in one line."""
+    file.write_bytes(payload)
+    with pytest.raises(DataError) as refusal:
         read_tensor_file(file)
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_flipped_bit_anywhere_in_a_file_of_tensors_is_refused(trained, tmp_path):
+    source, tried = random.Random(0), 0
+    for path in tensor_files(trained.folder):
+        whole = path.read_bytes()
+        header = 8 + int.from_bytes(whole[:8], "little")
+        among = times(40, 4000)
+        places = [*range(0, header, times(7, 1)), *(source.randrange(header, len(whole)) for _ in range(among)), -1]
+        for place in places:
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << source.randrange(8)
+            refuse(tmp_path / "damaged.safetensors", damaged)
+        tried += len(places)
+    count("a file of tensors with a flipped bit is refused", tried)
+
+
+def test_a_file_of_tensors_that_is_cut_off_anywhere_is_refused(trained, tmp_path):
+    tried = 0
+    for path in tensor_files(trained.folder):
+        whole = path.read_bytes()
+        parts = times(20, 500)
+        for part in range(parts):
+            refuse(tmp_path / "cut.safetensors", whole[: len(whole) * part // parts])
+        tried += parts
+    count("a file of tensors that was cut off is refused", tried)
 
 
 def test_files_of_other_packages_and_of_early_versions_have_no_checksum_and_are_read(tmp_path):
@@ -171,7 +191,7 @@ def test_a_density_is_filed_under_the_weights_it_is_of(copy, capsys, monkeypatch
     monkeypatch.setattr(Generator, "encode", encoding)
     expost.fit(copy, "gaussian")
     record = json.loads((copy.folder / "densities" / "fitted_on.json").read_text())
-    assert record == {"gaussian": hashes[0]}
+    assert record["gaussian"] == hashes[0]
     assert "was trained on meanwhile: gaussian is of codes of earlier weights; fit it again" in capsys.readouterr().err
     assert "gaussian" not in copy.generator("cpu").densities
     # fitted by the run's generator, and saved by hand
@@ -256,9 +276,9 @@ def test_a_folder_left_by_a_kill_in_the_first_write_is_as_good_as_none(tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".training.lock").touch()
-    (folder / ".config.abcd1234.json").write_text("{")
+    (folder / ".config.abcd1234.part.json").write_text("{")
     expost.train("rae-l2", "digits", folder, **TINY)
-    assert not (folder / ".config.abcd1234.json").exists()
+    assert not (folder / ".config.abcd1234.part.json").exists()
     assert Run.open(folder).model("cpu")
 
 
@@ -274,13 +294,61 @@ def test_a_refused_training_leaves_no_folder(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_cleared_by_the_next_and_a_live_writer_s_file_is_not(copy):
-    checkpoint, record = copy.folder / ".checkpoint.abcdefgh.safetensors", copy.folder / ".metrics.abcdefgh.json"
-    young = copy.folder / ".metrics.young123.json"
-    for path in (checkpoint, record, young):
+    left = [
+        copy.folder / f".{name}"
+        for name in ("a.abcdefgh.part.json", "model.abc_12gh.part.safetensors", "x.abcdefgh.part")
+    ]
+    mine = [copy.folder / name for name in (".config.settings.json", ".x.part", ".env", "a.abcdefgh.part.json")]
+    for path in (*left, *mine):
         path.write_bytes(b"half")
-    os.utime(record, (0, 0))
-    write_json(copy.folder / "metrics.json", {"format": 1, "scores": []})
-    assert not record.exists()
-    assert young.exists()
-    expost.train("rae-l2", "digits", copy.folder, resume=True, epochs=3)
-    assert not checkpoint.exists()
+    os.utime(left[0], (4e9, 4e9))  # in the future
+    folder = copy.folder / ".onnx.abcdefgh.part"
+    folder.mkdir()
+    (folder / "encoder.onnx").write_bytes(b"half")
+    with replacing(copy.folder / "metrics.json") as being_written:
+        os.utime(being_written, (0, 0))
+        write_json(copy.folder / "other.json", {})
+        assert not any(path.exists() for path in (*left, folder))
+        assert all(path.exists() for path in (*mine, being_written))
+        being_written.write_text("{}")
+    assert not being_written.exists()
+
+
+def test_a_folder_is_filled_at_once_or_not_at_all(tmp_path):
+    target = tmp_path / "filled"
+    umask = os.umask(0o022)
+    os.umask(umask)
+    with suppress(KeyboardInterrupt), filling(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    for there in ("", "old"):
+        if there:
+            (target / "kept").write_text("kept")
+            (target / "a").write_text("old")
+        with filling(target) as folder:
+            (folder / "a").write_text("new")
+            (folder / "b").write_text("new")
+        assert {path.name: path.read_text() for path in target.iterdir()} == (
+            {"a": "new", "b": "new"} | ({"kept": "kept"} if there else {})
+        )
+        assert target.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == ["filled"]
+
+
+def test_two_processes_write_one_file_in_turns(tmp_path):
+    """Neither takes the other's temporary file for a leftover, and each write succeeds."""
+    program = (
+        "import sys; from pathlib import Path; from expost.utils.store import write_json\n"
+        "for number in range(int(sys.argv[2])): write_json(Path(sys.argv[1]), {'who': sys.argv[3], 'number': number})"
+    )
+    writes = times(100, 3000)
+    words = [sys.executable, "-c", program, str(tmp_path / "x.json"), str(writes)]
+    both = [subprocess.Popen([*words, who], stderr=subprocess.PIPE) for who in "ab"]
+    while any(process.poll() is None for process in both):
+        if (tmp_path / "x.json").exists():
+            assert json.loads((tmp_path / "x.json").read_text())["who"] in "ab"
+    assert [process.communicate()[1] for process in both] == [b"", b""]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    count("two processes write one file", 2 * writes)

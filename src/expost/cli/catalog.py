@@ -19,6 +19,8 @@ class Command:
         examples: Lines that a person types, for its help.
         shared: Whether several launched processes run it together; any other is run by the first of them alone.
         torch: Whether it needs torch, which takes seconds to import.
+        failed: The function of `expost.cli.printing` that tells whether its result is to end with status 1, without
+            `failed_`; without one it never does.
         after_stop: After Ctrl-C: "resume" goes on with --resume, "again" when the same is typed again; "saved" keeps
             what was saved before; "nothing" has nothing to go on with.
     """
@@ -29,6 +31,7 @@ class Command:
     examples: tuple[str, ...]
     shared: bool = False
     torch: bool = True
+    failed: str = ""
     after_stop: Literal["resume", "again", "saved", "nothing"] = "saved"
 
 
@@ -202,11 +205,13 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         "commands.doctor:doctor",
         "doctor",
-        "Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.",
+        "Report what this machine has, and train a tiny model for one step; or check a run's folder, file by file.",
         (
             "expost doctor",
+            "expost doctor runs/first",
             "expost doctor --json",
         ),
+        failed="doctor",
     ),
     "completion": Command(
         "cli.completing:completion",

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -29,7 +30,7 @@ from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.encoding import fall_back
 from expost.cli.usage import refused
 from expost.commands.groups import Group, as_typed, groups_of, worded
-from expost.errors import DataError, Interrupted, OtherProcessError, UsageError
+from expost.errors import DataError, Interrupted, OtherProcessError, Terminated, UsageError
 
 startup.done()
 
@@ -136,12 +137,16 @@ def _run(
         else:
             show(result)
         sys.stdout.flush()
+        if COMMANDS[name].failed and getattr(import_module("expost.cli.printing"), f"failed_{COMMANDS[name].failed}")(
+            result
+        ):
+            raise SystemExit(1)
     except BrokenPipeError:
         _discard_output()
     except (Interrupted, KeyboardInterrupt) as stop:
         if first:
             print(_stopped(name, stop, words, options), file=sys.stderr)
-        raise SystemExit(130) from None  # as a shell has it for what Ctrl-C ended
+        raise SystemExit(_status(stop)) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -188,6 +193,13 @@ def _stopped(name: str, stop: BaseException, words: Sequence[str], options: dict
     named = [] if options["out"] is not None else ["--out", str(out)]
     again = shlex.join(["expost", *words, *named, *(() if "--resume" in words else ("--resume",))])
     return f"{'stopped, and saved' if isinstance(stop, Interrupted) else 'stopped'}; go on with: {again}"
+
+
+def _status(stop: BaseException) -> int:
+    """Return the exit status of what a signal has ended, as a shell has it."""
+    if isinstance(stop, Interrupted):
+        return 128 + stop.number
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def _reason(error: BaseException) -> str:
@@ -242,7 +254,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The words behind `expost`; None takes the process's.
 
     Raises:
-        SystemExit: with status 2 for wrong usage, 1 for any other failure.
+        SystemExit: with status 2 for wrong usage, 130 or 143 after Ctrl-C or SIGTERM, 1 for any other failure.
     """
     fall_back()
     words = sys.argv[1:] if args is None else list(args)
@@ -253,14 +265,15 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     try:
         if words:
-            _read(words)()
+            with startup.terminable():
+                _read(words)()
         else:
             with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
                 _read(["--help"])()
             raise SystemExit(2)
-    except KeyboardInterrupt:  # before the command has begun
+    except KeyboardInterrupt as stop:  # before the command has begun
         print("stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(_status(stop)) from None
     except BrokenPipeError:  # of a help text
         _discard_output()
     finally:

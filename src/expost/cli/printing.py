@@ -140,11 +140,20 @@ def show_exported(files: list[Exported]) -> None:
 
 
 def show_doctor(report: dict[str, Any]) -> None:
-    """Print the tables of a doctor's report."""
-    from expost.commands.doctor import tables
+    """Print the tables of a doctor's report on the machine, or its lines on a run."""
+    from expost.commands.doctor import lines, tables
 
+    if "files" in report:
+        for line in lines(report):
+            print(shown(line))
+        return
     for each in tables(report):
         _console().print(each)
+
+
+def failed_doctor(report: dict[str, Any]) -> bool:
+    """Return whether a file of a run is wrong; what a machine lacks, others may do without."""
+    return "files" in report and bool(report["problems"])
 
 
 def show_search(result: SearchResult) -> None:

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     #: A run: its folder, or an open `Run`.
     RunLike: TypeAlias = "Run | Path | str"
+    #: The same, or none.
+    RunIfAny: TypeAlias = "RunLike | None"
     #: Your own encoder and decoder.
     Networks: TypeAlias = "tuple[nn.Module, nn.Module] | None"
 else:
     RunLike = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    RunIfAny = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")]
     Networks = Annotated[object, tyro.conf.Suppress]
 
 P = ParamSpec("P")

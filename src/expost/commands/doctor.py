@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, weights, data, settings, and whether a model trains here.
+"""What this machine has: versions, devices, weights, data, settings, and whether a model trains here; runs' folders.
 
 Nothing here fails: what cannot be found out is reported as such. Nothing secret is shown: of the environment only the
 variables in `VARIABLES`, and of a token only that it is set.
@@ -16,10 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
+import tyro
+
 from expost._version import __version__
+from expost.commands.arguments import RunIfAny, RunLike
 from expost.commands.groups import takes
 from expost.errors import UsageError
 from expost.utils.process import cores
@@ -48,15 +51,24 @@ INTERNAL = frozenset({"dev", "peers"})
 
 
 @takes()
-def doctor(self_test: bool = True) -> dict[str, Any]:
-    """Report what this machine has: versions, devices, weights, data, settings; train a tiny model for one step.
+def doctor(
+    run: Annotated[RunIfAny, tyro.conf.arg(help_behavior_hint="(default: this machine)")] = None, self_test: bool = True
+) -> dict[str, Any]:
+    """Report what this machine has, and train a tiny model for one step; or check a run's folder, file by file.
+
+    Of the machine: versions, devices, weights, data, settings. Of a run: every file's checksum, its format version, and
+    whether the files belong together, as `expost.check_run` says; exit status 1 if one is wrong.
 
     Args:
+        run: Check this run instead of the machine.
         self_test: The tiny model is trained, unless --no-self-test is given.
 
     Returns:
-        Records by topic, as JSON can hold them; `problems` has a line for everything that is wrong.
+        Records by topic, as JSON can hold them; `problems` has a line for everything that is wrong. Of a run, `files`
+        has the findings.
     """
+    if run is not None:
+        return _run(run)
     report: dict[str, Any] = {}
     checks: dict[str, Callable[[], Any]] = {
         "versions": _versions,
@@ -81,8 +93,34 @@ def doctor(self_test: bool = True) -> dict[str, Any]:
     return report
 
 
+def _run(run: RunLike) -> dict[str, Any]:
+    from expost.commands.checking import check_run
+    from expost.config import to_json
+    from expost.run import Run
+
+    found = check_run(run)
+    return {
+        "run": str(run.folder if isinstance(run, Run) else run),
+        "files": [to_json(each) for each in found],
+        "problems": [f"{each.file} {each.what}; {each.remedy}" for each in found if each.state == "wrong"],
+    }
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """Return the report on a run: a line for each file, and one that sums them up."""
+    width = max(len(each["file"]) for each in report["files"])
+    wrong = len(report["problems"])
+    return [
+        *(
+            f"{each['state']:<12}{each['file']:<{width}}  {each['what']}{'; ' * bool(each['remedy'])}{each['remedy']}"
+            for each in report["files"]
+        ),
+        f"{report['run']}: {len(report['files'])} files, {f'{wrong} wrong' if wrong else 'none is wrong'}",
+    ]
+
+
 def tables(report: dict[str, Any]) -> list[Table | Text]:
-    """Return the report as tables for people, with the problems, if any, as the last line."""
+    """Return the report on a machine as tables for people, with the problems, if any, as the last line."""
     from rich.table import Table
     from rich.text import Text
 

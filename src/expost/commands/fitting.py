@@ -86,6 +86,7 @@ def fit(
     if components is not None:
         given["components"] = components
     construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    opened.require_writable("densities/fitted_on.json")
     data = opened.data()
     if by is None:
         if bins is not None:

@@ -59,4 +59,7 @@ def _numbered(folder: Path, name: Path) -> Iterator[Path]:
 
 
 def _taken(path: Path) -> bool:
-    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    from expost.utils.store import leftovers  # which imports torch, and completing words needs none
+
+    # what a killed command left of its first file counts as nothing
+    return path.exists() and not (path.is_dir() and not set(path.iterdir()) - set(leftovers(path)))

@@ -53,7 +53,7 @@ def report(
     from expost.report.scoring import ranking
     from expost.report.sections import Source, anchors, run_page
     from expost.training.devices import pick_device
-    from expost.utils.store import write_text
+    from expost.utils.store import require_writable, write_text
 
     if not runs:
         raise UsageError("no run is given; give the folder of at least one")
@@ -68,6 +68,7 @@ def report(
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number of at least 0")
     pick_device(device)
+    require_writable(path)
     opened = [_open(run) for run in runs]
     folders = [run.folder.resolve() for run in opened]
     if len(set(folders)) < len(folders):

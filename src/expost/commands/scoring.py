@@ -105,10 +105,11 @@ def score_run(
     from expost.densities import DENSITIES
     from expost.evaluation.protocol import Protocol
     from expost.evaluation.scoring import Request, scorer_of, stage_of
-    from expost.utils.store import update_json
+    from expost.utils.store import sealed, update_json
 
     path = run.folder / "metrics.json"
-    _ = saved_scores(path)  # what is damaged is said before any work
+    _ = saved_scores(path)  # what is damaged is said before any work, and what cannot be written
+    run.require_writable(path.name)
     data, protocol = run.data(), protocol or Protocol()
     stage = stage_of(run.config.model, subjects)
     score_with = scorer_of(Request(data, run.config.data.codec, features, protocol, device, stage))
@@ -128,7 +129,7 @@ def score_run(
     new, weights = [to_json(score) for score in scores], generator.weights
     # read again: another process may have scored meanwhile
     now = run.weights_hash()
-    update_json(path, lambda _: {"format": 1, "scores": _merged(saved_scores(path), new, {weights, now})})
+    update_json(path, lambda _: sealed({"format": 1, "scores": _merged(saved_scores(path), new, {weights, now})}))
     if now != weights:
         say(f"warning: {run.folder} was trained on meanwhile: these scores are of earlier weights; evaluate it again")
     return scores

@@ -94,7 +94,7 @@ def optimize(
     from expost.search import draw, make_objective, markdown
     from expost.search import optimize as search
     from expost.utils.seeding import PAIRS, generator
-    from expost.utils.store import write_text
+    from expost.utils.store import require_writable, write_text
 
     opened = open_run(run)
     strings = opened.string_generator(device)
@@ -107,6 +107,8 @@ def optimize(
     if codes is not None and codes < 2:
         raise UsageError(f"codes is {codes}; a search begins with at least 2")
     config = SearchConfig(**{"decodes": domain.decodes} | SEARCH.of(given))
+    folder = Path(out) if out is not None else _folder(opened, wanted, config.region, config.seed)
+    require_writable(folder / "search.json")
     count = len(data.train)
     chosen = torch.randperm(count, generator=generator(config.seed, PAIRS, 1))
     chosen = chosen[: min(count if codes is None else codes, max(2, int(BEGUN_WITH * count)))]
@@ -126,7 +128,6 @@ def optimize(
         there = set(training_forms(strings.codec.decode(data.train.x), forms, domain))
         return {string for string, form in zip(found, forms, strict=True) if form is not None and form in there}
 
-    folder = Path(out) if out is not None else _folder(opened, wanted, config.region, config.seed)
     result = search(z, scores, decode, goal, config, bound, folder, known)
     write_text(folder / "table.md", markdown(result))
     best = result.best(1)

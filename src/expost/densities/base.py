@@ -229,7 +229,7 @@ class Density(ABC):
             OSError: if the folder cannot be written.
         """
         fit = self._require_fit()
-        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors)
+        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors, self.weights)
 
     @final
     @classmethod
@@ -261,7 +261,7 @@ class Density(ABC):
         except (ValueError, TypeError, LookupError) as error:
             raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
         saved.require(layout)
-        density._state.fit = Fit(saved.tensors, saved.statistics)
+        density._state.fit, density._state.weights = Fit(saved.tensors, saved.statistics), saved.weights
         return density
 
     def _accept(self, z: Tensor, estimate: Callable[[Tensor], Fit]) -> Self:

@@ -34,6 +34,7 @@ class Saved:
         options: Keyword arguments of the density.
         statistics: Facts about the fit.
         tensors: Parameters by name, on the CPU.
+        weights: SHA-256 of the weights whose codes it describes; empty where that is not known.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Saved:
     options: dict[str, Any]
     statistics: dict[str, Any]
     tensors: dict[str, Tensor]
+    weights: str = ""
 
     def require(self, layout: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse tensors other than those of `layout`, and any that are not finite.
@@ -61,7 +63,12 @@ class Saved:
 
 
 def write(
-    path: Path, name: str, options: Mapping[str, Any], statistics: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: Path,
+    name: str,
+    options: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    weights: str = "",
 ) -> Path:
     """Write a fit and return the safetensors file; the JSON has the same name and the suffix `.json`."""
     target = resolve(path)
@@ -74,6 +81,8 @@ def write(
         "fit": dict(statistics),
         "sha256": hash_tensors(tensors),
     }
+    if weights:
+        record["weights"] = weights
     write_tensors(target, tensors, record)
     write_json(target.with_suffix(".json"), record)
     return target
@@ -101,7 +110,7 @@ def read(path: Path) -> Saved:
         raise DataError(
             f"{target}: the tensors are not those that were saved (wrong checksum); restore it or fit again"
         )
-    return Saved(target, name, options, statistics, tensors)
+    return Saved(target, name, options, statistics, tensors, str(record.get("weights", "")))
 
 
 def check_size(saved: Saved) -> None:

@@ -14,7 +14,7 @@ from expost.errors import UsageError
 from expost.examples import pictures
 from expost.examples.figures import PICTURE_SUFFIXES, PLAIN, Look
 from expost.examples.kind import Labels
-from expost.utils.store import replacing, write_text
+from expost.utils.store import filling, leftovers, replacing, require_writable, write_text
 
 LINE_SUFFIXES = (".txt", ".smi")
 TEXT_SUFFIXES = (*LINE_SUFFIXES, ".csv")
@@ -29,10 +29,11 @@ def check_output(path: Path, suffixes: tuple[str, ...] = (*PICTURE_SUFFIXES, ".n
         raise UsageError(f"cannot write this as '{path.name}'; give one of: {listed}")
     if path.suffix and path.is_dir():
         raise UsageError(f"{path} is a folder; give a file's name")
-    if not path.suffix and path.is_dir() and any(path.iterdir()):
+    if not path.suffix and path.is_dir() and set(path.iterdir()) - set(leftovers(path)):
         raise UsageError(f"folder {path} is not empty; choose another, so that old and new samples do not mix")
     if not path.suffix and path.is_file():
         raise UsageError(f"{path} is a file; give a folder, or a name ending in .png or .npy")
+    require_writable(path)
     return path
 
 
@@ -104,5 +105,6 @@ def write_examples(examples: Tensor, path: Path, look: Look = PLAIN) -> None:
         pictures.save_picture(pictures.figure(examples, look), path)
         return
     digits = max(5, len(str(len(examples) - 1)))
-    for index, image_tensor in enumerate(examples):
-        pictures.save_picture(pictures.to_pil(image_tensor), path / f"{index:0{digits}d}.png")
+    with filling(path) as temporary:  # a folder that holds some of them would pass for whole
+        for index, image_tensor in enumerate(examples):
+            pictures.save_picture(pictures.to_pil(image_tensor), temporary / f"{index:0{digits}d}.png")

@@ -67,7 +67,8 @@ def optimize(
         All rounds.
 
     Raises:
-        UsageError: if an argument is wrong, or `folder` holds a search with other settings, which the message names.
+        UsageError: if an argument is wrong, `folder` holds a search with other settings, which the message names, or
+            another process searches in it.
         DataError: if codes or scores are unusable, or the folder's files are damaged.
         OSError: if the folder cannot be written.
     """
@@ -76,18 +77,19 @@ def optimize(
     minimize = objective.minimize if config.minimize is None else config.minimize
     best, worst = (float(scores.min()), float(scores.max()))[:: 1 if minimize else -1]
     session = Session(folder, config, objective.label, minimize, codes, scores, tractable)
-    result = SearchResult(objective.label, config.region, minimize, worst, best, *session.read())
-    while len(result.rounds) < config.rounds:
-        number = len(result.rounds)
-        with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
-            result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
-        result = replace(result, known=None)  # the look-up covered earlier rounds only
-        session.write(result)
-        _tell(result, config.rounds)
-    if known is not None and result.known is None:
-        result = replace(result, known=frozenset(known(result.strings)))
-        session.write(result)
-    return result
+    with session.held():
+        result = SearchResult(objective.label, config.region, minimize, worst, best, *session.read())
+        while len(result.rounds) < config.rounds:
+            number = len(result.rounds)
+            with progress(f"round {number + 1} of {config.rounds}", config.steps + config.batch) as bar:
+                result.rounds.append(_round(number, codes, scores, decode, objective, config, tractable, result, bar))
+            result = replace(result, known=None)  # the look-up covered earlier rounds only
+            session.write(result)
+            _tell(result, config.rounds)
+        if known is not None and result.known is None:
+            result = replace(result, known=frozenset(known(result.strings)))
+            session.write(result)
+        return result
 
 
 def _round(

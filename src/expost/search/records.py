@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from expost.densities import TractableDensity
 from expost.errors import DataError, UsageError
 from expost.search.result import Round, SearchResult
 from expost.utils.hashing import hash_tensors
-from expost.utils.store import read_json, read_tensors, write_json, write_tensors
+from expost.utils.store import read_json, read_tensors, require_writable, sealed, write_json, write_tensors
 
 if TYPE_CHECKING:
     from expost.search.config import SearchConfig
 
 FORMAT = 1
 #: The files of a search.
-JSON, TENSORS = "search.json", "search.safetensors"
+JSON, TENSORS, LOCK = "search.json", "search.safetensors", ".search.lock"
 
 
 class Session:
@@ -56,6 +59,28 @@ class Session:
             "density": None if density is None else f"{density!r} {hash_tensors(density.tensors)}",
         }
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this process; what could not be written is refused before any work.
+
+        Raises:
+            UsageError: if another process searches in it.
+            OSError: if it cannot be written.
+        """
+        require_writable(self.json)
+        self.json.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.json.parent / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"{self.json.parent} is being searched by another process; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def read(self) -> tuple[list[Round], frozenset[str] | None]:
         """Return the finished rounds, none if there is no search yet, and which of their strings are training strings.
 
@@ -85,16 +110,15 @@ class Session:
     def write(self, result: SearchResult) -> None:
         """Write all finished rounds. Each file is replaced as a whole, the one that counts, `search.json`, last."""
         rounds = result.rounds
-        write_tensors(
-            self.tensors,
-            {
-                "codes": torch.cat([batch.codes for batch in rounds]),
-                "scores": torch.tensor(result.scores, dtype=torch.float64),
-            },
-        )
+        tensors = {
+            "codes": torch.cat([batch.codes for batch in rounds]),
+            "scores": torch.tensor(result.scores, dtype=torch.float64),
+        }
+        write_tensors(self.tensors, tensors)
         record = {
             "format": FORMAT,
             "asked": self.asked,
+            "tensors": hash_tensors(tensors),
             "summary": result.summary(),
             "known": None if result.known is None else sorted(result.known),
             "rounds": [
@@ -108,7 +132,7 @@ class Session:
                 for batch in rounds
             ],
         }
-        write_json(self.json, record)
+        write_json(self.json, sealed(record))
 
 
 def read_search(folder: Path) -> SearchResult:
@@ -157,8 +181,11 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
     values, _ = read_tensors(tensors)
     try:
         batch = record["asked"]["batch"]
-        codes, scores = (torch.split(values[name][: batch * len(rounds)], batch) for name in ("codes", "scores"))
         # the tensors are written first: they may be a round ahead, never behind
+        mine = {name: values[name][: batch * len(rounds)] for name in ("codes", "scores")}
+        if record.get("tensors", hash_tensors(mine)) != hash_tensors(mine):  # not recorded by early versions
+            raise ValueError
+        codes, scores = (torch.split(mine[name], batch) for name in ("codes", "scores"))
         found = [
             Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
             for z, s, r in zip(codes, scores, rounds, strict=True)

@@ -25,7 +25,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ from expost.sharing.kinds import sharing_of
 from expost.utils.extras import installed, missing
 from expost.utils.progress import progress, say
 from expost.utils.seeding import SAMPLES, generator
-from expost.utils.store import replacing
+from expost.utils.store import filling, replacing, require_writable
 
 #: Largest difference between the file's outputs and torch's, in units of max(1, |output|), that an export may have.
 TOLERANCE = 1e-4
@@ -82,24 +81,25 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
     _require("onnx", "onnxscript")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder")
+    require_writable(folder)
     model, weights = run.loaded("cpu")
     checked = installed("onnxruntime")
     parts = _parts(model)
     others = {"decoder", "start", "step"} - {part.name for part in parts}
     for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
         raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
-    with progress("exporting", 2 + len(parts)) as bar, ExitStack() as files:
+    with progress("exporting", 2 + len(parts)) as bar, filling(folder) as temporary:  # all files, or none
         known = _known(run.config, model, parts)
         _bake(model)  # after torch's outputs are computed
         bar.advance()
         exported = []
         for part in parts:
-            path = folder / f"{part.name}.onnx"
-            temporary = files.enter_context(replacing(path))  # all files are kept, or none
-            described = _write(part, known, temporary, run, weights)
-            bar.advance()
-            difference = _difference(temporary, part, known) if checked else None
-            exported.append(Exported(path, *described, difference))
+            name = f"{part.name}.onnx"
+            with replacing(temporary / name) as path:
+                described = _write(part, known, path, run, weights)
+                bar.advance()
+                difference = _difference(path, part, known) if checked else None
+            exported.append(Exported(folder / name, *described, difference))
         bar.advance()
     if not checked:
         say("onnxruntime is not installed, so the outputs were not compared; pip install 'expost[onnx]' to have it")

@@ -25,7 +25,7 @@ from expost.sharing.layout import (
 )
 from expost.utils.extras import require
 from expost.utils.progress import progress, say
-from expost.utils.store import read_json, replacing, write_json, write_text
+from expost.utils.store import read_json, replacing, sealed, write_json, write_text
 
 
 def save_pretrained(
@@ -134,9 +134,9 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
             write_json(folder / FITTED_ON, dict.fromkeys(chosen, generator.weights))
         bar.advance()
         if scores:
-            write_json(folder / SCORES, {"format": 1, "scores": [to_json(score) for score in scores]})
+            write_json(folder / SCORES, sealed({"format": 1, "scores": [to_json(score) for score in scores]}))
         write_text(folder / CARD, model_card(replace(run, config=shared), generator, scores, shown, options, source))
-        write_json(folder / CONFIG, to_json(shared))  # last: with it the folder is a run
+        write_json(folder / CONFIG, sealed(to_json(shared)))  # last: with it the folder is a run
         bar.advance()
 
 

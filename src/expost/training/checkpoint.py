@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expost import distributed
 from expost.errors import DataError
 from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
@@ -23,10 +20,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-    if distributed.may_write():
-        with suppress(FileNotFoundError):
-            os.replace(path, previous(path))
-    write_tensors(path, tensors, asdict(position))
+    write_tensors(path, tensors, asdict(position), keep=previous(path))
 
 
 def previous(path: Path) -> Path:

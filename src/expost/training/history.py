@@ -14,7 +14,7 @@ from expost import distributed
 from expost.errors import DataError
 from expost.utils.extras import installed
 from expost.utils.progress import say
-from expost.utils.store import write_text
+from expost.utils.store import sealed, write_text
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Records:
         if not distributed.is_main():
             return
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "best": best, "train": train, "validation": validation}) + "\n")
+            line = sealed({**record, "best": best, "train": dict(train), "validation": dict(validation)})
+            file.write(json.dumps(line) + "\n")
         if self.board is not None:
             self.board.add_scalar("lr", record["lr"], record["epoch"])
             for part, values in (("train", train), ("validation", validation)):

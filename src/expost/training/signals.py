@@ -11,14 +11,24 @@ from typing import Any
 from expost import distributed
 
 
+class Stop(threading.Event):
+    """Set once a signal has come.
+
+    Attributes:
+        number: The signal.
+    """
+
+    number: int = signal.SIGINT
+
+
 @contextmanager
-def graceful_interrupt() -> Iterator[threading.Event]:
+def graceful_interrupt() -> Iterator[Stop]:
     """Set an event on SIGINT or SIGTERM, so that work can be saved before it stops; a second signal stops at once.
 
     Launched processes never stop at once: their launcher repeats the signal that the terminal has sent to all of them
     already, and kills those that take too long.
     """
-    stopped = threading.Event()
+    stopped = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
@@ -26,6 +36,7 @@ def graceful_interrupt() -> Iterator[threading.Event]:
     previous = {number: signal.getsignal(number) for number in watched}
 
     def note(number: int, frame: Any) -> None:
+        stopped.number = number
         stopped.set()
         if not distributed.launched():
             for each in watched:

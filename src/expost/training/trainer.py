@@ -6,7 +6,7 @@ bit, those of a run that was never stopped (with the same number of threads and 
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,7 +25,7 @@ from expost.training.checkpoint import load_checkpoint, load_weights, previous, 
 from expost.training.history import Records, records
 from expost.training.lock import training_lock
 from expost.training.loop import Epoch, Loop, NonFiniteLossError, Position
-from expost.training.signals import graceful_interrupt
+from expost.training.signals import Stop, graceful_interrupt
 from expost.types import Data
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import Bar, duration, progress, say
@@ -133,8 +133,7 @@ class Training:
         """
         with training_lock(self.folder), freed_memory_kept():
             if distributed.is_main():
-                for path in (self.best_path, self.checkpoint_path):
-                    clear_leftovers(path)
+                clear_leftovers(self.folder)
             self._begin()
             try:
                 self._go_on()
@@ -155,6 +154,7 @@ class Training:
 
     def _begin(self) -> None:
         self._check()
+        self.kept = math.inf  # validation loss of the weights on disk
         self.loop = Loop(self.model, self.data.train.x, self.data.validation.x, self.config)
         if self.checkpoint_path.exists() or previous(self.checkpoint_path).exists():
             self._restore()
@@ -198,7 +198,7 @@ class Training:
         """Where the weights of the lowest validation loss are."""
         return self.folder / "model.safetensors"
 
-    def _after_step(self, sums: Mapping[str, Tensor], stopped: threading.Event, bar: Bar) -> None:
+    def _after_step(self, sums: Mapping[str, Tensor], stopped: Stop, bar: Bar) -> None:
         """Look at the loss, the clock and the signals: after every step on a CPU, now and then on an accelerator."""
         loop, position = self.loop, self.loop.position
         on_cpu = loop.device.type == "cpu"
@@ -217,7 +217,7 @@ class Training:
             self._save(found)
         if stop:
             distributed.barrier()  # the launcher ends the others as soon as one process has gone
-            raise Interrupted(self.folder)
+            raise Interrupted(self.folder, stopped.number)
 
     def _after_epoch(self, epoch: Epoch, written: Records, bar: Bar) -> None:
         position, epochs = self.loop.position, self.config.epochs
@@ -254,16 +254,17 @@ class Training:
 
     def _kept(self) -> str:
         """Return in words which weights are on disk."""
-        if self.loop.position.best is None:
+        if self.kept == math.inf:
             return "no epoch was finished, so there are no weights to keep"
         return f"the best weights so far are in {self.best_path}"
 
     def _save_best(self) -> None:
-        """Write the best weights, if they are not on disk yet."""
+        """Write the best weights, unless they or better ones are on disk."""
         best = self.loop.best
-        if best is not None:
+        if best is not None and best.validation <= self.kept:
             write_tensors(self.best_path, best.tensors, {"epoch": best.epoch, "validation": best.validation})
-            self.loop.best = None
+            self.kept = best.validation
+        self.loop.best = None
 
     def _save(self, sums: Mapping[str, float]) -> None:
         started = time.monotonic()
@@ -282,10 +283,10 @@ class Training:
             position = load_checkpoint(before, self.model, self.loop.optimizer)
             say(f"warning: {error}; goes on from the checkpoint before it, epoch {position.epoch}")
         self.loop.resume(position)
-        # weights may have been saved after the checkpoint, when the training was stopped by an error
+        # weights may have been saved after the checkpoint, when the training was killed or stopped by an error
         kept = read_tensors_record(self.best_path).get("validation")
-        if isinstance(kept, int | float) and (position.best is None or kept < position.best):
-            position.best = kept
+        if isinstance(kept, int | float):
+            self.kept = kept
 
     def _load_best(self) -> None:
         distributed.barrier()  # the first process may still be writing them

@@ -143,7 +143,7 @@ class Engine(ABC):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Interrupted
+    raise Interrupted(number=number)
 
 
 def logged(function: Callable[[T, str], R], task: T, device: str, log: Path | None) -> R:
