@@ -113,6 +113,8 @@ def check_compatible(z: object, d: int | None = None) -> None:
     if z.dtype not in _DTYPES or z.layout != torch.strided:
         remedy = ".float()" if z.layout == torch.strided else ".to_dense()"
         raise DataError(f"codes must be dense and floating point, got {kind}; convert them with {remedy}")
+    if z.is_meta:
+        raise DataError("codes are on device meta, which holds no numbers; encode on cpu or a device of this machine")
     if d is not None and z.shape[1] != d:
         raise DataError(
             f"codes have {z.shape[1]} dimensions, but the density was fitted on {d}; encode with the same model"
@@ -151,5 +153,5 @@ def check_codes(z: object) -> None:
         differ = float((z.detach().amax(0) - z.detach().amin(0)).max())
         raise DataError(
             f"all {z.shape[0]} codes are equal in float32, the precision of samples: they differ by at most "
-            f"{differ:.3g}, about {largest:.3g}; center and scale them first"
+            f"{differ:.3g} at a size of {largest:.3g}; center and scale them first"
         )
