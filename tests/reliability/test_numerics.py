@@ -313,3 +313,151 @@ def test_codes_made_by_chance_are_fitted_to_their_width_or_refused_with_the_reas
             lost.append(f"{case.words}: {wrong}")
     count("a fit on odd codes is finite, of their width, or refused in a line", tried=tried, lost=len(lost))
     assert not lost, f"{len(lost)} of {tried}, the first: {lost[:5]}"
+
+
+# ------------------------------------------------------------------------------------- what log q and samples claim
+
+
+def clusters(n: int, d: int, seed: int = 0) -> Tensor:
+    """Codes of two overlapping clusters of unlike shapes, float64."""
+    z = blob(n, d, seed)
+    return torch.where((torch.arange(n) % 3 == 0)[:, None], 0.6 * z.flip(1) + 1.0, z)
+
+
+def of_some_scale(seed: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes, and the scales and offsets by which they were changed from `clusters`."""
+    random = np.random.default_rng(seed)
+    scale = torch.from_numpy(10.0 ** random.uniform(-9, 9, d))
+    return clusters(200, d, seed), scale, torch.from_numpy(random.standard_normal(d)) * scale
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A Student t distribution with the mean of codes and a multiple of their covariance."""
+
+    center: Tensor
+    factor: Tensor
+    freedom: float
+
+    @classmethod
+    def around(cls, z: Tensor, width: float, freedom: float) -> "Proposal":
+        covariance = torch.atleast_2d(torch.cov(z.T))
+        return cls(z.mean(0), width * torch.linalg.cholesky(covariance), freedom)
+
+    def _frozen(self, seed: int) -> Any:
+        d = len(self.center)
+        return stats.multivariate_t(np.zeros(d), np.eye(d), df=self.freedom, seed=seed)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        d = len(self.center)
+        u = torch.from_numpy(np.asarray(self._frozen(seed).rvs(n))).view(n, d)
+        return self.center + u @ self.factor.T
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        u = torch.linalg.solve_triangular(self.factor, (z - self.center).T, upper=False).T
+        return torch.from_numpy(np.asarray(self._frozen(0).logpdf(u.numpy()))).view(-1) - self.factor.diagonal().log().sum()
+
+
+def standard_errors(values: Tensor, expected: float | Tensor) -> float:
+    """How many standard errors a mean is off; the largest of several."""
+    error = values.std(0) / math.sqrt(len(values))
+    assert float((error / (values.abs().mean(0) + error)).max()) < 0.1, "too noisy to say anything"
+    return float(((values.mean(0) - expected).abs() / error).max())
+
+
+#: Standard errors that no mean of these tests is off by chance: a normal variable is beyond 6 with probability 2e-9.
+MOST_ERRORS = 6.0
+
+
+@pytest.mark.parametrize("name", TRACTABLE)
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
+def test_log_q_integrates_to_one_and_samples_have_its_moments(name: str, d: int) -> None:
+    """Means under q by importance sampling from a wide t distribution, in any dimension and at any scales.
+
+    Weights w = q / r have mean 1 whatever r is, and w z, w z z^T have the moments of q; r has heavier tails than q, so
+    that all have a variance. The other way round, r' / q has mean 1 under samples of q, if these follow q.
+    """
+    for seed in range(times(1, 12)):
+        z, scale, offset = of_some_scale(seed, d)
+        density = make(name, **{"rank": min(2, d)})
+        if name == "standard-normal":
+            scale, offset = torch.ones(d).double(), torch.zeros(d).double()
+        fit(density, z * scale + offset)
+        assert isinstance(density, TractableDensity)
+        spread = torch.cat([z, torch.randn(200, d, generator=seeded()).double()]) if name == "standard-normal" else z
+        wide = Proposal.around(spread, 1.3, 5.0)
+        u = wide.sample(60_000, seed)
+        log_volume = scale.log().sum()
+        w = (density.log_prob(u * scale + offset) + log_volume - wide.log_prob(u)).exp()
+        assert standard_errors(w, 1.0) < MOST_ERRORS
+        drawn = (density.sample(60_000, generator=seeded(seed)).double() - offset) / scale
+        sure = drawn.abs() < 50  # beyond it there is nothing of either
+        assert sure.all()
+        for power in (1, 2):
+            center = drawn.mean(0)
+            theirs, ours = w[:, None] * (u - center) ** power, (drawn - center) ** power
+            error = ((theirs.var(0) + ours.var(0)) / len(drawn)).sqrt()
+            assert ((theirs.mean(0) - ours.mean(0)).abs() < MOST_ERRORS * error).all()
+        narrow = Proposal.around(drawn, 0.5, 50.0)
+        back = (narrow.log_prob(drawn) - density.log_prob(drawn * scale + offset) - log_volume).exp()
+        assert standard_errors(back, 1.0) < MOST_ERRORS
+        count("log q integrates to 1, and samples have its moments", tried=1)
+
+
+@pytest.mark.parametrize("name", [name for name in TRACTABLE if name != "standard-normal"])
+def test_log_q_and_samples_follow_changes_of_unit_and_origin(name: str) -> None:
+    """q of s z + b is q(z) / |s|: the same factor for all dimensions, or one for each where the density claims that.
+
+    Powers of two change no digit, so that the fits are the same but for the rounding of sums, and samples exactly so.
+    """
+    for seed in range(times(6, 200)):
+        random, d = np.random.default_rng(seed), 1 + seed % 5
+        z = clusters(100, d, seed)
+        powers = random.integers(-40, 41, 1 if name in NOT_BY_DIMENSION else d)
+        scale = torch.from_numpy(2.0**powers).expand(d)
+        first, second = make(name), make(name)
+        fit(first, z)
+        fit(second, z * scale)
+        assert isinstance(first, TractableDensity)
+        assert isinstance(second, TractableDensity)
+        shift = scale.log().sum()
+        torch.testing.assert_close(second.log_prob(z * scale) + shift, first.log_prob(z), rtol=1e-9, atol=1e-9)
+        samples = first.sample(50, generator=seeded()).double() * scale
+        torch.testing.assert_close(second.sample(50, generator=seeded()).double(), samples, rtol=1e-5, atol=0)
+        # moved by whole numbers of the last place that rounding leaves, some 1e-13 of the deviation
+        moved = make(name)
+        fit(moved, z + 64.0)
+        assert isinstance(moved, TractableDensity)
+        torch.testing.assert_close(moved.log_prob(z + 64.0), first.log_prob(z), rtol=1e-6, atol=1e-6)
+        count("log q follows units and origin of the codes", tried=2)
+
+
+def test_a_gaussian_without_a_ridge_follows_any_affine_map() -> None:
+    """log q(A z + b) = log q(z) - log |det A| to rounding, which A of condition up to 1e6 multiplies."""
+    for seed in range(times(10, 300)):
+        d = 1 + seed % 6
+        z, turn = blob(80, d, seed), blob(d, d, seed + 1) + 3 * torch.eye(d)
+        for name in ("gaussian", "kde"):
+            first, second = make(name, regularization=0.0), make(name, regularization=0.0)
+            fit(first, z)
+            fit(second, z @ turn.T - 7.0)
+            assert isinstance(first, TractableDensity)
+            assert isinstance(second, TractableDensity)
+            shift = torch.linalg.slogdet(turn).logabsdet
+            torch.testing.assert_close(second.log_prob(z @ turn.T - 7.0) + shift, first.log_prob(z), rtol=1e-7, atol=1e-7)
+        count("log q follows units and origin of the codes", tried=2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1.0, 1e12])
+def test_a_gaussian_is_scipys_at_any_scale(scale: float) -> None:
+    z = blob(100, 4)
+    density = make("gaussian")
+    fit(density, z * scale)
+    quartiles = np.quantile(z.numpy(), 0.75, axis=0, method="higher") - np.quantile(
+        z.numpy(), 0.25, axis=0, method="lower"
+    )
+    units = np.minimum(quartiles / (2 * stats.norm.ppf(0.75)), z.numpy().std(0))
+    covariance = np.cov(z.numpy().T, bias=True) + 1e-6 * np.diag(units**2)
+    expected = stats.multivariate_normal(z.numpy().mean(0), covariance).logpdf(z.numpy()) - 4 * math.log(scale)
+    assert isinstance(density, TractableDensity)
+    np.testing.assert_allclose(density.log_prob(z * scale).numpy(), expected, rtol=1e-9)
