@@ -47,7 +47,8 @@ def assert_gradients(
 
 def bulk_units(z: Tensor) -> Tensor:
     """Return the interquartile range over that of N(0, 1), or the deviation where that is less, of each dimension."""
-    lower, upper = np.quantile(z.numpy(), 0.25, axis=0, method="lower"), np.quantile(
-        z.numpy(), 0.75, axis=0, method="higher"
+    lower, upper = (
+        np.quantile(z.numpy(), 0.25, axis=0, method="lower"),
+        np.quantile(z.numpy(), 0.75, axis=0, method="higher"),
     )
     return torch.from_numpy(np.minimum((upper - lower) / (2 * stats.norm.ppf(0.75)), z.numpy().std(0)))

@@ -279,7 +279,9 @@ class Run:
         if not isinstance(model, Autoencoder):
             return None  # a model of another package, of which the start is not known
         if said := divergence(model, self.fresh_model(), data.validation.x):
-            return Trouble("training diverged", f"{said}; train again with a smaller --lr than {self.config.training.lr:g}")
+            return Trouble(
+                "training diverged", f"{said}; train again with a smaller --lr than {self.config.training.lr:g}"
+            )
         said = collapse(model, data.validation.x)
         if said is None:
             return None

@@ -16,11 +16,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torture import count, times
 
 from expost.densities import DENSITIES, NEED_LABELS, Density, LabelledDensity, TractableDensity
 from expost.densities.checks import LARGEST_CODE
 from expost.errors import DataError, UsageError
-from torture import count, times
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -355,7 +355,10 @@ class Proposal:
 
     def log_prob(self, z: Tensor) -> Tensor:
         u = torch.linalg.solve_triangular(self.factor, (z - self.center).T, upper=False).T
-        return torch.from_numpy(np.asarray(self._frozen(0).logpdf(u.numpy()))).view(-1) - self.factor.diagonal().log().sum()
+        return (
+            torch.from_numpy(np.asarray(self._frozen(0).logpdf(u.numpy()))).view(-1)
+            - self.factor.diagonal().log().sum()
+        )
 
 
 def standard_errors(values: Tensor, expected: float | Tensor) -> float:
@@ -374,12 +377,12 @@ MOST_ERRORS = 6.0
 def test_log_q_integrates_to_one_and_samples_have_its_moments(name: str, d: int) -> None:
     """Means under q by importance sampling from a wide t distribution, in any dimension and at any scales.
 
-    Weights w = q / r have mean 1 whatever r is, and w f has the mean that f has under samples of q, if these follow q: f
-    is each coordinate, its square, and log q itself. r has heavier tails than q, so that all have a variance.
+    Weights w = q / r have mean 1 whatever r is, and w f has the mean that f has under samples of q, if these follow q:
+    f is each coordinate, its square, and log q itself. r has heavier tails than q, so that all have a variance.
     """
     for seed in range(times(1, 12)):
         z, scale, offset = of_some_scale(seed, d)
-        density = make(name, **{"rank": min(2, d)})
+        density = make(name, rank=min(2, d))
         if name == "standard-normal":
             scale, offset = torch.ones(d).double(), torch.zeros(d).double()
         fit(density, z * scale + offset)
@@ -444,7 +447,9 @@ def test_a_gaussian_without_a_ridge_follows_any_affine_map() -> None:
             assert isinstance(first, TractableDensity)
             assert isinstance(second, TractableDensity)
             shift = torch.linalg.slogdet(turn).logabsdet
-            torch.testing.assert_close(second.log_prob(z @ turn.T - 7.0) + shift, first.log_prob(z), rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(
+                second.log_prob(z @ turn.T - 7.0) + shift, first.log_prob(z), rtol=1e-7, atol=1e-7
+            )
         count("log q follows units and origin of the codes", tried=2)
 
 

@@ -1,4 +1,4 @@
-"""Scores of sets that are few, equal, constant, singular, tiny or huge: right by a closed form, or refused in a line."""
+"""Scores of sets that are few, equal, constant, singular, tiny or huge: right by a closed form, or refused."""
 
 import math
 import warnings
@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import linalg
 from torch import Tensor
+from torture import count, times
 
 from expost.errors import DataError, UsageError
 from expost.metrics.frechet import Statistics, frechet_distance
@@ -17,7 +18,6 @@ from expost.metrics.latent import dimensions, prior_gap
 from expost.metrics.measures import MEASURES, Cloud, Context
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
-from torture import count, times
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,6 +31,11 @@ def normal(n: int, d: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def one_line(error: Exception) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
 def scores(reference: Tensor, samples: Tensor, measure: str) -> dict[str, float] | str:
     """Compute a measure's scores, or return the line with which it refuses."""
     with warnings.catch_warnings():
@@ -38,8 +43,7 @@ def scores(reference: Tensor, samples: Tensor, measure: str) -> dict[str, float]
         try:
             found = MEASURES[measure](Cloud(reference), Cloud(samples), CONTEXT)
         except (DataError, UsageError) as error:
-            assert "\n" not in str(error)
-            return str(error)
+            return one_line(error)
     for value in found.values():
         assert value.influence.samples.isfinite().all()
         assert value.influence.reference.isfinite().all()
@@ -137,7 +141,9 @@ def test_the_frechet_distance_is_scipys_on_well_conditioned_covariances_and_a_cl
         expected = (first.mean - second.mean).square().sum() + (first.cov + second.cov).trace() - 2 * np.trace(root)
         assert frechet_distance(first, second) == pytest.approx(float(expected), rel=1e-6)
         # of diagonal covariances, singular and of any scales: sum (m_a - m_b)^2 + (s_a - s_b)^2
-        s = torch.cat([normal(2, d, seed).abs() * 10.0 ** (8 * normal(2, d, seed + 1)).clamp(-12, 12), torch.zeros(2, 1)], 1)
+        s = torch.cat(
+            [normal(2, d, seed).abs() * 10.0 ** (8 * normal(2, d, seed + 1)).clamp(-12, 12), torch.zeros(2, 1)], 1
+        )
         zero = torch.zeros(d + 1)
         found = frechet_distance(Statistics(zero, s[0].square().diag(), 9), Statistics(zero, s[1].square().diag(), 9))
         total = s.square().sum().item()

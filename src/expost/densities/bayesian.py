@@ -23,12 +23,13 @@ class BayesianGaussianMixture(MixtureDensity):
     """A mixture fitted by variational Bayes (Bishop 2006, section 10.2; Blei & Jordan 2006 for the Dirichlet process).
 
     Components that the codes do not support get a weight near 0, so `components` is an upper bound. The fit is
-    scikit-learn's, on the CPU, of the codes in the unit of each dimension (`Units`). Sampling and `log_prob` use the *plug-in* mixture of the posterior's point estimates
-    (weights, means, covariances), as scikit-learn's own `sample` does; its `score_samples` is another quantity, an
-    expectation under the posterior that is no normalized density.
+    scikit-learn's, on the CPU, of the codes in the unit of each dimension (`Units`). Sampling and `log_prob` use the
+    *plug-in* mixture of the posterior's point estimates (weights, means, covariances), as scikit-learn's own `sample`
+    does; its `score_samples` is another quantity, an expectation under the posterior that is no normalized density.
 
-    Statistics: `converged`, `iterations`, `lower_bound` (scikit-learn's, of the evidence of the codes in their units), `log_likelihood` (mean per
-    example of the plug-in mixture), `active` (components with more than a tenth of the mean weight).
+    Statistics: `converged`, `iterations`, `lower_bound` (scikit-learn's, of the evidence of the codes in their units),
+    `log_likelihood` (mean per example of the plug-in mixture), `active` (components with more than a tenth of the mean
+    weight).
 
     Attributes:
         weight_concentration: Prior concentration of the weights, above 0; None is 1 / components, as in the

@@ -120,7 +120,9 @@ class ConditionalDensity(LabelledDensity):
         units = Units.of_bulk(z)
         pooled = _pooled_covariance([units.apply(group) for group in groups]) if few else None
         parts = [
-            self._fit_class(group, classes.labels[c]) if c not in few or pooled is None else _shrunk(group, pooled, units)
+            self._fit_class(group, classes.labels[c])
+            if c not in few or pooled is None
+            else _shrunk(group, pooled, units)
             for c, group in enumerate(groups)
         ]
         records = [{"density": part.name, "options": part.options, "fit": part.statistics} for part in parts]

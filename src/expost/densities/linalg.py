@@ -24,8 +24,8 @@ def precise_device(device: torch.device) -> torch.device:
 def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
     """Factor S = L L^T, S symmetric and, but for rounding, positive definite.
 
-    Rounding can leave S indefinite although a ridge was added. Then the diagonal is multiplied by 1 plus the smallest of
-    1e-13, 1e-11, 1e-9, 1e-7 that makes it factor, of the failing matrices only: dimensions of any scale keep theirs.
+    Rounding can leave S indefinite although a ridge was added. Then the diagonal is multiplied by 1 plus the smallest
+    of 1e-13, 1e-11, 1e-9, 1e-7 that makes it factor, of the failing matrices only: dimensions of any scale keep theirs.
 
     Args:
         covariance: S, shape (..., d, d), float64.

@@ -242,8 +242,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         raise DataError("the Frechet distance overflows; check the features for absurdly large values")
     if shift + total < _SMALLEST and not (torch.equal(a.mean, b.mean) and torch.equal(a.cov, b.cov)):
         raise DataError(
-            f"the Frechet distance underflows, its terms add up to {shift + total:.3g}; rescale the features, which are "
-            "absurdly small"
+            f"the Frechet distance underflows, its terms add up to {shift + total:.3g}; rescale the features"
         )
     if torch.equal(a.cov, b.cov):
         return shift
