@@ -457,7 +457,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "densities/units.py",
         FITS,
-        ("units: the deviation, which one far code sets, for the bulk's", "bulk = torch.where(quartiles > 0, quartiles,",
+        ("units: the deviation, which one far code sets", "bulk = torch.where(quartiles > 0, quartiles,",
          "bulk = torch.where(quartiles < 0, quartiles,", "bulk"),
         ("units: one for all dimensions", "return cls.from_scale(spread.center, bulk,",
          "return cls.from_scale(spread.center, bulk.mean().expand_as(bulk),", "ridge_is_added"),

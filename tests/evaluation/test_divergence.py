@@ -1,6 +1,7 @@
 """A training whose losses stay finite, but far above those of the untrained model, is warned of wherever it is used."""
 
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from expost.run import Run
 from expost.types import to_unit
 
 SAID = "warning: training diverged: the loss on held-out examples is"
-TINY = {"epochs": 2, "width": 8, "tensorboard": False, "device": "cpu"}
+TINY: Any = {"epochs": 2, "width": 8, "tensorboard": False, "device": "cpu"}
 
 
 @pytest.mark.parametrize("model", ["vae", "rae-l2"])

@@ -5,10 +5,10 @@ M-step: N_k = sum_n r_nk, w_k = N_k / N, m_k = sum_n r_nk z_n / N_k,
         S_k = sum_n r_nk (z_n - m_k)(z_n - m_k)^T / N_k + eps I.
 
 The codes are given in the unit of each dimension (`units`), in which the ridge eps (`regularization`) is a pure number.
-It makes every S_k positive definite. It is no part of the likelihood that is reported, so EM's guarantee, a log-likelihood
-that never falls, is exact only for eps = 0; with a ridge it can fall by an amount of the order of eps times the mean of
-trace(S_k^-1), which is negligible until a component collapses onto a subspace. The trace is kept, and the largest fall
-recorded.
+It makes every S_k positive definite. It is no part of the likelihood that is reported, so EM's guarantee, a
+log-likelihood that never falls, is exact only for eps = 0; with a ridge it can fall by an amount of the order of eps
+times the mean of trace(S_k^-1), which is negligible until a component collapses onto a subspace. The trace is kept, and
+the largest fall recorded.
 
 Over several processes (`distributed.together`) all have the codes, each takes a part of them in the passes, and the
 moments are summed: K (1 + d + d^2) numbers an iteration, however many codes there are.
