@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,10 @@ def blob(n: int = 120, d: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=generator, dtype=torch.float64) @ mix + 0.5
 
 
+def scaled(scale: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return (blob() * scale).to(dtype)
+
+
 def with_rows(z: Tensor, **changes: Any) -> Tensor:
     for row, value in changes.items():
         z[int(row.removeprefix("row"))] = value
@@ -175,8 +180,8 @@ def with_rows(z: Tensor, **changes: Any) -> Tensor:
 
 
 CASES: dict[str, Callable[[], Tensor]] = {
-    **{f"scale {s:g}": (lambda s=s: blob() * s) for s in (1e-40, 1e-30, 1e-12, 1e-6, 1e-4, 1.0, 1e4, 1e12, 1e17)},
-    **{f"all in float32 at {s:g}": (lambda s=s: (blob() * s).float()) for s in (1e-30, 1e-6, 1e12)},
+    **{f"scale {s:g}": partial(scaled, s) for s in (1e-40, 1e-30, 1e-12, 1e-6, 1e-4, 1.0, 1e4, 1e12, 1e17)},
+    **{f"all in float32 at {s:g}": partial(scaled, s, torch.float32) for s in (1e-30, 1e-6, 1e12)},
     "scale 1e30": lambda: blob() * 1e30,
     "scale 1e-310": lambda: blob() * 1e-310,
     "scales mixed": lambda: blob() * torch.tensor([1e-12, 1e-4, 1.0, 1e6]).double(),

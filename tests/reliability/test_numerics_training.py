@@ -49,8 +49,8 @@ def rows(kind: str) -> Tensor:
     x = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
     if kind == "outliers":
         x[7:9] *= 1e6
-    scale = {"1e6": 1e6, "1e18": 1e18, "1e-20": 1e-20, "constant columns": torch.tensor([1.0, 0, 0, 1, 1, 0])}
-    return x * scale.get(kind, 1.0)
+    scale = {"1e6": 1e6, "1e18": 1e18, "1e-20": 1e-20}.get(kind, 1.0)
+    return scale * x * torch.tensor([1.0, 0, 0, 1, 1, 0] if kind == "constant columns" else [1.0] * 6)
 
 
 IMAGES = ["noise", "constant", "black", "white", "0 or 1", "one bright pixel", "nearly constant"]
