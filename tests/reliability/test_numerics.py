@@ -114,7 +114,7 @@ def reasons(density: Density, z: Tensor) -> list[str]:
 def broken(name: str, z: Tensor, **options: Any) -> str:
     """Fit, sample and evaluate; return in words what is wrong with that, or nothing."""
     density = make(name, **options)
-    expected = reasons(density, z)
+    expected = reasons(density, z.detach())
     try:
         fit(density, z)
     except (DataError, UsageError) as error:
