@@ -320,8 +320,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "metrics/kernel.py",
         MEASURES,
-        ("kernel distance: a square for a cube", ".pow_(3)", ".pow_(2)", "kid"),
-        ("kernel distance: the dimension forgotten", "alpha=1 / x.shape[1]", "alpha=1", "kid"),
+        ("kernel distance: a square for a cube", ".mul_(t).add_(3).mul_(t)", ".mul_(t)", "kid"),
+        ("kernel distance: the dimension forgotten", ".div_(x.shape[1])", "", "kid"),
         ("kernel distance: a missing 2", "- 2 * xy.mean())", "- xy.mean())", "kid"),
         ("kernel distance: with the diagonals", "xx.sum() - xx.trace() + yy.sum() - yy.trace()", "xx.sum() + yy.sum()",
          "kid"),
@@ -453,7 +453,16 @@ MUTANTS: tuple[Mutant, ...] = (
         ("gaussian: degrees of freedom off by one", "/ z.shape[0]\n", "/ (z.shape[0] - 1)\n", "maximum_likelihood"),
         ("gaussian: the ridge left out", "covariance.diagonal().add_(eps)\n    return mean, covariance",
          "return mean, covariance", "ridge"),
-        ("gaussian: a ridge that knows no scale", "* float(z.double().var(0, correction=0).mean())", "", "ridge"),
+    ),
+    *mutants(
+        "densities/units.py",
+        FITS,
+        ("units: the deviation, which one far code sets", "bulk = torch.where(quartiles > 0, quartiles,",
+         "bulk = torch.where(quartiles < 0, quartiles,", "bulk"),
+        ("units: one for all dimensions", "return cls.from_scale(spread.center, bulk,",
+         "return cls.from_scale(spread.center, bulk.mean().expand_as(bulk),", "ridge_is_added"),
+        ("units: constants as wide as all", "torch.where(constant, typical, scale)",
+         "torch.where(constant, 0 * typical + 1, scale)", "ridge_is_added"),
     ),
     *mutants(
         "densities/em.py",

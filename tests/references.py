@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 T = TypeVar("T")
@@ -41,3 +43,12 @@ def assert_gradients(
             expected = (ends[0] - ends[1]) / (2 * step)
             scale = max(1.0, *map(abs, ends))
             assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-5, abs=1e-8 * scale)
+
+
+def bulk_units(z: Tensor) -> Tensor:
+    """Return the interquartile range over that of N(0, 1), or the deviation where that is less, of each dimension."""
+    lower, upper = (
+        np.quantile(z.numpy(), 0.25, axis=0, method="lower"),
+        np.quantile(z.numpy(), 0.75, axis=0, method="higher"),
+    )
+    return torch.from_numpy(np.minimum((upper - lower) / (2 * stats.norm.ppf(0.75)), z.numpy().std(0)))

@@ -35,6 +35,7 @@ from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, LabelledDensity, load_density
 from expost.errors import DataError, UsageError
 from expost.evaluation.collapse import collapse
+from expost.evaluation.divergence import divergence
 from expost.examples import examples_of, kind_of_run
 from expost.examples.strings import Strings
 from expost.generators.generator import Generator
@@ -61,6 +62,20 @@ from expost.utils.store import (
 )
 
 Networks = tuple[nn.Module, nn.Module]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a trained model.
+
+    Attributes:
+        name: In a few words, a clause.
+        text: A sentence, with figures and a remedy.
+    """
+
+    name: str
+    text: str
+
 
 #: The precision of epochs whose record does not name one.
 UNRECORDED = "not recorded"
@@ -254,7 +269,7 @@ class Run:
         model = self.fresh_model()
         Training(model, data, self.config.training, self.folder).run()
         if distributed.is_main():
-            self.warn_of_collapse(model, data)
+            self.warn_of_trouble(model, data)
         return model
 
     def pace(self, data: Data) -> str:
@@ -268,18 +283,25 @@ class Run:
         said = f"training: {plan(training, count)}, {duration(step)} a step, {whole}"
         return "\n".join(filter(None, (said, few_steps(training, count))))
 
-    def collapse(self, model: nn.Module | None, data: Data) -> str | None:
-        """Return what to say if the codes of the trained model say next to nothing, with a remedy; else None."""
+    def trouble(self, model: nn.Module | None, data: Data) -> Trouble | None:
+        """Return what to say if training diverged, or the codes say next to nothing, with a remedy; else None."""
+        if not isinstance(model, Autoencoder):
+            return None  # a model of another package, of which the start is not known
+        if said := divergence(model, self.fresh_model(), data.validation.x):
+            return Trouble(
+                "training diverged", f"{said}; train again with a smaller --lr than {self.config.training.lr:g}"
+            )
         said = collapse(model, data.validation.x)
         if said is None:
             return None
         other = kind_of_run(self.config).symbols and self.config.preset != "published"
-        return f"{said}; train for longer, {'lower --beta, or take --preset published' if other else 'or lower --beta'}"
+        remedy = "lower --beta, or take --preset published" if other else "or lower --beta"
+        return Trouble("the codes say next to nothing", f"{said}; train for longer, {remedy}")
 
-    def warn_of_collapse(self, model: nn.Module | None, data: Data) -> None:
-        """Say on stderr if the codes of the trained model say next to nothing."""
-        if said := self.collapse(model, data):
-            say(f"warning: {said}")
+    def warn_of_trouble(self, model: nn.Module | None, data: Data) -> None:
+        """Say on stderr if training diverged, or the codes of the trained model say next to nothing."""
+        if found := self.trouble(model, data):
+            say(f"warning: {found.text}")
 
     def model(self, device: str = "auto") -> Autoencoder:
         """Load the trained model, in evaluation mode.

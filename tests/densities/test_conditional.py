@@ -19,6 +19,7 @@ from expost.densities.labels import Classes, read_labels
 from expost.errors import DataError, UsageError
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors
+from references import bulk_units
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -228,7 +229,8 @@ def test_a_small_class_shrinks_to_the_pooled_covariance(count):
     groups = [z[labels == c].numpy() for c in range(3)]
     scatter = [(group - group.mean(0)).T @ (group - group.mean(0)) for group in groups]
     pooled = sum(scatter) / (len(z) - 3)
-    covariance = (scatter[2] + 3 * pooled) / (count + 3) + 1e-6 * np.diag(pooled).mean() * np.eye(2)
+    ridge = 1e-6 * np.diag(bulk_units(z.double()).numpy() ** 2)
+    covariance = (scatter[2] + 3 * pooled) / (count + 3) + ridge
     expected = multivariate_normal(groups[2].mean(0), covariance).logpdf(z)
     np.testing.assert_allclose(density.log_prob(z, label=2), expected, rtol=1e-9)
 
@@ -417,8 +419,7 @@ def test_a_reduced_density_of_all_dimensions_is_its_base():
 def test_fewer_codes_than_dimensions_give_the_same_axes_as_a_singular_value_decomposition():
     z = torch.randn(30, 100, generator=seeded(), dtype=torch.float64) * torch.linspace(3, 1, 100)
     density = Reduced(rank=5, base="gaussian").fit(z)
-    variances = z.var(0, correction=0)
-    t = (z - z.mean(0)) / (variances + 1e-6 * variances.mean()).sqrt()
+    t = (z - z.mean(0)) / z.std(0, correction=0)
     right = torch.linalg.svd(t, full_matrices=False)[2][:5].T
     overlap = (right.T @ density.tensors["basis"]).abs()
     torch.testing.assert_close(overlap, torch.eye(5, dtype=torch.float64), atol=1e-8, rtol=0)

@@ -25,7 +25,9 @@ from expost.densities import (
 )
 from expost.densities.drawing import draw_index
 from expost.densities.linalg import stable_cholesky
+from expost.densities.units import Units
 from expost.errors import DataError
+from references import bulk_units
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,10 +61,25 @@ def test_gaussian_is_the_maximum_likelihood_estimate() -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-5, 1.0, 300.0])
-def test_gaussian_ridge_is_added_to_the_covariance_in_units_of_its_mean_variance(unit: float) -> None:
-    z = unit * torch.tensor([[0.0, 5.0], [2.0, 5.0]], dtype=torch.float64)
+def test_gaussian_ridge_is_added_to_every_variance_in_its_own_units(unit: float) -> None:
+    """Of two codes the quartiles are the codes, so that the deviation is the unit; a constant has the mean variance."""
+    z = unit * torch.tensor([[0.0, 5.0, 0.0], [2.0, 5.0, 4e-3]], dtype=torch.float64)
     factor = Gaussian(regularization=0.5).fit(z).tensors["cholesky"] / unit
-    torch.testing.assert_close(factor @ factor.T, torch.tensor([[1.25, 0.0], [0.0, 0.25]], dtype=torch.float64))
+    variances = torch.tensor([1.5, 0.5 * (1 + 4e-6) / 3, 1.5 * 4e-6], dtype=torch.float64)
+    torch.testing.assert_close((factor @ factor.T).diagonal(), variances, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e5])
+def test_the_ridge_is_that_of_the_bulk_however_far_one_code_lies(far: float) -> None:
+    """One far code sets the deviation; taken for the unit, it would make every component a thousandth as wide as it."""
+    z = torch.randn(1000, 2, generator=seeded(), dtype=torch.float64)
+    z[0] += far
+    quartiles = np.quantile(z.numpy(), [0.25, 0.75], axis=0)
+    np.testing.assert_allclose(Units.of_bulk(z).scale, (quartiles[1] - quartiles[0]) / 1.349, rtol=0.02)
+    samples = GaussianMixture(components=3).fit(z).sample(4000, generator=seeded())
+    inner = samples[samples.norm(dim=1) < 10]
+    assert len(inner) > 3900
+    torch.testing.assert_close(inner.std(0), torch.ones(2), atol=0.1, rtol=0)
 
 
 def test_gaussian_keeps_its_digits_far_from_the_origin() -> None:
@@ -216,7 +233,7 @@ def test_kde_memory_is_bounded_by_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_bayesian_mixture_is_sklearns_plug_in(covariance: str) -> None:
     z, held_out = make_codes(n=200).double(), make_codes(n=20, seed=3).double()
-    unit = z.var(0, correction=0).mean().sqrt()  # of this scale the ridge is scikit-learn's
+    unit = bulk_units(z)  # of this scale the ridge is scikit-learn's
     z, held_out = z / unit, held_out / unit
     options = {"n_init": 2, "max_iter": 60, "tol": 1e-4, "reg_covar": 1e-5, "random_state": 7}
     reference = SklearnBayesian(

@@ -18,6 +18,7 @@ from expost.densities.covariances import COVARIANCES
 from expost.densities.em import Components, collect, maximize
 from expost.densities.kmeans import lloyd, plus_plus
 from expost.errors import DataError, UsageError
+from references import bulk_units
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +60,6 @@ def sklearn_from(z: Tensor, start: MixtureStart, covariance: str, max_iter: int,
         weights_init=start.weights.double().numpy(),
         means_init=start.means.numpy(),
         precisions_init=inverse.numpy(),
-        reg_covar=1e-6 * z.var(0, correction=0).mean().item(),  # 1e-6, the default, for codes of unit variance
         init_params="random",
         random_state=0,
     )
@@ -80,6 +80,7 @@ def covariances_of(density: GaussianMixture) -> Tensor:
 @pytest.mark.parametrize(("k", "d", "seed"), [(1, 3, 0), (3, 2, 1), (4, 20, 2), (6, 5, 3)])
 def test_same_start_same_iterations_same_parameters_as_sklearn(covariance: str, k: int, d: int, seed: int) -> None:
     z, *_ = planted(700, k=k, d=d, seed=seed, spread=1.5)  # overlapping: responsibilities are soft
+    z = z / bulk_units(z)  # then the ridge is scikit-learn's
     start = rough_start(z, k, covariance, seed)
     reference = sklearn_from(z, start, covariance, max_iter=25, tol=0.0)
     density = GaussianMixture(components=k, covariance=covariance, max_iter=25, tol=0.0).fit_from(z, start)
@@ -95,6 +96,7 @@ def test_same_start_same_iterations_same_parameters_as_sklearn(covariance: str, 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_stops_where_sklearn_stops(covariance: str) -> None:
     z, *_ = planted(500, spread=2.0)
+    z = z / bulk_units(z)
     start = rough_start(z, 3, covariance, 5)
     reference = sklearn_from(z, start, covariance, max_iter=500, tol=1e-3)
     density = GaussianMixture(components=3, covariance=covariance).fit_from(z, start)

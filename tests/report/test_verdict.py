@@ -23,8 +23,8 @@ def scored(name, of, value, error=None, ends=None, card=CARD):
     return Score(name, of, value, card, error, ends)
 
 
-def said(*scores, kept=None, collapsed=False):
-    return verdict(scores, None if kept is None else Fidelity(kept, "it"), collapsed).text
+def said(*scores, kept=None, trouble=""):
+    return verdict(scores, None if kept is None else Fidelity(kept, "it"), trouble).text
 
 
 def test_nothing_is_said_without_figures():
@@ -141,7 +141,9 @@ def test_few_examples_are_said():
 
 
 def test_codes_that_say_nothing_come_first():
-    assert said(kept=0.2, collapsed=True) == "The codes say next to nothing; reconstructs poorly."
+    assert said(kept=0.2, trouble="the codes say next to nothing") == (
+        "The codes say next to nothing; reconstructs poorly."
+    )
 
 
 def test_every_density_is_called_by_words():

@@ -92,7 +92,7 @@ def fit(
         if bins is not None:
             raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
         generator = opened.generator(device)
-        opened.warn_of_collapse(generator.module, data)
+        opened.warn_of_trouble(generator.module, data)
         codes = generator.encode(data.train.x)
         fitted = generator.fit(density, codes=codes, **given)
         _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
@@ -100,7 +100,7 @@ def fit(
         return _learned(opened, Fitted(path, density, 0, ()), fitted, generator, data, codes)
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
-    opened.warn_of_collapse(generator.module, data)
+    opened.warn_of_trouble(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
     codes = generator.encode(x)
     classes = generator.fit_by_label(density, labels, codes, bins, **given)

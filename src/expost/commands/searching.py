@@ -99,7 +99,7 @@ def optimize(
     opened = open_run(run)
     strings = opened.string_generator(device)
     data = opened.data()
-    opened.warn_of_collapse(strings.generator.module, data)
+    opened.warn_of_trouble(strings.generator.module, data)
     domain = DOMAINS[data.domain]
     wanted = objective or domain.objective
     if wanted is None:

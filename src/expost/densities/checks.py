@@ -12,6 +12,8 @@ from expost.errors import DataError, UsageError
 
 # Squares of larger float32 codes overflow; no working encoder comes near.
 LARGEST_CODE = 1e18
+#: What codes may be stored as; narrower floats are for weights, and PyTorch does not compute in them.
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_int(name: str, value: object, minimum: int) -> None:
@@ -107,10 +109,12 @@ def check_compatible(z: object, d: int | None = None) -> None:
         raise DataError(
             f"codes must have shape (examples, dimensions), got {tuple(z.shape)}; flatten each code to one row"
         )
-    if not z.is_floating_point():
-        raise DataError(
-            f"codes must be floating point, got {str(z.dtype).removeprefix('torch.')}; convert them with .float()"
-        )
+    kind = str(z.dtype).removeprefix("torch.") if z.layout == torch.strided else str(z.layout).removeprefix("torch.")
+    if z.dtype not in _DTYPES or z.layout != torch.strided:
+        remedy = ".float()" if z.layout == torch.strided else ".to_dense()"
+        raise DataError(f"codes must be dense and floating point, got {kind}; convert them with {remedy}")
+    if z.is_meta:
+        raise DataError("codes are on device meta, which holds no numbers; encode on cpu or a device of this machine")
     if d is not None and z.shape[1] != d:
         raise DataError(
             f"codes have {z.shape[1]} dimensions, but the density was fitted on {d}; encode with the same model"
@@ -125,7 +129,8 @@ def check_codes(z: object) -> None:
     """Refuse codes that no density can be fitted on.
 
     Raises:
-        DataError: if they are no finite floating-point matrix, absurdly large, or all equal.
+        DataError: if they are no finite floating-point matrix, absurdly large, or all equal in float32, the precision
+            of samples.
 
     Example:
         >>> check_codes(torch.ones(100, 16))
@@ -143,4 +148,10 @@ def check_codes(z: object) -> None:
     if torch.equal(z, z[:1].expand_as(z)):
         raise DataError(
             f"all {z.shape[0]} codes are equal; a density needs two that differ (has the encoder collapsed?)"
+        )
+    if torch.equal(z.float(), z[:1].float().expand_as(z)):
+        differ = float((z.detach().amax(0) - z.detach().amin(0)).max())
+        raise DataError(
+            f"all {z.shape[0]} codes are equal in float32, the precision of samples: they differ by at most "
+            f"{differ:.3g} at a size of {largest:.3g}; center and scale them first"
         )

@@ -21,11 +21,12 @@ from expost.densities.gaussian import Gaussian
 from expost.densities.kinds import DENSITIES, make_density
 from expost.densities.labelled import LabelledDensity
 from expost.densities.labels import LISTED, Classes, Label
-from expost.densities.linalg import LOG_2PI, stable_cholesky
+from expost.densities.linalg import log_normal, stable_cholesky
 from expost.densities.tractable import TractableDensity
+from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 
-#: Ridge of a shrunk covariance, that of the other Gaussians, in units of the mean variance within the classes.
+#: Ridge of a shrunk covariance, that of the other Gaussians, in squared units of each dimension of all the codes.
 _RIDGE = 1e-6
 
 
@@ -54,7 +55,9 @@ class ConditionalDensity(LabelledDensity):
     its own mean and its covariance shrunk to the pooled one S_w of all classes (Friedman 1989, in the form of a
     posterior under an inverse-Wishart prior of weight nu = d + 1):
 
-        S = (N_c S_c + nu S_w) / (N_c + nu) + 1e-6 tr(S_w) / d I.
+        S = (N_c S_c + nu S_w) / (N_c + nu) + 1e-6 diag(s)^2,
+
+    with s the unit of each dimension of all the codes (`Units`).
 
     Statistics: `n`, `d`, `labels`, `edges`, and `classes`: for each class its `density`, `options` and `fit`, the
     statistics of its own (with `shrunk` where that happened). Tensors: those of class c begin with "c.".
@@ -114,9 +117,12 @@ class ConditionalDensity(LabelledDensity):
             listing = ", ".join(f"{classes.labels[c]} ({len(rows[c])})" for c in few[:LISTED])
             raise DataError(f"fewer than {least} codes in class {listing}; merge them, or take small='shrink'")
         groups = [z[each] for each in rows]
-        pooled = _pooled_covariance(groups) if few else None
+        units = Units.of_bulk(z)
+        pooled = _pooled_covariance([units.apply(group) for group in groups]) if few else None
         parts = [
-            self._fit_class(group, classes.labels[c]) if c not in few or pooled is None else _shrunk(group, pooled)
+            self._fit_class(group, classes.labels[c])
+            if c not in few or pooled is None
+            else _shrunk(group, pooled, units)
             for c, group in enumerate(groups)
         ]
         records = [{"density": part.name, "options": part.options, "fit": part.statistics} for part in parts]
@@ -192,16 +198,15 @@ def _pooled_covariance(groups: Sequence[Tensor]) -> Tensor:
     return centered.T @ centered / spare
 
 
-def _shrunk(z: Tensor, pooled: Tensor) -> Density:
-    """Return the Gaussian of a class with few codes (see `ConditionalDensity`)."""
+def _shrunk(z: Tensor, pooled: Tensor, units: Units) -> Density:
+    """Return the Gaussian of a class with few codes (see `ConditionalDensity`); `pooled` is of codes in units."""
     n, d = z.shape
     mean = z.mean(0)
-    centered = z - mean
+    centered = (z - mean) / units.scale
     covariance = (centered.T @ centered + (d + 1) * pooled) / (n + d + 1)
-    covariance.diagonal().add_(_RIDGE * pooled.diagonal().mean())
-    factor = stable_cholesky(covariance, "a class")
-    whitened = torch.linalg.solve_triangular(factor, centered.T, upper=False)
-    log_likelihood = -0.5 * (whitened.square().sum(0).mean() + d * LOG_2PI) - factor.diagonal().log().sum()
-    statistics = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood.item()}
+    covariance.diagonal().add_(_RIDGE)
+    factor = units.scale[:, None] * stable_cholesky(covariance, "a class")
+    log_likelihood = log_normal(z, mean, factor).mean().item()
+    statistics = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood}
     tensors = {"mean": mean, "cholesky": factor}
     return restore_part(Gaussian(regularization=_RIDGE), statistics, tensors, "", z.device)

@@ -48,6 +48,10 @@ class Covariance(ABC):
         """Turn one covariance, shape (d, d), into k equal scales."""
 
     @abstractmethod
+    def stretch(self, scale: Tensor, factors: Tensor) -> Tensor:
+        """Turn the scales of codes into those of the codes times factors, shape (d,), positive."""
+
+    @abstractmethod
     def whitener(self, scale: Tensor) -> Tensor:
         """Invert the scales once per pass, for `whiten`."""
 
@@ -95,6 +99,10 @@ class FullCovariance(Covariance):
     def initial_scale(self, covariance: Tensor, k: int) -> Tensor:
         """Factor once, repeat."""
         return stable_cholesky(covariance, "the codes").expand(k, -1, -1).clone()
+
+    def stretch(self, scale: Tensor, factors: Tensor) -> Tensor:
+        """Multiply the rows."""
+        return factors[:, None] * scale
 
     def whitener(self, scale: Tensor) -> Tensor:
         """Return L_k^-1, shape (K, d, d): triangular, so inverting it is as accurate as solving with it."""
@@ -168,6 +176,10 @@ class DiagonalCovariance(Covariance):
     def initial_scale(self, covariance: Tensor, k: int) -> Tensor:
         """Take the roots of the diagonal, repeat."""
         return self.scale_from(covariance.diagonal()).expand(k, -1).clone()
+
+    def stretch(self, scale: Tensor, factors: Tensor) -> Tensor:
+        """Multiply."""
+        return factors * scale
 
     def whitener(self, scale: Tensor) -> Tensor:
         """Return the reciprocals."""

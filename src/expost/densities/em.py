@@ -4,10 +4,11 @@ E-step: r_nk = w_k N(z_n; m_k, S_k) / sum_j w_j N(z_n; m_j, S_j), in logarithms.
 M-step: N_k = sum_n r_nk, w_k = N_k / N, m_k = sum_n r_nk z_n / N_k,
         S_k = sum_n r_nk (z_n - m_k)(z_n - m_k)^T / N_k + eps I.
 
-The ridge eps (`regularization`, in this module in squared units of the codes) makes every S_k positive definite. It is
-no part of the likelihood that is reported, so EM's guarantee, a log-likelihood that never falls, is exact only for
-eps = 0; with a ridge it can fall by an amount of the order of eps times the mean of trace(S_k^-1), which is negligible
-until a component collapses onto a subspace. The trace is kept, and the largest fall recorded.
+The codes are given in the unit of each dimension (`units`), in which the ridge eps (`regularization`) is a pure number.
+It makes every S_k positive definite. It is no part of the likelihood that is reported, so EM's guarantee, a
+log-likelihood that never falls, is exact only for eps = 0; with a ridge it can fall by an amount of the order of eps
+times the mean of trace(S_k^-1), which is negligible until a component collapses onto a subspace. The trace is kept, and
+the largest fall recorded.
 
 Over several processes (`distributed.together`) all have the codes, each takes a part of them in the passes, and the
 moments are summed: K (1 + d + d^2) numbers an iteration, however many codes there are.
@@ -221,14 +222,24 @@ def fresh_components(x: Tensor, k: int, covariance: Covariance, regularization: 
 
 
 def kmeans_start(
-    x: Tensor, k: int, covariance: Covariance, regularization: float, generator: torch.Generator
+    x: Tensor, k: int, covariance: Covariance, regularization: float, units: Tensor, generator: torch.Generator
 ) -> Components:
     """Start from k-means: one M-step with each code given wholly to its cluster.
+
+    Args:
+        x: Codes, shape (N, d), float64, centered on their mean, in the unit of each dimension.
+        k: Number of components.
+        covariance: Their structure.
+        regularization: The ridge.
+        units: Of the dimensions, shape (d,): k-means takes distances between x times them, the codes as they are.
+        generator: Source of randomness, on the CPU.
 
     Raises:
         DataError: if there are fewer than k different codes.
     """
-    centers, labels = lloyd(x, plus_plus(x, k, generator))
+    z = x * units
+    centers, labels = lloyd(z, plus_plus(z, k, generator))
+    centers = centers / units
     fresh = fresh_components(x, k, covariance, regularization)
     moments = collect(x, replace(fresh, means=centers), covariance, labels)
     components, empty = maximize(replace(fresh, means=centers), moments, covariance, regularization)
@@ -241,10 +252,10 @@ def run(
     """Iterate from `start` until the mean log-likelihood changes by less than `tol`, or `max_iter` M-steps.
 
     Args:
-        x: Codes, shape (N, d), float64, centered on their mean.
+        x: Codes, shape (N, d), float64, centered on their mean, in the unit of each dimension.
         start: Parameters to start from, in the same coordinates.
         covariance: Their structure.
-        regularization: The ridge, in squared units of the codes.
+        regularization: The ridge.
         tol: Change of the mean log-likelihood per example (nats) at which to stop.
         max_iter: At most this many M-steps, at least 1.
 

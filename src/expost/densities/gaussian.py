@@ -13,8 +13,9 @@ from expost import distributed
 from expost.densities.base import Fit
 from expost.densities.checks import check_float
 from expost.densities.drawing import draw_normal
-from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, ridge, stable_cholesky
+from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, stable_cholesky
 from expost.densities.tractable import TractableDensity
+from expost.densities.units import Units
 from expost.distributed import shard
 
 
@@ -57,14 +58,14 @@ def _log_standard_normal(z: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(TractableDensity):
-    """q(z) = N(m, S) with m the mean and S = 1/N sum (z - m)(z - m)^T + eps I of the codes.
+    """q(z) = N(m, S) with m the mean and S = 1/N sum (z - m)(z - m)^T + eps diag(s)^2 of the codes.
 
     S is the maximum-likelihood estimate (divided by N, not N - 1), as in a mixture of one component: column N of the
     table of Ghosh et al. 2020. The ridge makes S positive definite when a dimension is constant or there are fewer
     codes than dimensions.
 
     Attributes:
-        regularization: The ridge eps, in units of the codes' mean variance, at least 0.
+        regularization: The ridge eps, at least 0: on every variance, in squared units s of its dimension (`Units`).
 
     Example:
         >>> z = torch.tensor([[0.0], [2.0]])
@@ -81,8 +82,9 @@ class Gaussian(TractableDensity):
         check_float("regularization", self.regularization, minimum=0)
 
     def _fit(self, z: Tensor) -> Fit:
-        mean, covariance = ml_covariance(z, ridge(z, self.regularization))
-        factor = stable_cholesky(covariance, "the codes")
+        units = Units.of_bulk(z)
+        shift, covariance = ml_covariance(units.apply(z), self.regularization)
+        mean, factor = units.undo(shift), units.scale[:, None] * stable_cholesky(covariance, "the codes")
         log_likelihood = distributed.mean(log_normal(shard(z), mean, factor)).item()
         return Fit({"mean": mean, "cholesky": factor}, {"log_likelihood": log_likelihood})
 

@@ -14,8 +14,9 @@ from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_float, check_int, check_seed
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import rows_per_chunk
-from expost.densities.linalg import LOG_2PI, ml_covariance, ridge, stable_cholesky, whiten
+from expost.densities.linalg import LOG_2PI, ml_covariance, stable_cholesky, whiten
 from expost.densities.tractable import TractableDensity
+from expost.densities.units import Units
 from expost.errors import UsageError
 from expost.registry import Registry
 
@@ -44,7 +45,7 @@ class KernelDensity(TractableDensity):
         kernel: What S is: "covariance", that of the codes (then h is a fraction of their spread, as for
             `scipy.stats.gaussian_kde`), or "isotropic", the identity (then h is in the units of the codes, as for
             `sklearn.neighbors.KernelDensity`; the experiments of Ghosh et al. 2020 take 0.425).
-        regularization: Ridge on the diagonal of the codes' covariance, in units of their mean variance; unused if
+        regularization: Ridge on the variances of the codes, in squared units of each dimension (`Units`); unused if
             isotropic.
         cv_queries: Codes to score in cross-validation, at least 2.
         seed: Seed of the choice of these codes.
@@ -161,11 +162,11 @@ def cross_validated(centers: Tensor, queries: int, seed: int) -> float:
 
 def covariance_kernel(z: Tensor, regularization: float) -> tuple[Tensor, Tensor, float]:
     """Return mean, Cholesky factor of the covariance (over N - 1, as scipy has it, plus the ridge), and the unit 1."""
-    n = z.shape[0]
-    mean, covariance = ml_covariance(z, 0.0)
+    n, units = z.shape[0], Units.of_bulk(z)
+    shift, covariance = ml_covariance(units.apply(z), 0.0)
     covariance = covariance * (n / (n - 1))
-    covariance.diagonal().add_(ridge(z, regularization))
-    return mean, stable_cholesky(covariance, "the codes"), 1.0
+    covariance.diagonal().add_(regularization)
+    return units.undo(shift), units.scale[:, None] * stable_cholesky(covariance, "the codes"), 1.0
 
 
 def isotropic_kernel(z: Tensor, regularization: float) -> tuple[Tensor, Tensor, float]:

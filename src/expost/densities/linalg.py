@@ -12,7 +12,7 @@ from expost.errors import DataError
 
 LOG_2PI = math.log(2 * math.pi)
 
-# Relative to the mean variance. 1e-13 is about d * eps for the code sizes in use; 1e-7 still changes no sample visibly.
+# Relative to each variance. 1e-13 is about d * eps for the code sizes in use; 1e-7 still changes no sample visibly.
 _RELATIVE_JITTERS = (0.0, 1e-13, 1e-11, 1e-9, 1e-7)
 
 
@@ -24,9 +24,8 @@ def precise_device(device: torch.device) -> torch.device:
 def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
     """Factor S = L L^T, S symmetric and, but for rounding, positive definite.
 
-    Codes of very large scale can leave S indefinite by rounding although a ridge was added. Then the smallest of
-    1e-13, 1e-11, 1e-9, 1e-7 times the mean variance that makes it factor is added to the diagonal, to the failing
-    matrices only.
+    Rounding can leave S indefinite although a ridge was added. Then the diagonal is multiplied by 1 plus the smallest
+    of 1e-13, 1e-11, 1e-9, 1e-7 that makes it factor, of the failing matrices only: dimensions of any scale keep theirs.
 
     Args:
         covariance: S, shape (..., d, d), float64.
@@ -43,12 +42,11 @@ def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
         tensor([[2., 0.],
                 [1., 1.]], dtype=torch.float64)
     """
-    mean_variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+    variances = covariance.diagonal(dim1=-2, dim2=-1)
     factor = torch.zeros_like(covariance)
     missing = torch.ones(covariance.shape[:-2], dtype=torch.bool, device=covariance.device)
     for jitter in _RELATIVE_JITTERS:
-        ridge = torch.diag_embed((jitter * mean_variance)[..., None].expand(covariance.shape[:-1]))
-        attempt, info = torch.linalg.cholesky_ex(covariance + ridge)
+        attempt, info = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter * variances))
         good = missing & (info == 0) & attempt.isfinite().all(-1).all(-1)
         factor = torch.where(good[..., None, None], attempt, factor)
         missing = missing & ~good
@@ -57,29 +55,12 @@ def stable_cholesky(covariance: Tensor, what: str) -> Tensor:
     raise DataError(f"the covariance of {what} is not positive definite; raise regularization or standardize the codes")
 
 
-def ridge(z: Tensor, regularization: float) -> float:
-    """Return the ridge eps = regularization * tr(S) / d for codes with covariance S, in their squared units.
-
-    Relative to the mean variance, it means the same for codes of any scale: at unit variance it is `regularization`
-    itself, scikit-learn's `reg_covar`.
-
-    Args:
-        z: All the codes, shape (N, d).
-        regularization: At least 0.
-
-    Example:
-        >>> ridge(torch.tensor([[-3.0], [3.0]]), 1e-2)
-        0.09
-    """
-    return regularization * float(z.double().var(0, correction=0).mean())
-
-
 def ml_covariance(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Estimate mean and maximum-likelihood covariance S = 1/N sum (z - m)(z - m)^T + eps I.
 
     Args:
         z: Codes, shape (N, d), float64.
-        eps: Ridge, in squared units of the codes; see `ridge`.
+        eps: Ridge, in squared units of the codes.
 
     Returns:
         m, shape (d,), and S, shape (d, d).

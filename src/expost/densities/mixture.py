@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -17,8 +17,8 @@ from expost.densities.checks import check_choice, check_float, check_int, check_
 from expost.densities.covariances import COVARIANCES, Covariance
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import Components
-from expost.densities.linalg import ridge
 from expost.densities.tractable import TractableDensity
+from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 
 #: Most numbers in all covariances together: 400 MB in float64, and hours of a fit.
@@ -50,8 +50,8 @@ class MixtureDensity(TractableDensity):
         n_init: Number of fits from different starts; the best is kept.
         max_iter: At most this many iterations of one fit.
         tol: Stop when the objective per example changes by less, in nats.
-        regularization: Ridge on the diagonals of the covariances, in units of the mean variance of all the codes; at
-            unit variance it is scikit-learn's `reg_covar`.
+        regularization: Ridge on the diagonals of the covariances, in squared units of each dimension of all the codes
+            (`Units`); where these are 1 it is scikit-learn's `reg_covar`.
         seed: Seed of the starts.
     """
 
@@ -97,6 +97,11 @@ class MixtureDensity(TractableDensity):
             raise DataError(
                 f"{self.name}: {self.components} components need at least as many codes, got {n}; use fewer components"
             )
+
+    def _in_codes(self, components: Components, units: Units) -> Components:
+        """Map components of codes in units back to those of the codes."""
+        scale = self._structure.stretch(components.scale, units.scale)
+        return Components(components.weights, units.undo(components.means), scale)
 
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         mixture = self._components
@@ -156,14 +161,14 @@ class GaussianMixture(MixtureDensity):
 
     def _fit(self, z: Tensor) -> Fit:
         self._require_enough(z)
-        center = z.mean(0)
-        x = z - center
+        units = Units.of_bulk(z)
+        x, common = units.apply(z), units.scale / units.scale.max()
         generator = torch.Generator().manual_seed(self.seed)
         results = []
         for _ in range(self.n_init):
-            start = em.kmeans_start(x, self.components, self._structure, ridge(x, self.regularization), generator)
+            start = em.kmeans_start(x, self.components, self._structure, self.regularization, common, generator)
             results.append(self._run(x, start))
-        return self._pack(results, center, {"seed": self.seed})
+        return self._pack(results, units, {"seed": self.seed})
 
     def _from_start(self, z: Tensor, start: MixtureStart) -> Fit:
         self._require_enough(z)
@@ -179,24 +184,25 @@ class GaussianMixture(MixtureDensity):
             raise UsageError(
                 f"start.weights must be positive, the least is {float(weights.min()):g}; drop that component"
             )
-        center = z.mean(0)
-        scale = self._structure.scale_from(covariances)
-        result = self._run(z - center, Components(weights / weights.sum(), means - center, scale))
-        return self._pack([result], center, {})
+        units = Units.of_bulk(z)
+        scale = self._structure.stretch(self._structure.scale_from(covariances), units.scale.reciprocal())
+        result = self._run(units.apply(z), Components(weights / weights.sum(), units.apply(means), scale))
+        return self._pack([result], units, {})
 
     def _run(self, x: Tensor, start: Components) -> em.Result:
-        return em.run(x, start, self._structure, ridge(x, self.regularization), self.tol, self.max_iter)
+        return em.run(x, start, self._structure, self.regularization, self.tol, self.max_iter)
 
-    def _pack(self, results: list[em.Result], center: Tensor, statistics: dict[str, Any]) -> Fit:
+    def _pack(self, results: list[em.Result], units: Units, statistics: dict[str, Any]) -> Fit:
         best = max(results, key=lambda result: result.trace[-1])
-        fitted = replace(best.components, means=best.components.means + center)
+        trace = [value - units.log_volume for value in best.trace]
+        fitted = self._in_codes(best.components, units)
         statistics |= {
-            "log_likelihood": best.trace[-1],
+            "log_likelihood": trace[-1],
             "converged": best.converged,
             "iterations": len(best.trace) - 1,
             "reseeded": best.reseeded,
             "largest_decrease": best.largest_decrease,
-            "starts": [result.trace[-1] for result in results],
-            "trace": best.trace,
+            "starts": [result.trace[-1] - units.log_volume for result in results],
+            "trace": trace,
         }
         return Fit({"weights": fitted.weights, "means": fitted.means, "scale": fitted.scale}, statistics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
@@ -12,8 +13,9 @@ from torch import Tensor
 from expost.densities.base import Fit, restore_part
 from expost.densities.checks import check_float, check_int
 from expost.densities.drawing import draw_normal
-from expost.densities.linalg import LOG_2PI, ridge
+from expost.densities.linalg import LOG_2PI
 from expost.densities.tractable import TractableDensity
+from expost.densities.units import Units
 from expost.errors import UsageError
 
 _PREFIX = "base."
@@ -24,8 +26,8 @@ _PREFIX = "base."
 class Reduced(TractableDensity):
     """q(t) = q_r(W^T t) N((I - W W^T) t; 0, sigma^2 I), for codes of too many dimensions for `base` itself.
 
-    The codes are standardized per dimension, t_j = (z_j - m_j) / s_j with s_j^2 their variance + the
-    ridge, `regularization` times the mean variance.
+    The codes are standardized per dimension, t_j = (z_j - m_j) / s_j with s_j^2 their variance; that of constant
+    dimensions is taken as `regularization` times the mean variance.
     W (d x r, orthonormal) holds the first r principal axes of t, q_r is the density `base` fitted on the r coordinates,
     and sigma^2 is the mean variance of t along the d - r axes left out. With a Gaussian q_r, the density of t is
     probabilistic PCA at its maximum of likelihood (Tipping & Bishop 1999, eq. 7 and 8).
@@ -40,7 +42,7 @@ class Reduced(TractableDensity):
         rank: Largest r, at least 1.
         base: Name of a density that can be evaluated.
         base_options: Its options.
-        regularization: Ridge on the variances of the codes, in units of their mean, and on sigma^2; above 0.
+        regularization: Ridge on sigma^2, and on the variances of constant dimensions, see above; above 0.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -66,14 +68,15 @@ class Reduced(TractableDensity):
     def _fit(self, z: Tensor) -> Fit:
         n, d = z.shape
         r = self._reduced_dim(n, d)
-        mean, scale = z.mean(0), (z.var(0, correction=0) + ridge(z, self.regularization)).sqrt()
-        t = (z - mean) / scale
+        units = Units.of_deviation(z)
+        scale = torch.where(units.constant, math.sqrt(self.regularization) * units.scale, units.scale)
+        t = ((z - units.center) / scale).masked_fill(units.constant, 0.0)
         basis = _principal_axes(t, r)
         coordinates = t @ basis
         total, kept = float(t.square().sum()) / n, float(coordinates.square().sum()) / n
         residual = max(0.0, total - kept) / max(1, d - r) + self.regularization
         base = self._fresh().fit(coordinates)
-        tensors = {"mean": mean, "scale": scale, "basis": basis, "residual": z.new_tensor(residual)}
+        tensors = {"mean": units.center, "scale": scale, "basis": basis, "residual": z.new_tensor(residual)}
         tensors |= {_PREFIX + name: tensor for name, tensor in base.tensors.items()}
         return Fit(tensors, {"rank": r, "explained": kept / total, "residual": residual, "base": base.statistics})
 

@@ -15,6 +15,7 @@ from expost.densities.base import Fit
 from expost.densities.checks import check_bool, check_compatible, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
 from expost.densities.staged import StagedDensity
+from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 from expost.utils.progress import progress
 
@@ -106,14 +107,13 @@ class SecondStageVAE(StagedDensity):
             check_float("kl_weight", self.kl_weight, minimum=0, above=True)
 
     def _fit(self, z: Tensor) -> Fit:
-        mean, deviation = z.mean(0), z.std(0, correction=0)
-        # Rounding leaves a constant dimension with a deviation of about eps times its value.
-        constant = deviation <= 1e-12 * (mean.abs() + deviation.max())
-        t = torch.where(constant, 0.0, (z - mean) / deviation.masked_fill(constant, 1.0)).float()
+        units = Units.of_deviation(z)
+        t = units.apply(z).masked_fill(units.constant, 0.0).float()
         with torch.enable_grad():
             weights, statistics = self._train(t)
         kept = {name: tensor for name, tensor in weights.items() if name.startswith(_KEPT)}
-        tensors = {"mean": mean, "deviation": deviation.masked_fill(constant, 0.0), "log_gamma": weights["log_gamma"]}
+        deviation = units.scale.masked_fill(units.constant, 0.0)
+        tensors = {"mean": units.center, "deviation": deviation, "log_gamma": weights["log_gamma"]}
         return Fit(tensors | kept, {"seed": self.seed, "encoder": True, **statistics})
 
     def _train(self, t: Tensor) -> tuple[dict[str, Tensor], dict[str, float | int]]:

@@ -28,7 +28,8 @@ from expost.densities import DENSITIES, TractableDensity, make_density
 from expost.densities.checks import check_float, check_int
 from expost.densities.conditional import default_components
 from expost.densities.likelihood import LatentVariableModel
-from expost.densities.linalg import ml_covariance, ridge
+from expost.densities.linalg import ml_covariance
+from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 from expost.estimators.columns import StandardRows, require_finite
 from expost.estimators.fitting import ExactFunctions, train
@@ -174,8 +175,10 @@ class RegularizedAutoencoder(
         squared = (t[held_out] - self._exact.decode(codes[held_out])).square()
         shrunk = (squared.sum(0) + 2 * squared.mean()) / (len(squared) + 2)
         self.noise_variance_ = shrunk.clamp_min(_LEAST_NOISE).numpy()
-        mean, covariance = ml_covariance(codes, ridge(codes, 1e-6))
-        self._codes_mean, self._codes_covariance, self._seed = mean, covariance, seed
+        units = Units.of_bulk(codes)
+        _, covariance = ml_covariance(units.apply(codes), 1e-6)
+        self._codes_mean, self._codes_covariance = units.center, units.scale[:, None] * covariance * units.scale
+        self._seed = seed
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:

@@ -9,7 +9,7 @@ code is scaled down, as in the code of the Grammar VAE, codes of a fraction of a
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expost.models.autoencoder import Autoencoder
 from expost.types import to_unit
@@ -46,14 +46,14 @@ def use_of_codes(model: Autoencoder, x: Tensor) -> float:
     return 1 - own / other if other > 0 else 0.0
 
 
-def collapse(model: nn.Module | None, x: Tensor) -> str | None:
+def collapse(model: Autoencoder, x: Tensor) -> str | None:
     """Return a sentence for a person if the codes of a model say next to nothing about held-out examples, else None.
 
     Args:
-        model: In evaluation mode; of anything but an `Autoencoder` nothing is known.
+        model: In evaluation mode.
         x: Held-out examples.
     """
-    if not isinstance(model, Autoencoder) or len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
+    if len(x) < 2 or (use := use_of_codes(model, x)) >= LEAST_USE:
         return None
     worse = "no worse" if use < 0.005 else f"{use / (1 - use):.0%} worse"
     return (

@@ -10,6 +10,8 @@ from expost.errors import DataError, UsageError
 
 # Scores square features, and cube inner products of them; no extractor that works comes near.
 LARGEST_FEATURE = 1e18
+# Below it, cubes of inner products underflow, and different sets look equal.
+SMALLEST_FEATURE = 1e-50
 
 
 def check_features(name: str, features: object, minimum: int = 1, first: int = 0) -> Tensor:
@@ -23,7 +25,7 @@ def check_features(name: str, features: object, minimum: int = 1, first: int = 0
 
     Raises:
         UsageError: if they are no tensor, not (n, d) with d at least 1, or not floating point.
-        DataError: for too few rows, NaN, infinity, or absurdly large values.
+        DataError: for too few rows, NaN, infinity, or absurdly large or small values.
 
     Example:
         >>> check_features("samples", torch.tensor([[0.0, 1.0], [float("nan"), 2.0]]))
@@ -50,6 +52,10 @@ def check_features(name: str, features: object, minimum: int = 1, first: int = 0
     if largest > LARGEST_FEATURE:
         raise DataError(
             f"{name}: values reach {largest:.3g}, above {LARGEST_FEATURE:g}; check the extractor or rescale them"
+        )
+    if 0.0 < largest < SMALLEST_FEATURE:
+        raise DataError(
+            f"{name}: values reach only {largest:.3g}, below {SMALLEST_FEATURE:g}; check the extractor or rescale them"
         )
     return precise
 

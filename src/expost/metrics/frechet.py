@@ -17,6 +17,9 @@ from expost.metrics.influence import Influence
 
 Matrix = NDArray[np.float64]
 
+#: Least sum of the terms of a distance between unequal statistics: smaller squares have lost their digits.
+_SMALLEST = 1e-290
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -193,7 +196,8 @@ def _gram(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
         return x.T @ x
     values = x.numpy()
-    return torch.from_numpy(values.T @ values)
+    with np.errstate(over="ignore", invalid="ignore"):  # `Statistics` refuses what is not finite
+        return torch.from_numpy(values.T @ values)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
@@ -221,7 +225,8 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
     Raises:
         UsageError: if the numbers of features differ.
-        DataError: if a covariance has an eigenvalue that is negative beyond rounding, or the result overflows.
+        DataError: if a covariance has an eigenvalue that is negative beyond rounding, or the result over- or
+            underflows.
 
     Example:
         >>> one = Statistics(torch.zeros(2), torch.eye(2), n=100)
@@ -235,6 +240,10 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     total = float(a.cov.trace() + b.cov.trace())
     if not np.isfinite(shift + total):
         raise DataError("the Frechet distance overflows; check the features for absurdly large values")
+    if shift + total < _SMALLEST and not (torch.equal(a.mean, b.mean) and torch.equal(a.cov, b.cov)):
+        raise DataError(
+            f"the Frechet distance underflows, its terms add up to {shift + total:.3g}; rescale the features"
+        )
     if torch.equal(a.cov, b.cov):
         return shift
     return shift + max(total - 2.0 * _trace_root(a, b), 0.0)

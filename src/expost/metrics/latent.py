@@ -212,13 +212,16 @@ def _mmd_to_prior(z: Tensor, v: float) -> tuple[float, float]:
     """Return MMD^2 for a kernel of squared bandwidth v, and its standard deviation under N(0, I)."""
     n, d = z.shape
     squares = z.square().sum(dim=1)
-    pairs = 0.0
+    pairs, start = 0.0, 0
     for part in _parts(z):
         both = part.square().sum(dim=1, keepdim=True) + squares
-        pairs += float(both.addmm_(part, z.T, alpha=-2).clamp_(min=0).mul_(-0.5 / v).exp_().sum())
+        both.addmm_(part, z.T, alpha=-2).clamp_(min=0)
+        both[:, start : start + len(part)].fill_diagonal_(math.inf)  # of large codes rounding leaves them a distance
+        pairs += float(both.mul_(-0.5 / v).exp_().sum())
+        start += len(part)
     c = (v / (v + 2)) ** (d / 2)
     g = (v / (v + 1)) ** (d / 2) * (squares * (-0.5 / (v + 1))).exp().mean()
-    mmd = (pairs - n) / (n * (n - 1)) - 2 * float(g) + c
+    mmd = pairs / (n * (n - 1)) - 2 * float(g) + c
     k_squared = (v / (v + 4)) ** (d / 2)
     g_squared = (v / (v + 1)) ** d * ((v + 1) / (v + 3)) ** (d / 2)
     variance = 2 * (k_squared - 2 * g_squared + c**2) / (n * (n - 1))

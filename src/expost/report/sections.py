@@ -23,7 +23,7 @@ from expost.report.subject import Maker, Makers, Subject
 from expost.report.training import History, loss_curves
 from expost.report.vectors import VECTORS
 from expost.report.verdict import fidelity, verdict
-from expost.run import Run
+from expost.run import Run, Trouble
 from expost.types import Data
 from expost.utils.progress import duration
 
@@ -75,8 +75,8 @@ def run_page(source: Source) -> Reported:
     epochs = len(history.epochs)
     sections = [Section("choices", "Choices", tuple(_choices(config, run.precision())))]
     subject = _subject(source)
-    collapsed = _collapse(subject)
-    curves = [*collapsed, *(damage or loss_curves(history))]
+    trouble = _trouble(subject)
+    curves = [*_note_of(trouble), *(damage or loss_curves(history))]
     sections.append(Section("training", "Training", tuple(curves), _training_lead(config, history)))
     scores, old, broken = _scores(run)
     count, kept, glance = "", None, None
@@ -92,7 +92,7 @@ def run_page(source: Source) -> Reported:
     blocks = broken or [*old, *(score_blocks(scores, run.folder) if scores or not old else [])]
     sections.append(Section("scores", "Scores", tuple(blocks)))
     status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"
-    said = verdict(scores, kept, bool(collapsed))
+    said = verdict(scores, kept, trouble.name if trouble else "")
     subtitle = _subtitle(config, count)
     page = RunPage(source.label, source.anchor, subtitle, status, headline(scores), tuple(sections), said)
     return Reported(page, scores, glance)
@@ -106,12 +106,12 @@ def _tried(maker: Callable[[Subject], T | None], subject: Subject) -> T | None:
         return None
 
 
-def _collapse(subject: Subject | Note) -> list[Block]:
-    """Return a note if the codes say next to nothing."""
-    if isinstance(subject, Note):
-        return []
-    said = subject.run.collapse(subject.generator.module, subject.data)
-    return [Note(f"{said[0].upper()}{said[1:]}.")] if said else []
+def _trouble(subject: Subject | Note) -> Trouble | None:
+    return None if isinstance(subject, Note) else subject.run.trouble(subject.generator.module, subject.data)
+
+
+def _note_of(trouble: Trouble | None) -> list[Block]:
+    return [Note(f"{trouble.text[0].upper()}{trouble.text[1:]}.")] if trouble else []
 
 
 def _history(folder: Path) -> tuple[History, list[Block]]:

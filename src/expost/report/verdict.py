@@ -124,17 +124,17 @@ def of_densities(scores: Sequence[Score]) -> list[Score]:
     return [score for score in scores if score.of not in (RECONSTRUCTION, INTERPOLATION, CODES)]
 
 
-def verdict(scores: Sequence[Score], kept: Fidelity | None = None, collapsed: bool = False) -> Verdict | None:
+def verdict(scores: Sequence[Score], kept: Fidelity | None = None, trouble: str = "") -> Verdict | None:
     """Return what the figures say in one sentence, and the figures with their thresholds; None if they say nothing.
 
     Args:
         scores: Of one run.
         kept: What its reconstructions keep.
-        collapsed: Whether its codes say next to nothing.
+        trouble: In a few words what is wrong with its training, if anything (`Run.trouble`).
     """
     clauses, grounds = [], []
-    if collapsed:
-        clauses.append("the codes say next to nothing")
+    if trouble:
+        clauses.append(trouble)
     for clause, ground in (_reconstruction(scores, kept), _sampling(scores), _copies(scores), _few(scores)):
         clauses += [clause] if clause else []
         grounds += [ground] if ground else []

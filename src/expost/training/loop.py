@@ -33,7 +33,7 @@ from expost.utils.seeding import NOISE, ORDER, VALIDATION, generator, isolated, 
 
 
 class NonFiniteLossError(DataError):
-    """A loss is infinite or NaN; the message says in which epoch and step, and which term."""
+    """A loss or a weight is infinite or NaN; the message says in which epoch and step, and which one."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Loop:
             after_step: Called after each step with the sums of the terms over the epoch so far, on the device.
 
         Raises:
-            NonFiniteLossError: if a term is infinite or NaN.
+            NonFiniteLossError: if a term, or a weight of the best weights, is infinite or NaN.
         """
         position = self.position
         self._since = time.perf_counter()
@@ -186,8 +186,9 @@ class Loop:
         self.count_time()
         best = position.best is None or validation["total"] < position.best
         if best:
-            position.best = validation["total"]
             weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self._check_weights(weights)
+            position.best = validation["total"]
             self.best = BestWeights(weights, position.epoch, position.best)
         train = {name: value / self.steps_per_epoch for name, value in found.items()}
         return Epoch(position.epoch, lr, train, validation, best)
@@ -283,6 +284,12 @@ class Loop:
         """Return the sums of the terms so far in the epoch; of several processes the first has them."""
         mine = float(distributed.is_main())
         return {name: torch.tensor(mine * value, device=self.device) for name, value in self.position.sums.items()}
+
+    def _check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Refuse weights that the validation loss does not look at, and that an overflow in a gradient has spoiled."""
+        for name, tensor in weights.items():
+            if not bool(tensor.isfinite().all()):
+                raise NonFiniteLossError(f"weights '{name}' stopped being finite in epoch {self.position.epoch}")
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not _finite(value))
