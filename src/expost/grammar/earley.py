@@ -28,6 +28,8 @@ from expost.grammar.budgets import FEW_ROWS, MOST_PRODUCTIONS, MOST_ROWS, MOST_S
 from expost.grammar.compiled import compiled
 from expost.grammar.tables import Flags, Ints, Tables
 
+Longs = NDArray[np.int64]
+
 # what became of a string
 PARSED, REJECTED, TOO_LONG, TOO_BIG, TOO_SLOW = 0, 1, 2, 3, 4
 # why `parse_texts` came back
@@ -84,7 +86,7 @@ class Chart(NamedTuple):
     seen: Ints
     reach: Ints
     predicted: Ints
-    counters: NDArray[np.int64]
+    counters: Longs
 
 
 def new_chart(t: Tables, longest: int) -> Chart:
@@ -124,15 +126,17 @@ def _rows(count: int) -> tuple[Ints, Ints, Ints]:
 
 
 @compiled
-def _add(t: Tables, chart: Chart, ahead: int, dot: int, call: int, at: int, link: int) -> int:
-    """Add an item to set `at`; return its row, or NONE if its child must not be set."""
-    lead = t.lead[dot]
+def _fits(leads: Ints, fits: Flags, ahead: int, dot: int) -> bool:
+    """Tell whether what comes after a dot can begin with a character."""
+    lead = leads[dot]
     if lead >= 0:
-        if lead != ahead and ahead != t.fits.shape[1] - 1:
-            return NONE
-    elif not t.fits[-1 - lead, ahead]:
-        return NONE
-    items, seen, counters = chart.items, chart.seen, chart.counters
+        return lead == ahead or ahead == fits.shape[1] - 1
+    return fits[-1 - lead, ahead]
+
+
+@compiled
+def _add(items: Ints, seen: Ints, counters: Longs, dot: int, call: int, at: int, link: int) -> int:
+    """Add an item to set `at`; return its row, or NONE if its child must not be set."""
     first, base, mask = counters[FIRST_ITEM], counters[BASE], len(seen) - 1
     mixed = np.int64(dot) * 40503 + np.int64(call) * 10368889
     cell = (mixed ^ (mixed >> 13)) & mask
@@ -170,9 +174,8 @@ def _add(t: Tables, chart: Chart, ahead: int, dot: int, call: int, at: int, link
 
 
 @compiled
-def _node(chart: Chart, call: int, stop: int) -> int:
+def _node(nodes: Ints, calls: Ints, counters: Longs, call: int, stop: int) -> int:
     """Return the row of the node of a call's span to `stop`; make it if there is none."""
-    nodes, calls, counters = chart.nodes, chart.calls, chart.counters
     old = calls[call, NODE]
     if old != NONE and nodes[old, STOP] == stop:
         return old
@@ -186,12 +189,11 @@ def _node(chart: Chart, call: int, stop: int) -> int:
 
 
 @compiled
-def _called(chart: Chart, symbol: int, at: int) -> int:
+def _called(calls: Ints, predicted: Ints, counters: Longs, symbol: int, at: int) -> int:
     """Make a call of a nonterminal in set `at`, and return its row."""
-    calls, counters = chart.calls, chart.counters
     row = counters[CALLS]
     counters[CALLS] = row + 1
-    chart.predicted[symbol] = row
+    predicted[symbol] = row
     calls[row, AT] = at
     calls[row, WAITING] = NONE
     calls[row, NODE] = NONE
@@ -214,15 +216,25 @@ def _begin(chart: Chart, width: int, blind: int) -> None:
 
 
 @compiled
-def _recognize(t: Tables, text: Ints, chart: Chart) -> int:
+def _recognize(
+    t: Tables,
+    text: Ints,
+    items: Ints,
+    nodes: Ints,
+    calls: Ints,
+    seen: Ints,
+    reach: Ints,
+    predicted: Ints,
+    counters: Longs,
+) -> int:
     """Fill the chart for a string from where it is; return DONE, PAUSED, or of what there is too little.
 
     Then `counters[LAST]` is the last set that is not empty, and `counters[FURTHEST]` the last position that a prefix of
     a sentence reaches. In set `counters[BLIND]` nothing is kept out by what follows, so that its items say what is
     expected there.
     """
-    items, nodes, calls, reach, counters = chart.items, chart.nodes, chart.calls, chart.reach, chart.counters
-    size, kinds = len(text), t.fits.shape[1]
+    lead, fits = t.lead, t.fits
+    size, kinds = len(text), fits.shape[1]
     at, row, last, furthest = counters[HERE], counters[ROW], counters[LAST], counters[FURTHEST]
     steps, limit, blind = counters[STEPS], counters[STEPS] + QUANTUM, counters[BLIND]
     resumed = row > 0
@@ -236,13 +248,14 @@ def _recognize(t: Tables, text: Ints, chart: Chart) -> int:
             counters[FIRST_CALL] = counters[CALLS]
             item = reach[at]
             while item != NONE:
-                _add(t, chart, ahead, items[item, DOT] + 1, items[item, CALL], at, item)
+                if _fits(lead, fits, ahead, items[item, DOT] + 1):
+                    _add(items, seen, counters, items[item, DOT] + 1, items[item, CALL], at, item)
                 item = items[item, NEXT]
                 steps += 1
             if at == 0:
-                call = _called(chart, 0, 0)
+                call = _called(calls, predicted, counters, 0, 0)
                 for place in range(t.predicted_at[ahead], t.predicted_at[ahead + 1]):
-                    _add(t, chart, ahead, t.predicted[place], call, 0, NONE)
+                    _add(items, seen, counters, t.predicted[place], call, 0, NONE)
             if counters[ITEMS] > row:
                 last = at
         resumed = False
@@ -252,7 +265,7 @@ def _recognize(t: Tables, text: Ints, chart: Chart) -> int:
             symbol = t.symbol[dot]
             steps += 1
             if symbol == NONE:
-                node = _node(chart, call, at)
+                node = _node(nodes, calls, counters, call, at)
                 best = nodes[node, ITEM]
                 nodes[node, CHOICES] += 1
                 if best == NONE or t.production[dot] < t.production[items[best, DOT]]:
@@ -261,25 +274,26 @@ def _recognize(t: Tables, text: Ints, chart: Chart) -> int:
                 if best == NONE and calls[call, AT] < at:
                     item = calls[call, WAITING]
                     while item != NONE:
-                        new = _add(t, chart, ahead, items[item, DOT] + 1, items[item, CALL], at, item)
-                        if new != NONE:
-                            items[new, CHILD] = node
+                        if _fits(lead, fits, ahead, items[item, DOT] + 1):
+                            new = _add(items, seen, counters, items[item, DOT] + 1, items[item, CALL], at, item)
+                            if new != NONE:
+                                items[new, CHILD] = node
                         item = items[item, NEXT]
                         steps += 1
             elif symbol >= 0:
-                inner = np.int64(chart.predicted[symbol])
+                inner = np.int64(predicted[symbol])
                 if inner < first_call:
-                    inner = _called(chart, symbol, at)
+                    inner = _called(calls, predicted, counters, symbol, at)
                     table = symbol * kinds + ahead
                     begin, end = t.predicted_at[table], t.predicted_at[table + 1]
                     for place in range(begin, end):
-                        _add(t, chart, ahead, t.predicted[place], inner, at, NONE)
+                        _add(items, seen, counters, t.predicted[place], inner, at, NONE)
                     steps += end - begin
                 items[row, NEXT] = calls[inner, WAITING]
                 calls[inner, WAITING] = row
-                if t.can_be_empty[symbol]:
-                    node = _node(chart, inner, at)
-                    new = _add(t, chart, ahead, dot + 1, call, at, row)
+                if t.can_be_empty[symbol] and _fits(lead, fits, ahead, dot + 1):
+                    node = _node(nodes, calls, counters, inner, at)
+                    new = _add(items, seen, counters, dot + 1, call, at, row)
                     if new != NONE:
                         items[new, CHILD] = node
             else:
@@ -353,7 +367,7 @@ def _derive(t: Tables, items: Ints, nodes: Ints, root: int, out: NDArray[Any], m
 
 
 @compiled
-def _expect(t: Tables, items: Ints, counters: NDArray[np.int64], at: int, expected: Flags) -> None:
+def _expect(t: Tables, items: Ints, counters: Longs, at: int, expected: Flags) -> None:
     """Mark the terminals that could come next in set `at`."""
     row = counters[ITEMS] - 1
     while row >= 0 and items[row, SET] == at:
@@ -367,7 +381,7 @@ def _expect(t: Tables, items: Ints, counters: NDArray[np.int64], at: int, expect
 def parse_texts(
     t: Tables,
     texts: Ints,
-    ends: NDArray[np.int64],
+    ends: Longs,
     chart: Chart,
     out: NDArray[Any],
     status: Ints,
@@ -399,7 +413,7 @@ def parse_texts(
     Returns:
         DONE; PAUSED, to be called again; or another reason, to be called again with `resized(chart, reason)`.
     """
-    counters = chart.counters
+    items, nodes, calls, counters = chart.items, chart.nodes, chart.calls, chart.counters
     while counters[INDEX] < len(ends):
         index = counters[INDEX]
         text = texts[ends[index - 1] if index > 0 else 0 : ends[index]]
@@ -409,10 +423,10 @@ def parse_texts(
             continue
         if counters[HERE] == NONE:
             _begin(chart, len(text) + 1, NONE)
-        reason = _recognize(t, text, chart)
+        reason = _recognize(t, text, items, nodes, calls, chart.seen, chart.reach, chart.predicted, counters)
         if reason == PAUSED and counters[STEPS] <= limits.steps:
             return PAUSED
-        if reason == MORE_CELLS or (reason == MORE_ROWS and GROWTH * len(chart.items) <= limits.rows):
+        if reason == MORE_CELLS or (reason == MORE_ROWS and GROWTH * len(items) <= limits.rows):
             return reason
         if reason != DONE:
             status[index] = TOO_BIG if reason == MORE_ROWS else TOO_SLOW
@@ -421,9 +435,7 @@ def parse_texts(
             root = _root(chart, counters[LAST])
             look = counters[BLIND] == NONE
             if look and counters[LAST] == len(text) and root != NONE:
-                count[index], several[index] = _derive(
-                    t, chart.items, chart.nodes, root, out[index], limits.productions
-                )
+                count[index], several[index] = _derive(t, items, nodes, root, out[index], limits.productions)
                 status[index] = PARSED if count[index] <= out.shape[1] else TOO_LONG
             elif look:  # once more, to see what could have come at the last position that is reached
                 _begin(chart, len(text) + 1, counters[FURTHEST])
@@ -432,9 +444,9 @@ def parse_texts(
                 status[index] = REJECTED
                 position[index] = counters[LAST]
                 expected[index, -1] = root != NONE
-                _expect(t, chart.items, counters, counters[LAST], expected[index])
+                _expect(t, items, counters, counters[LAST], expected[index])
         counters[HERE] = NONE
         counters[INDEX] += 1
-        if len(chart.items) > limits.few:
+        if len(items) > limits.few:
             return FEWER_ROWS
     return DONE
