@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from expost.errors import DataError
 
-#: Bytes of a grammar's text, about a second to read each megabyte.
+#: Bytes of a grammar's file, and characters of its text as productions; a megabyte is read within a second.
 MOST_TEXT = 8 * 2**20
+#: Characters of the name of a nonterminal, and of a terminal.
+MOST_NAME = 200
+MOST_TERMINAL = 10_000
 #: Symbols of all right sides, with one more for each production; groups, ranges and repetitions count as the
 #: productions that they become.
 MOST_SYMBOLS = 2**19
@@ -29,7 +32,7 @@ FEW_ROWS = 2**19
 MOST_PRODUCTIONS = 1_000_000
 
 
-def check_budget(value: int, most: int, what: str, where: str, remedy: str = "split it") -> None:
+def check_budget(value: int, most: int, what: str, where: str, remedy: str = "shorten it") -> None:
     """Refuse what exceeds a budget.
 
     Args:
@@ -43,4 +46,4 @@ def check_budget(value: int, most: int, what: str, where: str, remedy: str = "sp
         DataError: if `value` is more than `most`.
     """
     if value > most:
-        raise DataError(f"{where}: the grammar has {value:,} {what}, and at most {most:,} are read; {remedy}")
+        raise DataError(f"{where} takes {value:,} {what}, over the budget of {most:,}; {remedy}")

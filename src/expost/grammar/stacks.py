@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor
 
 from expost.errors import UsageError
+from expost.grammar.budgets import MOST_ENTRIES, check_budget
+
+#: Longer derivations are not told apart.
+_MOST_STEPS = 2**256
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Tables:
 def shortest_derivations(left: Sequence[int], children: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
     """Return the number of steps of the shortest complete derivation per production and per non-terminal.
 
-    steps(A -> ... B1 ... Bk ...) = 1 + sum_i steps(Bi); steps(A) = min over the productions of A (Knuth 1977).
+    steps(A -> ... B1 ... Bk ...) = 1 + sum_i steps(Bi); steps(A) = min over the productions of A. Non-terminals are
+    settled from the shortest on (Knuth 1977), in O(size log size); numbers above 2^256, which grammars that double
+    have, are given as 2^256.
 
     Args:
         left: Non-terminal of each production's left side.
@@ -62,14 +69,29 @@ def shortest_derivations(left: Sequence[int], children: Sequence[Sequence[int]])
     symbols = max([*left, *(child for right in children for child in right)], default=-1) + 1
     steps: list[float] = [math.inf] * symbols
     through: list[float] = [math.inf] * len(left)
-    changed = True
-    while changed:
-        changed = False
-        for i, (symbol, right) in enumerate(zip(left, children, strict=True)):
-            through[i] = 1 + sum(steps[child] for child in right)
-            if through[i] < steps[symbol]:
-                steps[symbol] = through[i]
-                changed = True
+    missing = [len(right) for right in children]
+    sums = [1] * len(left)
+    users: list[list[int]] = [[] for _ in range(symbols)]
+    for i, right in enumerate(children):
+        for child in right:
+            users[child].append(i)
+    heap: list[tuple[int, int]] = []
+    for i, right in enumerate(children):
+        if not right:
+            through[i] = 1
+            heap.append((1, left[i]))
+    heapq.heapify(heap)
+    while heap:
+        count, symbol = heapq.heappop(heap)
+        if steps[symbol] < math.inf:
+            continue
+        steps[symbol] = count
+        for i in users[symbol]:
+            missing[i] -= 1
+            sums[i] = min(sums[i] + count, _MOST_STEPS)
+            if missing[i] == 0:
+                through[i] = sums[i]
+                heapq.heappush(heap, (sums[i], left[i]))
     return through, steps
 
 
@@ -90,19 +112,31 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
         productions[symbol].append(i)
     rows = [row or [pad] for row in productions] + [[pad]]
     breadth = max(map(len, rows))
+    what = f"entries of masked decoding ({len(rows):,} non-terminals by {breadth:,} alternatives)"
+    check_budget(len(rows) * breadth, MOST_ENTRIES, what, "the grammar")
     # the padding rewrites END to END, so that an empty stack needs no branch
     reversed_children = [list(right)[::-1] for right in children] + [[end]]
     height = max(map(len, reversed_children))
+    what = f"entries of masked decoding ({len(left):,} productions by {height:,} non-terminals on the right)"
+    check_budget(len(reversed_children) * height, MOST_ENTRIES, what, "the grammar")
     # what is beyond any length needs no exact number, which might not fit one
     extra = [
         -1 if total == math.inf else min(int(total - steps[symbol]), 2**31)
         for total, symbol in zip(through, left, strict=True)
     ] + [0]
+    choices = torch.tensor([row[-1] for row in rows]).unsqueeze(1).repeat(1, breadth)
+    barred = torch.full((len(rows), breadth), -math.inf)
+    for number, row in enumerate(rows):
+        choices[number, : len(row)] = torch.tensor(row)
+        barred[number, : len(row)] = 0.0
+    pushed = torch.full((len(reversed_children), height), end)
+    for number, right in enumerate(reversed_children):
+        pushed[number, : len(right)] = torch.tensor(right, dtype=torch.int64)
     return Tables(
         left=torch.tensor([*left, end]),
-        choices=torch.tensor([row + row[-1:] * (breadth - len(row)) for row in rows]),
-        barred=torch.tensor([[0.0] * len(row) + [-math.inf] * (breadth - len(row)) for row in rows]),
-        pushed=torch.tensor([right + [end] * (height - len(right)) for right in reversed_children]),
+        choices=choices,
+        barred=barred,
+        pushed=pushed,
         growth=torch.tensor([len(right) - 1 for right in reversed_children]),
         extra=torch.tensor(extra),
         start=start,
@@ -116,6 +150,7 @@ def prepare(left: Sequence[int], children: Sequence[Sequence[int]], start: int, 
 
     Raises:
         UsageError: if the numbers are no grammar.
+        DataError: if a table would have more than `MOST_ENTRIES`.
     """
     return _tables(tuple(map(int, left)), tuple(tuple(map(int, right)) for right in children), int(start), int(pad))
 

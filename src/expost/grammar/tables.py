@@ -64,7 +64,7 @@ def tables_of(grammar: Grammar) -> Tables:
     number = {character: index for index, character in enumerate(alphabet)} | {END: len(alphabet) + 1}
     classes = len(alphabet) + 3
     what = f"entries of look-ahead ({len(names):,} nonterminals by {classes:,} characters)"
-    check_budget(len(names) * classes, MOST_ENTRIES, what, "grammar")
+    check_budget(len(names) * classes, MOST_ENTRIES, what, "the grammar")
     empty = nullable(productions)
     begins = first_bits(productions, empty, number)
     after = follow_bits(productions, grammar.start, empty, begins, number)
@@ -91,7 +91,7 @@ def tables_of(grammar: Grammar) -> Tables:
         symbol += reversed(symbols)
         lead += reversed(leads)
         production_of += [index] * len(symbols)
-    check_budget(len(rows) * classes, MOST_ENTRIES * 4, "entries of look-ahead (sets of characters)", "grammar")
+    check_budget(len(rows) * classes, MOST_ENTRIES * 4, "entries of look-ahead (sets of characters)", "the grammar")
     fits = np.zeros((len(rows), classes), dtype=np.bool_)
     for bits, row in rows.items():
         packed = np.frombuffer(bits.to_bytes(classes // 8 + 1, "little"), dtype=np.uint8)
@@ -103,7 +103,7 @@ def tables_of(grammar: Grammar) -> Tables:
     lettered = np.flatnonzero(leads_of >= 0)
     others = np.flatnonzero(leads_of < 0)
     pairs = fits.sum(axis=1)[-1 - leads_of[others]].sum() + 2 * len(lettered)
-    check_budget(int(pairs), MOST_ENTRIES, "entries of look-ahead (productions by characters)", "grammar")
+    check_budget(int(pairs), MOST_ENTRIES, "entries of look-ahead (productions by characters)", "the grammar")
     which = [np.repeat(lettered, 2)]
     letters = [np.stack([leads_of[lettered], np.full(len(lettered), classes - 1)], axis=1).ravel()]
     for index in others.tolist():
