@@ -61,9 +61,7 @@ def cyclic(productions: Sequence[Production]) -> tuple[str, ...]:
     return _recursive(becomes)
 
 
-def first_bits(
-    productions: Sequence[Production], empty: frozenset[str], number: Mapping[str, int]
-) -> dict[str, int]:
+def first_bits(productions: Sequence[Production], empty: frozenset[str], number: Mapping[str, int]) -> dict[str, int]:
     """Return, for each nonterminal, the characters with which what it derives can begin, as bits.
 
     Args:

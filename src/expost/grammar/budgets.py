@@ -14,7 +14,7 @@ MOST_NAME = 200
 MOST_TERMINAL = 10_000
 #: Symbols of all right sides, with one more for each production; groups, ranges and repetitions count as the
 #: productions that they become.
-MOST_SYMBOLS = 2**19
+MOST_SYMBOLS = 2**17
 #: Groups within groups of EBNF.
 MOST_NESTED = 100
 #: Pairs of names that are compared, to find what an unknown one was meant to be; about 0.2 s.

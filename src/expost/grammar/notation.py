@@ -312,8 +312,8 @@ class _Reader:
                 f"{self.where}, line {token.line}: unterminated quote; close it with {token.text} on the same line"
             )
         return DataError(
-            f"{self.where}, line {token.line}: unexpected {shown(token.text)!r}{notation}; write rules such as S -> 'a' S | "
-            "'b', or in BNF or EBNF, with terminals in quotes"
+            f"{self.where}, line {token.line}: unexpected {shown(token.text)!r}{notation}; write rules such as "
+            "S -> 'a' S | 'b', or in BNF or EBNF, with terminals in quotes"
         )
 
 

@@ -46,11 +46,11 @@ class Production:
 
 
 def shown(value: object, most: int = 120) -> str:
-    """Return a name or a production for a message: in one line of printable characters, cut short where it is long.
+    r"""Return a name or a production for a message: in one line of printable characters, cut short where it is long.
 
     Example:
-        >>> shown(Symbol("a\\tb", True)), shown("A" * 50, 10)
-        ("'a\\\\tb'", 'AAAAAAA...')
+        >>> shown(Symbol("a\tb", True)), shown("A" * 50, 10)
+        ("'a\\tb'", 'AAAAAAA...')
     """
     text = str(value)
     text = text if len(text) <= most else f"{text[: most - 3]}..."
@@ -122,6 +122,8 @@ def without_empty(rules: Sequence[tuple[Production, int]]) -> list[tuple[Product
     """Leave out words that mean the empty string, as far as no rule defines them."""
     defined = {production.left for production, _ in rules}
     words = EMPTY - defined
+    if not any(symbol.name in words and not symbol.terminal for p, _ in rules for symbol in p.right):
+        return list(rules)
     return [
         (Production(p.left, tuple(symbol for symbol in p.right if symbol.terminal or symbol.name not in words)), line)
         for p, line in rules

@@ -124,14 +124,11 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
         -1 if total == math.inf else min(int(total - steps[symbol]), 2**31)
         for total, symbol in zip(through, left, strict=True)
     ] + [0]
+    barred = torch.where(_held(rows, breadth), 0.0, -math.inf)
     choices = torch.tensor([row[-1] for row in rows]).unsqueeze(1).repeat(1, breadth)
-    barred = torch.full((len(rows), breadth), -math.inf)
-    for number, row in enumerate(rows):
-        choices[number, : len(row)] = torch.tensor(row)
-        barred[number, : len(row)] = 0.0
+    choices[_held(rows, breadth)] = torch.tensor([symbol for row in rows for symbol in row])
     pushed = torch.full((len(reversed_children), height), end)
-    for number, right in enumerate(reversed_children):
-        pushed[number, : len(right)] = torch.tensor(right, dtype=torch.int64)
+    pushed[_held(reversed_children, height)] = torch.tensor([child for right in reversed_children for child in right])
     return Tables(
         left=torch.tensor([*left, end]),
         choices=choices,
@@ -143,6 +140,11 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
         end=end,
         shortest=None if steps[start] == math.inf else int(steps[start]),
     )
+
+
+def _held(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Return which places of a table its rows fill, from the left, shape (N, width)."""
+    return torch.arange(width) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
 
 
 def prepare(left: Sequence[int], children: Sequence[Sequence[int]], start: int, pad: int) -> Tables:

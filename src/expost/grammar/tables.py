@@ -112,8 +112,8 @@ def tables_of(grammar: Grammar) -> Tables:
         letters.append(found)
     chosen = np.concatenate(which)
     cells = np.array(grammar.left, dtype=np.int64)[chosen] * classes + np.concatenate(letters)
-    order = np.lexsort((chosen, cells))
     counts = np.bincount(cells, minlength=len(names) * classes)
+    ordered = np.sort(cells * len(productions) + chosen) % len(productions)
     return Tables(
         alphabet=np.array([ord(character) for character in alphabet], dtype=np.uint32),
         symbol=np.array(symbol, dtype=np.int32),
@@ -123,7 +123,7 @@ def tables_of(grammar: Grammar) -> Tables:
         can_be_empty=np.array([name in empty for name in names], dtype=np.bool_),
         lead=np.array(lead, dtype=np.int32),
         fits=fits,
-        predicted=np.array(dots, dtype=np.int32)[chosen[order]],
+        predicted=np.array(dots, dtype=np.int32)[ordered],
         predicted_at=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
         characters=np.array([number[c] for name in terminals for c in name], dtype=np.int32),
         characters_at=np.cumsum([0, *map(len, terminals)], dtype=np.int32),
