@@ -24,7 +24,7 @@ from expost.grammar.parser import Parser
 from expost.grammar.stacks import prepare
 
 #: Seconds of one core that anything may take, and more for each megabyte of text; a loaded machine is slower.
-SECONDS, SECONDS_PER_MEGABYTE = 2.0, 3.0
+SECONDS, SECONDS_PER_MEGABYTE = 4.0, 3.0
 #: Of a grammar that is used, for each symbol: it is read twice, numbered, and made tables of.
 SECONDS_PER_SYMBOL = 60e-6
 #: Those for a string that uses a whole budget.

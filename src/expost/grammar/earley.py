@@ -281,7 +281,7 @@ def _recognize(
                         item = items[item, NEXT]
                         steps += 1
             elif symbol >= 0:
-                inner = np.int64(predicted[symbol])
+                inner = int(predicted[symbol])
                 if inner < first_call:
                     inner = _called(calls, predicted, counters, symbol, at)
                     table = symbol * kinds + ahead

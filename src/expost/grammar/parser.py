@@ -214,18 +214,19 @@ class Parser:
         limits = earley.Limits()
         results = (out, status, count, ambiguous, position, expected, most, limits)
         with ExitStack() as holding:
-            while reason := earley.parse_texts(self._tables, numbers, ends, chart, *results):
+            while paused := earley.parse_texts(self._tables, numbers, ends, chart, *results):
                 if stop.is_set():
                     return []
-                if reason == earley.FEWER_ROWS:
+                if paused == earley.FEWER_ROWS:
                     holding.close()
-                elif reason == earley.MORE_ROWS and len(chart.items) <= limits.few < earley.GROWTH * len(chart.items):
+                elif paused == earley.MORE_ROWS and len(chart.items) <= limits.few < earley.GROWTH * len(chart.items):
                     holding.enter_context(_LARGE)
-                if reason != earley.PAUSED:
-                    chart = earley.resized(chart, reason)
+                if paused != earley.PAUSED:
+                    chart = earley.resized(chart, paused)
         indices[:] = out
         no_string = [not isinstance(text, str) for text in strings]
         rejected = []
+        sets: dict[bytes, tuple[str, ...]] = {}  # strings that fail alike share what was expected
         for row in np.flatnonzero((status != earley.PARSED) | no_string).tolist():
             index, text = first + row, texts[row]
             if no_string[row]:
@@ -239,7 +240,9 @@ class Parser:
                 reason = f"exceeds the budget of {budget} of the parser"
                 found = Rejection(index, text, int(position[row]), (), reason)
             else:
-                names = tuple(self._names[place] for place in np.flatnonzero(expected[row]))
+                key = np.packbits(expected[row]).tobytes()
+                if (names := sets.get(key)) is None:
+                    names = sets[key] = tuple(self._names[place] for place in np.flatnonzero(expected[row]))
                 found = Rejection(index, text, int(position[row]), names, "does not parse" if text else "is empty")
             rejected.append(found)
         return rejected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,6 +96,20 @@ def shortest_derivations(left: Sequence[int], children: Sequence[Sequence[int]])
     return through, steps
 
 
+def check_tables(left: Sequence[int], children: Sequence[Sequence[int]]) -> None:
+    """Refuse a grammar, of one production or more, for which masked decoding would need too large a table.
+
+    Raises:
+        DataError: if a table would have more than `MOST_ENTRIES`.
+    """
+    breadth, height = max(Counter(left).values()), max(1, *map(len, children))
+    symbols = max(left) + 1
+    what = f"entries of masked decoding ({symbols:,} non-terminals by {breadth:,} alternatives)"
+    check_budget(symbols * breadth, MOST_ENTRIES, what, "the grammar")
+    what = f"entries of masked decoding ({len(left):,} productions by {height:,} non-terminals on the right)"
+    check_budget(len(left) * height, MOST_ENTRIES, what, "the grammar")
+
+
 @lru_cache(maxsize=16)
 def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start: int, pad: int) -> Tables:
     if len(left) != len(children) or pad != len(left) or not left:
@@ -105,6 +120,7 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
     used = {start, *(child for right in children for child in right)}
     for symbol in sorted(used - set(left)):
         raise UsageError(f"non-terminal {symbol} is used but has no production; add one, or make it a terminal")
+    check_tables(left, children)
     end = max(left) + 1
     through, steps = shortest_derivations(left, children)
     productions: list[list[int]] = [[] for _ in range(end)]
@@ -112,13 +128,9 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
         productions[symbol].append(i)
     rows = [row or [pad] for row in productions] + [[pad]]
     breadth = max(map(len, rows))
-    what = f"entries of masked decoding ({len(rows):,} non-terminals by {breadth:,} alternatives)"
-    check_budget(len(rows) * breadth, MOST_ENTRIES, what, "the grammar")
     # the padding rewrites END to END, so that an empty stack needs no branch
     reversed_children = [list(right)[::-1] for right in children] + [[end]]
     height = max(map(len, reversed_children))
-    what = f"entries of masked decoding ({len(left):,} productions by {height:,} non-terminals on the right)"
-    check_budget(len(reversed_children) * height, MOST_ENTRIES, what, "the grammar")
     # what is beyond any length needs no exact number, which might not fit one
     extra = [
         -1 if total == math.inf else min(int(total - steps[symbol]), 2**31)
