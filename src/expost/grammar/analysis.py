@@ -1,8 +1,12 @@
-"""Properties of productions: which symbols can be empty, useful or recursive, and which characters begin them."""
+"""Properties of productions: which symbols can be empty, useful or recursive, and which characters begin them.
+
+Every function takes time linear in the number of symbols of all right sides, but for the sets of characters: a set of K
+characters is an integer of K bits, so that joining two takes K / 64 steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from expost.grammar.rules import Production, Symbol
 
@@ -25,22 +29,19 @@ def reachable(productions: Sequence[Production], start: str) -> frozenset[str]:
     for production in productions:
         names = (symbol.name for symbol in production.right if not symbol.terminal)
         mentions.setdefault(production.left, set()).update(names)
-    return frozenset({start} | _reached(mentions, start))
+    found = {start}
+    todo = [start]
+    while todo:
+        for other in mentions.get(todo.pop(), ()):
+            if other not in found:
+                found.add(other)
+                todo.append(other)
+    return frozenset(found)
 
 
 def left_recursive(productions: Sequence[Production]) -> tuple[str, ...]:
     """Return the nonterminals that derive a string beginning with themselves, also behind symbols that can be empty."""
-    empty = nullable(productions)
-    begins: dict[str, set[str]] = {}
-    for production in productions:
-        names = begins.setdefault(production.left, set())
-        for symbol in production.right:
-            if symbol.terminal:
-                break
-            names.add(symbol.name)
-            if symbol.name not in empty:
-                break
-    return tuple(name for name in begins if name in _reached(begins, name))
+    return _recursive(_beginnings(productions, nullable(productions)))
 
 
 def cyclic(productions: Sequence[Production]) -> tuple[str, ...]:
@@ -52,87 +53,186 @@ def cyclic(productions: Sequence[Production]) -> tuple[str, ...]:
     becomes: dict[str, set[str]] = {}
     for production in productions:
         names = becomes.setdefault(production.left, set())
-        for place, symbol in enumerate(production.right):
-            others = production.right[:place] + production.right[place + 1 :]
-            if not symbol.terminal and all(not other.terminal and other.name in empty for other in others):
-                names.add(symbol.name)
-    return tuple(name for name in becomes if name in _reached(becomes, name))
+        solid = [symbol for symbol in production.right if symbol.terminal or symbol.name not in empty]
+        if not solid:
+            names.update(symbol.name for symbol in production.right)
+        elif len(solid) == 1 and not solid[0].terminal:
+            names.add(solid[0].name)
+    return _recursive(becomes)
+
+
+def first_bits(productions: Sequence[Production], empty: frozenset[str], number: Mapping[str, int]) -> dict[str, int]:
+    """Return, for each nonterminal, the characters with which what it derives can begin, as bits.
+
+    Args:
+        productions: The productions; every nonterminal has one.
+        empty: `nullable(productions)`.
+        number: The bit of each character with which a terminal begins.
+    """
+    own = dict.fromkeys((production.left for production in productions), 0)
+    for production in productions:
+        for symbol in production.right:
+            if symbol.terminal:
+                own[production.left] |= 1 << number[symbol.name[0]]
+                break
+            if symbol.name not in empty:
+                break
+    return _unions(own, _beginnings(productions, empty))
+
+
+def follow_bits(
+    productions: Sequence[Production],
+    start: str,
+    empty: frozenset[str],
+    begins: Mapping[str, int],
+    number: Mapping[str, int],
+) -> dict[str, int]:
+    """Return, for each nonterminal, the characters that can come right after what it derives, as bits.
+
+    Args:
+        productions: The productions; every nonterminal has one.
+        start: The start symbol.
+        empty: `nullable(productions)`.
+        begins: `first_bits(...)`.
+        number: The bit of each character with which a terminal begins, and of `END`.
+    """
+    own = dict.fromkeys((production.left for production in productions), 0)
+    own[start] |= 1 << number[END]
+    ends: dict[str, set[str]] = {name: set() for name in own}  # whose ends are also ends of what
+    for production in productions:
+        after, last = 0, True
+        for symbol in reversed(production.right):
+            if symbol.terminal:
+                after, last = 1 << number[symbol.name[0]], False
+                continue
+            own[symbol.name] |= after
+            if last:
+                ends[symbol.name].add(production.left)
+            if symbol.name in empty:
+                after |= begins[symbol.name]
+            else:
+                after, last = begins[symbol.name], False
+    return _unions(own, ends)
 
 
 def first(productions: Sequence[Production]) -> dict[str, frozenset[str]]:
     """Return, for each nonterminal, the characters with which what it derives can begin."""
-    empty = nullable(productions)
-    sets: dict[str, set[str]] = {production.left: set() for production in productions}
-    _until_stable(sets, lambda: [(p.left, first_of(p.right, sets, empty)) for p in productions])
-    return {name: frozenset(found) for name, found in sets.items()}
-
-
-def first_of(
-    symbols: Sequence[Symbol], sets: Mapping[str, frozenset[str] | set[str]], empty: frozenset[str]
-) -> set[str]:
-    """Return the characters with which what `symbols` derive can begin, given `first` and `nullable`."""
-    found: set[str] = set()
-    for symbol in symbols:
-        if symbol.terminal:
-            return found | {symbol.name[0]}
-        found |= sets[symbol.name]
-        if symbol.name not in empty:
-            return found
-    return found
+    number = number_firsts(productions)
+    return _spelled(first_bits(productions, nullable(productions), number), number)
 
 
 def follow(productions: Sequence[Production], start: str) -> dict[str, frozenset[str]]:
     """Return, for each nonterminal, the characters that can come right after what it derives; `END` for the end."""
-    empty, begins = nullable(productions), first(productions)
-    sets: dict[str, set[str]] = {production.left: set() for production in productions}
-    sets[start].add(END)
+    empty, number = nullable(productions), number_firsts(productions)
+    begins = first_bits(productions, empty, number)
+    return _spelled(follow_bits(productions, start, empty, begins, number), number)
 
-    def step() -> list[tuple[str, set[str]]]:
-        found = []
-        for production in productions:
-            after = set(sets[production.left])
-            for symbol in reversed(production.right):
-                if symbol.terminal:
-                    after = {symbol.name[0]}
-                    continue
-                found.append((symbol.name, set(after)))
-                after = set(begins[symbol.name]) | (after if symbol.name in empty else set())
-        return found
 
-    _until_stable(sets, step)
-    return {name: frozenset(found) for name, found in sets.items()}
+def number_firsts(productions: Sequence[Production]) -> dict[str, int]:
+    """Number the characters with which terminals begin, and `END`, which comes last."""
+    letters = {symbol.name[0] for production in productions for symbol in production.right if symbol.terminal}
+    return {letter: index for index, letter in enumerate([*sorted(letters), END])}
+
+
+def _spelled(sets: Mapping[str, int], number: Mapping[str, int]) -> dict[str, frozenset[str]]:
+    """Return sets of characters for sets of bits."""
+    letters = list(number)
+    return {
+        name: frozenset(letter for letter, bit in zip(letters, reversed(f"{bits:b}"), strict=False) if bit == "1")
+        for name, bits in sets.items()
+    }
 
 
 def _least(productions: Sequence[Production], fits: Callable[[Symbol], bool]) -> frozenset[str]:
     """Collect the left sides of productions whose symbols all fit or were collected before."""
     known: set[str] = set()
-    size = -1
-    while len(known) > size:
-        size = len(known)
-        for left, right in ((production.left, production.right) for production in productions):
-            if left not in known and all(
-                fits(symbol) or (not symbol.terminal and symbol.name in known) for symbol in right
-            ):
+    todo: list[str] = []
+    missing: list[int] = []  # symbols of each production that are not known yet
+    users: dict[str, list[int]] = {}  # the productions in which each of them is, as often as it is
+    for index, production in enumerate(productions):
+        unknown = [symbol for symbol in production.right if not fits(symbol)]
+        missing.append(len(unknown))
+        for symbol in unknown:
+            if not symbol.terminal:
+                users.setdefault(symbol.name, []).append(index)
+        if not unknown and production.left not in known:
+            known.add(production.left)
+            todo.append(production.left)
+    while todo:
+        for index in users.get(todo.pop(), ()):
+            missing[index] -= 1
+            if missing[index] == 0 and (left := productions[index].left) not in known:
                 known.add(left)
+                todo.append(left)
     return frozenset(known)
 
 
-def _reached(edges: Mapping[str, set[str]], name: str) -> set[str]:
-    """Return what can be reached from `name` in one step or more."""
-    found: set[str] = set()
-    todo = [name]
-    while todo:
-        for other in edges.get(todo.pop(), ()):
-            if other not in found:
-                found.add(other)
-                todo.append(other)
+def _beginnings(productions: Sequence[Production], empty: frozenset[str]) -> dict[str, set[str]]:
+    """Return, for each nonterminal, those with which its right sides begin, also behind symbols that can be empty."""
+    begins: dict[str, set[str]] = {}
+    for production in productions:
+        names = begins.setdefault(production.left, set())
+        for symbol in production.right:
+            if symbol.terminal:
+                break
+            names.add(symbol.name)
+            if symbol.name not in empty:
+                break
+    return begins
+
+
+def _recursive(edges: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """Return the keys from which some path leads back to them, in order."""
+    found = {name for part in _components(edges) for name in part if len(part) > 1 or name in edges.get(name, ())}
+    return tuple(name for name in edges if name in found)
+
+
+def _unions(own: Mapping[str, int], edges: Mapping[str, set[str]]) -> dict[str, int]:
+    """Return the least sets, of bits, that hold each name's own and those of all that its edges lead to."""
+    found: dict[str, int] = {}
+    for part in _components(edges):
+        bits = 0
+        for name in part:
+            bits |= own[name]
+            for other in edges.get(name, ()):
+                bits |= found.get(other, 0)
+        found |= dict.fromkeys(part, bits)
+    return {name: found[name] for name in own}
+
+
+def _components(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Return the strongly connected components, each after all that it leads to (Tarjan 1972), without recursion."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    found: list[list[str]] = []
+    path: list[str] = []  # names whose component is open
+    on_path: set[str] = set()
+    for root in edges:
+        if root in order:
+            continue
+        order[root] = lowest[root] = len(order)
+        path.append(root)
+        on_path.add(root)
+        calls = [(root, iter(edges.get(root, ())))]
+        while calls:
+            name, others = calls[-1]
+            for other in others:
+                if other not in order:
+                    order[other] = lowest[other] = len(order)
+                    path.append(other)
+                    on_path.add(other)
+                    calls.append((other, iter(edges.get(other, ()))))
+                    break
+                if other in on_path:
+                    lowest[name] = min(lowest[name], order[other])
+            else:
+                calls.pop()
+                if calls:
+                    lowest[calls[-1][0]] = min(lowest[calls[-1][0]], lowest[name])
+                if lowest[name] == order[name]:
+                    part = [path.pop()]
+                    while part[-1] != name:
+                        part.append(path.pop())
+                    on_path.difference_update(part)
+                    found.append(part)
     return found
-
-
-def _until_stable(sets: dict[str, set[str]], step: Callable[[], list[tuple[str, set[str]]]]) -> None:
-    """Add what `step` finds to the sets until nothing changes (a fixed point)."""
-    size = -1
-    while (total := sum(map(len, sets.values()))) > size:
-        size = total
-        for name, found in step():
-            sets[name] |= found

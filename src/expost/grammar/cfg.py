@@ -9,10 +9,14 @@ from functools import cached_property
 
 from expost.errors import DataError, UsageError
 from expost.grammar.analysis import cyclic, left_recursive, nullable, productive, reachable
+from expost.grammar.budgets import MOST_COMPARED, MOST_TEXT, check_budget
 from expost.grammar.notation import read_rules
-from expost.grammar.rules import Production, Symbol
+from expost.grammar.rules import Production, Symbol, shown
 
 __all__ = ["Grammar", "Production", "Symbol"]
+
+#: Symbols are named in messages up to so many.
+LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -66,22 +70,42 @@ class Grammar:
         if not isinstance(text, str):
             raise UsageError(f"a grammar is given as text, not as {type(text).__name__}; read the file first")
         rules, notation = read_rules(text, name)
+        return cls.from_rules(rules, None if notation else text, prune, name)
+
+    @classmethod
+    def from_rules(
+        cls, rules: Sequence[tuple[Production, int]], text: str | None, prune: bool = False, name: str = "grammar"
+    ) -> Grammar:
+        """Make a grammar of productions, each with the number of its line; see `from_text`.
+
+        Args:
+            rules: The productions, as `expost.grammar.notation.read_rules` returns them.
+            text: Their text; None, or where some are dropped, for that of the productions.
+            prune: See `from_text`.
+            name: See `from_text`.
+
+        Raises:
+            DataError: if the class refuses the grammar.
+        """
         if not rules:
             raise DataError(f"{name} has no production; write rules such as S -> 'a' S | 'b'")
         seen: dict[Production, int] = {}
         for production, line in rules:
             if production in seen:
-                raise DataError(f"{name}, line {line}: duplicate production '{production}' of line {seen[production]}")
+                raise DataError(
+                    f"{name}, line {line}: duplicate production '{shown(production)}' of line {seen[production]}"
+                )
             seen[production] = line
         kept = _useful(list(seen)) if prune else list(seen)
-        if notation or len(kept) < len(seen):
+        if text is None or len(kept) < len(seen):
             text = "".join(f"{production}\n" for production in kept)
+            check_budget(len(text), MOST_TEXT, "characters, written as productions", name)
             seen = {production: seen[production] for production in kept}
         _check_symbols(seen, name)
         if names := cyclic(list(seen)):
             raise DataError(
                 f"{name}: '{names[0]}' derives itself, so that its strings have infinitely many derivations; "
-                f"break the cycle through {', '.join(names)}"
+                f"break the cycle through {_listed(names)}"
             )
         return cls(text, tuple(seen))
 
@@ -143,30 +167,40 @@ class Grammar:
         """Return one line: how many productions and symbols there are, and which nonterminals are left-recursive."""
         return (
             f"{len(self.productions)} productions and padding, {len(self.nonterminals)} nonterminals, "
-            f"{len(self.terminals)} terminals; left-recursive: {', '.join(self.left_recursive) or 'none'}"
+            f"{len(self.terminals)} terminals; left-recursive: {_listed(self.left_recursive) or 'none'}"
         )
 
 
-def useless(text: str, name: str = "grammar") -> list[tuple[Production, str]]:
-    """Return the productions that `Grammar.from_text` prunes, in order, each with the reason.
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED:,} others" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def useless(rules: Sequence[tuple[Production, int]], name: str = "grammar") -> list[tuple[Production, str]]:
+    """Return the productions that `Grammar.from_rules` prunes, in order, each with the reason.
 
     Raises:
         DataError: if a symbol has no production, and nearly the name of one that has: most likely an error of typing.
+            Of names without a production so many are compared as `MOST_COMPARED` allows.
     """
-    rules = dict(read_rules(text, name)[0])
-    productions = list(rules)
+    productions = [production for production, _ in rules]
     defined = {production.left for production in productions}
     ends, kept = productive(productions), set(_useful(productions))
+    compared: set[str] = set()
     found = []
-    for production, line in rules.items():
+    for production, line in rules:
         if production in kept:
             continue
         names = [symbol.name for symbol in production.right if not symbol.terminal]
         unknown = [each for each in names if each not in defined]
         for each in unknown:
+            if each in compared or (len(compared) + 1) * len(defined) > MOST_COMPARED:
+                continue
+            compared.add(each)
             if close := get_close_matches(each, defined, n=1, cutoff=0.8):
                 raise DataError(
-                    f"{name}, line {line}: '{each}' in '{production}' has no production; did you mean '{close[0]}'?"
+                    f"{name}, line {line}: '{each}' in '{shown(production)}' has no production; "
+                    f"did you mean '{close[0]}'?"
                 )
         endless = [each for each in names if each not in ends]
         if unknown:
@@ -199,7 +233,7 @@ def _check_symbols(lines: Mapping[Production, int], name: str) -> None:
         for symbol in production.right:
             if not symbol.terminal and symbol.name not in defined:
                 raise DataError(
-                    f"{name}, line {line}: '{symbol.name}' in '{production}' has no production; "
+                    f"{name}, line {line}: '{symbol.name}' in '{shown(production)}' has no production; "
                     f"define it, quote it if it is a terminal, {remedy}"
                 )
     for production, line in lines.items():

@@ -95,7 +95,7 @@ class GrammarCodec(Codec):
         length: L, productions a row. Longer derivations are rejected.
 
     Raises:
-        DataError: if the text is no usable grammar.
+        DataError: if the text is no usable grammar, or exceeds a budget of `expost.grammar.budgets`.
         UsageError: if no derivation is as short as `length`.
 
     Example:
@@ -108,11 +108,12 @@ class GrammarCodec(Codec):
     """
 
     def __init__(self, grammar: str, length: int) -> None:
-        from expost.grammar.decode import shortest_derivations
+        from expost.grammar.stacks import check_tables, shortest_derivations
 
         self.grammar = Grammar.from_text(grammar)
         self.length = check_length(length)
         self.size = self.grammar.size
+        check_tables(self.grammar.left, self.grammar.children)
         self.parser = Parser(self.grammar)
         shortest = shortest_derivations(self.grammar.left, self.grammar.children)[1][0]
         if shortest > length:

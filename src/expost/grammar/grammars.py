@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from expost.errors import DataError, UsageError
+from expost.grammar.budgets import MOST_TEXT
 from expost.grammar.cfg import Grammar, useless
 from expost.grammar.notation import read_rules
+from expost.grammar.rules import shown
 from expost.registry import Registry
 from expost.utils.progress import say
 
@@ -96,8 +98,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
 
     Raises:
         UsageError: if it is neither a name nor a file.
-        DataError: if the file is not text, or no usable grammar, or the name of a symbol without a production is most
-            likely another's with an error of typing.
+        DataError: if the file is not text, exceeds a budget of `expost.grammar.budgets`, or is no usable grammar, or
+            the name of a symbol without a production is most likely another's with an error of typing.
 
     Example:
         >>> load_grammar("expressions").describe()
@@ -109,19 +111,25 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
         raise UsageError(f"grammar {name_or_path!r} is no name and no path; names: {', '.join(GRAMMARS)}")
     path = Path(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_TEXT + 1)
+        text = data.decode("utf-8") if len(data) <= MOST_TEXT else ""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text; a grammar is a text file of rules such as S -> 'a' S") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise UsageError(f"no grammar and no file '{name_or_path}'; names: {', '.join(GRAMMARS)}") from None
     except OSError as error:
         raise UsageError(f"cannot read the grammar {path}: {error.strerror}; give the path of a text file") from None
-    grammar = Grammar.from_text(text, prune=True, name=str(path))
-    if notation := read_rules(text, str(path))[1]:
+    if len(data) > MOST_TEXT:
+        raise DataError(f"{path} has more than {MOST_TEXT:,} bytes, the budget of a grammar; shorten it")
+    rules, notation = read_rules(text, str(path))
+    grammar = Grammar.from_rules(rules, None if notation else text, prune=True, name=str(path))
+    if notation:
         say(f"grammar {path}: read as {notation}; {grammar.describe()}")
-    if left_out := useless(text, str(path)):
+    if left_out := useless(rules, str(path)):
         count = len(left_out) + len(grammar.productions)
-        listing = "; ".join(f"{production} ({reason})" for production, reason in left_out[:LISTED])
+        listing = "; ".join(f"{shown(production)} ({reason})" for production, reason in left_out[:LISTED])
         more = f"; and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
         say(
             f"grammar {path}: {len(left_out)} of {count} productions are in no derivation and left out: {listing}{more}"

@@ -7,26 +7,46 @@ become rules of their own, which recurse to the right.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from expost.errors import DataError
-from expost.grammar.rules import EMPTY, Production, Symbol, read_plain, without_empty, without_padding
+from expost.grammar.budgets import (
+    MOST_NAME,
+    MOST_NESTED,
+    MOST_SYMBOLS,
+    MOST_TERMINAL,
+    MOST_TEXT,
+    check_budget,
+)
+from expost.grammar.rules import (
+    EMPTY,
+    Production,
+    Symbol,
+    check_word,
+    read_plain,
+    shown,
+    without_empty,
+    without_padding,
+)
 
 _ARROW = r"-->|->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|="
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t\f\v]+) | (?P<line>\r\n|\r|\n)
-      | (?P<comment>\#[^\r\n]*|//[^\r\n]*|\(\*.*?\*\)|/\*.*?\*/)
-      | (?P<quoted>'[^'\r\n]*'|"[^"\r\n]*"|[‘“][^’”\r\n]*[’”])
+      | (?P<comment>\#[^\r\n]*|//[^\r\n]*)
+      | (?P<quoted>'[^'\r\n]*'|"[^"\r\n]*")
       | (?P<angled><[^<>|\r\n]+>)
-      | (?P<chance>\[\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*\])
-      | (?P<range>\[(?:[^\]\s'"-]-[^\]\s'"]|[^\]\s'"])*[^\]\s'"]-[^\]\s'"](?:[^\]\s'"-]-[^\]\s'"]|[^\]\s'"])*\])
+      | (?P<chance>\[\s*+(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?\s*+\])
       | (?P<dots>\.\.\.?) | (?P<arrow>{_ARROW}) | (?P<bar>\||∣) | (?P<regular>/[^/\s](?:[^/\r\n]|\\/)*/)
       | (?P<code>%[xdb][0-9A-Fa-f.-]+) | (?P<directive>%\w+) | (?P<name>[^\W\d]\w*(?:-(?![->])\w+)*'*|\w+)
       | (?P<open>[(\[{{]) | (?P<close>[)\]}}]) | (?P<times>[*+?]) | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
+#: What may begin what `_Closed` finds the end of.
+_OPENERS = frozenset("(/[‘“")
+_CLASS = re.compile(r"[^\]\s'\"]*")
+_CURLY = re.compile(r"[^’”\r\n]*")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 #: What is not read, and how it is written without.
 _REFUSED = {
@@ -34,8 +54,10 @@ _REFUSED = {
     "directive": "a directive; leave it out, and write its rules out",
     "code": "a character's number, as in ABNF; write the character in quotes",
 }
-_PRIMED = re.compile(rf"^\s*\w+'+\s*({_ARROW})", re.MULTILINE)
-_FOREIGN = re.compile(r"^\s*[<\w][^|'\"\n]*?(-->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|=)", re.MULTILINE)
+_PRIMED = re.compile(rf"^[^\S\n]*+\w++'++\s*+({_ARROW})", re.MULTILINE)
+#: Names that become the same word are told apart by as many underscores, more of them by a number.
+_UNDERSCORES = 8
+_FOREIGN = re.compile(r"^[^\S\n]*+[<\w][^|'\"\n]*?(-->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|=)", re.MULTILINE)
 
 
 def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]:
@@ -47,6 +69,7 @@ def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
     Raises:
         DataError: at the first line that is no rule, in the plain notation or another one.
     """
+    check_budget(len(text), MOST_TEXT, "characters", name)
     if _PRIMED.search(text):  # where an apostrophe would begin a terminal
         rules, notation = read_other(text, name)
         return without_empty(rules), notation
@@ -91,11 +114,15 @@ class _Reader:
     bare: bool  # whether words that are not in angle brackets are terminals
     found: dict[str, None] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    alike: dict[str, int] = field(default_factory=dict)  # how many names of the text have the same word
     rules: list[tuple[Production, int]] = field(default_factory=list)
     added: list[tuple[Production, int]] = field(default_factory=list)
     position: int = 0
     left: str = ""
     count: int = 0
+    depth: int = 0
+    size: int = 0
 
     def read(self) -> None:
         """Read all rules."""
@@ -111,6 +138,7 @@ class _Reader:
             self.left = self._named(token.text)
             self.position += 2
             for right, line in self._alternatives(token.line):
+                self._spend(len(right) + 1, line)
                 self.rules.append((Production(self.left, right), line))
 
     def _starts(self, index: int) -> bool:
@@ -160,18 +188,22 @@ class _Reader:
 
     def _part(self, token: Token) -> list[Symbol]:
         if self._is_terminal(token):
-            return [Symbol(token.text, True)]
+            return [self._terminal(token.text, token.line)]
         if token.kind == "quoted":
             if self.position < len(self.tokens) and self.tokens[self.position].kind == "dots":
                 return self._range(token)
-            return [Symbol(token.text[1:-1], True)] if len(token.text) > 2 else []
+            return [self._terminal(token.text[1:-1], token.line)] if len(token.text) > 2 else []
         if token.kind in ("name", "angled"):
             if token.text.strip("<> ") in EMPTY and token.text not in self.names:
                 return []
             return [Symbol(self._named(token.text), False)]
         if token.kind == "open":
             self.note("EBNF")
+            self.depth += 1
+            where = f"{self.where}, line {token.line}"
+            check_budget(self.depth, MOST_NESTED, "groups within groups", where, "give some of them names")
             inside = self._alternatives(token.line)
+            self.depth -= 1
             close = self.tokens[self.position] if self.position < len(self.tokens) else None
             if close is None or close.text != _CLOSING[token.text]:
                 raise DataError(f"{self.where}, line {token.line}: '{token.text}' is not closed; close or quote it")
@@ -183,7 +215,7 @@ class _Reader:
             return self._repeated(part, "*", token.line) if token.text == "{" else part
         if token.kind == "range":
             self.note("EBNF")
-            return self._rule([(Symbol(each, True),) for each in _characters(token.text[1:-1])], token.line)
+            return self._letters(token.text[1:-1], token.line)
         if token.text in EMPTY:
             return []
         raise self._unexpected(token)
@@ -195,14 +227,22 @@ class _Reader:
             raise self._unexpected(self.tokens[self.position])
         self.position += 2
         self.note("EBNF")
-        characters = _characters(f"{first.text[1]}-{last.text[1]}")
-        return self._rule([(Symbol(each, True),) for each in characters], first.line)
+        return self._letters(f"{first.text[1]}-{last.text[1]}", first.line)
+
+    def _letters(self, inside: str, line: int) -> list[Symbol]:
+        """Return what stands for one of the characters of a class."""
+        spans = _spans(inside)
+        size = self.size + sum(max(0, last - first + 1) for first, last in spans)
+        check_budget(size, MOST_SYMBOLS, "symbols up to here", f"{self.where}, line {line}")
+        found = dict.fromkeys(chr(point) for first, last in spans for point in range(first, last + 1))
+        return self._rule([(Symbol(each, True),) for each in found], line)
 
     def _repeated(self, part: Sequence[Symbol], times: str, line: int) -> list[Symbol]:
         """Return what stands for a part that may be left out, or repeated."""
         once = tuple(part)
         if times == "?":
             return self._rule([(), once], line)
+        self._spend(2 * len(once) + 3, line)
         name = self._new()
         self.added += [(Production(name, () if times == "*" else once), line)]
         self.added += [(Production(name, (*once, Symbol(name, False))), line)]
@@ -210,7 +250,9 @@ class _Reader:
 
     def _rule(self, rights: Sequence[Sequence[Symbol]], line: int) -> list[Symbol]:
         name = self._new()
-        self.added += [(Production(name, tuple(right)), line) for right in dict.fromkeys(map(tuple, rights))]
+        for right in dict.fromkeys(map(tuple, rights)):
+            self._spend(len(right) + 1, line)
+            self.added.append((Production(name, right), line))
         return [Symbol(name, False)]
 
     def _new(self) -> str:
@@ -218,20 +260,32 @@ class _Reader:
         while True:
             self.count += 1
             name = f"{self.left}_{self.count}"
-            if name not in self.names.values():
-                self.names[f"{name} "] = name  # no word of the text: it ends in a space
+            if name not in self.taken:
+                self.taken.add(name)
                 return name
+
+    def _spend(self, symbols: int, line: int) -> None:
+        """Count symbols, and refuse a grammar of too many."""
+        self.size += symbols
+        check_budget(self.size, MOST_SYMBOLS, "symbols up to here", f"{self.where}, line {line}")
+
+    def _terminal(self, text: str, line: int) -> Symbol:
+        return Symbol(check_word(text, MOST_TERMINAL, f"{self.where}, line {line}"), True)
 
     def _named(self, text: str) -> str:
         """Return the plain name of a symbol: a word, with `prime` for an apostrophe."""
         if text not in self.names:
             word = re.sub(r"\W+", "_", text.strip("<> ").replace("'", "_prime"))
+            check_word(word, MOST_NAME, self.where)
             if text.startswith("<"):
                 self.note("BNF")
             if "'" in text:
                 self.note("primes")
-            while word in self.names.values():
-                word += "_"
+            plain = word
+            while word in self.taken:
+                self.alike[plain] = again = self.alike.get(plain, 0) + 1
+                word = plain + "_" * again if again < _UNDERSCORES else f"{plain}_{again}_"
+            self.taken.add(word)
             self.names[text] = word
         return self.names[text]
 
@@ -252,14 +306,14 @@ class _Reader:
     def _unexpected(self, token: Token) -> DataError:
         notation = f" in {' and '.join(self.found)}" if self.found else ""
         if token.kind in _REFUSED:
-            return DataError(f"{self.where}, line {token.line}: {token.text} is {_REFUSED[token.kind]}")
+            return DataError(f"{self.where}, line {token.line}: {shown(token.text)} is {_REFUSED[token.kind]}")
         if token.text in "'\"":
             return DataError(
                 f"{self.where}, line {token.line}: unterminated quote; close it with {token.text} on the same line"
             )
         return DataError(
-            f"{self.where}, line {token.line}: unexpected {token.text!r}{notation}; write rules such as S -> 'a' S | "
-            "'b', or in BNF or EBNF, with terminals in quotes"
+            f"{self.where}, line {token.line}: unexpected {shown(token.text)!r}{notation}; write rules such as "
+            "S -> 'a' S | 'b', or in BNF or EBNF, with terminals in quotes"
         )
 
 
@@ -304,8 +358,7 @@ def _tokens(text: str) -> list[Token]:
     """Return the words of a text; signs before names that say how Lark shapes its trees are left out."""
     tokens: list[Token] = []
     line, tight = 1, False
-    for match in _TOKEN.finditer(text.removeprefix("\ufeff")):
-        kind, word = str(match.lastgroup), match.group()
+    for kind, word in _words(text.removeprefix("\ufeff")):
         if kind in ("space", "comment", "line"):
             line += len(re.findall(r"\r\n|\r|\n", word))
             tight = False
@@ -321,15 +374,67 @@ def _tokens(text: str) -> list[Token]:
     ]
 
 
-def _characters(inside: str) -> list[str]:
-    """Return the characters that a class of them stands for: a-z0-9_."""
-    found: dict[str, None] = {}
+def _spans(inside: str) -> list[tuple[int, int]]:
+    """Return the code points that a class of characters stands for, from and to: a-z0-9_."""
+    found: list[tuple[int, int]] = []
     index = 0
     while index < len(inside):
-        if inside[index + 1 : index + 2] == "-" and index + 2 < len(inside):
-            found |= dict.fromkeys(map(chr, range(ord(inside[index]), ord(inside[index + 2]) + 1)))
-            index += 3
-        else:
-            found[inside[index]] = None
-            index += 1
-    return list(found)
+        last = index + 2 if inside[index + 1 : index + 2] == "-" and index + 2 < len(inside) else index
+        found.append((ord(inside[index]), ord(inside[last])))
+        index = last + 1
+    return found
+
+
+def _words(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the words of a text, each with its kind, in time linear in the text's length."""
+    closed = _Closed(text)
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        assert match is not None  # anything is `other`
+        kind, end = str(match.lastgroup), match.end()
+        if text[at] in _OPENERS and kind not in ("chance", "comment") and (found := closed.word(at)) is not None:
+            kind, end = found
+        yield kind, text[at:end]
+        at = end
+
+
+class _Closed:
+    """Finds the ends of comments, classes of characters and curly quotes, and looks at no character again and again.
+
+    What has no end after one place has none after a later place, and what ends at some place does so for every
+    beginning before it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends = {"(": 0, "/": 0, "[": 0, "‘": 0}
+        self._dash = -1
+
+    def word(self, at: int) -> tuple[str, int] | None:
+        """Return kind and end of the word that begins with an opening sign; None if it is not closed."""
+        sign = self._text[at]
+        if sign in "(/":
+            if self._text[at + 1 : at + 2] != "*":
+                return None
+            end = self._find(sign, "*)" if sign == "(" else "*/", at + 2)
+            return None if end < 0 else ("comment", end + 2)
+        if sign == "[":
+            end = self._run(sign, _CLASS, at + 1)
+            is_range = self._text[end : end + 1] == "]" and self._dash > at + 1
+            return ("range", end + 1) if is_range else None
+        end = self._run("‘", _CURLY, at + 1)
+        return ("quoted", end + 1) if self._text[end : end + 1] in ("’", "”") else None
+
+    def _find(self, sign: str, close: str, start: int) -> int:
+        if 0 <= self._ends[sign] < start:
+            self._ends[sign] = self._text.find(close, start)
+        return self._ends[sign]
+
+    def _run(self, sign: str, pattern: re.Pattern[str], start: int) -> int:
+        if self._ends[sign] < start:
+            match = pattern.match(self._text, start)
+            self._ends[sign] = start if match is None else match.end()
+            if sign == "[":  # the last dash with a character behind it
+                self._dash = self._text.rfind("-", start, max(start, self._ends[sign] - 1))
+        return self._ends[sign]

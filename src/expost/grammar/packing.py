@@ -22,7 +22,8 @@ class Rejection:
         index: Its place among the strings that were given.
         text: The string; for what is not a string, its `repr`.
         position: The character at which it fails, len(text) for its end; None where the reason is another one.
-        expected: What could have stood at `position`: terminals or tokens, and "end of string".
+        expected: What could have stood at `position`: terminals or tokens, and "end of string"; nothing where a budget
+            was exceeded there.
         reason: What is wrong, in words that are the same for all strings with that fault.
         needed: How many symbols it takes, where that is known and too many.
 
@@ -56,6 +57,8 @@ class Rejection:
             return line
         line += f" at position {self.position}"
         line += f", {self.text[self.position]!r}" if self.position < len(self.text) else ", its end"
+        if not self.expected:
+            return f"{line}: shorten it, or make the grammar less ambiguous"
         names = [name if name == END_OF_STRING else repr(name) for name in self.expected]
         if len(names) > 12:
             names = [*names[:11], f"{len(names) - 11} others"]

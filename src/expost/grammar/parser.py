@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from expost.utils.process import cores
 from expost.utils.progress import progress
 
 CHUNK = 1024
+#: Held for a string that takes more than `FEW_ROWS`: one at a time, which bounds the memory.
+_LARGE = Lock()
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,12 @@ class Parser:
     symbol has the fewest, then the one before it, and so on. The choice depends on nothing else.
 
     Args:
-        grammar: Any grammar; time is O(n^3) in a string's characters at worst, O(n) for the usual ones.
+        grammar: Any grammar. Time is O(n^3) in a string's characters at worst, O(n) for the usual ones; a string that
+            exceeds `MOST_STEPS` or `MOST_ROWS` of `expost.grammar.budgets` is rejected, with the character where it
+            does.
+
+    Raises:
+        DataError: if the grammar's tables would have more than `MOST_ENTRIES`.
 
     Example:
         >>> parser = Parser(Grammar.from_text("S -> S '+' T | T\nT -> 'x' | '1'"))
@@ -155,10 +164,11 @@ class Parser:
         indices = np.full((len(strings), length), self.grammar.pad, dtype=index_type(self.grammar.size))
         ambiguous = np.zeros(len(strings), dtype=np.bool_)
         together = max(1, min(CHUNK, 2**22 // length))
+        stop = Event()
 
         def chunk(first: int) -> list[Rejection]:
             part = slice(first, first + together)
-            found = self._parse(strings[part], first, most, indices[part], ambiguous[part])
+            found = self._parse(strings[part], first, most, indices[part], ambiguous[part], stop)
             bar.advance()
             return found
 
@@ -166,7 +176,12 @@ class Parser:
         with progress("parsing", len(firsts)) as bar:
             if min(workers, len(firsts)) > 1:
                 with ThreadPoolExecutor(min(workers, len(firsts))) as pool:
-                    rejected = [rejection for found in pool.map(chunk, firsts) for rejection in found]
+                    try:
+                        rejected = [rejection for found in pool.map(chunk, firsts) for rejection in found]
+                    except BaseException:  # an interruption, too, ends the threads at once
+                        stop.set()
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
             else:
                 rejected = [rejection for first in firsts for rejection in chunk(first)]
         if not rejected:
@@ -182,33 +197,52 @@ class Parser:
         most: int,
         indices: NDArray[np.integer[Any]],
         ambiguous: NDArray[np.bool_],
+        stop: Event,
     ) -> list[Rejection]:
         """Parse a chunk that begins at string `first`, into `indices` and `ambiguous`; return what was rejected."""
         from expost.grammar import earley
 
         texts = [text if isinstance(text, str) else "" for text in strings]
         numbers = number_characters("".join(texts), self._tables.alphabet)
-        ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        sizes = [len(text) for text in texts]
+        ends = np.cumsum(sizes, dtype=np.int64)
         size, length = indices.shape
         out = np.full((size, length), self.grammar.pad, dtype=np.int32)
         status, count, position = (np.zeros(size, dtype=np.int32) for _ in range(3))
         expected = np.zeros((size, len(self._names)), dtype=np.bool_)
-        earley.parse_texts(self._tables, numbers, ends, out, status, count, ambiguous, position, expected, most)
+        chart = earley.new_chart(self._tables, max(sizes))
+        limits = earley.Limits()
+        results = (out, status, count, ambiguous, position, expected, most, limits)
+        with ExitStack() as holding:
+            while paused := earley.parse_texts(self._tables, numbers, ends, chart, *results):
+                if stop.is_set():
+                    return []
+                if paused == earley.FEWER_ROWS:
+                    holding.close()
+                elif paused == earley.MORE_ROWS and len(chart.items) <= limits.few < earley.GROWTH * len(chart.items):
+                    holding.enter_context(_LARGE)
+                if paused != earley.PAUSED:
+                    chart = earley.resized(chart, paused)
         indices[:] = out
         no_string = [not isinstance(text, str) for text in strings]
         rejected = []
+        sets: dict[bytes, tuple[str, ...]] = {}  # strings that fail alike share what was expected
         for row in np.flatnonzero((status != earley.PARSED) | no_string).tolist():
             index, text = first + row, texts[row]
             if no_string[row]:
                 found = Rejection(index, repr(strings[row]), None, (), "is no string")
             elif status[row] == earley.TOO_LONG:
-                needed = int(count[row]) if 0 < count[row] < earley.LONGEST else None
+                needed = int(count[row]) if 0 < count[row] < limits.productions else None
                 reason = f"takes more than {length} productions"
                 found = Rejection(index, text, None, (), reason, needed)
-            elif status[row] == earley.TOO_BIG:
-                found = Rejection(index, text, None, (), "takes too much memory to parse")
+            elif status[row] in (earley.TOO_BIG, earley.TOO_SLOW):
+                budget = f"{limits.rows:,} items" if status[row] == earley.TOO_BIG else f"{limits.steps:,} steps"
+                reason = f"exceeds the budget of {budget} of the parser"
+                found = Rejection(index, text, int(position[row]), (), reason)
             else:
-                names = tuple(self._names[place] for place in np.flatnonzero(expected[row]))
+                key = np.packbits(expected[row]).tobytes()
+                if (names := sets.get(key)) is None:
+                    names = sets[key] = tuple(self._names[place] for place in np.flatnonzero(expected[row]))
                 found = Rejection(index, text, int(position[row]), names, "does not parse" if text else "is empty")
             rejected.append(found)
         return rejected

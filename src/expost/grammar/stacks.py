@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +13,10 @@ import torch
 from torch import Tensor
 
 from expost.errors import UsageError
+from expost.grammar.budgets import MOST_ENTRIES, check_budget
+
+#: Longer derivations are not told apart.
+_MOST_STEPS = 2**256
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,9 @@ class Tables:
 def shortest_derivations(left: Sequence[int], children: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
     """Return the number of steps of the shortest complete derivation per production and per non-terminal.
 
-    steps(A -> ... B1 ... Bk ...) = 1 + sum_i steps(Bi); steps(A) = min over the productions of A (Knuth 1977).
+    steps(A -> ... B1 ... Bk ...) = 1 + sum_i steps(Bi); steps(A) = min over the productions of A. Non-terminals are
+    settled from the shortest on (Knuth 1977), in O(size log size); numbers above 2^256, which grammars that double
+    have, are given as 2^256.
 
     Args:
         left: Non-terminal of each production's left side.
@@ -62,15 +70,44 @@ def shortest_derivations(left: Sequence[int], children: Sequence[Sequence[int]])
     symbols = max([*left, *(child for right in children for child in right)], default=-1) + 1
     steps: list[float] = [math.inf] * symbols
     through: list[float] = [math.inf] * len(left)
-    changed = True
-    while changed:
-        changed = False
-        for i, (symbol, right) in enumerate(zip(left, children, strict=True)):
-            through[i] = 1 + sum(steps[child] for child in right)
-            if through[i] < steps[symbol]:
-                steps[symbol] = through[i]
-                changed = True
+    missing = [len(right) for right in children]
+    sums = [1] * len(left)
+    users: list[list[int]] = [[] for _ in range(symbols)]
+    for i, right in enumerate(children):
+        for child in right:
+            users[child].append(i)
+    heap: list[tuple[int, int]] = []
+    for i, right in enumerate(children):
+        if not right:
+            through[i] = 1
+            heap.append((1, left[i]))
+    heapq.heapify(heap)
+    while heap:
+        count, symbol = heapq.heappop(heap)
+        if steps[symbol] < math.inf:
+            continue
+        steps[symbol] = count
+        for i in users[symbol]:
+            missing[i] -= 1
+            sums[i] = min(sums[i] + count, _MOST_STEPS)
+            if missing[i] == 0:
+                through[i] = sums[i]
+                heapq.heappush(heap, (sums[i], left[i]))
     return through, steps
+
+
+def check_tables(left: Sequence[int], children: Sequence[Sequence[int]]) -> None:
+    """Refuse a grammar, of one production or more, for which masked decoding would need too large a table.
+
+    Raises:
+        DataError: if a table would have more than `MOST_ENTRIES`.
+    """
+    breadth, height = max(Counter(left).values()), max(1, *map(len, children))
+    symbols = max(left) + 1
+    what = f"entries of masked decoding ({symbols:,} non-terminals by {breadth:,} alternatives)"
+    check_budget(symbols * breadth, MOST_ENTRIES, what, "the grammar")
+    what = f"entries of masked decoding ({len(left):,} productions by {height:,} non-terminals on the right)"
+    check_budget(len(left) * height, MOST_ENTRIES, what, "the grammar")
 
 
 @lru_cache(maxsize=16)
@@ -83,6 +120,7 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
     used = {start, *(child for right in children for child in right)}
     for symbol in sorted(used - set(left)):
         raise UsageError(f"non-terminal {symbol} is used but has no production; add one, or make it a terminal")
+    check_tables(left, children)
     end = max(left) + 1
     through, steps = shortest_derivations(left, children)
     productions: list[list[int]] = [[] for _ in range(end)]
@@ -98,11 +136,16 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
         -1 if total == math.inf else min(int(total - steps[symbol]), 2**31)
         for total, symbol in zip(through, left, strict=True)
     ] + [0]
+    barred = torch.where(_held(rows, breadth), 0.0, -math.inf)
+    choices = torch.tensor([row[-1] for row in rows]).unsqueeze(1).repeat(1, breadth)
+    choices[_held(rows, breadth)] = torch.tensor([symbol for row in rows for symbol in row])
+    pushed = torch.full((len(reversed_children), height), end)
+    pushed[_held(reversed_children, height)] = torch.tensor([child for right in reversed_children for child in right])
     return Tables(
         left=torch.tensor([*left, end]),
-        choices=torch.tensor([row + row[-1:] * (breadth - len(row)) for row in rows]),
-        barred=torch.tensor([[0.0] * len(row) + [-math.inf] * (breadth - len(row)) for row in rows]),
-        pushed=torch.tensor([right + [end] * (height - len(right)) for right in reversed_children]),
+        choices=choices,
+        barred=barred,
+        pushed=pushed,
         growth=torch.tensor([len(right) - 1 for right in reversed_children]),
         extra=torch.tensor(extra),
         start=start,
@@ -111,11 +154,17 @@ def _tables(left: tuple[int, ...], children: tuple[tuple[int, ...], ...], start:
     )
 
 
+def _held(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Return which places of a table its rows fill, from the left, shape (N, width)."""
+    return torch.arange(width) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+
+
 def prepare(left: Sequence[int], children: Sequence[Sequence[int]], start: int, pad: int) -> Tables:
     """Return a grammar's tables, made once per grammar.
 
     Raises:
         UsageError: if the numbers are no grammar.
+        DataError: if a table would have more than `MOST_ENTRIES`.
     """
     return _tables(tuple(map(int, left)), tuple(tuple(map(int, right)) for right in children), int(start), int(pad))
 

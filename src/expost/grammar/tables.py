@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from expost.errors import UsageError
-from expost.grammar.analysis import END, first, first_of, follow, nullable
+from expost.grammar.analysis import END, first_bits, follow_bits, nullable
+from expost.grammar.budgets import MOST_ENTRIES, check_budget
 from expost.grammar.cfg import Grammar
 
 Ints = NDArray[np.int32]
@@ -28,7 +28,9 @@ class Tables(NamedTuple):
         dots: The first dot of each production, shape (P,).
         left: The nonterminal on each production's left side, shape (P,).
         can_be_empty: Whether each nonterminal derives the empty string, shape (T,).
-        fits: Whether what comes after each dot can begin with a character, shape (D, C).
+        lead: The character with which what comes after each dot begins; where there are several, -1 - r for row r of
+            `fits`. Shape (D,).
+        fits: Whether a set of characters holds a character, shape (R, C); any set holds ANY.
         predicted: First dots of the productions by which a nonterminal may go on before a character, in order ...
         predicted_at: ... from `predicted_at[nonterminal * C + character]` to the next entry, shape (T * C + 1,).
         characters: Numbers of the terminals' characters ...
@@ -41,6 +43,7 @@ class Tables(NamedTuple):
     dots: Ints
     left: Ints
     can_be_empty: Flags
+    lead: Ints
     fits: Flags
     predicted: Ints
     predicted_at: Ints
@@ -52,7 +55,7 @@ def tables_of(grammar: Grammar) -> Tables:
     """Number a grammar.
 
     Raises:
-        UsageError: if the tables of the grammar would take gigabytes.
+        DataError: if a table of look-ahead would have more than `MOST_ENTRIES`.
     """
     productions = grammar.productions
     names = {name: index for index, name in enumerate(grammar.nonterminals)}
@@ -60,36 +63,57 @@ def tables_of(grammar: Grammar) -> Tables:
     alphabet = sorted(set("".join(terminals)))
     number = {character: index for index, character in enumerate(alphabet)} | {END: len(alphabet) + 1}
     classes = len(alphabet) + 3
-    places = sum(len(production.right) + 1 for production in productions)
-    if places * classes > 2**30:
-        raise UsageError(f"the grammar is too large: {places} symbols by {len(alphabet)} characters; split it")
-    empty, begins, after = nullable(productions), first(productions), follow(productions, grammar.start)
+    what = f"entries of look-ahead ({len(names):,} nonterminals by {classes:,} characters)"
+    check_budget(len(names) * classes, MOST_ENTRIES, what, "the grammar")
+    empty = nullable(productions)
+    begins = first_bits(productions, empty, number)
+    after = follow_bits(productions, grammar.start, empty, begins, number)
 
     symbol: list[int] = []
+    lead: list[int] = []
     production_of: list[int] = []
     dots: list[int] = []
-    fits = np.zeros((places, classes), dtype=np.bool_)
-    fits[:, -1] = True
+    rows: dict[int, int] = {}  # sets of characters, as bits, by their row in `fits`
     for index, production in enumerate(productions):
         dots.append(len(symbol))
-        for place in range(len(production.right) + 1):
-            rest = production.right[place:]
-            ahead = first_of(rest, begins, empty)
-            if all(not s.terminal and s.name in empty for s in rest):
-                ahead |= after[production.left]
-            fits[len(symbol), [number[character] for character in ahead]] = True
-            symbol.append(-1 if not rest else -2 - terminals[rest[0].name] if rest[0].terminal else names[rest[0].name])
-            production_of.append(index)
+        ahead = after[production.left]
+        symbols, leads = [-1], [-1 - rows.setdefault(ahead, len(rows))]
+        for each in reversed(production.right):
+            if each.terminal:
+                letter = number[each.name[0]]
+                ahead = 1 << letter
+                symbols.append(-2 - terminals[each.name])
+                leads.append(letter)
+            else:
+                ahead = begins[each.name] | (ahead if each.name in empty else 0)
+                symbols.append(names[each.name])
+                leads.append(-1 - rows.setdefault(ahead, len(rows)))
+        symbol += reversed(symbols)
+        lead += reversed(leads)
+        production_of += [index] * len(symbols)
+    check_budget(len(rows) * classes, MOST_ENTRIES * 4, "entries of look-ahead (sets of characters)", "the grammar")
+    fits = np.zeros((len(rows), classes), dtype=np.bool_)
+    for bits, row in rows.items():
+        packed = np.frombuffer(bits.to_bytes(classes // 8 + 1, "little"), dtype=np.uint8)
+        fits[row] = np.unpackbits(packed, count=classes, bitorder="little")
+    fits[:, -1] = True
 
-    predicted: list[int] = []
-    predicted_at = [0]
-    own: list[list[int]] = [[] for _ in names]
-    for dot, left in zip(dots, grammar.left, strict=True):
-        own[left].append(dot)
-    for rows in own:
-        for character in range(classes):
-            predicted += [dot for dot in rows if fits[dot, character]]
-            predicted_at.append(len(predicted))
+    # pairs of a production and a character before which its left side may become its right side
+    leads_of = np.array(lead, dtype=np.int64)[dots]
+    lettered = np.flatnonzero(leads_of >= 0)
+    others = np.flatnonzero(leads_of < 0)
+    pairs = fits.sum(axis=1)[-1 - leads_of[others]].sum() + 2 * len(lettered)
+    check_budget(int(pairs), MOST_ENTRIES, "entries of look-ahead (productions by characters)", "the grammar")
+    which = [np.repeat(lettered, 2)]
+    letters = [np.stack([leads_of[lettered], np.full(len(lettered), classes - 1)], axis=1).ravel()]
+    for index in others.tolist():
+        found = np.flatnonzero(fits[-1 - leads_of[index]])
+        which.append(np.full(len(found), index))
+        letters.append(found)
+    chosen = np.concatenate(which)
+    cells = np.array(grammar.left, dtype=np.int64)[chosen] * classes + np.concatenate(letters)
+    counts = np.bincount(cells, minlength=len(names) * classes)
+    ordered = np.sort(cells * len(productions) + chosen) % len(productions)
     return Tables(
         alphabet=np.array([ord(character) for character in alphabet], dtype=np.uint32),
         symbol=np.array(symbol, dtype=np.int32),
@@ -97,9 +121,10 @@ def tables_of(grammar: Grammar) -> Tables:
         dots=np.array(dots, dtype=np.int32),
         left=np.array(grammar.left, dtype=np.int32),
         can_be_empty=np.array([name in empty for name in names], dtype=np.bool_),
+        lead=np.array(lead, dtype=np.int32),
         fits=fits,
-        predicted=np.array(predicted, dtype=np.int32),
-        predicted_at=np.array(predicted_at, dtype=np.int32),
+        predicted=np.array(dots, dtype=np.int32)[ordered],
+        predicted_at=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
         characters=np.array([number[c] for name in terminals for c in name], dtype=np.int32),
         characters_at=np.cumsum([0, *map(len, terminals)], dtype=np.int32),
     )
