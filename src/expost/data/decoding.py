@@ -25,6 +25,9 @@ _REDUCED, _MASK = 1, 4
 _SUBFILE, _SAMPLES, _EXTRA = 254, 277, 338
 """Tags of a TIFF page: what it is; samples of a pixel; what those beside the colors are, 1 or 2 for opacity."""
 
+_ORIENTATION = 274
+"""EXIF tag; from 5 on, the image is stored on its side."""
+
 T = TypeVar("T")
 
 
@@ -89,6 +92,36 @@ def extent(where: str, source: Source) -> Extent:
         DataError: as `decode` does.
     """
     return _opened(where, source, _extent)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of an image file says, before any pixel is decoded.
+
+    Attributes:
+        mode: Its mode, as Pillow names it.
+        width: In pixels, as it is to be seen.
+        height: In pixels.
+    """
+
+    mode: str
+    width: int
+    height: int
+
+
+def header(where: str, source: Source) -> Header:
+    """Return what the head of one image says.
+
+    Raises:
+        DataError: as `decode` does.
+    """
+
+    def read(image: Image.Image) -> Header:
+        quarter_turn = image.getexif().get(_ORIENTATION, 1) >= 5
+        size = image.size[::-1] if quarter_turn else image.size
+        return Header(image.mode, *size)
+
+    return _opened(where, source, read)
 
 
 def pages(source: Path | bytes) -> tuple[list[int], int]:

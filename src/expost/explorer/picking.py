@@ -52,14 +52,14 @@ class Picker:
             self.random = gr.Button("Random", size="md", scale=0, min_width=96, elem_id=f"{name}-random")
         self.outputs = [self.reference, self.preview, self.text, self.index]
 
-    def _preview(self, item: Any, uploaded: str = "") -> str:
+    def _preview(self, item: Any, uploaded: str = "", understood: str = "") -> str:
         kind = self.explored.kind
         shown = Markup("") if kind.symbols else kind.small(item)
-        return inert(views.drop(shown, kind.accept, self.largest, uploaded))
+        return inert(views.drop(shown, kind.accept, self.largest, uploaded, understood))
 
     def _chosen(self, reference: str, index: Any, uploaded: str) -> tuple[Any, ...]:
         item = self.explored.item(reference)
-        return reference, self._preview(item, uploaded), self.explored.kind.text(item), index
+        return reference, self._preview(item, uploaded, self.explored.said(reference)), self.explored.kind.text(item), index
 
     def connect(self, panel: gr.HTML, show: Callable[..., str], inputs: Sequence[Any]) -> None:
         """Update the outputs when the choice changes.
