@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -113,9 +114,21 @@ class _Loader:
 
 
 def _shortened(runs: list[Run]) -> dict[str, str]:
-    """Return the paths of data, which the page does not tell, and the names that stand for them."""
-    names = {run.config.data.name for run in runs}
-    return {name: Path(name).name or name for name in names if Path(name).is_absolute()}
+    """Return the paths that lead elsewhere, of which the page tells only the last part."""
+    named = [run.config.data.name for run in runs]
+    named += [part.partition("=")[2] for run in runs for part in run.config.data.parts]
+    places = {name: Path(name) for name in named}
+    folders = [path for run in runs for path in (run.folder, run.folder.absolute(), run.folder.resolve())]
+    places |= {str(path): path for path in folders}
+    shown = {
+        name: path.name or name
+        for name, path in places.items()
+        if path.is_absolute() or name.startswith("~") or ".." in path.parts
+    }
+    around = {
+        f"{path.parent}{os.sep}": "" for path in folders if path.is_absolute() and path.parent != path.parent.parent
+    }
+    return around | shown
 
 
 def _folder(run: Run | Path | str) -> Path:
@@ -139,6 +152,10 @@ def _open(run: Run | Path | str) -> Run:
 
 
 def _labels(runs: list[Run]) -> list[str]:
-    """Return the folders' names, or where two agree, their paths."""
-    names = [run.folder.resolve().name or str(run.folder) for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+    """Return the folders' names, or where some agree, as many folders above as tell them apart."""
+    paths = [run.folder.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) or str(path) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

@@ -80,7 +80,8 @@ def decode(where: str, source: Source, prep: Preprocess) -> Array:
         if prep.size and not prep.crop:
             # JPEG can decode at 1/2, 1/4 or 1/8; twice the wanted size is left for the resize to smooth.
             image.draft(None, (2 * prep.size, 2 * prep.size))
-        return _plain(ImageOps.exif_transpose(image), prep.range)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _plain(image, prep.range)
 
     return preprocess(_opened(where, source, read), where, prep)
 
@@ -254,12 +255,18 @@ def _to_bytes(values: Array, limits: tuple[float, float] | None) -> Array:
         return scaled(values, limits)
     if values.dtype.kind == "f":
         return unit_to_bytes(values)
+    if values.dtype.itemsize == 2 and values.dtype.kind == "u":
+        return _HIGH[values]
     values = values.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(
             f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits, or {give()}"
         )
     return ((values * 2 + 257) // 514).astype(np.uint8)
+
+
+#: The 8 bits that 16 become: x / 257, rounded.
+_HIGH = ((np.arange(65536) * 2 + 257) // 514).astype(np.uint8)
 
 
 def _flat(image: Image.Image) -> Image.Image:

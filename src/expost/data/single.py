@@ -160,7 +160,9 @@ class Form:
 
     def _checked(self, pixels: Array, steps: list[str]) -> Single:
         if pixels.shape != self.shape:
-            raise DataError(f"the image has shape {pixels.shape}, and those of the data set {self.shape}; give one like them")
+            raise DataError(
+                f"the image has shape {pixels.shape}, and those of the data set {self.shape}; give one like them"
+            )
         return Single(pixels, ", ".join(filter(None, steps)))
 
 

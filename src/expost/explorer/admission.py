@@ -14,6 +14,11 @@ MOST_UPLOADS = 32
 MOST_BYTES = 64_000_000
 #: Decoded at once. One image of the largest size takes some 500 MB.
 DECODED_AT_ONCE = 1
+#: Seconds that an upload waits for its turn.
+PATIENCE = 20.0
+
+
+_BUSY = "as many files are being read as are taken at once; try again in a moment"
 
 
 class Busy(DataError):
@@ -45,7 +50,7 @@ class Admission:
         """
         with self._lock:
             if self._count >= self.uploads or (self._count and self._bytes + size > self.size):
-                raise Busy(f"{self._count} files are being read, as many as are taken at once; try again in a moment")
+                raise Busy(_BUSY)
             self._count += 1
             self._bytes += size
         try:
@@ -57,6 +62,14 @@ class Admission:
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
-        """Wait for a turn to decode, and take it within the block."""
-        with self._decoding:
+        """Wait for a turn to decode, and take it within the block.
+
+        Raises:
+            Busy: if others take too long.
+        """
+        if not self._decoding.acquire(timeout=PATIENCE):
+            raise Busy(_BUSY)
+        try:
             yield
+        finally:
+            self._decoding.release()
