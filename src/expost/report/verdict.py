@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from expost.densities import DENSITIES
+from expost.densities import DENSITIES, StandardNormal
+from expost.errors import Symptom
 from expost.evaluation.catalog import direction_of
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION
 from expost.evaluation.scores import Score
@@ -141,7 +142,40 @@ def verdict(scores: Sequence[Score], kept: Fidelity | None = None, collapsed: bo
     if not clauses:
         return None
     text = "; ".join(clauses)
-    return Verdict(f"{text[0].upper()}{text[1:]}.", " ".join(grounds))
+    found = ([Symptom.ALIKE] if collapsed else []) + [each for _, each in symptoms(scores, kept)]
+    return Verdict(f"{text[0].upper()}{text[1:]}.", " ".join(grounds), tuple(dict.fromkeys(found)))
+
+
+def symptoms(scores: Sequence[Score], kept: Fidelity | None = None) -> list[tuple[str, Symptom]]:
+    """Return what the figures show that has a remedy, in words, by the thresholds of the sentence.
+
+    Args:
+        scores: Of one run.
+        kept: What its reconstructions keep, where it was measured.
+    """
+    found = []
+    clause, _ = _reconstruction(scores, kept)
+    if clause and clause != "reconstructs well":
+        found.append((clause, Symptom.BLURRY))
+    name = decisive(scores)
+    mine = {score.of: score for score in of_densities(scores) if score.name == name}
+    normal = mine.get(StandardNormal.name)
+    if normal is not None and name is not None:
+        sign = direction_of(name).sign
+        ahead = [of for of, score in mine.items() if sign * (score.value - normal.value) > 0 and apart(score, normal)]
+        if ahead:
+            found.append(
+                (f"codes of N(0, I) give worse samples than {listed(list(map(spoken, ahead)))}", Symptom.NOISE)
+            )
+    far = [score for score in of_densities(scores) if score.name == "copying" and score.value > DEVIATIONS]
+    close = [score for score in of_densities(scores) if score.name == "copying" and score.value < -DEVIATIONS]
+    if close:
+        words = listed([spoken(score.of) for score in close])
+        found.append((f"samples of {words} lie so close to training examples that they may be copies", Symptom.COPIES))
+    if far and not (normal is not None and {score.of for score in far} == {normal.of}):
+        words = listed([spoken(score.of) for score in far])
+        found.append((f"samples of {words} lie farther from the data than test examples do", Symptom.BAD_SAMPLES))
+    return found
 
 
 def _reconstruction(scores: Sequence[Score], kept: Fidelity | None) -> tuple[str, str]:
