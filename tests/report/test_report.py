@@ -497,6 +497,17 @@ def test_large_images_are_brought_to_the_size_of_a_tile():
     assert len(tiles(images[:, :2].repeat(1, 4, 1, 1), 2, "eight channels").source) > 1000
 
 
+def test_images_are_drawn_at_the_scale_that_is_asked_for():
+    for side, scale in ((8, 1), (8, 5), (28, 3), (128, 1), (128, 2)):
+        picture = tiles(torch.rand(3, 3, side, side), 1, "three", scale=scale)
+        assert picture.width == side * scale
+        assert picture.pixelated
+        assert picture.height >= 3 * side * scale
+        found = Image.open(BytesIO(base64.b64decode(picture.source.partition(",")[2])))
+        assert found.width % side == 0  # nothing is resampled
+    assert tiles(torch.rand(1, 3, 128, 128), 1, "one").width < 128
+
+
 def test_a_pair_is_one_above_the_other():
     first, second = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.full((3, 32, 32), 200, dtype=torch.uint8)
     picture = np.asarray(opened(stack(first, second, "a pair")).convert("RGBA"))

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from expost.types import Data
 
 
+#: Most pixels of the page for each pixel of an image.
+LARGEST_SCALE = 32
+
+
 @takes()
 def report(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
@@ -31,6 +35,7 @@ def report(
     device: str = "auto",
     seed: int = 0,
     title: str | None = None,
+    scale: int | None = None,
 ) -> Path:
     """Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
 
@@ -43,6 +48,7 @@ def report(
         device: auto, cpu, cuda or mps.
         seed: Seed of samples and pairs.
         title: Heading of the page; default: the run's name, or how many runs there are.
+        scale: Images: pixels of the page for each pixel of an image, a side; default: what fits the page.
 
     Returns:
         Where the page is.
@@ -68,6 +74,8 @@ def report(
         raise UsageError(f"{path} is a folder; give a file's name")
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number of at least 0")
+    if scale is not None and not 1 <= scale <= LARGEST_SCALE:
+        raise UsageError(f"scale is {scale}; give a whole number from 1 to {LARGEST_SCALE}")
     pick_device(device)
     opened = [_open(run) for run in runs]
     folders = [run.folder.resolve() for run in opened]
@@ -79,7 +87,7 @@ def report(
     for run, label, anchor in zip(opened, labels, anchors(labels), strict=True):
         if len(opened) > 1:
             say(f"reporting on {label}")
-        found = run_page(Source(run, label, anchor, loader, device, seed))
+        found = run_page(Source(run, label, anchor, loader, device, seed, scale))
         pages.append(found.page)
         scores[label] = found.scores
         if found.glance is not None:

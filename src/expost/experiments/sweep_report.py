@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.stats import t as student
@@ -16,6 +16,9 @@ from expost.evaluation.catalog import DIRECTIONS, direction_of
 from expost.evaluation.ranking import places_of, shown_place
 from expost.evaluation.scores import WIDTH, Score, differences, error_of_difference, score_from_json
 from expost.experiments.cells import comma_separated
+
+#: Scores or losses by seed; None where the score is missing.
+BySeed: TypeAlias = dict[int, Score | float | None]
 
 #: The training's own loss on the validation split, by its best epoch.
 LOSS = "loss"
@@ -80,7 +83,7 @@ def ranked(
         of: What was scored.
     """
     rows: dict[str, dict[str, Any]] = {}
-    scores: dict[str, dict[int, Score | float | None]] = {}
+    scores: dict[str, BySeed] = {}
     for model, options, seed, result in runs:
         key = json.dumps([model, options], sort_keys=True)
         row = rows.setdefault(key, {"model": model, "options": dict(options), "runs": []})
@@ -117,7 +120,7 @@ def _noise(values: Sequence[Sequence[float]]) -> float:
     """Return the least difference of the means of two settings that is beyond the chance of training, at 95 %.
 
     With S seeds each, it is t sqrt(2 v / S): v is the variance over seeds within a setting, averaged over settings, t
-    the quantile of Student's distribution with as many degrees of freedom as v has. 0 with one seed, where v is unknown.
+    the quantile of Student's distribution with as many degrees of freedom as v has. 0 with one seed: v is unknown.
 
     Args:
         values: A row a setting, of a value a seed.
@@ -130,9 +133,7 @@ def _noise(values: Sequence[Sequence[float]]) -> float:
     return float(student.ppf(0.975, freedom)) * math.sqrt(2 * variance / seeds)
 
 
-def _better(
-    a: Mapping[int, Score | float | None], b: Mapping[int, Score | float | None], sign: int, noise: float
-) -> bool:
+def _better(a: BySeed, b: BySeed, sign: int, noise: float) -> bool:
     """Return whether a setting is better than another beyond chance, by its scores of several seeds.
 
     The mean of the differences has to exceed the chance of training, and 1.96 times the mean of their standard errors,

@@ -43,6 +43,7 @@ class Source:
         load: Returns the data of a configuration.
         device: Where the model runs.
         seed: Seeds samples and pairs.
+        scale: Pixels of the page for each pixel of an image, a side; None for a size that suits the page.
     """
 
     run: Run
@@ -51,6 +52,7 @@ class Source:
     load: Callable[[DataConfig], Data]
     device: str
     seed: int
+    scale: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _subject(source: Source) -> Subject | Note:
     if not (run.folder / "model.safetensors").exists():
         return Note("There are no trained weights yet, so nothing can be drawn. To go on:", "expost train … --resume")
     try:
-        return Subject(run, source.load(run.config.data), run.generator(source.device), source.seed)
+        return Subject(run, source.load(run.config.data), run.generator(source.device), source.seed, source.scale)
     except FAILURES as error:
         return Note(f"What the run makes cannot be drawn: {_reason(error)}.")
 
