@@ -23,7 +23,7 @@ class Symptom(StrEnum):
     """What goes wrong with models, each with a section of the page on troubles; the values are its anchors."""
 
     BLURRY = "reconstructions-are-blurry"
-    BAD_SAMPLES = "good-reconstructions-bad-samples"
+    BAD_SAMPLES = "samples-are-far-from-the-data"
     NOISE = "samples-are-noise"
     ALIKE = "samples-are-all-alike"
     COPIES = "samples-are-copies"

@@ -33,7 +33,7 @@ from expost.data import load_data
 from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, LabelledDensity, load_density
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Symptom, UsageError
 from expost.evaluation.collapse import collapse
 from expost.examples import examples_of, kind_of_run
 from expost.examples.strings import Strings
@@ -270,7 +270,7 @@ class Run:
     def warn_of_collapse(self, model: nn.Module | None, data: Data) -> None:
         """Say on stderr if the codes of the trained model say next to nothing."""
         if said := self.collapse(model, data):
-            say(f"warning: {said}")
+            say(f"warning: {said} (see {Symptom.ALIKE.address})")
 
     def model(self, device: str = "auto") -> Autoencoder:
         """Load the trained model, in evaluation mode.

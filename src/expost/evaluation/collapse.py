@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expost.errors import Symptom
 from expost.models.autoencoder import Autoencoder
 from expost.types import to_unit
 from expost.utils.precision import full_float32
@@ -59,5 +58,5 @@ def collapse(model: nn.Module | None, x: Tensor) -> str | None:
     worse = "no worse" if use < 0.005 else f"{use / (1 - use):.0%} worse"
     return (
         f"the codes say next to nothing: from the code of another example the reconstruction is {worse}, so samples "
-        f"and searches will hardly depend on codes (see {Symptom.ALIKE.address})"
+        "and searches will hardly depend on codes"
     )
