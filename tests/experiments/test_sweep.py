@@ -81,7 +81,8 @@ def test_the_ranking_is_by_samples_against_the_validation_split(swept):
 def test_the_table_is_written_as_text_and_as_csv_too(swept):
     record, text = read(swept), (swept / "table.md").read_text()
     best = record["rows"][0]
-    assert f"| 1 | {best['model']} | 3 | 8 | {best['validation']['mean']:.4g} ±" in text
+    first = "1=" if best["tied"] else "1"
+    assert f"| {first} | {best['model']} | 3 | 8 | {best['validation']['mean']:.4g} ±" in text
     with (swept / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8

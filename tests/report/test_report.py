@@ -217,7 +217,12 @@ def test_an_unfinished_run_says_so(digits, tmp_path):
         (run / name).unlink()
     page = report_on(run, to=tmp_path)
     harmless(page)
-    for words in ("unfinished: 0 of 6 epochs", "no loss curves", "no trained weights yet", f"expost evaluate {run}"):
+    for words in (
+        "unfinished: 0 of 6 epochs",
+        "no loss curves",
+        "no trained weights yet",
+        f"expost evaluate {run.name}",
+    ):
         assert words in page.words
     assert not page.all("img")
     assert not page.all("svg")
@@ -228,8 +233,8 @@ def test_a_run_without_densities_or_scores_says_what_to_run(digits, tmp_path):
     shutil.rmtree(run / "densities")
     (run / "metrics.json").unlink()
     page = report_on(run, to=tmp_path)
-    assert f"expost fit {run} --density gmm" in page.words
-    assert f"expost evaluate {run}" in page.words
+    assert f"expost fit {run.name} --density gmm" in page.words
+    assert f"expost evaluate {run.name}" in page.words
     assert len(page.all("img")) > 20  # reconstructions and interpolations need no density
     assert "Map of 1,437 codes of training examples" in next(
         each["aria-label"] for each in page.all("svg") if "map" in each["class"]

@@ -14,6 +14,17 @@ from markupsafe import Markup
 from expost.errors import Symptom
 
 
+def rounded(value: float, digits: int) -> str:
+    """Return a number with so many digits, as people write it: from 1,000 to 10 million without an exponent.
+
+    Example:
+        >>> rounded(0.0123456, 3), rounded(-24563.7, 3), rounded(3e9, 3), rounded(12, 4)
+        ('0.0123', '−24,564', '3e+09', '12')
+    """
+    text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.{digits}g}"
+    return text.replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Note:
     """A remark, such as what is missing, and the command that mends it.

@@ -178,6 +178,8 @@ def _brief(value: object) -> str:
 
 def _data_words(data: DataConfig, model: ModelConfig) -> str:
     words = [" × ".join(map(str, model.shape))]
+    if len(model.shape) == 1:
+        words = [f"{model.shape[0]:,} columns" if data.columns else f"{model.shape[0]:,} entries"]
     if data.codec is not None:
         words.append(f"codec {data.codec.name}")
     if data.limit is not None:
