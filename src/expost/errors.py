@@ -22,7 +22,7 @@ class DataError(ValueError):
 class Symptom(StrEnum):
     """What goes wrong with models, each with a section of the page on troubles; the values are its anchors."""
 
-    BLURRY = "reconstructions-are-blurry"
+    POOR = "reconstructions-are-poor"
     BAD_SAMPLES = "samples-are-far-from-the-data"
     NOISE = "samples-are-noise"
     ALIKE = "samples-are-all-alike"

@@ -224,7 +224,7 @@ def test_uploads_are_malformed_in_any_way(server):
 def test_requests_that_the_page_never_makes_are_refused(server):
     """Any function, any number of values, any nesting: 400 in one line, and nothing raised inside Gradio."""
     good = {"data": [], "fn_index": 0, "session_hash": "abc", "event_data": None, "trigger_id": None}
-    bad = [
+    bad: list[dict[str, object]] = [
         {"fn_index": 10**6}, {"fn_index": -1}, {"fn_index": "0"}, {"fn_index": None}, {"fn_index": 0.5},
         {"fn_index": True}, {"data": [1] * 500}, {"data": None}, {"data": {"path": "/etc/passwd"}},
         {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}, {"session_hash": None},

@@ -102,8 +102,8 @@ def test_nothing_that_is_published_names_a_folder_of_this_machine(kind, relative
         expost.evaluate(run, ("gaussian",), samples=40)
     out = tmp_path / "published"
     out.mkdir()
-    report([run], out / "one.html")  # the other has neither densities nor scores: the page says what to run
-    report(runs, out / "both.html")
+    report((run,), out / "one.html")  # the other has neither densities nor scores: the page says what to run
+    report(tuple(runs), out / "both.html")
     panel(run, out / "panel.svg")
     sample(run, 4, out / f"samples{'.svg' if kind is images else '.csv'}")
     expost.save_pretrained(run, out / "hub")

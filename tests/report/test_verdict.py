@@ -228,7 +228,7 @@ def test_what_has_a_remedy_is_linked_by_the_thresholds_of_the_sentence():
         return list(verdict(scores, None if kept is None else Fidelity(kept, "it"), collapsed).remedies)
 
     assert remedies(kept=0.95) == []
-    assert remedies(kept=0.89) == remedies(scored("ssim", "reconstruction", 0.7), kept=0.95) == [Symptom.BLURRY]
+    assert remedies(kept=0.89) == remedies(scored("ssim", "reconstruction", 0.7), kept=0.95) == [Symptom.POOR]
     assert remedies(kept=0.95, collapsed=True) == [Symptom.ALIKE]
     assert remedies(scored("copying", "gmm", -3.1)) == [Symptom.COPIES]
     assert remedies(scored("copying", "gmm", -2.9)) == remedies(scored("copying", "gmm", 2.9)) == []

@@ -135,7 +135,7 @@ def test_steps_and_their_pace_are_said_and_few_are_warned_of(tmp_path, capsys):
     assert "training: 20 steps, 5 epochs of 4 batches of 18\n" in said
     assert (
         "warning: 20 steps hardly train a model; give --epochs 375, a smaller --batch-size, or neither of them "
-        f"(see {Symptom.BLURRY.address})\n" in said
+        f"(see {Symptom.POOR.address})\n" in said
     )
     (pace,) = [line for line in said.splitlines() if line.startswith("training: ") and "a step" in line]
     assert pace.endswith(" left")

@@ -156,7 +156,7 @@ def symptoms(scores: Sequence[Score], kept: Fidelity | None = None) -> list[tupl
     found = []
     clause, _ = _reconstruction(scores, kept)
     if clause and clause != "reconstructs well":
-        found.append((clause, Symptom.BLURRY))
+        found.append((clause, Symptom.POOR))
     name = decisive(scores)
     mine = {score.of: score for score in of_densities(scores) if score.name == name}
     normal = mine.get(StandardNormal.name)

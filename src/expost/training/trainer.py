@@ -76,7 +76,7 @@ def few_steps(config: TrainingConfig, examples: int) -> str:
     steps = config.epochs * count
     return (
         f"warning: {_counted(steps, 'step')} hardly train{'s' * (steps == 1)} a model; give --epochs "
-        f"{-(-LEAST_STEPS // count)}, a smaller --batch-size, or neither of them (see {Symptom.BLURRY.address})"
+        f"{-(-LEAST_STEPS // count)}, a smaller --batch-size, or neither of them (see {Symptom.POOR.address})"
     )
 
 
