@@ -69,7 +69,7 @@ class Images(TensorKind):
                     f"{LARGEST_UPLOAD // 10**6} million are too many to be safe to decode; shrink it first"
                 )
             single = self._form.read("the file", body)
-        return Given(torch.from_numpy(single.pixels).float().div(255)[None], single.said)
+        return Given(torch.tensor(single.pixels, dtype=torch.float32).div(255)[None], single.said)
 
     def parse(self, text: str) -> Tensor:
         """Refuse: images are not typed."""
