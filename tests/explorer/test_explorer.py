@@ -43,6 +43,7 @@ from expost.explorer.serving import page as serving
 from expost.explorer.serving import warning_of
 from expost.explorer.space import Space
 from expost.explorer.token_store import OVERHEAD, TokenStore
+from expost.explorer.vectors import Vectors
 from expost.report.plane import Plane
 from expost.run import Run
 from expost.utils.process import environment
@@ -352,6 +353,22 @@ def test_rows_of_a_table_are_shown_under_the_names_of_its_columns(tmp_path):
     assert all(f"{distance:.3g}" in picked for distance in near.distances)
     assert views.header(people).count("people.csv") == 1
     assert str(tmp_path) not in views.header(people)
+
+
+def test_uploaded_rows_go_by_the_names_of_columns(vectors):
+    named = Vectors(vectors.generator, vectors.data.train.x, ["a", "b", "c", "d", "e"])
+    given = named.read(b"e,label,c;x,d,a,b,c\n5,yes,9,4,1,2,3\n0,0,0,0,0,0,0\n", "x.csv")
+    assert given.items.tolist() == [[1, 2, 3, 4, 5]]
+    assert given.said == "the first of 2 rows, columns by their names; left out 2 other columns (label, c;x)"
+    assert named.read(b"1,2,3,4,5\n", "x.csv").said.startswith("one row, in the order of the run's columns")
+    for body, words in (
+        (b"a,b,c,d\n1,2,3,4\n", "lacks 1 of the run's columns: 'e'; add them"),
+        (b"a,b,c,d,e\n1,2,x,4,5\n", "column 'c' has 'x', which is no number"),
+        (b"a,b,c,d,e,a\n1,2,3,4,5,6\n", "has column 'a' more than once"),
+        (b"a,b,c,d,e\n1,2,3\n", "names 5 columns, and its first row has 3"),
+    ):
+        with pytest.raises(DataError, match=words):
+            named.read(body, "x.csv")
 
 
 def test_long_rows_without_names_are_curves_with_axes(tmp_path):
@@ -1008,7 +1025,9 @@ def test_an_upload_says_how_it_went_and_its_problem_goes_with_the_next_action(br
         )
         assert "sending <b>digit.png …" in page.evaluate("window.seen")
         page.locator("#one-preview input[type=file]").set_input_files(tmp_path / "bad.png")
-        page.wait_for_function("document.querySelector('#one-preview .problem').textContent.includes('cannot be read')")
+        page.wait_for_function(
+            "document.querySelector('#one-preview .problem').textContent.includes('cannot read image')"
+        )
         assert page.locator("#one-preview .state").inner_text() == ""
         page.locator("#back h3").first.click()
         assert page.locator("#one-preview .problem").inner_text() == ""
