@@ -21,7 +21,8 @@ def test_an_image_is_read_as_in_its_data_set(tmp_path, kind, limits):
         pixels = draw.integers(0, high, size).astype(np.uint16 if kind == "I;16" else np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index:02}.png")
     data = load_data(tmp_path, size=16, range=limits)
-    form = Form.of(str(tmp_path), data.shape, 16, limits)
+    channels, height, width = data.shape
+    form = Form.of(str(tmp_path), (channels, height, width), 16, limits)
     singles = [form.read("it", (tmp_path / f"{index:02}.png").read_bytes()) for index in range(12)]
     read = {single.pixels.tobytes() for single in singles}
     assert read == {x.numpy().tobytes() for part in (data.train, data.validation, data.test) for x in part.x}
