@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,9 +25,11 @@ from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.metrics.latent import LATENT_SCORES
 from expost.report.blocks import Verdict
-from expost.report.subject import Subject
 from expost.types import to_unit
 from expost.utils.seeding import PAIRS, generator
+
+if TYPE_CHECKING:  # scoring says symptoms, and draws nothing
+    from expost.report.subject import Subject
 
 #: Shares of variance, or of strings that come back, from which a model reconstructs well, and roughly.
 WELL, ROUGHLY = 0.9, 0.6
