@@ -5,7 +5,11 @@ from __future__ import annotations
 import difflib
 import signal
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
+
+#: The page on troubles, in the repository.
+TROUBLESHOOTING = "https://github.com/expost/expost/blob/main/docs/howto/troubleshooting.md"
 
 
 class UsageError(ValueError):
@@ -14,6 +18,29 @@ class UsageError(ValueError):
 
 class DataError(ValueError):
     """What was read cannot be used: a corrupt image, a truncated file, a NaN (exit status 1 on the command line)."""
+
+
+class Symptom(StrEnum):
+    """What goes wrong with models, each with a section of the page on troubles; the values are its anchors."""
+
+    POOR = "reconstructions-are-poor"
+    BAD_SAMPLES = "samples-are-far-from-the-data"
+    NOISE = "samples-are-noise"
+    ALIKE = "samples-are-all-alike"
+    COPIES = "samples-are-copies"
+    LOSS = "the-loss-rises"
+    GAUSSIAN = "a-gaussian-is-better"
+    MEMORY = "out-of-memory"
+
+    @property
+    def words(self) -> str:
+        """The symptom in words."""
+        return self.value.replace("-", " ")
+
+    @property
+    def address(self) -> str:
+        """Where its section is."""
+        return f"{TROUBLESHOOTING}#{self.value}"
 
 
 class Interrupted(Exception):

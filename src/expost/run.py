@@ -33,7 +33,7 @@ from expost.data import load_data
 from expost.data.encoding import encode_strings
 from expost.data.strings import read_strings
 from expost.densities import DENSITIES, Density, LabelledDensity, load_density
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Symptom, UsageError
 from expost.evaluation.collapse import collapse
 from expost.evaluation.divergence import divergence
 from expost.examples import examples_of, kind_of_run
@@ -71,10 +71,12 @@ class Trouble:
     Attributes:
         name: In a few words, a clause.
         text: A sentence, with figures and a remedy.
+        symptom: Where the page on troubles says more.
     """
 
     name: str
     text: str
+    symptom: Symptom
 
 
 #: The precision of epochs whose record does not name one.
@@ -288,20 +290,19 @@ class Run:
         if not isinstance(model, Autoencoder):
             return None  # a model of another package, of which the start is not known
         if said := divergence(model, self.fresh_model(), data.validation.x):
-            return Trouble(
-                "training diverged", f"{said}; train again with a smaller --lr than {self.config.training.lr:g}"
-            )
+            remedy = f"train again with a smaller --lr than {self.config.training.lr:g}"
+            return Trouble("training diverged", f"{said}; {remedy}", Symptom.LOSS)
         said = collapse(model, data.validation.x)
         if said is None:
             return None
         other = kind_of_run(self.config).symbols and self.config.preset != "published"
         remedy = "lower --beta, or take --preset published" if other else "or lower --beta"
-        return Trouble("the codes say next to nothing", f"{said}; train for longer, {remedy}")
+        return Trouble("the codes say next to nothing", f"{said}; train for longer, {remedy}", Symptom.ALIKE)
 
     def warn_of_trouble(self, model: nn.Module | None, data: Data) -> None:
         """Say on stderr if training diverged, or the codes of the trained model say next to nothing."""
         if found := self.trouble(model, data):
-            say(f"warning: {found.text}")
+            say(f"warning: {found.text} (see {found.symptom.address})")
 
     def model(self, device: str = "auto") -> Autoencoder:
         """Load the trained model, in evaluation mode.

@@ -40,13 +40,31 @@ def test_scores_are_ordered_from_best_to_worst():
 @pytest.mark.parametrize("field", [each.name for each in fields(Card)])
 def test_every_field_of_protocol_stops_a_comparison_and_is_named(field):
     changed = fid(1.0, replace(CARD, **{field: OTHER[field]}))
-    if field in SUBJECT:  # what is compared, not how
+    if field in (*SUBJECT, "reference"):  # what is compared, not how; the same examples under another name
         assert len(rank({"a": fid(2.0), "b": changed})) == 2
         return
     with pytest.raises(UsageError, match=f"b cannot be ranked with the others: protocols differ in {field}"):
         rank({"a": fid(2.0), "b": changed})
     assert [each.label for each in rank({"a": fid(2.0), "b": changed}, ignoring=(field,))] == ["b", "a"]
     assert differences(CARD, changed.card) == {field: (getattr(CARD, field), OTHER[field])}
+
+
+def test_references_of_unknown_examples_are_compared_by_their_names():
+    unknown = replace(CARD, reference_hash="")
+    assert list(differences(unknown, replace(unknown, reference="other"))) == ["reference"]
+    assert not differences(unknown, unknown)
+
+
+def test_a_card_names_no_folder_of_the_machine():
+    for path, name in (
+        ("/home/me/secret/cats.npz test", "cats.npz test"),
+        ("../../me/cats test", "cats test"),
+        ("~me/cats test", "cats test"),
+        ("data/cats test", "data/cats test"),
+        ("owner/name test", "owner/name test"),
+        ("mnist test", "mnist test"),
+    ):
+        assert replace(CARD, reference=path).reference == name
 
 
 def test_the_third_score_is_looked_at_too():

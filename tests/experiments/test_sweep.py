@@ -5,13 +5,16 @@ import json
 import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from expost.commands import rank
+from expost.config import to_json
 from expost.errors import DataError, UsageError
 from expost.evaluation.evaluate import score_examples
 from expost.evaluation.protocol import Protocol, pick_space
+from expost.evaluation.scores import Card, Score
 from expost.experiments import sweep
 from expost.experiments.sweep import settings
 from expost.experiments.sweep_report import check_comparable, choose_score, markdown, ranked
@@ -67,14 +70,19 @@ def test_the_ranking_is_by_samples_against_the_validation_split(swept):
             assert references == {"validation": {"digits validation"}, "test": {"digits test"}}
     means = [sum(run["validation"] for run in row["runs"]) / 2 for row in record["rows"]]
     assert means == sorted(means) == [row["validation"]["mean"] for row in record["rows"]]
-    assert [row["place"] for row in record["rows"]] == [1, 2, 3, 4]
+    places = [row["place"] for row in record["rows"]]
+    assert places[0] == 1
+    assert places == sorted(places)
+    assert all(place <= index for index, place in enumerate(places, 1))
+    assert [row["tied"] for row in record["rows"]] == [places.count(place) > 1 for place in places]
     assert record["rows"][0]["options"]["epochs"] == 3  # three times the training shows
 
 
 def test_the_table_is_written_as_text_and_as_csv_too(swept):
     record, text = read(swept), (swept / "table.md").read_text()
     best = record["rows"][0]
-    assert f"| 1 | {best['model']} | 3 | 8 | {best['validation']['mean']:.4g} ±" in text
+    first = "1=" if best["tied"] else "1"
+    assert f"| {first} | {best['model']} | 3 | 8 | {best['validation']['mean']:.4g} ±" in text
     with (swept / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
@@ -116,7 +124,8 @@ def test_a_run_that_diverges_is_told_of_and_ends_nothing(tmp_path):
 
 def test_settings_that_lack_a_run_come_last_whatever_their_mean():
     def result(value):
-        scores = [{"name": "recall", "of": "gmm", "value": value}]
+        card = Card("", "pixels", "", "x", "h", 9, 9, {}, {}, 0, "")
+        scores = [to_json(Score("recall", "gmm", value, card))]
         return {"validation": scores, "test": scores, "loss": 1.0, "training seconds": 1.0, "hardware": {}}
 
     failed = {"failed": "diverged", "training seconds": 1.0, "hardware": {}}
@@ -127,7 +136,7 @@ def test_settings_that_lack_a_run_come_last_whatever_their_mean():
         for seed, value in enumerate(pair)
     ]
     rows = ranked(runs, "recall", "gmm")
-    assert [(row["options"]["lr"], row["place"]) for row in rows] == [(3.0, 1), (2.0, 2), (1.0, None)]
+    assert [(row["options"]["lr"], row["place"]) for row in rows] == [(3.0, 1), (2.0, 1), (1.0, None)]  # by chance
     assert rows[1]["validation"] == {"mean": pytest.approx(0.2), "deviation": pytest.approx(0.02**0.5)}
     record = {"data": "x", "command": "", "hardware": "", "seconds": 1, "version": "", "rows": rows}
     text = markdown({**record, "score": {"name": "recall", "of": "gmm", "split": "validation"}})
@@ -296,3 +305,29 @@ def test_what_a_collapsed_model_wins_ranks_only_when_asked_for():
     runs = [{"validation": [{"name": name, "of": "gmm"} for name in names]}]
     assert choose_score(runs, None, "gmm") == "unique-valid"
     assert choose_score(runs, "validity-greedy", "gmm") == "validity-greedy"
+
+
+def test_settings_share_a_place_where_chance_may_have_decided():
+    def rows(values, error=None, score="recall"):
+        card = Card("", "pixels", "", "x", "h", 9, 9, {}, {}, 0, "")
+        results = []
+        for lr, many in values.items():
+            for seed, value in enumerate(many):
+                scores = [to_json(Score("recall", "gmm", value, card, error))]
+                one = {"validation": scores, "test": scores, "loss": value, "training seconds": 1.0, "hardware": {}}
+                results.append(("ae", {"lr": lr}, seed, one))
+        return [(row["options"]["lr"], row["place"], row["tied"]) for row in ranked(results, score, "gmm")]
+
+    # one seed: by the standard error of the score; without one any difference counts, as of losses
+    assert rows({1: [0.9], 2: [0.8], 3: [0.2]}, 0.1) == [(1, 1, True), (2, 1, True), (3, 3, False)]
+    assert rows({1: [0.9], 2: [0.8]}) == [(1, 1, False), (2, 2, False)]
+    assert rows({1: [0.9], 2: [0.8]}, score="loss") == [(2, 1, False), (1, 2, False)]
+    # several: the spread over seeds decides as well, for losses too. Here v = 0.005, 6 degrees of freedom, t = 2.447:
+    # the least difference is 2.447 sqrt(2 * 0.005 / 4) = 0.122
+    wide = [0.9 - 0.0866, 0.9, 0.9, 0.9 + 0.0866]
+    assert np.var(wide, ddof=1) == pytest.approx(0.005, rel=1e-3)
+    for score in ("recall", "loss"):
+        down = {1: wide, 2: [value - 0.12 for value in wide]}
+        assert [place for _, place, _ in rows(down, score=score)] == [1, 1]
+        down = {1: wide, 2: [value - 0.125 for value in wide]}
+        assert [place for _, place, _ in rows(down, score=score)] == [1, 2]

@@ -42,7 +42,8 @@ from expost.explorer.server import address_of, is_loopback, listen
 from expost.explorer.serving import page as serving
 from expost.explorer.serving import warning_of
 from expost.explorer.space import Space
-from expost.explorer.token_store import TokenStore
+from expost.explorer.token_store import OVERHEAD, TokenStore
+from expost.explorer.vectors import Vectors
 from expost.report.plane import Plane
 from expost.run import Run
 from expost.utils.process import environment
@@ -354,6 +355,22 @@ def test_rows_of_a_table_are_shown_under_the_names_of_its_columns(tmp_path):
     assert str(tmp_path) not in views.header(people)
 
 
+def test_uploaded_rows_go_by_the_names_of_columns(vectors):
+    named = Vectors(vectors.generator, vectors.data.train.x, ["a", "b", "c", "d", "e"])
+    given = named.read(b"e,label,c;x,d,a,b,c\n5,yes,9,4,1,2,3\n0,0,0,0,0,0,0\n", "x.csv")
+    assert given.items.tolist() == [[1, 2, 3, 4, 5]]
+    assert given.said == "the first of 2 rows, columns by their names; left out 2 other columns (label, c;x)"
+    assert named.read(b"1,2,3,4,5\n", "x.csv").said.startswith("one row, in the order of the run's columns")
+    for body, words in (
+        (b"a,b,c,d\n1,2,3,4\n", "lacks 1 of the run's columns: 'e'; add them"),
+        (b"a,b,c,d,e\n1,2,x,4,5\n", "column 'c' has 'x', which is no number"),
+        (b"a,b,c,d,e,a\n1,2,3,4,5,6\n", "has column 'a' more than once"),
+        (b"a,b,c,d,e\n1,2,3\n", "names 5 columns, and its first row has 3"),
+    ):
+        with pytest.raises(DataError, match=words):
+            named.read(body, "x.csv")
+
+
 def test_long_rows_without_names_are_curves_with_axes(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 80)).astype("float32"))
     expost.train("rae", tmp_path / "x.npy", tmp_path / "run", epochs=1, latent_dim=2, tensorboard=False)
@@ -404,12 +421,12 @@ def test_an_uploaded_image_becomes_the_models(digits):
     Image.fromarray(array).save(buffer, "PNG")
     item = digits.item(digits.upload(buffer.getvalue(), "digit.png"))
     assert torch.equal(item[0, 0], torch.from_numpy(array).float() / 255)
-    small = digits.kind.read(png(7, 7, color=255), "a.png")  # nearly as large: surrounded with black
+    small = digits.kind.read(png(7, 7, color=255), "a.png").items  # nearly as large: surrounded with black
     assert small.sum() == 49
-    photo = digits.kind.read(png(640, 480, "RGB", (255, 0, 0)), "C:\\photos\\A.PNG")
+    photo = digits.kind.read(png(640, 480, "RGB", (255, 0, 0)), "C:\\photos\\A.PNG").items
     assert photo.shape == (1, 1, 8, 8)
     assert photo == pytest.approx(torch.full((1, 1, 8, 8), 76 / 255))  # ITU-R 601 luma of red
-    clear = digits.kind.read(png(8, 8, "RGBA", (0, 0, 0, 0)), "a.png")
+    clear = digits.kind.read(png(8, 8, "RGBA", (0, 0, 0, 0)), "a.png").items
     assert torch.equal(clear, torch.ones(1, 1, 8, 8))  # on white
 
 
@@ -429,7 +446,7 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(digits):
     assert LARGEST_UPLOAD < 6_000 * 5_000
     began = time.process_time()
     for body in (real, header_bomb(50_000, 50_000), header_bomb(2**31 - 1, 2**31 - 1)):
-        with pytest.raises(DataError, match="too many to be safe to decode|cannot be read as an image"):
+        with pytest.raises(DataError, match="too many to be safe to decode|too large to be safe|cannot read image"):
             digits.upload(body, "bomb.png")
     assert time.process_time() - began < 1
 
@@ -437,11 +454,11 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(digits):
 @pytest.mark.parametrize(
     ("body", "name", "words"),
     [
-        (b"", "a.png", "cannot be read as an image"),
+        (b"", "a.png", "cannot read image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "cannot read 'a.svg'; give one of: .png"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png", "cannot be read as an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "a.png", "cannot be read as an image"),
-        (png(9, 9)[:-30], "a.png", "cannot read image|cannot be read as an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png", "cannot read image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "a.png", "cannot read image"),
+        (png(9, 9)[:-30], "a.png", "cannot read image"),
         (png(9, 9), "", "cannot read 'the file'"),
         (png(9, 9), "../../x\n<b>.exe", r"cannot read 'x\?\?b\?.exe'"),
     ],
@@ -469,9 +486,9 @@ def test_vectors_are_read_from_files_and_text(vectors):
     buffer = io.BytesIO()
     np.save(buffer, np.repeat(row, 3, 0))
     for item in (
-        vectors.kind.read(buffer.getvalue(), "x.npy"),
-        vectors.kind.read(b"a,b,c,d,e\n1.5,-2,3,0,4e-3\n9,9,9,9,9\n", "x.csv"),
-        vectors.kind.read(b"\xef\xbb\xbf1.5;-2;3;0;0.004", "x.txt"),
+        vectors.kind.read(buffer.getvalue(), "x.npy").items,
+        vectors.kind.read(b"a,b,c,d,e\n1.5,-2,3,0,4e-3\n9,9,9,9,9\n", "x.csv").items,
+        vectors.kind.read(b"\xef\xbb\xbf1.5;-2;3;0;0.004", "x.txt").items,
         vectors.item(vectors.typed(" 1.5, -2 3\t0 , .004 ")),
     ):
         assert item.numpy() == pytest.approx(row.astype("float32"))
@@ -544,19 +561,23 @@ def test_numbers_out_of_range_are_refused_in_one_line(digits):
 
 
 def test_what_is_kept_is_bounded():
-    store = TokenStore("upload", most=100)
-    tokens = [store.keep(number, 30) for number in range(5)]
+    store = TokenStore("upload", most=100 + 4 * OVERHEAD)
+    tokens = [store.keep(number, 30 + OVERHEAD // 4) for number in range(5)]
     assert [store[token] for token in tokens[2:]] == [2, 3, 4]
     assert all(len(token) >= 24 for token in tokens)
     with pytest.raises(UsageError, match="no longer kept"):
         store[tokens[0]]
     _ = store[tokens[2]]  # used just now, so that another goes first
-    store.keep(5, 30)
+    store.keep(5, 30 + OVERHEAD // 4)
     assert store[tokens[2]] == 2
     with pytest.raises(UsageError, match="no longer kept"):
         store[tokens[3]]
-    assert store[store.keep("large", 1_000)] == "large"
+    assert store[store.keep("large", 100_000)] == "large"
     assert len(store) == 1
+    many = TokenStore("point", most=10 * OVERHEAD)
+    for _ in range(1_000):  # whose contents alone are of no account
+        many.keep(None, 0)
+    assert len(many) == 10
 
 
 def test_nothing_that_is_shown_is_markup_or_a_template(digits):
@@ -712,7 +733,7 @@ def test_uploads_are_limited_in_size(digits_page, digits):
     assert ask(digits_page, "POST", "/gradio_api/queue/join", b" " * 1_000_001)[0] == 413
     code, _, body = status(b"no image")
     assert code == 422
-    assert json.loads(body)["error"].startswith("the file cannot be read as an image")
+    assert json.loads(body)["error"].startswith("cannot read image the file")
 
 
 def test_results_are_given_once_they_are_made_and_under_their_name(digits_page, digits):
@@ -997,12 +1018,16 @@ def test_an_upload_says_how_it_went_and_its_problem_goes_with_the_next_action(br
         chooser = page.locator("#one-preview input[type=file]")
         changed(page, "#back", lambda: chooser.set_input_files(tmp_path / "<b>digit.png"))
         page.wait_for_function(
-            "document.querySelector('#one-preview .state').textContent.endsWith('uploaded and shown')"
+            "document.querySelector('#one-preview .state').textContent.includes('uploaded and shown: ')"
         )
-        assert page.locator("#one-preview .state").inner_text() == "<b>digit.png is uploaded and shown"
+        assert page.locator("#one-preview .state").inner_text() == (
+            "<b>digit.png is uploaded and shown: 8 x 8 pixels, 8-bit grey"
+        )
         assert "sending <b>digit.png …" in page.evaluate("window.seen")
         page.locator("#one-preview input[type=file]").set_input_files(tmp_path / "bad.png")
-        page.wait_for_function("document.querySelector('#one-preview .problem').textContent.includes('cannot be read')")
+        page.wait_for_function(
+            "document.querySelector('#one-preview .problem').textContent.includes('cannot read image')"
+        )
         assert page.locator("#one-preview .state").inner_text() == ""
         page.locator("#back h3").first.click()
         assert page.locator("#one-preview .problem").inner_text() == ""

@@ -22,7 +22,7 @@ from torch import nn
 import expost
 from expost.commands.reporting import report
 from expost.densities import make_density
-from expost.errors import DataError, UsageError
+from expost.errors import TROUBLESHOOTING, DataError, UsageError
 from expost.evaluation.scores import Card, Score
 from expost.metrics import pool as pool_module
 from expost.report import svg
@@ -96,6 +96,7 @@ def harmless(page):
                     "data:text/csv;charset=utf-8;base64,",
                     "#run-",
                     "#ranking",
+                    *([f"{TROUBLESHOOTING}#"] if (tag, name) == ("a", "href") else []),  # which a person follows
                 )
             )
     assert "url(" not in "".join(page.text)
@@ -142,7 +143,7 @@ def test_a_page_says_what_the_run_is(page):
     for words in ("deterministic", "half-norm", "tikhonov", "squared-error", "6 latent dimensions", "6 of 6 epochs"):
         assert words in page.words
     anchors = {each["id"] for _, each in page.elements if "id" in each}
-    links = {each["href"][1:] for each in page.all("a")}
+    links = {each["href"][1:] for each in page.all("a") if each["href"].startswith("#")}
     assert links <= anchors
     sections = ["choices", "training", "reconstructions", "samples", "neighbours", "interpolations", "codes", "scores"]
     assert {f"run-1-{name}" for name in sections} == links
@@ -217,7 +218,12 @@ def test_an_unfinished_run_says_so(digits, tmp_path):
         (run / name).unlink()
     page = report_on(run, to=tmp_path)
     harmless(page)
-    for words in ("unfinished: 0 of 6 epochs", "no loss curves", "no trained weights yet", f"expost evaluate {run}"):
+    for words in (
+        "unfinished: 0 of 6 epochs",
+        "no loss curves",
+        "no trained weights yet",
+        f"expost evaluate {run.name}",
+    ):
         assert words in page.words
     assert not page.all("img")
     assert not page.all("svg")
@@ -228,8 +234,8 @@ def test_a_run_without_densities_or_scores_says_what_to_run(digits, tmp_path):
     shutil.rmtree(run / "densities")
     (run / "metrics.json").unlink()
     page = report_on(run, to=tmp_path)
-    assert f"expost fit {run} --density gmm" in page.words
-    assert f"expost evaluate {run}" in page.words
+    assert f"expost fit {run.name} --density gmm" in page.words
+    assert f"expost evaluate {run.name}" in page.words
     assert len(page.all("img")) > 20  # reconstructions and interpolations need no density
     assert "Map of 1,437 codes of training examples" in next(
         each["aria-label"] for each in page.all("svg") if "map" in each["class"]
@@ -495,6 +501,17 @@ def test_large_images_are_brought_to_the_size_of_a_tile():
     assert not item.pixelated
     assert item.source.startswith("data:image/webp")
     assert len(tiles(images[:, :2].repeat(1, 4, 1, 1), 2, "eight channels").source) > 1000
+
+
+def test_images_are_drawn_at_the_scale_that_is_asked_for():
+    for side, scale in ((8, 1), (8, 5), (28, 3), (128, 1), (128, 2)):
+        picture = tiles(torch.rand(3, 3, side, side), 1, "three", scale=scale)
+        assert picture.width == side * scale
+        assert picture.pixelated
+        assert picture.height >= 3 * side * scale
+        found = Image.open(BytesIO(base64.b64decode(picture.source.partition(",")[2])))
+        assert found.width % side == 0  # nothing is resampled
+    assert tiles(torch.rand(1, 3, 128, 128), 1, "one").width < 128
 
 
 def test_a_pair_is_one_above_the_other():
@@ -770,7 +787,7 @@ def test_several_runs_are_on_one_page(digits, tmp_path):
     harmless(page)
     ids = [each["id"] for _, each in page.elements if "id" in each]
     assert len(set(ids)) == len(ids)
-    assert {each["href"][1:] for each in page.all("a")} <= set(ids)
+    assert {each["href"][1:] for each in page.all("a") if each["href"].startswith("#")} <= set(ids)
     assert "Runs in the order of" in page.words
     clone = copied(digits, tmp_path / "deeper", "other")
     page = report_on(other, clone, to=tmp_path)

@@ -10,11 +10,12 @@ import torch
 import expost
 from expost.commands.reporting import report
 from expost.densities import DENSITIES
+from expost.errors import Symptom
 from expost.evaluation.scores import Card, Score
 from expost.report.scoring import headline, read_scores
 from expost.report.subject import Subject
 from expost.report.verdict import Fidelity, apart, decisive, fidelity, interval, spoken, verdict
-from expost.run import Run
+from expost.run import Run, Trouble
 
 CARD = Card("m", "digits", "w", "mnist test", "h", 1_000, 1_000, {}, {}, 0, "1", {})
 
@@ -23,7 +24,7 @@ def scored(name, of, value, error=None, ends=None, card=CARD):
     return Score(name, of, value, card, error, ends)
 
 
-def said(*scores, kept=None, trouble=""):
+def said(*scores, kept=None, trouble=None):
     return verdict(scores, None if kept is None else Fidelity(kept, "it"), trouble).text
 
 
@@ -141,7 +142,7 @@ def test_few_examples_are_said():
 
 
 def test_codes_that_say_nothing_come_first():
-    assert said(kept=0.2, trouble="the codes say next to nothing") == (
+    assert said(kept=0.2, trouble=Trouble("the codes say next to nothing", "", Symptom.ALIKE)) == (
         "The codes say next to nothing; reconstructs poorly."
     )
 
@@ -222,3 +223,20 @@ def test_the_sentence_on_a_page_is_that_of_its_scores(tmp_path):
     expected = verdict(read_scores(run), kept)
     text = re.sub(r"\s+", " ", report((run,), tmp_path / "page.html").read_text().replace("\N{NO-BREAK SPACE}", " "))
     assert f'<p class="verdict">{expected.text}</p>'.replace("\N{NO-BREAK SPACE}", " ") in text
+
+
+def test_what_has_a_remedy_is_linked_by_the_thresholds_of_the_sentence():
+    def remedies(*scores, kept=None, trouble=None):
+        return list(verdict(scores, None if kept is None else Fidelity(kept, "it"), trouble).remedies)
+
+    assert remedies(kept=0.95) == []
+    assert remedies(kept=0.89) == remedies(scored("ssim", "reconstruction", 0.7), kept=0.95) == [Symptom.POOR]
+    for symptom in (Symptom.ALIKE, Symptom.LOSS):
+        assert remedies(kept=0.95, trouble=Trouble("it diverged", "it diverged; lower --lr", symptom)) == [symptom]
+    assert remedies(scored("copying", "gmm", -3.1)) == [Symptom.COPIES]
+    assert remedies(scored("copying", "gmm", -2.9)) == remedies(scored("copying", "gmm", 2.9)) == []
+    assert remedies(scored("copying", "gmm", 3.1)) == [Symptom.BAD_SAMPLES]
+    normal, better = scored("fid", "standard-normal", 90.0, 1.0), scored("fid", "gmm", 30.0, 1.0)
+    assert remedies(normal, better) == [Symptom.NOISE]
+    assert remedies(normal, replace(better, value=89.0)) == []  # may be chance
+    assert remedies(replace(normal, value=10.0), better) == []

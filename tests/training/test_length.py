@@ -9,6 +9,7 @@ import torch
 import expost
 from expost.cli import main
 from expost.config import TrainingConfig
+from expost.errors import Symptom
 from expost.models.autoencoder import build
 from expost.models.presets import LEAST_RATE, LEAST_STEPS, SMALLEST_BATCH, configure
 from expost.training.loop import Loop
@@ -133,8 +134,8 @@ def test_steps_and_their_pace_are_said_and_few_are_warned_of(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "training: 20 steps, 5 epochs of 4 batches of 18\n" in said
     assert (
-        "warning: 20 steps hardly train a model; give --epochs 375, a smaller --batch-size, or neither of them\n"
-        in said
+        "warning: 20 steps hardly train a model; give --epochs 375, a smaller --batch-size, or neither of them "
+        f"(see {Symptom.POOR.address})\n" in said
     )
     (pace,) = [line for line in said.splitlines() if line.startswith("training: ") and "a step" in line]
     assert pace.endswith(" left")

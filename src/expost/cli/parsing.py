@@ -30,7 +30,7 @@ from expost.cli.catalog import COMMANDS, DESCRIPTION
 from expost.cli.encoding import fall_back
 from expost.cli.usage import refused
 from expost.commands.groups import Group, as_typed, groups_of, worded
-from expost.errors import DataError, Interrupted, OtherProcessError, Terminated, UsageError
+from expost.errors import DataError, Interrupted, OtherProcessError, Symptom, Terminated, UsageError
 
 startup.done()
 
@@ -205,7 +205,7 @@ def _status(stop: BaseException) -> int:
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which says much more, of its allocator
-        return f"{text.split('. ')[0]}; free memory on the GPU, or give --device cpu"
+        return f"{text.split('. ')[0]}; free memory on the GPU, or give --device cpu (see {Symptom.MEMORY.address})"
     if isinstance(error, OSError) and error.strerror:  # without the number that str() puts in front
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

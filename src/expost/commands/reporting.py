@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from expost.types import Data
 
 
+#: Most pixels of the page for each pixel of an image.
+LARGEST_SCALE = 32
+
+
 @takes()
 def report(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
@@ -30,6 +35,7 @@ def report(
     device: str = "auto",
     seed: int = 0,
     title: str | None = None,
+    scale: int | None = None,
 ) -> Path:
     """Report on runs in one page: choices, losses, pictures, codes, scores with their protocols, a ranking.
 
@@ -42,6 +48,7 @@ def report(
         device: auto, cpu, cuda or mps.
         seed: Seed of samples and pairs.
         title: Heading of the page; default: the run's name, or how many runs there are.
+        scale: Images: pixels of the page for each pixel of an image, a side; default: what fits the page.
 
     Returns:
         Where the page is.
@@ -67,6 +74,8 @@ def report(
         raise UsageError(f"{path} is a folder; give a file's name")
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number of at least 0")
+    if scale is not None and not 1 <= scale <= LARGEST_SCALE:
+        raise UsageError(f"scale is {scale}; give a whole number from 1 to {LARGEST_SCALE}")
     pick_device(device)
     require_writable(path)
     opened = [_open(run) for run in runs]
@@ -79,7 +88,7 @@ def report(
     for run, label, anchor in zip(opened, labels, anchors(labels), strict=True):
         if len(opened) > 1:
             say(f"reporting on {label}")
-        found = run_page(Source(run, label, anchor, loader, device, seed))
+        found = run_page(Source(run, label, anchor, loader, device, seed, scale))
         pages.append(found.page)
         scores[label] = found.scores
         if found.glance is not None:
@@ -114,9 +123,21 @@ class _Loader:
 
 
 def _shortened(runs: list[Run]) -> dict[str, str]:
-    """Return the paths of data, which the page does not tell, and the names that stand for them."""
-    names = {run.config.data.name for run in runs}
-    return {name: Path(name).name or name for name in names if Path(name).is_absolute()}
+    """Return the paths that lead elsewhere, of which the page tells only the last part."""
+    named = [run.config.data.name for run in runs]
+    named += [part.partition("=")[2] for run in runs for part in run.config.data.parts]
+    places = {name: Path(name) for name in named}
+    folders = [path for run in runs for path in (run.folder, run.folder.absolute(), run.folder.resolve())]
+    places |= {str(path): path for path in folders}
+    shown = {
+        name: path.name or name
+        for name, path in places.items()
+        if path.is_absolute() or name.startswith("~") or ".." in path.parts
+    }
+    around = {
+        f"{path.parent}{os.sep}": "" for path in folders if path.is_absolute() and path.parent != path.parent.parent
+    }
+    return around | shown
 
 
 def _folder(run: Run | Path | str) -> Path:
@@ -140,6 +161,10 @@ def _open(run: Run | Path | str) -> Run:
 
 
 def _labels(runs: list[Run]) -> list[str]:
-    """Return the folders' names, or where two agree, their paths."""
-    names = [run.folder.resolve().name or str(run.folder) for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+    """Return the folders' names, or where some agree, as many folders above as tell them apart."""
+    paths = [run.folder.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) or str(path) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

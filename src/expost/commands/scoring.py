@@ -84,7 +84,12 @@ def evaluate(
     prior = opened.config.model.prior
     names = densities or (() if prior is None else tuple(dict.fromkeys((prior.name, "gmm"))))
     subjects = (RECONSTRUCTION, *names, INTERPOLATION, *([] if prior is None else [CODES]))
-    return score_run(opened, subjects, features, protocol, device)
+    scores = score_run(opened, subjects, features, protocol, device)
+    from expost.report.verdict import symptoms
+
+    for words, symptom in symptoms(scores):
+        say(f"{words} (see {symptom.address})")
+    return scores
 
 
 @together

@@ -25,6 +25,9 @@ _REDUCED, _MASK = 1, 4
 _SUBFILE, _SAMPLES, _EXTRA = 254, 277, 338
 """Tags of a TIFF page: what it is; samples of a pixel; what those beside the colors are, 1 or 2 for opacity."""
 
+_ORIENTATION = 274
+"""EXIF tag; from 5 on, the image is stored on its side."""
+
 T = TypeVar("T")
 
 
@@ -77,7 +80,8 @@ def decode(where: str, source: Source, prep: Preprocess) -> Array:
         if prep.size and not prep.crop:
             # JPEG can decode at 1/2, 1/4 or 1/8; twice the wanted size is left for the resize to smooth.
             image.draft(None, (2 * prep.size, 2 * prep.size))
-        return _plain(ImageOps.exif_transpose(image), prep.range)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _plain(image, prep.range)
 
     return preprocess(_opened(where, source, read), where, prep)
 
@@ -89,6 +93,36 @@ def extent(where: str, source: Source) -> Extent:
         DataError: as `decode` does.
     """
     return _opened(where, source, _extent)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of an image file says, before any pixel is decoded.
+
+    Attributes:
+        mode: Its mode, as Pillow names it.
+        width: In pixels, as it is to be seen.
+        height: In pixels.
+    """
+
+    mode: str
+    width: int
+    height: int
+
+
+def header(where: str, source: Source) -> Header:
+    """Return what the head of one image says.
+
+    Raises:
+        DataError: as `decode` does.
+    """
+
+    def read(image: Image.Image) -> Header:
+        quarter_turn = image.getexif().get(_ORIENTATION, 1) >= 5
+        size = image.size[::-1] if quarter_turn else image.size
+        return Header(image.mode, *size)
+
+    return _opened(where, source, read)
 
 
 def pages(source: Path | bytes) -> tuple[list[int], int]:
@@ -221,12 +255,18 @@ def _to_bytes(values: Array, limits: tuple[float, float] | None) -> Array:
         return scaled(values, limits)
     if values.dtype.kind == "f":
         return unit_to_bytes(values)
+    if values.dtype.itemsize == 2 and values.dtype.kind == "u":
+        return _HIGH[values]
     values = values.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(
             f"integer pixels from {values.min()} to {values.max()}; convert them to 8 or 16 bits, or {give()}"
         )
     return ((values * 2 + 257) // 514).astype(np.uint8)
+
+
+#: The 8 bits that 16 become: x / 257, rounded.
+_HIGH = ((np.arange(65536) * 2 + 257) // 514).astype(np.uint8)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -119,12 +119,7 @@ def load_named(
         UsageError, DataError: see `load_data`.
     """
     _check(limit, seed)
-    asked = prep or Preprocess()
-    full = replace(named.prep, channels=asked.channels or named.prep.channels)
-    if asked.crop:
-        full = replace(full, crop=asked.crop)
-    if asked.size:
-        full = replace(full, size=asked.size, pad=None)
+    full = named.over(prep or Preprocess())
     found = named.origin.read(name)
     data = _assemble(name, found, plan_official(found, named.counts, shuffled=named.shuffled), full, limit, seed)
     if full == named.prep and data.shape != named.shape:

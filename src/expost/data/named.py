@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from expost.data.builtin import read_digits, read_mnist_5k
@@ -36,6 +36,13 @@ class NamedData:
     download: str = ""
     shuffled: bool = False
     features: str = "pixels"
+
+    def over(self, asked: Preprocess) -> Preprocess:
+        """Return what is done to its images where a person asks for something else in part."""
+        full = replace(self.prep, channels=asked.channels or self.prep.channels)
+        if asked.crop:
+            full = replace(full, crop=asked.crop)
+        return replace(full, size=asked.size, pad=None) if asked.size else full
 
 
 DATASETS: Registry[NamedData] = Registry(

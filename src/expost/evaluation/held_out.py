@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from expost.densities import Density, Gaussian, StandardNormal, TractableDensity
-from expost.errors import UsageError
+from expost.errors import Symptom, UsageError
 from expost.metrics.latent import HeldOutLikelihood, held_out_log_likelihood
 
 #: Densities that a fitted one has to beat, by name.
@@ -109,6 +109,7 @@ def in_words(name: str, learned: list[Learned], remedy: str) -> list[str]:
         if each.clearly > 0:
             other = remedy.format(density=each.density)
             lines.append(f"warning: {each.density} describes held-out codes better than {name}, {by}; {other}")
+            lines.append(f"  why: {Symptom.GAUSSIAN.address}")
         elif each.clearly < 0:
             lines.append(f"{name} is better than {each.density}, {by}")
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from expost.errors import UsageError
 from expost.evaluation.scores import WIDTH, Card, Score, differences, error_of_difference
+
+T = TypeVar("T")
 
 
 class Ranked(NamedTuple):
@@ -28,7 +30,7 @@ class Ranked(NamedTuple):
     @property
     def shown(self) -> str:
         """The place as text: "1", or "2=" where several share it."""
-        return f"{self.place}{'=' if self.tied else ''}"
+        return shown_place(self.place, self.tied)
 
 
 def better(a: Score, b: Score) -> bool:
@@ -61,14 +63,37 @@ def rank(scores: Mapping[str, Score], ignoring: Sequence[str] = ()) -> list[Rank
     from expost.evaluation.catalog import direction_of
 
     ordered = sorted(scores.items(), key=lambda item: -direction_of(item[1].name).sign * item[1].value)
-    places: list[int] = []
-    for _, score in ordered:
-        ahead = 1 + sum(better(other, score) for _, other in ordered)
-        places.append(max(ahead, places[-1]) if places else ahead)
+    places = places_of([score for _, score in ordered], better)
     return [
         Ranked(label, score, place, places.count(place) > 1)
         for (label, score), place in zip(ordered, places, strict=True)
     ]
+
+
+def places_of(ordered: Sequence[T], better: Callable[[T, T], bool]) -> list[int]:
+    """Return places with ties.
+
+    Args:
+        ordered: Best first.
+        better: Whether one is better than another beyond chance.
+
+    Returns:
+        From 1: one more than the number of those that are better, and no better than the place of the one before.
+
+    Example:
+        >>> places_of([1.0, 1.5, 2.2, 9.0], lambda a, b: b - a > 1)
+        [1, 1, 2, 4]
+    """
+    places: list[int] = []
+    for one in ordered:
+        ahead = 1 + sum(better(other, one) for other in ordered)
+        places.append(max(ahead, places[-1]) if places else ahead)
+    return places
+
+
+def shown_place(place: int, tied: bool) -> str:
+    """Return a place as text: "1", or "2=" where several share it."""
+    return f"{place}{'=' if tied else ''}"
 
 
 def comparable(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Card:
         model: SHA-256 of the scored weights' file; empty for examples that no run made.
         features: What turned examples into vectors; "none" for scores of pixels.
         weights: SHA-256 of the features' weights; empty where there are none.
-        reference: The data set and split that was compared with.
+        reference: The data set and split that was compared with; of a path that leads elsewhere only its last part.
         reference_hash: SHA-256 of its examples.
         reference_count: Its number of examples.
         count: Number of examples scored.
@@ -57,6 +58,12 @@ class Card:
     seed: int
     version: str
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep folders of this machine out of cards, which are published: of a path to elsewhere, its last part."""
+        place = PurePath(self.reference)
+        if place.is_absolute() or self.reference.startswith("~") or ".." in place.parts:
+            object.__setattr__(self, "reference", place.name)
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,8 @@ def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tup
     for name in ignoring:
         if name not in names:
             raise UsageError(f"a protocol card has no field '{name}'; its fields: {', '.join(names)}")
-    compared = [name for name in names if name not in SUBJECT and name not in ignoring]
+    same = {"reference"} if a.reference_hash and a.reference_hash == b.reference_hash else set()  # by another way
+    compared = [name for name in names if name not in SUBJECT and name not in ignoring and name not in same]
     return {name: (getattr(a, name), getattr(b, name)) for name in compared if getattr(a, name) != getattr(b, name)}
 
 

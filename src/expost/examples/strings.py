@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from expost.config import DataConfig
-from expost.errors import DataError, UsageError
+from expost.errors import DataError, Symptom, UsageError
 from expost.examples import pictures
 from expost.examples.domains import DOMAINS
 from expost.examples.domains import Strings as Texts
@@ -173,4 +173,7 @@ def remark_on_alike(strings: Texts, what: str) -> None:
     """Warn if few strings are different, valid or not; None, an unfinished derivation, does not count."""
     different = len(set(strings) - {None})
     if different < ALIKE * len(strings):
-        say(f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings")
+        say(
+            f"{what}: {different} different strings among {len(strings)}; train longer, or on more strings "
+            f"(see {Symptom.ALIKE.address})"
+        )

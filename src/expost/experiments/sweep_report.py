@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.stats import t as student
 
 from expost.errors import UsageError
 from expost.evaluation.catalog import DIRECTIONS, direction_of
-from expost.evaluation.scores import differences, score_from_json
+from expost.evaluation.ranking import places_of, shown_place
+from expost.evaluation.scores import WIDTH, Score, differences, error_of_difference, score_from_json
 from expost.experiments.cells import comma_separated
+
+#: Scores or losses by seed; None where the score is missing.
+BySeed: TypeAlias = dict[int, Score | float | None]
 
 #: The training's own loss on the validation split, by its best epoch.
 LOSS = "loss"
@@ -69,15 +75,20 @@ def ranked(
 ) -> list[dict[str, Any]]:
     """Put the runs of each setting together, best mean over seeds first; settings with a run that failed come last.
 
+    Places are shared where chance may have decided: see `_better`.
+
     Args:
         runs: Model, options, seed and result.
         score: The score to rank by.
         of: What was scored.
     """
     rows: dict[str, dict[str, Any]] = {}
+    scores: dict[str, BySeed] = {}
     for model, options, seed, result in runs:
         key = json.dumps([model, options], sort_keys=True)
         row = rows.setdefault(key, {"model": model, "options": dict(options), "runs": []})
+        if "failed" not in result:
+            scores.setdefault(key, {})[seed] = result["loss"] if score == LOSS else _score(result, score, of)
         own = {"seed": seed, **{k: v for k, v in result.items() if k not in ("validation", "test")}}
         if "failed" not in result:
             own |= {split: _value(result, split, score, of) for split in ("validation", "test")}
@@ -94,10 +105,65 @@ def ranked(
         mean = row["validation"]
         return row["failed"] > 0 or mean is None, sign * mean["mean"] if mean else 0.0
 
-    found = sorted(rows.values(), key=order)
-    for place, row in enumerate(found, 1):
-        row["place"] = None if order(row)[0] else place
-    return found
+    keys = sorted(rows, key=lambda key: order(rows[key]))
+    complete = [key for key in keys if not order(rows[key])[0]]
+    noise = _noise([[run["validation"] for run in rows[key]["runs"]] for key in complete])
+    places = places_of(complete, lambda a, b: _better(scores[a], scores[b], -sign, noise))
+    for key in keys:
+        rows[key]["place"] = places[complete.index(key)] if key in complete else None
+    for row in rows.values():
+        row["tied"] = places.count(row["place"]) > 1
+    return [rows[key] for key in keys]
+
+
+def _noise(values: Sequence[Sequence[float]]) -> float:
+    """Return the least difference of the means of two settings that is beyond the chance of training, at 95 %.
+
+    With S seeds each, it is t sqrt(2 v / S): v is the variance over seeds within a setting, averaged over settings, t
+    the quantile of Student's distribution with as many degrees of freedom as v has. 0 with one seed: v is unknown.
+
+    Args:
+        values: A row a setting, of a value a seed.
+    """
+    freedom = sum(len(row) - 1 for row in values)
+    if freedom < 1:
+        return 0.0
+    variance = sum(float(np.var(row)) * len(row) for row in values) / freedom
+    seeds = min(len(row) for row in values)
+    return float(student.ppf(0.975, freedom)) * math.sqrt(2 * variance / seeds)
+
+
+def _better(a: BySeed, b: BySeed, sign: int, noise: float) -> bool:
+    """Return whether a setting is better than another beyond chance, by its scores of several seeds.
+
+    The mean of the differences has to exceed the chance of training, and 1.96 times the mean of their standard errors,
+    paired as far as the scores share examples: seeds share them too, so that their errors do not average out.
+
+    Args:
+        a: Scores by seed, or losses, which have no error.
+        b: Of another setting.
+        sign: 1 where more is better, else -1.
+        noise: The chance of training, see `_noise`.
+    """
+    leads, errors = [], []
+    for seed in a.keys() & b.keys():
+        one, other = a[seed], b[seed]
+        if isinstance(one, Score) and isinstance(other, Score):
+            leads.append(sign * (one.value - other.value))
+            error = error_of_difference(one, other)
+            errors += [] if error is None else [error]
+        elif isinstance(one, float | int) and isinstance(other, float | int):
+            leads.append(sign * (one - other))
+    if not leads:
+        return False
+    drawn = WIDTH * float(np.mean(errors)) if len(errors) == len(leads) else 0.0
+    return float(np.mean(leads)) > max(noise, drawn)
+
+
+def _score(result: Mapping[str, Any], name: str, of: str) -> Score | None:
+    """Return the validation score of a run; None for its loss."""
+    found = (each for each in result["validation"] if each["name"] == name and each["of"] == of)
+    return next((score_from_json(each) for each in found), None)
 
 
 def _value(result: Mapping[str, Any], split: str, score: str, of: str) -> float | None:
@@ -129,6 +195,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "",
         f"{record['hardware']}; {record['seconds']:,} s of training and scoring, summed over processes; expost "
         f"{record['version']}. Ranked by the validation split; the test split chose nothing."
+        + (" = is a tie, within chance." if any(row["tied"] for row in rows) else "")
         + (" Mean ± standard deviation over seeds." if any(len(row["runs"]) > 1 for row in rows) else ""),
         "",
         "| " + " | ".join(heads) + " |",
@@ -136,7 +203,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     ]
     for row in rows:
         runs = row["runs"]
-        cells = [str(row["place"] or "-"), row["model"], *(_option(row["options"].get(name)) for name in names)]
+        place = "-" if row["place"] is None else shown_place(row["place"], row["tied"])
+        cells = [place, row["model"], *(_option(row["options"].get(name)) for name in names)]
         cells += [_cell(row["validation"]), *([_cell(row["test"]), _cell(row["loss"])] if test else [])]
         seconds = float(np.mean([run["training seconds"] for run in runs]))
         cells += [f"{seconds:.3g}", str(len(runs)) + (f", {row['failed']} failed" if row["failed"] else "")]
@@ -159,7 +227,7 @@ def as_csv(record: Mapping[str, Any]) -> str:
     lines = []
     for row in record["rows"]:
         for run in row["runs"]:
-            line: dict[str, Any] = {"place": row["place"], "model": row["model"], **row["options"]}
+            line: dict[str, Any] = {"place": row["place"], "tied": row["tied"], "model": row["model"], **row["options"]}
             line |= {"seed": run["seed"], "run": run.get("run"), "score": record["score"]["name"]}
             line |= {key: run.get(key) for key in ("validation", "test", "loss")}
             line |= {"training seconds": run["training seconds"], "scoring seconds": run["seconds"]}

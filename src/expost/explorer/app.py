@@ -15,13 +15,18 @@ from expost.explorer.gate import App
 from expost.explorer.handling import asset
 from expost.explorer.markup import inert
 from expost.explorer.picking import interpolating, reconstructing
+from expost.explorer.requests import Requests
 
 SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def application(explored: Explored, largest: int) -> App:
-    """Return the page of a run as an ASGI application, to be wrapped in a `Gate`.
+#: Events that wait at once; a page that opens makes four. More are refused.
+MOST_WAITING = 1_000
+
+
+def application(explored: Explored, largest: int) -> tuple[App, Requests]:
+    """Return the page of a run as an ASGI application, to be wrapped in a `Gate`, and what it is asked.
 
     Args:
         explored: The run.
@@ -29,7 +34,7 @@ def application(explored: Explored, largest: int) -> App:
     """
     blocks = build(explored, largest)
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    return gr.mount_gradio_app(
+    mounted = gr.mount_gradio_app(
         app,
         blocks,
         path="/",
@@ -48,6 +53,7 @@ def application(explored: Explored, largest: int) -> App:
         theme=_theme(),
         css=asset("explorer.css"),
     )
+    return mounted, Requests({index: len(function.inputs) for index, function in blocks.fns.items()})
 
 
 def _theme() -> gr.Theme:
@@ -74,5 +80,5 @@ def build(explored: Explored, largest: int) -> gr.Blocks:
                 reconstructing(blocks, explored, largest)
             with gr.Tab("Interpolate"):
                 interpolating(blocks, explored, largest)
-    blocks.queue(default_concurrency_limit=2, max_size=100, api_open=False)
+    blocks.queue(default_concurrency_limit=2, max_size=MOST_WAITING, api_open=False)
     return blocks

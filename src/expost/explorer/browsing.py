@@ -12,7 +12,7 @@ import numpy as np
 from expost.errors import UsageError
 from expost.explorer import views
 from expost.explorer.explored import MOST_SAMPLES, Drawn, Explored, between, whole
-from expost.explorer.handling import CALM, EACH, LIVE, asset, guarded, panel_of, unchecked
+from expost.explorer.handling import CALM, EACH, LIVE, asset, guarded, panel_of, told
 from expost.explorer.map import draw_map
 from expost.explorer.markup import inert
 
@@ -50,16 +50,14 @@ def latent_space(blocks: gr.Blocks, explored: Explored) -> None:
     with gr.Row(elem_classes="sliders"):
         for axis in range(k):
             sliders.append(
-                unchecked(
-                    gr.Slider(
-                        -float(reach[axis]),
-                        float(reach[axis]),
-                        0.0,
-                        step=float(f"{reach[axis] / 500:.0e}"),
-                        label=f"Axis {axis + 1}: {100 * space.explained[axis]:.1f} %",
-                        buttons=[],
-                        min_width=180,
-                    )
+                gr.Slider(
+                    -float(reach[axis]),
+                    float(reach[axis]),
+                    0.0,
+                    step=float(f"{reach[axis] / 500:.0e}"),
+                    label=f"Axis {axis + 1}: {100 * space.explained[axis]:.1f} %",
+                    buttons=[],
+                    min_width=180,
                 )
             )
 
@@ -134,26 +132,20 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
     token = gr.State("")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
-            choice = unchecked(
-                gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
-            )
-            label = unchecked(
-                gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
-            )
-            temperature = unchecked(gr.Slider(
+            choice = gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
+            label = gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
+            temperature = gr.Slider(
                 0, 2, 1.0, step=0.01, label="Temperature", info="of the density: 1 as fitted, 0 only its centers",
                 buttons=[], elem_id="temperature",
-            ))  # fmt: skip
-            symbols = unchecked(gr.Slider(
+            )  # fmt: skip
+            symbols = gr.Slider(
                 0, 2, 0.0, step=0.01, label="Temperature of symbols", info="0 takes the most likely symbols",
                 buttons=[], visible=kind.symbols,
-            ))  # fmt: skip
-            count = unchecked(
-                gr.Slider(
-                    1, MOST_SAMPLES, 24 if kind.symbols else 64, step=1, label="Samples", buttons=[], elem_id="count"
-                )
+            )  # fmt: skip
+            count = gr.Slider(
+                1, MOST_SAMPLES, 24 if kind.symbols else 64, step=1, label="Samples", buttons=[], elem_id="count"
             )
-            seed = unchecked(gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed"))
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed")
             again = gr.Button("New samples", variant="primary", elem_id="again")
         with gr.Column(scale=5, min_width=320):
             sheet = panel_of(js_on_load=asset("sheet.js"), elem_id="sheet")
@@ -183,7 +175,7 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
 
     def pick(event: gr.EventData, token: str) -> str:
         drawn: Drawn = explored.drawn[token]
-        return inert(views.sample(explored, drawn, whole("the sample", event.index, 0, len(drawn.z) - 1)))
+        return inert(views.sample(explored, drawn, whole("the sample", told(event, "index"), 0, len(drawn.z) - 1)))
 
     shown = [sheet, token, picked]
     choice.input(guarded(4)(choose), inputs, [*shown, label], **LIVE)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expost.config import DataConfig
+from expost.data.single import Form
 from expost.densities import Density, LabelledDensity, TractableDensity
 from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.explorer.images import Images
-from expost.explorer.kinds import Compared, File, Kind, Neighbours, codes_file
+from expost.explorer.kinds import Compared, File, Given, Kind, Neighbours, codes_file
 from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
@@ -29,16 +31,23 @@ from expost.utils.progress import say
 from expost.utils.seeding import PAIRS, SAMPLES, generator
 
 
-def _texts(model: Generator, data: Data, x: Tensor) -> Texts:
+def _images(model: Generator, data: Data, x: Tensor, config: DataConfig) -> Images:
+    channels, height, width = data.shape
+    form = Form.of(config.name, (channels, height, width), config.size, config.range, config.layout)
+    return Images(model, form, x)
+
+
+def _texts(model: Generator, data: Data, x: Tensor, _: DataConfig) -> Texts:
     assert data.codec is not None
     return Texts(StringGenerator(model, data.codec), data.domain, x)
 
 
-#: What the page shows, by the kind of examples: gets the model, the data, and the examples to compare with.
-VIEWS: dict[str, Callable[[Generator, Data, Tensor], Kind[Any]]] = {
-    "images": lambda model, data, x: Images(model, data.shape, x),
+#: What the page shows, by the kind of examples: gets the model, the data, the examples to compare with, and how
+#: the run's data are read.
+VIEWS: dict[str, Callable[[Generator, Data, Tensor, DataConfig], Kind[Any]]] = {
+    "images": _images,
     "strings": _texts,
-    "vectors": lambda model, data, x: Vectors(model, x, data.columns),
+    "vectors": lambda model, data, x, _: Vectors(model, x, data.columns),
 }
 #: Most bytes kept of uploads, and of results that can be saved.
 KEPT_UPLOADS, KEPT_RESULTS = 64_000_000, 256_000_000
@@ -90,7 +99,7 @@ class Explored:
     codes: Codes
     code_shape: tuple[int, ...]
     space: Space
-    uploads: TokenStore[Any] = field(default_factory=lambda: TokenStore("example", KEPT_UPLOADS))
+    uploads: TokenStore[Given[Any]] = field(default_factory=lambda: TokenStore("example", KEPT_UPLOADS))
     results: TokenStore[File] = field(default_factory=lambda: TokenStore("file", KEPT_RESULTS))
     drawn: TokenStore[Drawn] = field(default_factory=lambda: TokenStore("sample", KEPT_RESULTS))
 
@@ -116,7 +125,7 @@ class Explored:
             say(f"{len(chosen):,} of {len(train):,} training examples are on the map and compared")
         x = train.x[chosen]
         z = model.encode(x)
-        kind = VIEWS[kind_of_data(data).like](model, data, x)
+        kind = VIEWS[kind_of_data(data).like](model, data, x, run.config.data)
         labels = data.labels(train)
         codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
         title = run.folder.resolve().name or str(run.folder)
@@ -154,10 +163,14 @@ class Explored:
         """
         place, colon, number = reference.partition(":")
         if not colon:
-            return self.uploads[reference]
+            return self.uploads[reference].items
         if place != "test" or not number.isdecimal() or not int(number) < len(self.data.test):
             raise UsageError(f"there is no test example {number[:20]}; choose one from 0 to {len(self.data.test) - 1}")
         return self.kind.of_rows(self.data.test.x[int(number) : int(number) + 1])
+
+    def said(self, reference: str) -> str:
+        """Return how the upload that a token refers to was understood; nothing of a test example."""
+        return "" if ":" in reference else self.uploads[reference].said
 
     def upload(self, body: bytes, name: str) -> str:
         """Read an upload, keep it, and return its token.
@@ -167,8 +180,8 @@ class Explored:
         """
         if not self.kind.accept:
             raise UsageError(f"nothing can be uploaded here; choose a {self.kind.noun} of the data set")
-        item = self.kind.read(body, name)
-        return self.uploads.keep(item, self.kind.size(item))
+        given = self.kind.read(body, name)
+        return self.uploads.keep(given, self.kind.size(given.items))
 
     def typed(self, text: str) -> str:
         """Read a typed example, keep it, and return its token.
@@ -177,7 +190,7 @@ class Explored:
             DataError: if it is unusable.
         """
         item = self.kind.parse(text)
-        return self.uploads.keep(item, self.kind.size(item))
+        return self.uploads.keep(Given(item), self.kind.size(item))
 
     def decode(self, z: Tensor, temperature: float = 0.0, seed: int = 0) -> Any:
         """Return decoded codes; flat codes are first given the shape of the model's codes."""

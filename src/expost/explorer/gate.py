@@ -7,8 +7,8 @@ takes uploads and gives results itself, from and to memory.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,7 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from expost.explorer.admission import Admission, Busy
 from expost.explorer.kinds import File
+from expost.explorer.requests import Requests
 from expost.explorer.token_store import TokenStore
 
 Message = MutableMapping[str, Any]
@@ -28,9 +30,10 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 #: What the page asks for, and nothing else.
 _GET = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/startup-events", "/gradio_api/queue/data"})
 _GET_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-_POST = frozenset({"/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"})
 #: Largest request other than an upload, in bytes.
 LARGEST_REQUEST = 1_000_000
+#: Seconds in which a request has to be sent.
+PATIENCE = 60.0
 #: What a browser may load and run: what comes from here. Gradio's page has inline scripts and makes functions of text.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -51,6 +54,7 @@ class Gate:
 
     Args:
         app: Gradio's.
+        requests: What the page asks of it.
         loopback: Whether the server listens to this machine alone.
         names: Host names, beside addresses and localhost, by which a browser may call it.
         read: Reads an upload, its bytes and name, and returns its token; raises ValueError with one line.
@@ -62,6 +66,7 @@ class Gate:
         self,
         app: App,
         *,
+        requests: Requests,
         loopback: bool,
         names: frozenset[str],
         read: Callable[[bytes, str], str],
@@ -69,6 +74,8 @@ class Gate:
         largest: int,
     ) -> None:
         self.app = app
+        self.requests = requests
+        self.admission = Admission()
         self.loopback = loopback
         self.names = names
         self.read = read
@@ -107,17 +114,16 @@ class Gate:
             if path.startswith("/save/"):
                 return await self._save(path)
             return receive if path in _GET or path.startswith(_GET_BELOW) else _not_found()
-        if method != "POST" or not (path in _POST or path == "/upload"):
+        if method != "POST" or not (path in self.requests.paths or path == "/upload"):
             return _not_found()
         if not _same_origin(request):  # another page in the same browser
             return PlainTextResponse("this comes from another page", 403)
-        body = await _body(request, self.largest if path == "/upload" else LARGEST_REQUEST)
-        if body is None:
-            most = f"{self.largest / 1e6:.3g} MB" if path == "/upload" else "that much"
-            return JSONResponse({"error": f"the file is too large; at most {most} are taken"}, 413)
         if path == "/upload":
-            return await self._upload(request, body)
-        if not _is_plain(body):
+            return await self._upload(request)
+        body = await _body(request, LARGEST_REQUEST)
+        if body is None:
+            return JSONResponse({"error": f"a request has at most {LARGEST_REQUEST / 1e6:.3g} MB"}, 413)
+        if not await run_in_threadpool(self.requests.allow, path, body):
             return JSONResponse({"error": "this is no request of the page"}, 400)
         return _replay(body, receive)
 
@@ -138,12 +144,25 @@ class Gate:
             return False
         return address.is_loopback or not self.loopback
 
-    async def _upload(self, request: Request, body: bytes) -> Response:
+    async def _upload(self, request: Request) -> Response:
         name = unquote(request.headers.get("x-expost-name", ""))
+        length = request.headers.get("content-length", "")
+        size = min(int(length), self.largest) if length.isdecimal() and len(length) < 19 else self.largest
         try:
-            return JSONResponse({"item": await run_in_threadpool(self.read, body, name)})
+            with self.admission.upload(size):
+                body = await _body(request, self.largest)
+                if body is None:
+                    most = f"{self.largest / 1e6:.3g} MB"
+                    return JSONResponse({"error": f"the file is too large; at most {most} are taken"}, 413)
+                return JSONResponse({"item": await run_in_threadpool(self._read, body, name)})
+        except Busy as error:
+            return JSONResponse({"error": str(error)}, 503)
         except ValueError as error:
             return JSONResponse({"error": " ".join(str(error).split())}, 422)
+
+    def _read(self, body: bytes, name: str) -> str:
+        with self.admission.decoding():
+            return self.read(body, name)
 
     async def _save(self, path: str) -> Response:
         _, _, token, *_ = path.split("/")
@@ -169,37 +188,21 @@ def _same_origin(request: Request) -> bool:
 
 
 async def _body(request: Request, most: int) -> bytes | None:
-    """Return a request's body; None if it is larger than `most`, of which no more is read."""
+    """Return a request's body; None if it is larger than `most`, of which no more is read, or does not arrive."""
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > most:
+    if not length.isdecimal() or len(length) > 18 or int(length) > most:
         return None
     parts, size = [], 0
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                return None
-            parts.append(part)
-    except ClientDisconnect:
+        async with asyncio.timeout(PATIENCE):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    return None
+                parts.append(part)
+    except (ClientDisconnect, TimeoutError):
         return None
     return b"".join(parts)
-
-
-def _is_plain(body: bytes) -> bool:
-    """Return whether a request is JSON without anything that Gradio would take for a file's path."""
-    try:
-        waiting = [json.loads(body)]
-    except (ValueError, RecursionError):
-        return False
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            if "path" in found or "meta" in found:
-                return False
-            waiting += found.values()
-        elif isinstance(found, list):
-            waiting += found
-    return True
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -7,17 +7,19 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 
 from expost.errors import DataError, UsageError
 from expost.explorer.markup import failure, inert
 
+#: Values go to the handlers as the page sent them: Gradio's own checks print a traceback, the handlers' are one line.
+_PLAIN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 #: While a thing is dragged, only its last position counts.
-LIVE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-EACH: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
-CALM: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "once", "api_visibility": "private"}
+LIVE: dict[str, Any] = _PLAIN | {"trigger_mode": "always_last"}
+EACH: dict[str, Any] = _PLAIN | {"trigger_mode": "multiple"}
+CALM: dict[str, Any] = _PLAIN | {"trigger_mode": "once"}
 
 
 def asset(name: str) -> str:
@@ -30,17 +32,16 @@ def panel_of(**options: Any) -> gr.HTML:
     return gr.HTML("", apply_default_css=False, **({"js_on_load": None} | options))
 
 
-Component = TypeVar("Component", gr.Slider, gr.Number, gr.Dropdown)
+def told(event: gr.EventData, name: str) -> object:
+    """Return what the page says of an event.
 
-
-def unchecked(component: Component) -> Component:
-    """Return a component whose values go to the handlers as the page sent them.
-
-    Gradio checks them on the way, and prints a traceback where one is refused; the handlers check them too, and answer
-    in one line. (Not a subclass: Gradio writes a file beside the source of each.)
+    Raises:
+        UsageError: if it does not say it.
     """
-    component.preprocess = lambda payload: payload  # type: ignore[method-assign]
-    return component
+    try:
+        return getattr(event, name)
+    except (AttributeError, TypeError):  # of a request that the page does not make
+        raise UsageError(f"the page did not say the {name}; load it again") from None
 
 
 def guarded(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,29 +6,29 @@ import base64
 from collections.abc import Sequence
 from io import BytesIO
 
-import numpy as np
 import torch
 from markupsafe import Markup
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from expost.data.decoding import decode
-from expost.data.examples import Preprocess
+from expost.data.decoding import header
+from expost.data.images import SUFFIXES
+from expost.data.single import Form
 from expost.errors import DataError
 from expost.examples.pictures import grid, to_bytes, to_pil
-from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
+from expost.explorer.kinds import Compared, File, Given, Neighbours, TensorKind, array_of, npy, suffix_of
 from expost.explorer.markup import facts, join, number
 from expost.generators.generator import Generator
 from expost.types import to_unit
 
 #: Most pixels of an upload; files of a few megabytes can hold billions.
 LARGEST_UPLOAD = 25_000_000
+#: Suffixes of most uploads, which are named first.
+USUAL = (".png", ".jpg", ".webp", ".gif", ".tif")
 #: About the sides at which images are shown.
 LARGE, MEDIUM, SMALL = 280, 128, 64
 #: Up to this side images are shown pixel by pixel.
 PIXEL_ART = 48
-#: Images slightly smaller than the model's are padded with black rather than enlarged, as MNIST's digits were.
-NEARLY = 0.8
 
 
 class Images(TensorKind):
@@ -36,53 +36,40 @@ class Images(TensorKind):
 
     Args:
         generator: From the trained model.
-        shape: (C, H, W) of its images.
+        form: What the run's images are, and how they are read.
         train: Training images that others are compared with, uint8, shape (N, C, H, W).
     """
 
     noun = "image"
 
-    def __init__(self, generator: Generator, shape: tuple[int, ...], train: Tensor) -> None:
+    def __init__(self, generator: Generator, form: Form, train: Tensor) -> None:
         super().__init__(generator)
-        self.shape = shape
-        self.accept = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif") if shape[0] in (1, 3) else ()
+        self.shape = form.shape
+        self.accept = (*USUAL, *sorted(SUFFIXES - set(USUAL)), ".npy") if form.shape[0] in (1, 3) else ()
+        self._form = form
         self._train = Compared(to_unit(train).flatten(1))
 
     def of_rows(self, x: Tensor) -> Tensor:
         """Return images of a data set as floats."""
         return to_unit(x)
 
-    def read(self, body: bytes, name: str) -> Tensor:
-        """Read an image file: cropped and resized to the model's size, or padded with black if slightly smaller.
+    def read(self, body: bytes, name: str) -> Given[Tensor]:
+        """Read an image file, or an image saved as .npy, in the way that the run's data are read.
 
         Raises:
             DataError: if it is no image, damaged, or has so many pixels that it is not safe to decode.
         """
-        suffix_of(name, self.accept)
-        try:
-            with Image.open(BytesIO(body), formats=("PNG", "JPEG", "WEBP", "BMP", "GIF")) as image:
-                pixels = image.width * image.height  # from the header; nothing is decoded yet
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            pixels = LARGEST_UPLOAD + 1
-        except Exception:  # on a damaged file, Pillow raises nearly anything
-            raise DataError("the file cannot be read as an image; give a PNG, JPEG, WebP, BMP or GIF") from None
-        if pixels > LARGEST_UPLOAD:
-            raise DataError(
-                f"the image has more than {LARGEST_UPLOAD // 10**6} million pixels, too many to be safe to decode; "
-                "shrink it first"
-            )
-        array = decode("the file", body, Preprocess(channels=self.shape[0]))
-        return torch.from_numpy(self._fitted(array)).float().div(255)[None]
-
-    def _fitted(self, array: np.ndarray) -> np.ndarray:
-        """Bring uint8 pixels (C, H, W) to the model's size."""
-        height, width = self.shape[1:]
-        up, across = (height - array.shape[1]), (width - array.shape[2])
-        if up >= 0 and across >= 0 and array.shape[1] >= NEARLY * height and array.shape[2] >= NEARLY * width:
-            return np.pad(array, ((0, 0), (up // 2, up - up // 2), (across // 2, across - across // 2)))
-        picture = Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
-        fitted = np.array(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
-        return fitted.reshape(height, width, -1).transpose(2, 0, 1).copy()
+        if suffix_of(name, self.accept) == ".npy":
+            single = self._form.read_array("the array", array_of(body))
+        else:
+            head = header("the file", body)
+            if head.width * head.height > LARGEST_UPLOAD:
+                raise DataError(
+                    f"the image has {head.width} x {head.height} pixels, and more than "
+                    f"{LARGEST_UPLOAD // 10**6} million are too many to be safe to decode; shrink it first"
+                )
+            single = self._form.read("the file", body)
+        return Given(torch.tensor(single.pixels, dtype=torch.float32).div(255)[None], single.said)
 
     def parse(self, text: str) -> Tensor:
         """Refuse: images are not typed."""

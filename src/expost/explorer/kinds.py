@@ -15,7 +15,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from expost.errors import UsageError
+from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
 from expost.metrics.distances import Points
 
@@ -35,6 +35,19 @@ class File:
     name: str
     media: str
     contents: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Given(Generic[Items]):
+    """An example that a person brought.
+
+    Attributes:
+        items: It alone, as several.
+        said: How it was understood, in words.
+    """
+
+    items: Items
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,8 @@ class Kind(ABC, Generic[Items]):
         """Return decoded codes (N, ...); temperature and seed are of the symbols that are drawn."""
 
     @abstractmethod
-    def read(self, body: bytes, name: str) -> Items:
-        """Read one example from a file's contents.
+    def read(self, body: bytes, name: str) -> Given[Items]:
+        """Read one example from a file's contents, in the way that the run's data are read.
 
         Raises:
             DataError: if it is unusable; the message is one line.
@@ -184,6 +197,30 @@ def npy(array: Tensor | np.ndarray) -> bytes:
     buffer = BytesIO()
     np.save(buffer, array.cpu().numpy() if isinstance(array, torch.Tensor) else array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def array_of(body: bytes) -> np.ndarray:
+    """Return the array of a .npy file, without taking the memory that its header claims.
+
+    Raises:
+        DataError: if it is none, of other things than numbers, or of another size than its header says.
+    """
+    file = BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.kind not in "buif" or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(body):
+            raise ValueError("its header does not match what it holds")
+        array = np.load(BytesIO(body), allow_pickle=False)
+    except Exception as error:  # NumPy's header is Python for its own tokenizer, which can fail in any way
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(
+            f"the file is no array of numbers that can be read ({reason}); save it with numpy.save"
+        ) from None
+    if not array.size:
+        raise DataError("the array is empty; save at least one example")
+    return np.asarray(array)
 
 
 def codes_file(z: Tensor, stem: str) -> File:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from expost.report.blocks import rounded
+
 #: Characters that Gradio's templates would evaluate, as entities, which they ignore and a browser shows as characters.
 _INERT = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;", "\\": "&#92;"})
 
@@ -63,13 +65,13 @@ def facts(values: Iterable[tuple[str, str]]) -> Markup:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits; a dash for NaN.
+    """Return a number with three digits, or all before the point; a dash for NaN.
 
     Example:
         >>> number(-0.123456), number(float("nan"))
         ('−0.123', '–')
     """
-    return f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
+    return rounded(value, 3) if math.isfinite(value) else "–"
 
 
 def downloads(links: Iterable[tuple[str, str]]) -> Markup:

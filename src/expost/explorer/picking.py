@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from expost.explorer import views
 from expost.explorer.explored import MOST_STEPS, Explored, whole
-from expost.explorer.handling import CALM, LIVE, asset, guarded, panel_of, unchecked
+from expost.explorer.handling import CALM, LIVE, asset, guarded, panel_of, told
 from expost.explorer.markup import inert
 from expost.generators.interpolation import INTERPOLATIONS
 
@@ -46,20 +46,25 @@ class Picker:
             max_lines=4, visible=bool(explored.kind.typed), elem_id=f"{name}-text",
         )  # fmt: skip
         with gr.Row():
-            self.index = unchecked(
-                gr.Slider(0, max(1, last), index, step=1, label="Test example", buttons=[], elem_id=f"{name}-index")
+            self.index = gr.Slider(
+                0, max(1, last), index, step=1, label="Test example", buttons=[], elem_id=f"{name}-index"
             )
             self.random = gr.Button("Random", size="md", scale=0, min_width=96, elem_id=f"{name}-random")
         self.outputs = [self.reference, self.preview, self.text, self.index]
 
-    def _preview(self, item: Any, uploaded: str = "") -> str:
+    def _preview(self, item: Any, uploaded: str = "", understood: str = "") -> str:
         kind = self.explored.kind
         shown = Markup("") if kind.symbols else kind.small(item)
-        return inert(views.drop(shown, kind.accept, self.largest, uploaded))
+        return inert(views.drop(shown, kind.accept, self.largest, uploaded, understood))
 
     def _chosen(self, reference: str, index: Any, uploaded: str) -> tuple[Any, ...]:
         item = self.explored.item(reference)
-        return reference, self._preview(item, uploaded), self.explored.kind.text(item), index
+        return (
+            reference,
+            self._preview(item, uploaded, self.explored.said(reference)),
+            self.explored.kind.text(item),
+            index,
+        )
 
     def connect(self, panel: gr.HTML, show: Callable[..., str], inputs: Sequence[Any]) -> None:
         """Update the outputs when the choice changes.
@@ -86,7 +91,7 @@ class Picker:
             return take(self.explored.typed(str(text or "")), gr.skip(), others)
 
         def uploaded(event: gr.EventData, *others: Any) -> Any:
-            return take(str(event.item), gr.skip(), others, str(event.file))
+            return take(str(told(event, "item")), gr.skip(), others, str(told(event, "file")))
 
         outputs = [panel, *self.outputs]
         guard = guarded(len(outputs))
@@ -121,8 +126,8 @@ def interpolating(blocks: gr.Blocks, explored: Explored, largest: int) -> None:
         with gr.Column(min_width=280):
             last = Picker(explored, "To", 1, largest, "to")
     with gr.Row():
-        method = unchecked(gr.Dropdown(list(INTERPOLATIONS), value="linear", label="Method", elem_id="method"))
-        steps = unchecked(gr.Slider(2, MOST_STEPS, 8, step=1, label="Steps", buttons=[], elem_id="steps"))
+        method = gr.Dropdown(list(INTERPOLATIONS), value="linear", label="Method", elem_id="method")
+        steps = gr.Slider(2, MOST_STEPS, 8, step=1, label="Steps", buttons=[], elem_id="steps")
     panel = panel_of(elem_id="path")
 
     def show(a: str, b: str, method: str, steps: float) -> str:

@@ -14,6 +14,8 @@ from expost.errors import UsageError
 
 #: Ports that are tried where none is asked for.
 PORTS = range(7860, 7880)
+#: Connections at once: a page keeps two, and a browser opens six. More are answered with 503.
+MOST_CONNECTIONS = 2_000
 
 
 def is_loopback(host: str) -> bool:
@@ -74,17 +76,24 @@ class Server:
 
     def __init__(self, app: Any, listening: socket.socket) -> None:
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
+            app,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            ws="none",
+            limit_concurrency=MOST_CONNECTIONS,
         )
         self.address = address_of(listening)
         self._server = uvicorn.Server(config)
         self._socket = listening
 
-    def run(self, browser: bool = False) -> None:
-        """Serve until Ctrl-C or `stop`.
+    def run(self, browser: bool = False, stopped: threading.Event | None = None) -> None:
+        """Serve until Ctrl-C, `stop`, or an event.
 
         Args:
             browser: Open the page in a browser once it is there.
+            stopped: The event.
         """
         # in a thread of its own, since this one may have an event loop already, as in a notebook
         ended = threading.Event()
@@ -98,15 +107,16 @@ class Server:
         threading.Thread(target=serve).start()
         # an event: in Python 3.11 a thread whose join is interrupted counts as ended, and the socket closed too soon
         try:
-            while browser and not ended.is_set() and not self._server.started:
+            while not ended.is_set() and not (stopped is not None and stopped.is_set()):
+                if browser and self._server.started:
+                    browser = False
+                    webbrowser.open(self.address)
                 ended.wait(0.05)
-            if browser and self._server.started:
-                webbrowser.open(self.address)
-            ended.wait()
         except KeyboardInterrupt:
+            pass
+        finally:
             self.stop()
             ended.wait()
-        finally:
             self._socket.close()
 
     def stop(self) -> None:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from expost.explorer.explored import Explored
 from expost.explorer.server import Server, is_loopback, listen
 from expost.run import Run
+from expost.training.signals import graceful_interrupt
 from expost.utils.process import environment
 from expost.utils.progress import say
 
 if TYPE_CHECKING:
     from expost.explorer.gate import App
+    from expost.explorer.requests import Requests
 
 
 #: Disables Gradio's telemetry, and its statistics of requests, which get slower with every request.
@@ -28,7 +30,7 @@ _SETTINGS = {
 }
 
 
-async def _application(explored: Explored, largest: int) -> App:
+async def _application(explored: Explored, largest: int) -> tuple[App, Requests]:
     """Build the page inside a running event loop; without one, Gradio makes new ones and never closes them."""
     from expost.explorer.app import application
 
@@ -53,9 +55,10 @@ def page(explored: Explored, host: str, port: int | None, largest: int) -> Itera
         from expost.explorer.gate import Gate
 
         with ThreadPoolExecutor(1) as thread:  # this one may have an event loop already, as in a notebook
-            app = thread.submit(asyncio.run, _application(explored, largest)).result()
+            app, requests = thread.submit(asyncio.run, _application(explored, largest)).result()
         gate = Gate(
             app,
+            requests=requests,
             loopback=is_loopback(host),
             names=frozenset() if is_loopback(host) else frozenset({host.lower(), socket.gethostname().lower()}),
             read=explored.upload,
@@ -76,13 +79,13 @@ def warning_of(host: str) -> str:
 
 
 def serve(run: Run, host: str, port: int | None, browser: bool, examples: int, largest: int, device: str) -> None:
-    """Serve the page of a run until Ctrl-C; see `expost.commands.exploring.explore`."""
+    """Serve the page of a run until Ctrl-C or SIGTERM; see `expost.commands.exploring.explore`."""
     warning = warning_of(host)
     if warning:
         say(warning)
     listen(host, port).close()  # an address that cannot work is refused before the run is loaded
     say(f"loading {run.folder}")
     explored = Explored.of(run, examples, device)
-    with page(explored, host, port, largest) as server:
+    with graceful_interrupt() as stopped, page(explored, host, port, largest) as server:
         say(f"explore {explored.title} at {server.address} (Ctrl-C ends it)")
-        server.run(browser)
+        server.run(browser, stopped)

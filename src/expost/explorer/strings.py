@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expost.errors import DataError
 from expost.examples.domains import DOMAINS
-from expost.explorer.kinds import File, Kind, Neighbours
+from expost.explorer.kinds import File, Given, Kind, Neighbours
 from expost.explorer.markup import facts, join, note, number
 from expost.generators.strings import StringGenerator
 from expost.report.strings import edit_distances
@@ -66,7 +66,7 @@ class Texts(Kind[Strings]):
         """Return a string per code: the most likely symbols, or drawn ones."""
         return self.strings.decode(z, temperature, seed)
 
-    def read(self, body: bytes, name: str) -> Strings:
+    def read(self, body: bytes, name: str) -> Given[Strings]:
         """Refuse: strings are typed."""
         raise DataError(f"a {self.noun} is not uploaded; type it")
 

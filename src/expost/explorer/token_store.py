@@ -11,6 +11,9 @@ from expost.errors import UsageError
 
 T = TypeVar("T")
 
+#: Bytes that an entry takes beside its contents: objects and their names. Without it, a million small ones fit.
+OVERHEAD = 4_000
+
 
 class TokenStore(Generic[T]):
     """A store by unguessable tokens; when it is full, the least recently used entries go.
@@ -20,8 +23,8 @@ class TokenStore(Generic[T]):
         most: Most bytes in all. The newest entry is kept whatever its size.
 
     Example:
-        >>> store = TokenStore("upload", most=10)
-        >>> first, second = store.keep("a", 6), store.keep("b", 6)
+        >>> store = TokenStore("upload", most=10_000)
+        >>> first, second = store.keep("a", 6_000), store.keep("b", 6_000)
         >>> store[second], len(store)
         ('b', 1)
     """
@@ -30,15 +33,18 @@ class TokenStore(Generic[T]):
         self.kind = kind
         self.most = most
         self._things: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._size = 0
         self._lock = threading.Lock()
 
     def keep(self, thing: T, size: int) -> str:
         """Store an entry of the given size in bytes; return its token."""
         token = secrets.token_urlsafe(18)
         with self._lock:
-            self._things[token] = (thing, size)
-            while len(self._things) > 1 and sum(each for _, each in self._things.values()) > self.most:
-                self._things.popitem(last=False)
+            self._things[token] = (thing, size + OVERHEAD)
+            self._size += size + OVERHEAD
+            while len(self._things) > 1 and self._size > self.most:
+                _, (_, freed) = self._things.popitem(last=False)
+                self._size -= freed
         return token
 
     def __getitem__(self, token: str) -> T:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from expost.errors import DataError
-from expost.explorer.kinds import Compared, File, Neighbours, TensorKind, npy, suffix_of
+from expost.explorer.kinds import Compared, File, Given, Neighbours, TensorKind, array_of, npy, suffix_of
 from expost.explorer.markup import facts, join, note, number
 from expost.generators.generator import Generator
 from expost.report import svg
@@ -41,6 +41,7 @@ class Vectors(TensorKind):
         super().__init__(generator)
         self._train = Compared(train.float())
         self.dim = train.shape[1]
+        self._names = set(columns)
         self.columns = list(columns) or [str(index) for index in range(self.dim)]
         #: Whether vectors are rows of a table; others are signals, and drawn as curves.
         self.rows = bool(columns) or self.dim <= WRITTEN
@@ -54,23 +55,65 @@ class Vectors(TensorKind):
         """Return vectors of a data set as they are."""
         return x.float()
 
-    def read(self, body: bytes, name: str) -> Tensor:
-        """Read the first vector of a .npy file, or the first row of numbers of a .csv, .tsv or .txt file.
+    def read(self, body: bytes, name: str) -> Given[Tensor]:
+        """Read the first vector of a .npy file, or the first row of a .csv, .tsv or .txt file.
+
+        Where the file names its columns, and the run's have names, each number goes to the column of its name.
 
         Raises:
-            DataError: if there is none of this length, or it is not finite.
+            DataError: if there is none of this length, columns are missing, or it is not finite.
         """
         if suffix_of(name, self.accept) == ".npy":
-            return self._checked(_first_row(body))
+            array = array_of(body)
+            rows = array.reshape(1, -1) if array.ndim <= 1 else array.reshape(len(array), -1)
+            return Given(self._checked(rows[0].astype(float).tolist()), _first(len(rows)))
         try:
             text = body.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise DataError("the file is not text; save it as UTF-8") from None
-        for line in text.splitlines():
-            values = _numbers(line)
-            if values:
-                return self._checked(values)
-        raise DataError("the file has no row of numbers; give one with numbers between commas")
+        lines = [line for line in text.splitlines() if line.strip()]
+        first = next((index for index, line in enumerate(lines) if _numbers(line)), None)
+        named = self._named(lines)
+        if named is not None:
+            return named
+        if first is None:
+            raise DataError("the file has no row of numbers; give one with numbers between commas")
+        count = len(lines) - first
+        order = ", in the order of the run's columns: the file names none of them" if self._names else ""
+        return Given(self._checked(_numbers(lines[first]) or []), f"{_first(count)}{order}")
+
+    def _named(self, lines: Sequence[str]) -> Given[Tensor] | None:
+        """Read the row below a line that has names of the run's columns; None if there is no such line."""
+        if not self._names or len(lines) < 2:
+            return None
+        delimiter = max(",;\t", key=lines[0].count)
+        try:
+            names, cells = (next(csv.reader([line], delimiter=delimiter)) for line in lines[:2])
+        except csv.Error as error:
+            raise DataError(f"the file is no table that can be read ({error}); save it as CSV") from None
+        given = [each.strip() for each in names]
+        if not set(given) & self._names:
+            return None
+        lacking = [each for each in self.columns if each not in given]
+        if lacking:
+            shown = ", ".join(f"'{_short(each, 30)}'" for each in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            raise DataError(f"the file lacks {len(lacking)} of the run's columns: {shown}; add them")
+        twice = next((each for each in self.columns if given.count(each) > self.columns.count(each)), None)
+        if twice is not None:
+            raise DataError(f"the file has column '{_short(twice, 30)}' more than once; keep one of them")
+        if len(cells) != len(given):
+            raise DataError(f"the file names {len(given)} columns, and its first row has {len(cells)}; repair it")
+        row = dict(zip(given, cells, strict=True))
+        values = []
+        for each in self.columns:
+            try:
+                values.append(float(row[each]))
+            except ValueError:
+                cell = _short(row[each].strip(), 30)
+                raise DataError(f"column '{_short(each, 30)}' has '{cell}', which is no number; write one") from None
+        others = [each for each in given if each not in self._names]
+        left = f"; left out {len(others)} other columns ({_short(', '.join(others), 60)})" if others else ""
+        return Given(self._checked(values), f"{_first(len(lines) - 1)}, columns by their names{left}")
 
     def parse(self, text: str) -> Tensor:
         """Read numbers between commas, semicolons or white space.
@@ -232,25 +275,8 @@ def _numbers(text: str) -> list[float] | None:
         return None
 
 
-def _first_row(body: bytes) -> list[float]:
-    """Return the first row of a .npy file, without taking the memory that its header claims."""
-    file = io.BytesIO(body)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.kind not in "buif" or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(body):
-            raise ValueError("its header does not match what it holds")
-        array = np.load(io.BytesIO(body), allow_pickle=False)
-    except Exception as error:  # NumPy's header is Python for its own tokenizer, which can fail in any way
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(
-            f"the file is no array of numbers that can be read ({reason}); save it with numpy.save"
-        ) from None
-    rows = array.reshape(1, -1) if array.ndim <= 1 else array.reshape(len(array), -1)
-    if not rows.size:
-        raise DataError("the array is empty; save at least one vector")
-    return [float(value) for value in rows[0]]
+def _first(count: int) -> str:
+    return "one row" if count == 1 else f"the first of {count:,} rows"
 
 
 def _short(text: str, length: int = 40) -> str:

@@ -13,6 +13,8 @@ from expost.explorer.markup import caption, downloads, facts, heading, join, not
 
 #: Neighbours that are shown.
 NEAREST = 6
+#: File suffixes that are listed where one can be dropped.
+COMMON = 5
 
 
 def header(explored: Explored) -> Markup:
@@ -99,7 +101,7 @@ def _neighbours(explored: Explored, near: Neighbours) -> Markup:
     return join([title, explored.kind.row(explored.train_items(near.indices), captions)])
 
 
-def drop(preview: Markup, accept: tuple[str, ...], most: int, uploaded: str = "") -> Markup:
+def drop(preview: Markup, accept: tuple[str, ...], most: int, uploaded: str = "", understood: str = "") -> Markup:
     """Return what was chosen, and a place to drop a file where files are taken.
 
     Args:
@@ -107,13 +109,15 @@ def drop(preview: Markup, accept: tuple[str, ...], most: int, uploaded: str = ""
         accept: File suffixes that are taken; none where nothing can be uploaded.
         most: Largest upload, in bytes.
         uploaded: Name of the file that was chosen, which is shown; empty for a test example.
+        understood: How it was understood.
     """
-    said = f"{uploaded[:60]} is uploaded and shown" if uploaded else ""
+    said = f"{uploaded[:60]} is uploaded and shown{f': {understood}' if understood else ''}" if uploaded else ""
+    some = ", ".join(accept[:COMMON]) + (", ..." if len(accept) > COMMON else "")
     zone = (
         Markup(
             '<label class="drop" data-most="{}"><input type="file" accept="{}"><span>Drop a file, or <u>choose</u> one'
             '</span><small>{}; at most {} MB</small></label><p class="state" role="status">{}</p>'
-        ).format(most, ",".join(accept), ", ".join(accept), f"{most / 1e6:.3g}", said)
+        ).format(most, ",".join(accept), some, f"{most / 1e6:.3g}", said)
         if accept
         else Markup("")
     )

@@ -11,6 +11,19 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
+from expost.errors import Symptom
+
+
+def rounded(value: float, digits: int) -> str:
+    """Return a number with so many digits, as people write it: from 1,000 to 10 million without an exponent.
+
+    Example:
+        >>> rounded(0.0123456, 3), rounded(-24563.7, 3), rounded(3e9, 3), rounded(12, 4)
+        ('0.0123', '−24,564', '3e+09', '12')
+    """
+    text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.{digits}g}"
+    return text.replace("-", "−")
+
 
 @dataclass(frozen=True)
 class Note:
@@ -33,10 +46,12 @@ class Verdict:
     Attributes:
         text: The sentence.
         grounds: The figures, with the thresholds of every word.
+        remedies: What it says that has a remedy; the page links to each.
     """
 
     text: str
     grounds: str = ""
+    remedies: tuple[Symptom, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,24 @@ def image_reconstructions(subject: Subject) -> list[Block]:
                 image,
                 (back * 255).round().clamp(0, 255).to(torch.uint8),
                 f"Test image {index}{label} above its reconstruction",
+                scale=subject.scale,
             )
         )
-    caption = f"Above, the first {len(x)} test images; below each, its reconstruction.{_shrunk(x)}"
+    caption = f"Above, the first {len(x)} test images; below each, its reconstruction.{_shrunk(x, subject.scale)}"
     return [Pictures(tuple(pairs), caption)]
 
 
 def image_samples(subject: Subject) -> list[Block]:
     """Return a grid of samples from every density."""
     grids = [
-        tiles(subject.sample(SAMPLES, name), 8, f"{SAMPLES} images sampled from {name}", name, tile=48)
+        tiles(
+            subject.sample(SAMPLES, name),
+            8,
+            f"{SAMPLES} images sampled from {name}",
+            name,
+            tile=48,
+            scale=subject.scale,
+        )
         for name in subject.generator.densities
     ]
     return [Pictures(tuple(grids), "The first samples of the seed, not selected.", "wide")]
@@ -54,6 +62,7 @@ def image_neighbours(subject: Subject) -> list[Block]:
             train.x[index],
             f"Sample above its nearest training image, distance {distance:.2f}",
             f"{distance:.2f}",
+            subject.scale,
         )
         for sample, distance, index in zip(samples, distances.tolist(), indices.tolist(), strict=True)
     ]
@@ -71,15 +80,23 @@ def image_interpolations(subject: Subject) -> list[Block]:
         return [Note("A path needs two test examples; there are fewer.")]
     steps = subject.generator.interpolate(a, b, torch.linspace(0, 1, STEPS))
     rows = [
-        tiles(row, STEPS, f"Images decoded from {STEPS} points between the codes of two test images", tile=48)
+        tiles(
+            row,
+            STEPS,
+            f"Images decoded from {STEPS} points between the codes of two test images",
+            tile=48,
+            scale=subject.scale,
+        )
         for row in steps
     ]
     return [Pictures(tuple(rows), "From left to right, linear paths between the codes of random test images.", "rows")]
 
 
-def _shrunk(images: Tensor) -> str:
+def _shrunk(images: Tensor, scale: int | None) -> str:
     side = max(images.shape[2:])
-    return f" Shown at {LARGEST_TILE} pixels, they have {side}." if side > LARGEST_TILE else ""
+    if side <= LARGEST_TILE or scale is not None:
+        return ""
+    return f" Shown at {LARGEST_TILE} pixels, they have {side}; --scale 1 shows them as they are."
 
 
 def image_glance(subject: Subject) -> Glance:
@@ -88,13 +105,13 @@ def image_glance(subject: Subject) -> Glance:
     density = subject.density
     samples: tuple[Picture, ...] = ()
     if density is not None:
-        samples = (_strip(subject.sample(GLANCED, density), f"images sampled from {density}"),)
-    back = _strip(subject.generator.reconstruct(x), "reconstructions of test images")
-    return Glance("images", (_strip(x, "test images"),), (back,), samples, density)
+        samples = (_strip(subject, subject.sample(GLANCED, density), f"images sampled from {density}"),)
+    back = _strip(subject, subject.generator.reconstruct(x), "reconstructions of test images")
+    return Glance("images", (_strip(subject, x, "test images"),), (back,), samples, density)
 
 
-def _strip(images: Tensor, what: str) -> Picture:
-    return tiles(images, GLANCED, f"The first {len(images)} {what}")
+def _strip(subject: Subject, images: Tensor, what: str) -> Picture:
+    return tiles(images, GLANCED, f"The first {len(images)} {what}", scale=subject.scale)
 
 
 IMAGES = Makers(image_reconstructions, image_samples, image_neighbours, image_interpolations, image_glance)

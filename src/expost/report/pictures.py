@@ -33,7 +33,9 @@ def data_uri(picture: Image.Image, lossless: bool) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def tiles(images: Tensor, columns: int, alt: str, caption: str = "", tile: int = TILE, gap: int = 2) -> Picture:
+def tiles(
+    images: Tensor, columns: int, alt: str, caption: str = "", tile: int = TILE, gap: int = 2, scale: int | None = None
+) -> Picture:
     """Return images side by side as one picture; the gaps are transparent.
 
     Args:
@@ -43,32 +45,37 @@ def tiles(images: Tensor, columns: int, alt: str, caption: str = "", tile: int =
         caption: Below.
         tile: About how wide a tile is on the page.
         gap: About how far they are apart there.
+        scale: Pixels of the page for each of an image, a side; None goes by `tile`.
     """
     side = max(images.shape[2:])
     small = side <= PIXEL_ART
     drawn = [_drawable(image) for image in to_bytes(images)]
-    if side > LARGEST_TILE:
+    factor = 1
+    if side > LARGEST_TILE and scale is None:
         size = tuple(max(1, round(length * LARGEST_TILE / side)) for length in drawn[0].size)
         drawn = [image.resize((size[0], size[1]), Image.Resampling.LANCZOS) for image in drawn]
     elif side <= PIXEL_ART // 2:  # so that a gap is narrow compared with a tile
-        drawn = [_enlarged(image, PIXEL_ART // side) for image in drawn]
+        factor = PIXEL_ART // side
+        drawn = [_enlarged(image, factor) for image in drawn]
     width, height = drawn[0].size
-    scale = max(1, round(tile / max(width, height))) if small else tile / max(width, height)
-    gap = max(1, round(gap / scale)) if len(drawn) > 1 else 0
+    times = max(1, round(tile / max(width, height))) if small else tile / max(width, height)
+    if scale is not None:
+        times = scale / factor
+    gap = max(1, round(gap / times)) if len(drawn) > 1 else 0
     columns = min(columns, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     mode = "LA" if drawn[0].mode == "L" else "RGBA"
     sheet = Image.new(mode, (columns * (width + gap) - gap, rows * (height + gap) - gap))
     for index, image in enumerate(drawn):
         sheet.paste(image.convert(mode), ((index % columns) * (width + gap), (index // columns) * (height + gap)))
-    shown = round(sheet.width * scale), round(sheet.height * scale)
-    return Picture(data_uri(sheet, small), alt, *shown, pixelated=small, caption=caption)
+    shown = round(sheet.width * times), round(sheet.height * times)
+    return Picture(data_uri(sheet, small), alt, *shown, pixelated=small or scale is not None, caption=caption)
 
 
-def stack(first: Tensor, second: Tensor, alt: str, caption: str = "") -> Picture:
+def stack(first: Tensor, second: Tensor, alt: str, caption: str = "", scale: int | None = None) -> Picture:
     """Return one image above another."""
     both = torch.stack([to_bytes(first), to_bytes(second)])
-    return tiles(both, 1, alt, caption, gap=4)
+    return tiles(both, 1, alt, caption, gap=4, scale=scale)
 
 
 def _enlarged(image: Image.Image, factor: int) -> Image.Image:

@@ -43,6 +43,7 @@ class Source:
         load: Returns the data of a configuration.
         device: Where the model runs.
         seed: Seeds samples and pairs.
+        scale: Pixels of the page for each pixel of an image, a side; None for a size that suits the page.
     """
 
     run: Run
@@ -51,6 +52,7 @@ class Source:
     load: Callable[[DataConfig], Data]
     device: str
     seed: int
+    scale: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def run_page(source: Source) -> Reported:
     blocks = broken or [*old, *(score_blocks(scores, run.folder) if scores or not old else [])]
     sections.append(Section("scores", "Scores", tuple(blocks)))
     status = "" if epochs >= config.training.epochs else f"unfinished: {epochs} of {config.training.epochs} epochs"
-    said = verdict(scores, kept, trouble.name if trouble else "")
+    said = verdict(scores, kept, trouble)
     subtitle = _subtitle(config, count)
     page = RunPage(source.label, source.anchor, subtitle, status, headline(scores), tuple(sections), said)
     return Reported(page, scores, glance)
@@ -176,6 +178,8 @@ def _brief(value: object) -> str:
 
 def _data_words(data: DataConfig, model: ModelConfig) -> str:
     words = [" × ".join(map(str, model.shape))]
+    if len(model.shape) == 1:
+        words = [f"{model.shape[0]:,} columns" if data.columns else f"{model.shape[0]:,} entries"]
     if data.codec is not None:
         words.append(f"codec {data.codec.name}")
     if data.limit is not None:
@@ -195,7 +199,7 @@ def _subject(source: Source) -> Subject | Note:
     if not (run.folder / "model.safetensors").exists():
         return Note("There are no trained weights yet, so nothing can be drawn. To go on:", "expost train … --resume")
     try:
-        return Subject(run, source.load(run.config.data), run.generator(source.device), source.seed)
+        return Subject(run, source.load(run.config.data), run.generator(source.device), source.seed, source.scale)
     except FAILURES as error:
         return Note(f"What the run makes cannot be drawn: {_reason(error)}.")
 

@@ -31,12 +31,14 @@ class Subject:
         data: Its data.
         generator: Its model, with the densities that belong to its weights.
         seed: Seeds samples and pairs.
+        scale: Pixels of the page for each pixel of an image, a side; None for a size that suits the page.
     """
 
     run: Run
     data: Data
     generator: Generator
     seed: int
+    scale: int | None = None
 
     @property
     def density(self) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.report.blocks import Block, Cell, Drawing, Drawings, Heading, Key, Note, Table
+from expost.report.blocks import Block, Cell, Drawing, Drawings, Heading, Key, Note, Table, rounded
 from expost.report.files import csv_file
 from expost.report.glance import Glance
 from expost.report.subject import Makers, Subject
@@ -152,7 +152,7 @@ def _cells(row: Tensor, most: int = GLANCED_COLUMNS, style: str = "") -> tuple[C
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+    return rounded(value, 4)
 
 
 def _table(title: str, rows: Sequence[tuple[str, Tensor, str]], names: Sequence[str], note: str = "") -> Table:

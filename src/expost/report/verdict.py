@@ -13,19 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from expost.densities import DENSITIES
+from expost.densities import DENSITIES, StandardNormal
+from expost.errors import Symptom
 from expost.evaluation.catalog import direction_of
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.metrics.latent import LATENT_SCORES
 from expost.report.blocks import Verdict
-from expost.report.subject import Subject
 from expost.types import to_unit
 from expost.utils.seeding import PAIRS, generator
+
+if TYPE_CHECKING:  # scoring says symptoms, and draws nothing
+    from expost.report.subject import Subject
+    from expost.run import Trouble
 
 #: Shares of variance, or of strings that come back, from which a model reconstructs well, and roughly.
 WELL, ROUGHLY = 0.9, 0.6
@@ -124,24 +129,57 @@ def of_densities(scores: Sequence[Score]) -> list[Score]:
     return [score for score in scores if score.of not in (RECONSTRUCTION, INTERPOLATION, CODES)]
 
 
-def verdict(scores: Sequence[Score], kept: Fidelity | None = None, trouble: str = "") -> Verdict | None:
+def verdict(scores: Sequence[Score], kept: Fidelity | None = None, trouble: Trouble | None = None) -> Verdict | None:
     """Return what the figures say in one sentence, and the figures with their thresholds; None if they say nothing.
 
     Args:
         scores: Of one run.
         kept: What its reconstructions keep.
-        trouble: In a few words what is wrong with its training, if anything (`Run.trouble`).
+        trouble: What is wrong with its training, if anything (`Run.trouble`).
     """
     clauses, grounds = [], []
     if trouble:
-        clauses.append(trouble)
+        clauses.append(trouble.name)
     for clause, ground in (_reconstruction(scores, kept), _sampling(scores), _copies(scores), _few(scores)):
         clauses += [clause] if clause else []
         grounds += [ground] if ground else []
     if not clauses:
         return None
     text = "; ".join(clauses)
-    return Verdict(f"{text[0].upper()}{text[1:]}.", " ".join(grounds))
+    found = ([trouble.symptom] if trouble else []) + [each for _, each in symptoms(scores, kept)]
+    return Verdict(f"{text[0].upper()}{text[1:]}.", " ".join(grounds), tuple(dict.fromkeys(found)))
+
+
+def symptoms(scores: Sequence[Score], kept: Fidelity | None = None) -> list[tuple[str, Symptom]]:
+    """Return what the figures show that has a remedy, in words, by the thresholds of the sentence.
+
+    Args:
+        scores: Of one run.
+        kept: What its reconstructions keep, where it was measured.
+    """
+    found = []
+    clause, _ = _reconstruction(scores, kept)
+    if clause and clause != "reconstructs well":
+        found.append((clause, Symptom.POOR))
+    name = decisive(scores)
+    mine = {score.of: score for score in of_densities(scores) if score.name == name}
+    normal = mine.get(StandardNormal.name)
+    if normal is not None and name is not None:
+        sign = direction_of(name).sign
+        ahead = [of for of, score in mine.items() if sign * (score.value - normal.value) > 0 and apart(score, normal)]
+        if ahead:
+            found.append(
+                (f"codes of N(0, I) give worse samples than {listed(list(map(spoken, ahead)))}", Symptom.NOISE)
+            )
+    far = [score for score in of_densities(scores) if score.name == "copying" and score.value > DEVIATIONS]
+    close = [score for score in of_densities(scores) if score.name == "copying" and score.value < -DEVIATIONS]
+    if close:
+        words = listed([spoken(score.of) for score in close])
+        found.append((f"samples of {words} lie so close to training examples that they may be copies", Symptom.COPIES))
+    if far and not (normal is not None and {score.of for score in far} == {normal.of}):
+        words = listed([spoken(score.of) for score in far])
+        found.append((f"samples of {words} lie farther from the data than test examples do", Symptom.BAD_SAMPLES))
+    return found
 
 
 def _reconstruction(scores: Sequence[Score], kept: Fidelity | None) -> tuple[str, str]:

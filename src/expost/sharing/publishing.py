@@ -119,7 +119,9 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
     for name in options.densities:
         if name not in chosen:
             raise UsageError(f"density '{name}' was fitted before the weights changed; fit it again")
-    shared = replace(run.config, data=replace(run.config.data, name=public_name(run.config.data.name)))
+    data = run.config.data
+    parts = tuple(f"{part}={public_name(place)}" for part, _, place in (each.partition("=") for each in data.parts))
+    shared = replace(run.config, data=replace(data, name=public_name(data.name), parts=parts))
     scores = _scores(run, generator.weights)
     with progress("writing", 4) as bar:
         shown = sharing_of(run.config).show(run, generator, options.show_data, folder)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from expost import distributed
 from expost.config import TrainingConfig
-from expost.errors import DataError, Interrupted, UsageError
+from expost.errors import DataError, Interrupted, Symptom, UsageError
 from expost.models.autoencoder import Autoencoder
 from expost.models.presets import LEAST_STEPS
 from expost.training.checkpoint import load_checkpoint, load_weights, previous, save_checkpoint
@@ -73,9 +73,10 @@ def few_steps(config: TrainingConfig, examples: int) -> str:
     _, count = config.batches(examples)
     if config.epochs * count >= FEW_STEPS:
         return ""
+    steps = config.epochs * count
     return (
-        f"warning: {_counted(config.epochs * count, 'step')} hardly train a model; give --epochs "
-        f"{-(-LEAST_STEPS // count)}, a smaller --batch-size, or neither of them"
+        f"warning: {_counted(steps, 'step')} hardly train{'s' * (steps == 1)} a model; give --epochs "
+        f"{-(-LEAST_STEPS // count)}, a smaller --batch-size, or neither of them (see {Symptom.POOR.address})"
     )
 
 
@@ -139,7 +140,8 @@ class Training:
                 self._go_on()
             except NonFiniteLossError as error:
                 self._save_best()
-                raise DataError(f"{error}; {self._kept()}; try a smaller --lr, or --precision float32") from None
+                remedy = f"try a smaller --lr, or --precision float32 (see {Symptom.LOSS.address})"
+                raise DataError(f"{error}; {self._kept()}; {remedy}") from None
             except Exception as error:
                 with suppress(OSError):  # of a full disk, perhaps, which is what the other error says
                     self._save_best()
