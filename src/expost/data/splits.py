@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,43 +13,39 @@ from expost.data.examples import POOL, Array, Found, Indices, Part
 from expost.errors import DataError
 
 PART_WORDS = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "t10k": "test",
-    "eval": "validation",
-    "evaluation": "validation",
-    "holdout": "test",
-    "trainset": "train",
-    "trainingset": "train",
-    "traindata": "train",
-    "trainval": "train",
-    "validset": "validation",
-    "validationset": "validation",
-    "valset": "validation",
-    "devset": "validation",
-    "testset": "test",
-    "testingset": "test",
-    "testdata": "test",
+    word: part
+    for part, words in {
+        "train": (
+            "train training trainset trainingset traindata trainval trainingsdaten trainingssatz entrainement "
+            "apprentissage entrenamiento treino treinamento addestramento trening обучение обучающая 训练 训练集 訓練 "
+            "训练数据 訓練データ 学習 学習データ 학습 훈련"
+        ),
+        "validation": (
+            "valid validation val dev eval evaluation validset validationset valset devset validierung "
+            "validierungsdaten validacion validacao validazione walidacja валидация 验证 验证集 検証 검증"
+        ),
+        "test": (
+            "test testing t10k holdout testset testingset testdata testdaten testsatz prueba pruebas teste testes тест "
+            "тестовая 测试 测试集 测试数据 テスト テストデータ 테스트 시험"
+        ),
+    }.items()
+    for word in words.split()
 }
-"""The words that name a part in file and folder names, lower case."""
+"""The words that name a part in file and folder names, lower case, without accents; also of other languages."""
 
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _WORDS = re.compile(r"t10k|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a file or folder name, lower case: cut at signs, digits and capitals.
+    """Return the words of a file or folder name, lower case, without accents: cut at signs, digits and capitals.
 
     Example:
-        >>> words_of("trainA"), words_of("val2017"), words_of("Training_Set")
-        (['train', 'a'], ['val', '2017'], ['training', 'set'])
+        >>> words_of("trainA"), words_of("val2017"), words_of("Training_Set"), words_of("Entraînement")
+        (['train', 'a'], ['val', '2017'], ['training', 'set'], ['entrainement'])
     """
-    return [word.lower() for word in _WORDS.findall(name)]
+    plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", name)))
+    return [word.lower() for word in _WORDS.findall(plain)]
 
 
 def part_named(name: str) -> str | None:
