@@ -80,9 +80,9 @@ def data(
 
     name = data_name(path)
     options = DATA.of(given)
-    if is_strings(name):
+    if is_strings(name, column := options.get("column")):
         refuse_for_strings(path, options)
-        return _strings(read_strings(name, options.get("limit")), out)
+        return _strings(read_strings(name, options.get("limit"), column=column), out)
     from expost.run import load
 
     loaded, config = load(DataConfig(name, **options))

@@ -186,7 +186,15 @@ def _found(
     return Found(parts, where, (*remarks, *sorted_files.remarks))
 
 
-def _walk(folder: Path) -> list[Path]:
+def arrow_files(path: Path) -> list[Path]:
+    """Return the files of the kind that `read_path` reads with PyArrow, sorted: parquet, else Arrow's own."""
+    if not path.is_dir():
+        return [path] if _is_parquet(path) or _is_arrow(path) else []
+    tables = _walk(path, lambda file: _is_parquet(file) or _is_arrow(file))
+    return [file for file in tables if _is_parquet(file)] or tables
+
+
+def _walk(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> list[Path]:
     """List the files in a folder and its subfolders, sorted by path, without hidden ones; every real folder once."""
     files: list[Path] = []
     seen: set[str] = set()
@@ -197,7 +205,7 @@ def _walk(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(entry for entry in folders if not _hidden(entry) or entry.lower() in SYSTEM)
-        paths = [Path(name, entry) for entry in names if not _hidden(entry)]
+        paths = [path for entry in names if not _hidden(entry) and wanted(path := Path(name, entry))]
         files += [path for path in paths if path.is_file()]  # not a broken link, a socket, a pipe
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
@@ -231,9 +239,12 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
+_is_parquet = _suffix(".parquet", ".pq")
+
+
 def _is_arrow(path: Path) -> bool:
     """Tell whether a file is one of a data set's, not of what `datasets` computed from it."""
-    return path.suffix.lower() == ".arrow" and not path.name.startswith(("cache-", "tmp", "indices"))
+    return path.suffix.lower() in (".arrow", ".feather") and not path.name.startswith(("cache-", "tmp", "indices"))
 
 
 def _is_table(path: Path) -> bool:
@@ -274,8 +285,8 @@ FORMATS: tuple[Format, ...] = (
         lambda path: idx.NAME.fullmatch(path.name) is not None,
         _regardless(idx.read_idx_files),
     ),
-    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables, _LABELLED),
-    Format("Arrow files", ".arrow", "images or numbers, as datasets saves them", _is_arrow, read_tables, _LABELLED),
+    Format("parquet", ".parquet", "images or numbers", _is_parquet, read_tables, _LABELLED),
+    Format("Arrow files", ".arrow .feather", "images or numbers", _is_arrow, read_tables, _LABELLED),
     IMAGES,
     Format(
         "NumPy arrays",

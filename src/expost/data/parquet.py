@@ -29,6 +29,10 @@ _IMAGES_AT_ONCE = 64
 _PROBED, _MOST_ROWS = 64, 65_536
 
 
+#: Reads some columns of a file (None: all), a few rows at a time.
+_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
+
+
 @dataclass(frozen=True)
 class Block:
     """Consecutive rows of an image column that are read together (a row group of a parquet file).
@@ -180,8 +184,42 @@ def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     return _images(paths, opened, column)
 
 
-#: Reads some columns of a file (None: all), a few rows at a time.
-_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
+@dataclass(frozen=True)
+class TableSource:
+    """A table that is read a few rows at a time.
+
+    Attributes:
+        name: What errors call it.
+        schema: Its Arrow schema.
+        read: Reads some columns (None: all) as batches.
+    """
+
+    name: str
+    schema: Any
+    read: _Batches
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a column can hold encoded images."""
+        return _image_column(self.schema) is not None
+
+
+def source_of(path: Path) -> TableSource:
+    """Open a parquet file, or one in Arrow's own format, which Feather is too.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    with _readable(path):
+        if path.suffix.lower() not in (".arrow", ".feather"):
+            with pq.ParquetFile(path) as file:
+                return TableSource(str(path), file.schema_arrow, partial(_read_file, path))
+    return source_in_memory(_mapped(path), str(path))
+
+
+def source_in_memory(table: Any, name: str) -> TableSource:
+    """Return an Arrow table as a source."""
+    return TableSource(name, table.schema, partial(_chunks, table))
 
 
 def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]) -> Rows:

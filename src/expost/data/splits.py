@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,10 @@ PART_WORDS = {
 }
 """The words that name a part in file and folder names, lower case, without accents; also of other languages."""
 
+SPLIT_WORDS = frozenset(("split", "part", "partition", "subset", "set"))
+"""Words in the names of columns that may say which part a row belongs to."""
+
+_TRUTH = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _WORDS = re.compile(r"t10k|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 
@@ -56,6 +60,37 @@ def part_named(name: str) -> str | None:
         ('train', 'validation', 'train', None)
     """
     return next((PART_WORDS[word] for word in words_of(name) if word in PART_WORDS), None)
+
+
+def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] | None:
+    """Return the part that each value of a table's column stands for; None unless the column divides the rows.
+
+    It does if one of its values names the training part, and its name has a word of `SPLIT_WORDS`, or all of its values
+    name parts, at least two. A column of yes and no does that is called `is_train` or the like, or `train` alone if it
+    does not hold numbers.
+
+    Args:
+        name: The column's name.
+        values: Its different values.
+
+    Example:
+        >>> parts_in_column("Usage", ["Training", "PublicTest"]), parts_in_column("is_train", ["0", "1"])
+        ({'Training': 'train', 'PublicTest': 'test'}, {'0': 'test', '1': 'train'})
+        >>> parts_in_column("split", ["train", "extra"]), parts_in_column("vehicle", ["train", "bus"])
+        ({'train': 'train', 'extra': None}, None)
+    """
+    parts = {value: part_named(value) for value in values}
+    named = set(parts.values()) - {None}
+    words = words_of(name)
+    if "train" in named and (not SPLIT_WORDS.isdisjoint(words) or (len(named) > 1 and None not in parts.values())):
+        return parts
+    truth = {value: _TRUTH.get(value.strip().lower()) for value in parts}
+    asks = len(words) == 2 and words[0] in ("is", "in")
+    tells = len(words) == 1 and not any(map(str.isdecimal, parts))
+    if not (asks or tells) or words[-1] not in PART_WORDS or set(truth.values()) != {True, False}:
+        return None
+    part = PART_WORDS[words[-1]]
+    return {value: part if yes else "test" if part == "train" else "train" for value, yes in truth.items()}
 
 
 def permutation(n: int, seed: int) -> Indices:

@@ -7,46 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
-from expost.data.numerals import GAPS
+from expost.data.examples import POOL, Found
+from expost.data.files import arrow_files
+from expost.data.notations import Domain, looks_like_smiles
 from expost.data.sheets import is_sheet
 from expost.data.splits import PART_WORDS, part_named
+from expost.data.string_lines import cleaned
 from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
+from expost.data.tables import by_part
 from expost.data.text import kind_of, lines_of, stem_of
 from expost.errors import DataError, UsageError
+from expost.utils.extras import installed, require
 
 SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
 """Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
-#: Marks of a missing value, of which one alone is a SMILES.
-_NO_SMILES = GAPS - {"*"}
 _ABOUT = ("readme", "license", "licence")
 #: More than this share of the lines of a file of molecules must look like SMILES.
 _AGREE = 0.5
-
-
-class Lines(Examples):
-    """Strings in memory."""
-
-    def __init__(self, strings: Sequence[str], where: str) -> None:
-        self.strings = strings
-        self.where = where
-
-    def __len__(self) -> int:
-        """Return the number of strings."""
-        return len(self.strings)
-
-    def load(self, indices: Indices, prep: Preprocess, _new: New = in_memory) -> Array:
-        """Return some strings as an array of objects, shape (n,); see `Examples.load`."""
-        if prep != Preprocess():
-            raise UsageError(f"{self.where} holds strings, not images; leave out size, crop and channels")
-        chosen = np.empty(len(indices), dtype=object)
-        chosen[:] = [self.strings[i] for i in indices.tolist()]
-        return chosen
 
 
 def read_string_path(path: Path, column: str | None = None) -> Found:
@@ -58,7 +37,8 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
     - `.txt`: a line is a string.
     - `.smi`, `.smiles`: molecules, one a line. The rest of the line is ignored, as is a first line with "smiles" in it.
       A SMILES stands before the first white space, or, where a name comes first, in the column that looks like SMILES.
-    - `.csv`, `.tsv`: one column is read, see `read_column`; a column "split" may divide the rows.
+    - `.csv`, `.tsv`: one column is read, see `choose`; a column "split" may divide the rows.
+    - `.parquet`, `.arrow`, `.feather`, and folders of them as `datasets` saves them: likewise.
 
     Args:
         path: A file or folder that exists.
@@ -70,6 +50,8 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
             unclear which column or file to read.
     """
     try:
+        if tables := arrow_files(path):
+            return _read_arrow(path, tables, column)
         return _read_folder(path, column) if path.is_dir() else _read_file(path, column)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
@@ -97,9 +79,11 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
 
     Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
     looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
-    have such files and, a README or a licence aside, nothing else.
+    have such files and, a README or a licence aside, nothing else; or parquet or Arrow files of that kind.
     """
     try:
+        if tables := arrow_files(path):
+            return installed("pyarrow") and (column is not None or _arrow_holds_strings(tables[0]))
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
             return bool(entries) and all(entry.is_file() and holds_strings(entry, column) for entry in entries)
@@ -111,6 +95,25 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
         return has_strings(path) if kind in TABLES else kind in SUFFIXES and not (kind == ".txt" and is_sheet(path))
     except (DataError, OSError):
         return False
+
+
+def _arrow_holds_strings(path: Path) -> bool:
+    from expost.data.arrow_strings import is_source_of_strings
+    from expost.data.parquet import source_of
+
+    return is_source_of_strings(source_of(path))
+
+
+def _read_arrow(path: Path, tables: Sequence[Path], column: str | None) -> Found:
+    """Read parquet or Arrow files, whose names or folders may say which part they are."""
+    require("pyarrow", "hub", f"reading {tables[0]} needs PyArrow")
+    from expost.data.arrow_strings import read_sources
+    from expost.data.parquet import source_of
+
+    grouped, ignored = by_part(path if path.is_dir() else path.parent, tables)
+    parts = {part: [source_of(file) for file in files] for part, files in grouped.items()}
+    found = read_sources(parts, f"tables in {path}" if path.is_dir() else str(path), column)
+    return replace(found, remarks=(*found.remarks, *ignored))
 
 
 def _read_folder(folder: Path, column: str | None) -> Found:
@@ -134,6 +137,7 @@ def _read_folder(folder: Path, column: str | None) -> Found:
         said = f"none of its files of strings ({names}) is named train" if files else f"no files of strings ({_KNOWN})"
         raise DataError(f"folder {folder}: {said}; pass the path of a file")
     found = read_string_parts(chosen, column)
+    found = replace(found, where=f"{', '.join(sorted(file.name for file in chosen.values()))} in {folder}")
     if not ignored:
         return found
     remark = f"ignored {len(ignored)} other file{'s' * (len(ignored) > 1)} ({', '.join(ignored[:3])})"
@@ -158,20 +162,8 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
     else:
         strings, remarks = _read_molecules(path)
         parts, domain = {POOL: strings}, "molecules"
-    cleaned = {}
-    for part, strings in parts.items():
-        kept = [string for string in strings if string and not (domain == "molecules" and string in _NO_SMILES)]
-        if not kept:
-            raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
-        guessed = domain or guess_domain(kept)
-        if NOTATIONS[guessed].spaced and any(len(string.split()) > 1 for string in kept):
-            kept = ["".join(string.split()) for string in kept]
-            remarks.append(f"spaces within {guessed} taken out")
-        cleaned[part] = Part(Lines(kept, str(path)))
-    total = sum(map(len, parts.values()))
-    if kind in TABLES and (empty := total - sum(map(len, cleaned.values()))):
-        remarks.append(f"left out {empty:,} of {total:,} rows, without a string")
-    return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)), domain=domain)
+    kept, said = cleaned(parts, str(path), domain, "rows" if kind in TABLES else "")
+    return Found(kept, str(path), tuple(dict.fromkeys([*remarks, *said])), domain=domain)
 
 
 def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
