@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expost.data.examples import FOUND_OUT, Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, Found, Overrules
 from expost.data.files import read_path
 from expost.data.splits import part_named
 from expost.data.string_files import holds_strings, read_string_path
-from expost.data.table_cells import Rows
-from expost.data.tables import assembled, label_names
+from expost.data.table_cells import Images, Rows
+from expost.data.tables import assembled
 from expost.errors import DataError
 from expost.utils.extras import require
 
@@ -130,9 +130,9 @@ class Hub(Origin):
         parts, remarks, where = self._parts(name)
         from expost.data.parquet import read_table  # after `datasets`, which brings what it needs
 
-        found: dict[str, Part | Rows] = {}
+        found: dict[str, Images | Rows] = {}
         for part, split in parts.items():
-            found[part] = read_table(split.table, split.name, label_names(overrules))
+            found[part] = read_table(split.table, split.name, overrules.label_column)
         assembly = assembled(found, where, overrules, remarks)
         return replace(assembly, files=tuple(file for split in parts.values() for file in split.files))
 
@@ -267,11 +267,16 @@ def _tables(splits: Any) -> dict[str, _Split]:
     return {
         title: _Split(
             title,
-            with_class_names(splits[title].with_format("arrow")[:], splits[title].features),
+            _described(splits[title].with_format("arrow")[:], splits[title].features),
             tuple(Path(file["filename"]) for file in splits[title].cache_files),
         )
         for title in splits
     }
+
+
+def _described(table: Any, features: Any) -> Any:
+    """Return a table with what `datasets` knows of its columns, the names of classes among it."""
+    return table if features is None else table.replace_schema_metadata(features.arrow_schema.metadata)
 
 
 def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, _Split]:
@@ -284,7 +289,7 @@ def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, _
             drawn = stream.shuffle(seed=_SEED, buffer_size=BUFFER).take(STREAMED)
             batches = drawn.with_format("arrow").iter(batch_size=256)
             table = pa.concat_tables(list(batches), promote_options="permissive")
-            tables[title] = _Split(title, with_class_names(table, stream.features))
+            tables[title] = _Split(title, _described(table, stream.features))
     return tables
 
 

@@ -126,6 +126,7 @@ def load_named(
     if asked.size:
         full = replace(full, size=asked.size, pad=None)
     found = named.origin.read(name)
+    found = replace(found, parts={part: replace(one, names=()) for part, one in found.parts.items()})  # of some origins
     data = _assemble(name, found, plan_official(found, named.counts, shuffled=named.shuffled), full, limit, seed)
     if full == named.prep and data.shape != named.shape:
         raise DataError(f"{found.where}: images of shape {data.shape} where {name} has {named.shape}; check the files")
@@ -289,6 +290,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
     words = _words(chosen)
+    names = _names(chosen) if words is None else ()
     labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
     splits = [Split(as_tensor(array), y) for array, y in zip(arrays, labels, strict=True)]
     train, validation, test = splits
@@ -303,14 +305,14 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         if len(shape) == 3
         else description.of_rows(count, shape[0], found.columns),
         classes=description.of_classes(
-            [None if part.labels is None else part.labels[indices] for part, indices in chosen]
+            [None if part.labels is None else _named(part.labels[indices], names) for part, indices in chosen]
         ),
         prepared="; ".join(filter(None, prepared)),
         limit=limit,
         seed=seed,
         remarks=(*found.remarks, describe(preparation.kept)),
     )
-    classes = () if words is None else tuple(map(str, words))
+    classes = names if words is None else tuple(map(str, words))
     pillow = PIL.__version__ if prep.size and arrays[0].ndim == 4 else ""
     return Data(name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow)
 
@@ -346,6 +348,19 @@ def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:
     if any(labels.dtype.kind == "U" for labels in given):
         return np.unique(np.concatenate([labels.astype(np.str_) for labels in given]))
     return None
+
+
+def _names(chosen: Sequence[tuple[Part, Indices]]) -> tuple[str, ...]:
+    """Return the names of the labels 0, 1, ... where all parts give the same, and no label is beyond them."""
+    labelled = [part for part, _ in chosen if part.labels is not None]
+    given = {part.names for part in labelled}
+    names = given.pop() if len(given) == 1 else ()
+    within = all(0 <= part.labels.min() and part.labels.max() < len(names) for part in labelled if part.labels is not None)
+    return names if within and len(set(names)) == len(names) else ()
+
+
+def _named(labels: Array, names: tuple[str, ...]) -> Array:
+    return np.array(names, np.str_)[labels] if names else labels
 
 
 def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tensor | None:

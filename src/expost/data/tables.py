@@ -14,8 +14,8 @@ from expost.data.description import listing
 from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import scratch
 from expost.data.splits import part_named, parts_in_column
-from expost.data.table_cells import Cells, Field, Rows, reading
-from expost.data.table_labels import LABEL_COLUMNS, labels_of_tables
+from expost.data.table_cells import Cells, Field, Images, Rows, reading
+from expost.data.table_labels import labels_of_tables
 from expost.errors import DataError
 from expost.utils.extras import require
 
@@ -41,8 +41,8 @@ _IDENTITY = re.compile(
     r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)"
 )
 _BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
-#: Reads the files of one part: images, or a table that may hold vectors.
-Reader = Callable[[Sequence[Path], Collection[str]], Part | Rows]
+#: Reads the files of one part, given the column of labels that was asked for: images, or a table of numbers.
+Reader = Callable[[Sequence[Path], str | None], Images | Rows]
 
 
 def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Overrules = FOUND_OUT) -> Found:
@@ -64,11 +64,10 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
         DataError: if a file is damaged, the files do not fit together, a value is missing, or there is nothing to use.
     """
     grouped, remarks = by_part(folder, files)
-    names = label_names(overrules)
-    found: dict[str, Part | Rows] = {}
+    found: dict[str, Images | Rows] = {}
     for part, paths in grouped.items():
         with reading(paths[0]):
-            found[part] = _reader(paths)(paths, names)
+            found[part] = _reader(paths)(paths, overrules.label_column)
     return assembled(found, where, overrules, remarks)
 
 
@@ -84,19 +83,15 @@ def by_part(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]],
     return grouped, [f"ignored {len(others)} files that name no part ({others[0].name})"]
 
 
-def label_names(overrules: Overrules) -> set[str]:
-    """Return the names of columns, lower case, that may hold labels."""
-    asked = overrules.label_column
-    return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
-
-
-def assembled(found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
+def assembled(found: Mapping[str, Images | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
     """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
     asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
     dividing = _dividing(tables[POOL], asked) if set(tables) == {POOL} == set(found) else None
     vectors, said, columns = vectors_of(tables, asked, {} if dividing is None else {dividing[0]: "it names the parts"})
-    parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
+    parts = {part: vectors[part] if isinstance(one, Rows) else one.part for part, one in found.items()}
+    pictures = [remark for one in found.values() if isinstance(one, Images) for remark in one.remarks]
+    said = (*said, *dict.fromkeys(pictures))
     if dividing is not None:
         parts, more = _divided(tables[POOL], *dividing, parts[POOL])
         said = (*said, *more)
@@ -143,7 +138,7 @@ def _divided(table: Rows, name: str, kinds: Mapping[str, str | None], part: Part
         chosen = np.flatnonzero(np.isin(words, [word for word, kind in kinds.items() if kind == each]))
         if len(chosen):
             rows = Vectors(part.examples.rows[chosen], part.examples.where)
-            parts[each] = Part(rows, None if part.labels is None else part.labels[chosen])
+            parts[each] = Part(rows, None if part.labels is None else part.labels[chosen], part.names)
     for word in (word for word, kind in kinds.items() if kind is None):
         remarks.append(f"left out {int((words == word).sum()):,} rows of part '{word[:40]}'")
     return parts, remarks
@@ -217,7 +212,8 @@ def vectors_of(
     for part, table in tables.items():
         with reading(table.name):
             rows, widths = _rows(table, entries[part])
-        parts[part] = Part(Vectors(rows, table.name), labels.parts[part][1] if part in labels.parts else None)
+        column, values = labels.parts.get(part, ("", None))
+        parts[part] = Part(Vectors(rows, table.name), values, table.class_names.get(column, ()))
         titles = tuple(table.fields[index].name for index in entries[part])
         first, expected = shapes.setdefault(titles, (table.name, widths))
         if widths != expected:
