@@ -64,7 +64,10 @@ def test_a_column_of_smiles_is_found_as_in_a_csv(name, tmp_path):
 
 
 def test_what_a_table_of_strings_holds_is_that_of_the_same_csv(tmp_path):
-    rows = [f"{name},{smiles},{'train' if i < 40 else 'test'}\n" for i, (name, smiles) in enumerate(zip(NAMES, MOLECULES, strict=True))]
+    rows = [
+        f"{name},{smiles},{'train' if i < 40 else 'test'}\n"
+        for i, (name, smiles) in enumerate(zip(NAMES, MOLECULES, strict=True))
+    ]
     (tmp_path / "x.csv").write_text("name,smiles,fold_set\n" + "".join(rows))
     parts = ["train"] * 40 + ["test"] * 20
     pq.write_table(pa.table({"name": NAMES, "smiles": MOLECULES, "fold_set": parts}), tmp_path / "x.parquet")

@@ -330,7 +330,9 @@ def test_files_of_every_kind_are_read(tmp_path, name, content):
     assert everything(data) == sorted(FOUR)
     assert data.domain == "molecules"
     assert data.name == str(path)
-    assert data.note.startswith(f"from {path}; 4 molecules of 3 to 8 characters; 2/1/1 for training/validation/test; 80/10/10 drawn with seed 0")
+    assert data.note.startswith(
+        f"from {path}; 4 molecules of 3 to 8 characters; 2/1/1 for training/validation/test; 80/10/10 drawn with seed 0"
+    )
 
 
 def test_spaces_are_taken_out_of_expressions_alone(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -56,8 +55,8 @@ def read_sources(parts: Mapping[str, Sequence[TableSource]], where: str, column:
         said += remarks
     kept, more = cleaned(found, where, chosen.domain, "rows")
     besides = [] if beside is None or "all" in found else [beside]
-    remarks = tuple(dict.fromkeys([*chosen.remarks(head.names, besides), *said, *more]))
-    return Found(kept, where, remarks, domain=chosen.domain)
+    clauses = dict.fromkeys([*chosen.remarks(head.names, besides), *said, *more])
+    return Found(kept, where, tuple(clauses), domain=chosen.domain)
 
 
 def _usable(source: TableSource, wanted: Sequence[str | None], first: TableSource) -> list[str]:
@@ -80,7 +79,9 @@ def _head(source: TableSource) -> Head:
     names = source.schema.names
     texts = {index for index, name in enumerate(names) if _is_text(source.schema.field(index).type)}
     batch = next(iter(source.read(None)), None)
-    size = 0 if batch is None else min(PEEK, len(batch))
+    if batch is None:
+        return Head(source.name, names, [])
+    size = min(PEEK, len(batch))
     columns = [
         _texts(batch.column(index).slice(0, size), source, name) if index in texts else [_NO_TEXT] * size
         for index, name in enumerate(names)

@@ -370,7 +370,9 @@ def _without_repeated(files: list[_File], level: int) -> list[_File]:
             if len(names) > 1 or _said(min(names)).part != part:
                 break
             files = [
-                replace(file, folders=(*file.folders[:level], *file.folders[level + 1 :])) if file.part == part else file
+                replace(file, folders=(*file.folders[:level], *file.folders[level + 1 :]))
+                if file.part == part
+                else file
                 for file in files
             ]
     return files

@@ -22,10 +22,9 @@ from expost.data.images import EncodedImages, Pixels, UnreadableImages
 from expost.data.intensities import Extent
 from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
 from expost.data.named import DATASETS, NamedData
-from expost.data.named_strings import STRING_DATASETS
 from expost.data.prepared import Preparation, describe
 from expost.data.splits import Plan, plan_official, plan_split, subset
-from expost.data.string_files import holds_strings
+from expost.data.strings import is_strings
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
 
@@ -98,7 +97,7 @@ def load_data(
             if value:
                 raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
-    if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
+    if is_strings(name_or_path):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
     return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=overrules)
 
@@ -355,7 +354,9 @@ def _names(chosen: Sequence[tuple[Part, Indices]]) -> tuple[str, ...]:
     labelled = [part for part, _ in chosen if part.labels is not None]
     given = {part.names for part in labelled}
     names = given.pop() if len(given) == 1 else ()
-    within = all(0 <= part.labels.min() and part.labels.max() < len(names) for part in labelled if part.labels is not None)
+    within = all(
+        0 <= part.labels.min() and part.labels.max() < len(names) for part in labelled if part.labels is not None
+    )
     return names if within and len(set(names)) == len(names) else ()
 
 

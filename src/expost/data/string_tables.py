@@ -167,9 +167,7 @@ def dividing(head: Head, strings: int) -> int | None:
     return None
 
 
-def divided(
-    strings: Sequence[str], words: Sequence[str], column: str
-) -> tuple[dict[str, Sequence[str]], list[str]]:
+def divided(strings: Sequence[str], words: Sequence[str], column: str) -> tuple[dict[str, Sequence[str]], list[str]]:
     """Divide strings by what stands beside them; also return what is left out.
 
     Args:

@@ -83,7 +83,9 @@ def by_part(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]],
     return grouped, [f"ignored {len(others)} files that name no part ({others[0].name})"]
 
 
-def assembled(found: Mapping[str, Images | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
+def assembled(
+    found: Mapping[str, Images | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()
+) -> Found:
     """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
     asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
@@ -126,7 +128,9 @@ def _dividing(table: Rows, labels: str | None) -> tuple[str, dict[str, str | Non
 def _words(table: Rows, name: str) -> Array:
     """Return what a column holds as text, whole numbers without a point."""
     values = table.column(name).values()
-    return np.array([f"{each:g}" if isinstance(each, float) else str(each).strip() for each in values.tolist()], np.str_)
+    return np.array(
+        [f"{each:g}" if isinstance(each, float) else str(each).strip() for each in values.tolist()], np.str_
+    )
 
 
 def _divided(table: Rows, name: str, kinds: Mapping[str, str | None], part: Part) -> tuple[dict[str, Part], list[str]]:
