@@ -51,7 +51,7 @@ def test_a_column_of_smiles_is_found_as_in_a_csv(name, tmp_path):
     assert is_strings(path)
     data = read_strings(path)
     assert data.domain == "molecules"
-    assert everything(data) == sorted(set(MOLECULES[i] for i in range(60) if i % 6))
+    assert everything(data) == sorted({MOLECULES[i] for i in range(60) if i % 6})
     for said in ("column 'mol'", "left out 3 columns: id, name, fp", "left out 10 of 60 rows, without a string"):
         assert said in data.note
     assert everything(read_strings(path, column="NAME")) == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""The column of strings of Arrow tables: parquet, Feather, and what `datasets` saves or loads. Needs the extra `hub`."""
+"""The column of strings of Arrow tables: parquet, Feather, what `datasets` saves or loads. Needs the extra `hub`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from expost.data.examples import Found, Part
+from expost.data.examples import Found
 from expost.data.parquet import TableSource
 from expost.data.sheets import PEEK
 from expost.data.string_lines import cleaned

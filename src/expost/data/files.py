@@ -89,8 +89,9 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
         return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), overrules=overrules)
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
-        packed = path.suffix.lower() in (".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
-        remedy = "unpack it and pass its folder" if packed else "convert it"
+        remedy = next(
+            (remedy for suffixes, remedy in _REMEDIES.items() if path.suffix.lower() in suffixes), "convert it"
+        )
         raise DataError(f"{path} is in no known format ({known}); {remedy}")
     if not files:
         raise DataError(f"folder {path} is empty; put files of a data set there ({known})")
@@ -264,6 +265,20 @@ def _regardless(
     return lambda folder, files, where, _overrules: read(folder, files, where)
 
 
+_REMEDIES = {
+    (".gz", ".7z", ".rar", ".bz2", ".xz", ".zst"): "unpack it and pass its folder",
+    (".xlsx", ".xls", ".ods", ".xlsm"): "save its sheet as CSV",
+    (".json", ".jsonl", ".ndjson"): "convert it to CSV or parquet",
+    (".sav", ".dta", ".sas7bdat", ".rds", ".rdata"): "export it as CSV",
+    (".arff",): "convert it to CSV (scipy.io.arff.loadarff reads it)",
+    (".mat",): "save its arrays as .npz (scipy.io.loadmat reads it)",
+    (".pkl", ".pickle", ".pt", ".pth", ".joblib"): "save its arrays as .npz: pickles can run code, and are never read",
+    (".sdf", ".mol", ".mol2", ".pdb"): "write its molecules as SMILES, one a line, in a .smi file",
+    (".heic", ".heif", ".dcm", ".nii", ".svg", ".tga", ".ico", ".psd", ".raw"): "convert its images to PNG",
+    (".mp4", ".avi", ".mov", ".mkv"): "save its frames as images",
+    (".svm", ".libsvm", ".svmlight"): "convert it to CSV or .npz (sklearn.datasets.load_svmlight_file reads it)",
+    (".tfrecord", ".record", ".lmdb"): "convert it to images in folders, or to parquet",
+}
 _STACKS = (".tif", ".tiff")
 _ANIMATIONS = (".gif", ".webp")
 _LABELLED = frozenset({"label_column"})

@@ -193,9 +193,7 @@ class Hub(Origin):
         return parts, remarks, where
 
     def _load(self, name: str) -> tuple[dict[str, _Split], list[str]]:
-        """Return the splits, and remarks: of the copy in the cache, else from the Hub; of one that was just streamed,
-        the same again.
-        """
+        """Return the splits, and remarks: of what was streamed last, the copy in the cache, or else from the Hub."""
         if _streams.get(self) is not None:
             return _streams[self]
         datasets = require("datasets", "hub", f"data set '{name}' needs the package datasets")
@@ -215,8 +213,8 @@ class Hub(Origin):
                 size = sum(file.size or 0 for file in record.siblings or [])
                 if size > self.whole:
                     said = (
-                        f"streamed {STREAMED:,} examples of each split at most, of {size / 1e9:.2g} GB in all, drawn from "
-                        f"its files in random order through a buffer of {BUFFER:,} with seed {_SEED}"
+                        f"streamed {STREAMED:,} examples of each split at most, of {size / 1e9:.2g} GB in all, drawn "
+                        f"from its files in random order through a buffer of {BUFFER:,} with seed {_SEED}"
                     )
                     _streams.clear()
                     _streams[self] = _streamed(datasets, self.repository, self.config), [said]

@@ -355,7 +355,7 @@ def _names(chosen: Sequence[tuple[Part, Indices]]) -> tuple[str, ...]:
     given = {part.names for part in labelled}
     names = given.pop() if len(given) == 1 else ()
     within = all(
-        0 <= part.labels.min() and part.labels.max() < len(names) for part in labelled if part.labels is not None
+        part.labels.min() >= 0 and part.labels.max() < len(names) for part in labelled if part.labels is not None
     )
     return names if within and len(set(names)) == len(names) else ()
 

@@ -147,6 +147,7 @@ def plan_split(found: Found, seed: int) -> Plan:
         DataError: if there is no training part, a given part is empty, or there are too few examples to divide.
     """
     parts = dict(found.parts)
+    where = found.where + (f" ({'; '.join(found.remarks)})" if found.remarks else "")
     for name, part in parts.items():
         if len(part) == 0:
             raise DataError(f"{found.where}: the {name} part is empty; fill or remove it")
@@ -155,7 +156,7 @@ def plan_split(found: Found, seed: int) -> Plan:
     if POOL in parts:
         pool = parts[POOL]
         tenth = max(1, round(len(pool) / 10))
-        order = _drawn(pool, 3, found.where, seed)
+        order = _drawn(pool, 3, where, seed)
         train, validation, test = _cut(order, (len(pool) - 2 * tenth, tenth, tenth))
         how = f"80/10/10 drawn {_evenly(pool)}with seed {seed}"
         return Plan((pool, train), (pool, validation), (pool, test), how)
@@ -168,7 +169,7 @@ def plan_split(found: Found, seed: int) -> Plan:
     missing = "test" if "validation" in parts else "validation"
     source = parts["train"]
     tenth = max(1, round(len(source) / 10))
-    train, carved = _cut(_drawn(source, 2, found.where, seed), (len(source) - tenth, tenth))
+    train, carved = _cut(_drawn(source, 2, where, seed), (len(source) - tenth, tenth))
     how = f"{missing} is a tenth of the training part, drawn {_evenly(source)}with seed {seed}"
     if missing == "validation":
         return Plan((source, train), (source, carved), _whole(parts["test"]), how)

@@ -1,7 +1,8 @@
-"""Strings on disk: one a line (.smi, .txt), or a column of a table (.csv, .tsv), plain or gzipped."""
+"""Strings on disk: one a line (.smi, .txt, FASTA), or a column of a table (.csv, .parquet), plain or gzipped."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from expost.data.examples import POOL, Found
 from expost.data.files import arrow_files
-from expost.data.notations import Domain, looks_like_smiles
-from expost.data.sheets import is_sheet
+from expost.data.notations import Domain, guess_domain, looks_like_smiles
+from expost.data.sheets import PEEK, is_sheet
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.string_lines import cleaned
 from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
@@ -19,13 +20,19 @@ from expost.data.text import kind_of, lines_of, stem_of
 from expost.errors import DataError, UsageError
 from expost.utils.extras import installed, require
 
-SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
+MOLECULES = (".smi", ".smiles", ".ism", ".can", ".cxsmiles")
+"""Suffixes of files of SMILES."""
+
+_FASTA = (".fasta", ".fa", ".faa", ".fna")
+
+SUFFIXES = (*MOLECULES, *_FASTA, ".txt", *TABLES)
 """Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
 _ABOUT = ("readme", "license", "licence")
-#: More than this share of the lines of a file of molecules must look like SMILES.
-_AGREE = 0.5
+#: More than this share of the lines of a file of molecules must look like SMILES; of a file of any strings.
+_AGREE, _SURE = 0.5, 0.9
+_LIBSVM = re.compile(r"[-+\d.]+( +\d+:[-+\d.eE]+)+")
 
 
 def read_string_path(path: Path, column: str | None = None) -> Found:
@@ -34,9 +41,12 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
     Text is UTF-8, with or without a byte order mark, lines ending as on any system; gzip is recognized by content.
     Blank lines are skipped, and white space around strings is cut off. Spaces within expressions are taken out.
 
-    - `.txt`: a line is a string.
-    - `.smi`, `.smiles`: molecules, one a line. The rest of the line is ignored, as is a first line with "smiles" in it.
-      A SMILES stands before the first white space, or, where a name comes first, in the column that looks like SMILES.
+    - `.txt`: a line is a string, unless most lines have a SMILES and more: then it is read as `.smi`, or as FASTA if
+      it begins with ">".
+    - `.smi` and the like: molecules, one a line. The rest of the line is ignored, as are comments, which begin with #,
+      and a first line with "smiles" in it. A SMILES stands before the first white space, or, where a name comes first,
+      in the column that looks like SMILES.
+    - `.fasta`, `.fa`: sequences, each below its name.
     - `.csv`, `.tsv`: one column is read, see `choose`; a column "split" may divide the rows.
     - `.parquet`, `.arrow`, `.feather`, and folders of them as `datasets` saves them: likewise.
 
@@ -157,25 +167,76 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
         parts, remarks, domain = read_column(path, column, divide=divide)
     elif column is not None:
         raise UsageError(f"column is {column!r}, but {path} is no table; leave it out")
-    elif kind == ".txt":
-        parts = {POOL: [line.strip() for line in lines_of(path)]}
     else:
-        strings, remarks = _read_molecules(path)
-        parts, domain = {POOL: strings}, "molecules"
+        strings, remarks, domain = _read_lines(path, kind)
+        parts = {POOL: strings}
     kept, said = cleaned(parts, str(path), domain, "rows" if kind in TABLES else "")
     return Found(kept, str(path), tuple(dict.fromkeys([*remarks, *said])), domain=domain)
 
 
-def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
-    """Read the SMILES of a file with a molecule a line, which may have other columns; also return remarks.
+def _read_lines(path: Path, kind: str) -> tuple[list[str], list[str], Domain | None]:
+    """Read a file that is no table; also return remarks, and what the strings are, if the file says it.
+
+    Raises:
+        DataError: if it is in a format that is none of strings.
+    """
+    lines = [line.strip() for line in lines_of(path)]
+    if kind in MOLECULES:
+        return *_molecules(path, lines), "molecules"
+    first = next(filter(None, lines), "")
+    if kind in _FASTA or first.startswith(">"):
+        return *_sequences(path, lines), None
+    sample = [line for line in lines if line][:PEEK]
+    if sample and all(map(_LIBSVM.fullmatch, sample)):
+        raise DataError(f"{path} is in the format of LIBSVM ({first[:40]}); convert it to a table of numbers")
+    if guess_domain(sample) == "text" and _has_molecules(sample):
+        strings, remarks = _molecules(path, lines)
+        return strings, [*remarks, "read as a file of molecules, what stands beside them left out"], "molecules"
+    return lines, [], None
+
+
+def _sequences(path: Path, lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the sequences of a FASTA file, each below a line that begins with > and names it.
+
+    Raises:
+        DataError: if it begins otherwise.
+    """
+    sequences: list[str] = []
+    for line in lines:
+        if line.startswith(">"):
+            sequences.append("")
+        elif line and not line.startswith(";"):
+            if not sequences:
+                raise DataError(f"{path} is no FASTA: it begins with {line[:40]!r}, not with > and a name; correct it")
+            sequences[-1] += line
+    return sequences, [f"read as FASTA: {len(sequences):,} sequences, their names left out"]
+
+
+def _delimiter(lines: Sequence[str]) -> str | None:
+    """Return what separates the columns of most lines; None for white space."""
+    several = ("\t", None, ",", ";")
+    return next((each for each in several if sum(len(line.split(each)) > 1 for line in lines) > 0.5 * len(lines)), None)
+
+
+def _has_molecules(lines: Sequence[str]) -> bool:
+    """Tell whether most lines have several columns, and one of these holds SMILES."""
+    rows = [line.split(_delimiter(lines)) for line in lines]
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    columns = [[row[index] for row in rows if len(row) > index] for index in range(width)]
+    return width > 1 and any(share_of_smiles(column) > _SURE for column in columns)
+
+
+def _molecules(path: Path, stripped: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the SMILES of lines with a molecule each, which may have other columns, and remarks.
 
     Raises:
         DataError: if no column looks like SMILES.
     """
-    lines = [line.strip() for line in lines_of(path) if not line.isspace()]
-    delimiter = next(
-        (each for each in ("\t", None, ",", ";") if sum(len(x.split(each)) > 1 for x in lines) > 0.5 * len(lines)), None
-    )
+    filled = [line for line in stripped if line]
+    named_above = [line for line in filled[:1] if any(is_smiles_name(word.strip('#",; ')) for word in line.split())]
+    lines = named_above + [line for line in filled[len(named_above) :] if not line.startswith("#")]
+    comments = len(filled) - len(lines)
+    delimiter = _delimiter(lines)
     rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
     if (
         rows
@@ -200,6 +261,7 @@ def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
             "line, or rename it .txt for other strings"
         )
     remarks = [f"SMILES in column {best + 1}"] if best else []
+    remarks += [f"skipped {comments:,} line{'s' * (comments > 1)} of comments"] if comments else []
     short = sum(len(row) <= best for row in rows)
     remarks += [f"left out {short:,} of {len(rows):,} lines, without a SMILES"] if short else []
     return [_first_word(row[best]) for row in rows if len(row) > best], remarks

@@ -46,7 +46,8 @@ def read_strings(
 ) -> Strings:
     """Read a data set of strings by its name in `STRING_DATASETS`, or from a file or folder.
 
-    Names and paths are told apart as `load_data` does it, with data sets on the Hugging Face Hub, `owner/name`. The splits of named sets are fixed. Files and folders have
+    Names and paths are told apart as `load_data` does it, with data sets on the Hugging Face Hub,
+    `owner/name`. The splits of named sets are fixed. Files and folders have
     the parts that their names or columns give; what is missing is drawn: undivided strings become 80/10/10, a missing
     validation or test part is a tenth of the training part. The draw depends on the strings and the seed alone.
 

@@ -224,6 +224,9 @@ def vectors_of(
             raise _unequal(f"{first} and {table.name}", titles, expected, widths)
         names.add(titles if len(titles) == rows.shape[1] else ())  # not where lists are spread out
     remarks = dict.fromkeys(remark for table in tables.values() for remark in table.remarks)
+    unnamed = [table.name for table in tables.values() if not table.titled]
+    if 0 < len(unnamed) < len(tables):
+        remarks[f"{' and '.join(unnamed)} names no columns: taken to be in the order of the others"] = None
     if unused:
         listed = [f"{name or '(unnamed)'} ({why})" for name, why in sorted(unused.items())]
         remarks[f"left out {listing(listed, 'column')}"] = None
