@@ -12,14 +12,15 @@ import numpy as np
 from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
 from expost.data.examples import Found, Overrules, Part
-from expost.data.folders import SYSTEM, Sorted, left_out, sort_files, without_system
+from expost.data.folders import SYSTEM, Sorted, are_counters, left_out, sort_files, without_system
 from expost.data.hdf5 import read_hdf5
 from expost.data.image_archives import ZipImages
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
 from expost.data.sheets import SUFFIXES as SHEETS
 from expost.data.sheets import is_sheet
-from expost.data.splits import PART_WORDS
+from expost.data.splits import PART_WORDS, part_named
 from expost.data.tables import read_tables
+from expost.data.tar_archives import Archive, TarImages, is_tar, stem_of_archive
 from expost.data.text import kind_of
 from expost.errors import DataError, UsageError
 
@@ -177,6 +178,52 @@ def read_image_archive(folder: Path, files: Sequence[Path], where: str, overrule
     return _found(sorted_files, pick, where, remarks)
 
 
+def read_tar_archives(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read the images of tar archives, as those of the folders that they unpack to; nothing is unpacked to files.
+
+    Several archives are parts if their names say so (`train-000000.tar`), else classes, unless they are numbered in a
+    row: then they are shards of one set. Files `.cls` beside all images hold their classes, as in WebDataset.
+
+    Raises:
+        UsageError: as `read_images` does.
+        DataError: if an archive is damaged, or there are no images.
+    """
+    archives = [Archive.open(file) for file in files]
+    members = [(archive, member) for archive in archives for member in archive.members]
+    others = sum(archive.others for archive in archives)
+    if not members:
+        raise DataError(f"{where} holds no images, only {others} other files; unpack it and pass its folder")
+    heads = _heads(folder, files) if len(files) > 1 else {files[0]: ()}
+    paths = [(*heads[archive.path], *member.name.split("/")) for archive, member in members]
+    kept, folders = without_system(paths)
+    sorted_files = sort_files([paths[index] for index in kept], parts=overrules.places())
+    if all(members[index][1].label for index in kept):
+        sorted_files.labels = {
+            part: [members[kept[index]][1].label for index in chosen] for part, chosen in sorted_files.parts.items()
+        }
+        sorted_files.remarks.append("classes of the .cls files")
+
+    def pick(chosen: Sequence[int]) -> ImageSource:
+        return TarImages([members[kept[index]] for index in chosen])
+
+    remarks = [left_out(folders, "thumbnails or files of the system", "files")] if folders else []
+    if others:
+        remarks.append(f"ignored {others} other file{'s' * (others > 1)} in the archive{'s' * (len(files) > 1)}")
+    return _found(sorted_files, pick, where, remarks)
+
+
+def _heads(folder: Path, files: Sequence[Path]) -> dict[Path, tuple[str, ...]]:
+    """Return the folders that stand for each of several archives: its part or class; none for a shard of one set."""
+    above = {file: file.relative_to(folder).parts[:-1] for file in files}
+    stems = {file: stem_of_archive(file) for file in files}
+    parts = {file: part_named(stem) for file, stem in stems.items()}
+    if "train" in parts.values():
+        return {file: (*above[file], parts[file] or stems[file]) for file in files}
+    if are_counters({stem.lower() for stem in stems.values()}):
+        return above
+    return {file: (*above[file], stems[file]) for file in files}
+
+
 def _found(
     sorted_files: Sorted, pick: Callable[[Sequence[int]], ImageSource], where: str, remarks: Sequence[str]
 ) -> Found:
@@ -328,5 +375,6 @@ FORMATS: tuple[Format, ...] = (
         _LABELLED,
     ),
     Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
+    Format("tar archives", ".tar .tar.gz .tgz", "images", is_tar, read_tar_archives, frozenset({"parts"})),
 )
 """In order of precedence. One more format is one more entry."""

@@ -211,7 +211,7 @@ def _small_copies(name: str, names: Sequence[str], above: Sequence[str], others:
         return True
     shared = any(2 * len(stems & _whole_stems(each)) >= len(stems) for each in others.values())
     sure = name.lower() not in _MAY_BE_CLASSES and len(others) == 1
-    return shared and (sure or not _are_counters(stems))
+    return shared and (sure or not are_counters(stems))
 
 
 def _suffix(name: str) -> str:
@@ -307,14 +307,14 @@ def _paired(name: str, stems: set[str], others: Mapping[str, set[str]]) -> bool:
     plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
     if not plural or len(stems & set().union(*others.values())) < 0.5 * len(stems):
         return False
-    if not _are_counters(stems):
+    if not are_counters(stems):
         return True
     said = [_said(other) for other in others]
     sure = not _SURE_MASKS.isdisjoint(_joined(name))
     return len(said) == 1 and (sure or (not said[0].rest and bool(said[0].part or said[0].words & _IMAGES)))
 
 
-def _are_counters(stems: set[str]) -> bool:
+def are_counters(stems: set[str]) -> bool:
     """Tell whether names differ in nothing but a number that runs on from 0 or 1, a few left out."""
     found = [re.fullmatch(r"(\D*)([0-9]+)", stem) for stem in stems]
     numbers = [int(match[2]) for match in found if match]

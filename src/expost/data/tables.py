@@ -52,7 +52,8 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
     make vectors, lists of numbers being spread out. Which columns are kept, which are left out and why, and which holds
     the labels (see `labels_of_tables`) is said in the remarks. Left out are columns of text and dates, empty ones, and
     those that only count or name the rows. A column with numbers in most of its cells is never left out: it is read or
-    refused. Columns of several parts are matched by their names. A column that names parts (see `parts_in_column`) divides undivided rows.
+    refused. Columns of several parts are matched by their names.
+    A column that names parts (see `parts_in_column`) divides undivided rows.
 
     Args:
         folder: The folder.
