@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from expost.errors import DataError
 from expost.grammar.rules import EMPTY, Production, Symbol, read_plain, without_empty, without_padding
+from expost.grammar.typography import untypeset
 
 _ARROW = r"-->|->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|="
 _TOKEN = re.compile(
@@ -47,6 +48,7 @@ def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
     Raises:
         DataError: at the first line that is no rule, in the plain notation or another one.
     """
+    text = untypeset(text, name)
     if _PRIMED.search(text):  # where an apostrophe would begin a terminal
         rules, notation = read_other(text, name)
         return without_empty(rules), notation
