@@ -681,7 +681,7 @@ def test_a_set_on_disk_is_not_downloaded(server, tmp_path, monkeypatch, suffix):
     monkeypatch.setenv("EXPOST_DATA", str(tmp_path / "mine"))
     path = write(tmp_path / "mine" / "small" / f"small.smi{suffix}", SMALL)
     data = read_named_strings("small", named(server, "/good"))
-    assert data.note.startswith(f"from {path}; 70/20/10 ")
+    assert data.note.startswith(f"from {path}; 100 molecules of 1 to 100 characters; 70/20/10 ")
     write(path, SMALL.replace(b"CC", b"CN", 1))
     with pytest.raises(DataError, match=r"small.smi.* is not the published file \(5,150 bytes of other contents\)"):
         read_named_strings("small", named(server, "/good"))

@@ -152,6 +152,59 @@ def test_a_column_that_names_none_divides_nothing(name, words, tmp_path):
     assert "80/10/10 drawn" in load_data(write(tmp_path / "x.csv", lines)).note
 
 
+def test_a_part_with_a_word_of_its_own_is_left_out(tmp_path):
+    rows = [("train", "test", "test_scaffolds", "train_set")[i % 4] for i in range(40)]
+    lines = ["smiles,split", *(f"{smiles},{word}" for (_, smiles), word in zip(PAIRS, rows, strict=True))]
+    data = read_strings(write(tmp_path / "x.csv", lines))
+    assert (len(data.train) + len(data.validation), len(data.test)) == (20, 10)
+    assert "left out 10 rows of part 'test_scaffolds'" in data.note
+
+
+TABLES = {
+    "x.txt": ["a\tb\tlabel", *(f"{a}\t{b}\t{'xy'[i % 2]}" for i, (a, b) in enumerate(ROWS[:, :2]))],
+    "iris.txt": [f"{a},{b},{('setosa', 'alba')[i % 2]}" for i, (a, b) in enumerate(ROWS[:, :2])],
+    "fixed.txt": ["name       a       b", *(f"x{i:<6} {a:>7} {b:>7}" for i, (a, b) in enumerate(ROWS[:, :2]))],
+    "r.txt": ['"a" "b" "Species"', *(f'"{i}" {a} {b} "x"' for i, (a, b) in enumerate(ROWS[:, :2]))],
+    "tilde.csv": ["a~b", *(f"{a}~{b}" for a, b in ROWS[:, :2])],
+    "caret.csv": ["a^b", *(f"{a}^{b}" for a, b in ROWS[:, :2])],
+    "whole.csv": ['"a,b"', *(f'"{a},{b}"' for a, b in ROWS[:, :2])],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_by_another_name_are_no_strings(name, tmp_path):
+    path = write(tmp_path / name, TABLES[name])
+    assert not is_strings(path)
+    data = load_data(path)
+    assert data.shape == (2,)
+    rows = sorted(row for split in (data.train, data.validation, data.test) for row in split.x.tolist())
+    assert np.allclose(rows, sorted(ROWS[:, :2].tolist()))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"{i} + {i + 1} = {2 * i + 1}" for i in range(30)],
+        ["1 + 2 * 3", "x + 1 * 2", "2 + 2 / 1", "3 / 1 + 2"] * 5,
+        [f"good film {i}\t{i % 2}" for i in range(30)],
+        [f"{smiles} {i}.5" for i, (_, smiles) in enumerate(PAIRS)],
+        [f"{i},{smiles},2.5" for i, (_, smiles) in enumerate(PAIRS)],
+    ],
+)
+def test_lines_that_are_no_rows_are_strings(lines, tmp_path):
+    assert is_strings(write(tmp_path / "x.txt", lines))
+
+
+@pytest.mark.parametrize("name", ["subject_no", "Nr.", "sampleNo", "Patient number", "level_0"])
+def test_a_column_of_running_numbers_is_none_of_the_data(name, tmp_path):
+    lines = [f"{name},a,b", *(f"{i + 1},{a},{b}" for i, (a, b) in enumerate(ROWS[:, :2]))]
+    data = load_data(write(tmp_path / "x.csv", lines))
+    assert data.columns == ("a", "b")
+    assert f"left out 1 column: {name} (row numbers" in data.note
+    mixed = [f"{name},a,b", *(f"{i * 7 % 41},{a},{b}" for i, (a, b) in enumerate(ROWS[:, :2]))]
+    assert load_data(write(tmp_path / "x.csv", mixed)).columns == (name, "a", "b")
+
+
 def test_a_table_without_names_beside_one_with_them_is_told(tmp_path):
     rows = [",".join(map(str, row[:2])) for row in ROWS]
     write(tmp_path / "train.csv", ["a,b", *rows])

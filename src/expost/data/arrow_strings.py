@@ -20,7 +20,8 @@ _NO_TEXT = "0"
 
 def is_source_of_strings(source: TableSource) -> bool:
     """Tell whether a table has a column of strings, and none of images; see `strings_in`."""
-    return not source.has_images and strings_in(_head(source), len(source.schema.names) == 1)
+    head = _head(source)
+    return bool(head.rows) and not source.has_images and strings_in(head, len(head.names) == 1)
 
 
 def read_sources(parts: Mapping[str, Sequence[TableSource]], where: str, column: str | None) -> Found:

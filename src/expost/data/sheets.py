@@ -26,7 +26,9 @@ PEEK = 200
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
 """Suffixes of files of delimited text; each may be followed by .gz."""
 
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces", "~": "tildes", "^": "carets"}
+#: Delimiters that stand in text, too: taken only between numbers.
+_IN_TEXT = " ~^"
 _USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _COMMENTS = ("#", "%", "//")
 _QUOTED = re.compile(r'"[^"]*"|\S+')
@@ -110,6 +112,9 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
     """
     lines = lines_of(path, longest)
     peeked = list(islice(lines, PEEK))
+    unquoted = _are_quoted_whole(peeked)
+    if unquoted:
+        lines, peeked = map(_unquoted, lines), list(map(_unquoted, peeked))
     text = [line for line in peeked if not line.isspace()]
     if not text:
         raise DataError(f"{path} is empty; give a table")
@@ -118,6 +123,7 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
         if begun.startswith(beginning):
             raise DataError(f"{path} is {what}")
     remarks = [f"read as {encoding}" for encoding in [encoding_of(path)] if encoding]
+    remarks += ["quotation marks around whole lines taken off"] if unquoted else []
     declared = _DECLARED.fullmatch(text[0])
     top, begin = _top(peeked, declared is not None)
     body = [line for line in peeked[begin:] if not line.isspace()]
@@ -152,7 +158,9 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
 
 
 def is_sheet(path: Path) -> bool:
-    """Tell whether a file of text without a telling suffix has rows of numbers, at least two of them each.
+    """Tell whether a file of text without a telling suffix has rows of one width, most of whose cells are numbers.
+
+    Most are two thirds where spaces separate them, as these stand in text, too; signs alone are no cells: 3 + 4 = 7.
 
     Raises:
         DataError: if it is no text.
@@ -161,7 +169,12 @@ def is_sheet(path: Path) -> bool:
     sheet = open_sheet(path)
     widths = {len(row) for _, row in sheet.head}
     cells = [cell for _, row in sheet.head[1:] or sheet.head for cell in row]
-    return len(widths) == 1 and min(widths) > 1 and all(is_numeral(cell) for cell in cells)
+    share = sum(is_numeral(cell) or cell.strip() in GAPS for cell in cells) / len(cells) if cells else 0.0
+    if len(widths) > 1 or min(widths) < 2:
+        return False
+    if sheet.delimiter == " ":
+        return share > 0.66 and all(cell == "?" or any(map(str.isalnum, cell)) for cell in cells)
+    return share > 0.5
 
 
 def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
@@ -172,6 +185,22 @@ def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
         top += [lines[begin]] if not lines[begin].isspace() else []
         begin += 1
     return (top, begin) if begin < len(lines) else ([], 0)
+
+
+def _are_quoted_whole(lines: Sequence[str]) -> bool:
+    """Tell whether all lines stand in quotation marks, and have several cells in them, most of which are numbers."""
+    filled = [line.strip() for line in lines if not line.isspace()]
+    if len(filled) < 2 or any(len(x) < 2 or x[0] != '"' or x[-1] != '"' or '"' in x[1:-1] for x in filled):
+        return False
+    inside = [line[1:-1] for line in filled]
+    rows = [_split(line, _delimiter(inside, ".csv")) for line in inside]
+    cells = [cell for row in rows[1:] for cell in row]
+    return len({len(row) for row in rows}) == 1 < len(rows[0]) and sum(map(is_numeral, cells)) > 0.5 * len(cells)
+
+
+def _unquoted(line: str) -> str:
+    text = line.strip()
+    return f"{text[1:-1]}\n" if len(text) > 1 and text[0] == '"' == text[-1] else line
 
 
 def _is_marked(line: str) -> bool:
@@ -252,8 +281,8 @@ def _delimiter(lines: Sequence[str], kind: str) -> str:
         score = count / len(rows) + numbers
         if width < 2 or count < _ALIKE * len(rows):
             continue
-        if delimiter == " " and (count < len(rows) - 1 or numbers < (0.9 if numeric else 0.5)):
-            continue  # spaces stand in text, too
+        if delimiter in _IN_TEXT and (count < len(rows) - 1 or numbers < (0.9 if numeric else 0.5)):
+            continue
         if score > best + 1e-9:
             best, found, numeric = score, delimiter, numbers
     return found

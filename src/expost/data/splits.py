@@ -65,9 +65,9 @@ def part_named(name: str) -> str | None:
 def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] | None:
     """Return the part that each value of a table's column stands for; None unless the column divides the rows.
 
-    It does if one of its values names the training part, and its name has a word of `SPLIT_WORDS`, or all of its values
-    name parts, at least two. A column of yes and no does that is called `is_train` or the like, or `train` alone if it
-    does not hold numbers.
+    It does if its name has a word of `SPLIT_WORDS` and one of its values is the training part, where a value with other
+    words, as `test_scaffolds`, is no part; or if all of its values name parts, at least two. A column of yes and no does
+    that is called `is_train` or the like, or `train` alone if it does not hold numbers.
 
     Args:
         name: The column's name.
@@ -76,13 +76,15 @@ def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] |
     Example:
         >>> parts_in_column("Usage", ["Training", "PublicTest"]), parts_in_column("is_train", ["0", "1"])
         ({'Training': 'train', 'PublicTest': 'test'}, {'0': 'test', '1': 'train'})
-        >>> parts_in_column("split", ["train", "extra"]), parts_in_column("vehicle", ["train", "bus"])
-        ({'train': 'train', 'extra': None}, None)
+        >>> parts_in_column("split", ["Train", "test_2"]), parts_in_column("vehicle", ["train", "bus"])
+        ({'Train': 'train', 'test_2': None}, None)
     """
-    parts = {value: part_named(value) for value in values}
-    named = set(parts.values()) - {None}
+    values = list(values)
     words = words_of(name)
-    if "train" in named and (not SPLIT_WORDS.isdisjoint(words) or (len(named) > 1 and None not in parts.values())):
+    divides = not SPLIT_WORDS.isdisjoint(words)
+    parts = {value: _part_alone(value) if divides else part_named(value) for value in values}
+    named = set(parts.values()) - {None}
+    if "train" in named and (divides or (len(named) > 1 and None not in parts.values())):
         return parts
     truth = {value: _TRUTH.get(value.strip().lower()) for value in parts}
     asks = len(words) == 2 and words[0] in ("is", "in")
@@ -91,6 +93,12 @@ def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] |
         return None
     part = PART_WORDS[words[-1]]
     return {value: part if yes else "test" if part == "train" else "train" for value, yes in truth.items()}
+
+
+def _part_alone(value: str) -> str | None:
+    """Return the part that a value names, if it says nothing else: `Train`, `test_set`."""
+    words = [word for word in words_of(value) if word not in SPLIT_WORDS and word != "data"]
+    return PART_WORDS.get(words[0]) if len(words) == 1 else None
 
 
 def permutation(n: int, seed: int) -> Indices:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from expost.data.examples import POOL, Found
@@ -88,7 +89,7 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
     Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
-    looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
+    looks like SMILES, or is the only one and of text. A .txt with rows mostly of numbers is a table. Folders are that
     have such files and, a README or a licence aside, nothing else; or parquet or Arrow files of that kind.
     """
     try:
@@ -102,9 +103,17 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
         kind = kind_of(path)
         if kind in TABLES and column is not None:
             return True
-        return has_strings(path) if kind in TABLES else kind in SUFFIXES and not (kind == ".txt" and is_sheet(path))
+        if kind == ".txt":
+            return _is_of_lines(path)
+        return has_strings(path) if kind in TABLES else kind in SUFFIXES
     except (DataError, OSError):
         return False
+
+
+def _is_of_lines(path: Path) -> bool:
+    """Tell whether a .txt holds a string a line rather than a table of numbers: molecules and expressions are none."""
+    sample = [line.strip() for line in islice(lines_of(path), PEEK) if not line.isspace()]
+    return not is_sheet(path) or _has_molecules(sample) or guess_domain(sample) != "text"
 
 
 def _arrow_holds_strings(path: Path) -> bool:
@@ -189,7 +198,7 @@ def _read_lines(path: Path, kind: str) -> tuple[list[str], list[str], Domain | N
     sample = [line for line in lines if line][:PEEK]
     if sample and all(map(_LIBSVM.fullmatch, sample)):
         raise DataError(f"{path} is in the format of LIBSVM ({first[:40]}); convert it to a table of numbers")
-    if guess_domain(sample) == "text" and _has_molecules(sample):
+    if sample and guess_domain(sample) == "text" and _has_molecules(sample):
         strings, remarks = _molecules(path, lines)
         return strings, [*remarks, "read as a file of molecules, what stands beside them left out"], "molecules"
     return lines, [], None

@@ -97,13 +97,14 @@ def is_strings(name_or_path: str | Path, column: str | None = None) -> bool:
     """
     if isinstance(name_or_path, str) and name_or_path in STRING_DATASETS:
         return True
-    repository = None if Path(name_or_path).exists() else on_hub(name_or_path)
-    if repository is None:
-        return holds_strings(Path(name_or_path), column)
     try:
-        return repository.holds_strings(str(name_or_path), column)
+        place = existing(name_or_path)
+        repository = on_hub(name_or_path) if place is None else None
+        if repository is not None:
+            return repository.holds_strings(str(name_or_path), column)
     except (DataError, UsageError):  # which reading it will say
         return False
+    return place is not None and holds_strings(place, column)
 
 
 def read_named_strings(name: str, named: NamedStrings, limit: int | None = None, seed: int = 0) -> Strings:

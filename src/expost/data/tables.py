@@ -37,6 +37,7 @@ _COUNTERS = (
     "#",
     "sno",
 )
+_NUMBERED = re.compile(r"(.*[ _.-])?(no|nr|num|number|n°|nº|level_0)\.?|.*[a-z](No|Nr)", re.IGNORECASE)
 _IDENTITY = re.compile(
     r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)"
 )
@@ -275,8 +276,10 @@ def _entries(
 def _counts_rows(table: Rows, index: int, field: Field) -> str:
     """Tell why a column of numbers says nothing of an example but which it is; empty if it says something."""
     name = field.name.lower()
-    first = not table.titled and index == 0 and table.count >= 10
-    if not (first or name in _UNNAMED or name in _COUNTERS or _IDENTITY.fullmatch(field.name)):
+    sure = name in _UNNAMED or name in _COUNTERS or _IDENTITY.fullmatch(field.name) is not None
+    numbered = _NUMBERED.fullmatch(field.name) is not None
+    first = not sure and table.count >= 10 and (numbered or (index == 0 and not table.titled))
+    if not (first or sure):
         return ""
     values = table.column(field.name).values()
     if values.dtype.kind not in "iuf" or len(values) < 2 or not np.isfinite(values).all():
