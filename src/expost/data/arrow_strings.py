@@ -20,8 +20,10 @@ _NO_TEXT = "0"
 
 def is_source_of_strings(source: TableSource) -> bool:
     """Tell whether a table has a column of strings, and none of images; see `strings_in`."""
+    if source.has_images:
+        return False
     head = _head(source)
-    return bool(head.rows) and not source.has_images and strings_in(head, len(head.names) == 1)
+    return bool(head.rows) and strings_in(head, len(head.names) == 1)
 
 
 def read_sources(parts: Mapping[str, Sequence[TableSource]], where: str, column: str | None) -> Found:
@@ -77,16 +79,16 @@ def _usable(source: TableSource, wanted: Sequence[str | None], first: TableSourc
 
 
 def _head(source: TableSource) -> Head:
+    """Read the first rows of the columns of text; there are none without such a column."""
     names = source.schema.names
-    texts = {index for index, name in enumerate(names) if _is_text(source.schema.field(index).type)}
-    batch = next(iter(source.read(None)), None)
+    texts = [name for index, name in enumerate(names) if _is_text(source.schema.field(index).type)]
+    usable = [name for name in texts if names.count(name) == 1]
+    batch = next(iter(source.read(usable)), None) if usable else None
     if batch is None:
         return Head(source.name, names, [])
     size = min(PEEK, len(batch))
-    columns = [
-        _texts(batch.column(index).slice(0, size), source, name) if index in texts else [_NO_TEXT] * size
-        for index, name in enumerate(names)
-    ]
+    found = {name: _texts(batch.column(at).slice(0, size), source, name) for at, name in enumerate(usable)}
+    columns = [found.get(name, [_NO_TEXT] * size) for name in names]
     return Head(source.name, names, list(zip(*columns, strict=True)))
 
 

@@ -66,8 +66,8 @@ def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] |
     """Return the part that each value of a table's column stands for; None unless the column divides the rows.
 
     It does if its name has a word of `SPLIT_WORDS` and one of its values is the training part, where a value with other
-    words, as `test_scaffolds`, is no part; or if all of its values name parts, at least two. A column of yes and no does
-    that is called `is_train` or the like, or `train` alone if it does not hold numbers.
+    words, as `test_scaffolds`, is no part; or if all of its values name parts, at least two. A column of yes and no
+    does that is called `is_train` or the like, or `train` alone if it does not hold numbers.
 
     Args:
         name: The column's name.
