@@ -179,7 +179,8 @@ def zipped(folder):
 def tarred(folder):
     """Write shards of images, some in a packed archive, with a class beside each."""
     folder.mkdir()
-    for shard, kind in (("train-0.tar", "w"), ("train-1.tar.gz", "w:gz"), ("test-0.tar", "w")):
+    shards: dict[str, Any] = {"train-0.tar": "w", "train-1.tar.gz": "w:gz", "test-0.tar": "w"}
+    for shard, kind in shards.items():
         with tarfile.open(folder / shard, kind) as archive:
             for index in range(13):
                 image = COLOR[13 * ("test" in shard) + 26 * ("-1" in shard) + index]

@@ -6,6 +6,7 @@ import gzip
 import io
 import shutil
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def png(shade):
 def pack(path, entries):
     """Write an archive: of each entry a name, and its contents, or its type with what it links to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(path.name.rpartition(".")[2], "w")
+    kind: Any = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(path.name.rpartition(".")[2], "w")
     with tarfile.open(path, kind) as archive:
         for name, content in entries:
             info = tarfile.TarInfo(name)
