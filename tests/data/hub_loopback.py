@@ -117,6 +117,39 @@ def write_numbers(folder: Path) -> None:
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
 
 
+def write_strings(folder: Path) -> None:
+    """Write a repository of strings with a number each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "data").mkdir(parents=True)
+    for split, begin in (("train", 0), ("test", 40)):
+        strings = [f"CC(C){'C' * i}O" for i in range(begin, begin + 40)]
+        table = pa.table({"y": range(40), "smiles": strings})
+        pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
+
+
+def of_strings() -> dict[str, object]:
+    """Read somebody's strings: by their name, and as if they were too many to be downloaded whole."""
+    from expost.data import load_data
+    from expost.data.hub import Hub
+    from expost.data.strings import is_strings, read_strings
+    from expost.errors import UsageError
+
+    large = Hub("some-one/strings", None, whole=10).read_strings("nothing", None)
+    data = read_strings("some-one/strings")
+    result: dict[str, object] = {
+        "strings": [is_strings("some-one/strings"), is_strings("some-one/numbers.v2:main"), is_strings("some-one/no")],
+        "read": [data.note, data.domain, data.test, sorted([*data.train, *data.validation])],
+        "streamed strings": [large.remarks, {part: len(one) for part, one in large.parts.items()}],
+    }
+    try:
+        load_data("some-one/strings")
+    except UsageError as error:
+        result["no images"] = str(error)
+    return result
+
+
 def of_anybody() -> dict[str, object]:
     """Read somebody's tables: by their name, and as if they were too large to be downloaded whole."""
     import numpy as np
@@ -189,7 +222,9 @@ def main(folder: Path) -> None:
     log.clear()
     result["cached"], result["requests for cached"] = digest(load_named("tiny", named(origin))), list(log)
     write_numbers(folder / "hub" / "some-one" / "numbers.v2")
+    write_strings(folder / "hub" / "some-one" / "strings")
     result |= of_anybody()
+    result |= of_strings()
     server.shutdown()
     server.server_close()
     result["cached, hub down"] = digest(load_named("tiny", named(origin)))

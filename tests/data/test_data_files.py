@@ -434,7 +434,7 @@ def test_numeric_parquet_is_vectors(tmp_path):
             "column 'a': lists of 1 to 2 numbers; vectors need one length",
         ),
         (
-            pa.table({"a": ["x", "y"]}),
+            pa.table({"a": ["x", "y"], "b": ["x", "y"]}),
             "has neither images nor numbers, only a .text, all different.*; add such a column",
         ),
         (pa.table({"a": pa.array([], pa.float64())}), "has no rows; fill or remove it"),

@@ -87,11 +87,28 @@ def test_a_set_of_any_owner_is_read_by_its_name(loopback):
     )
 
 
-def test_of_a_large_set_the_first_examples_are_streamed(loopback):
+def test_of_a_large_set_examples_are_drawn_from_a_stream(loopback):
     _, result = loopback
     remarks, parts = result["streamed"]
-    assert remarks[0].startswith("streamed the first 20,000 examples of each split, of ")
-    assert parts == {"train": [[i, i % 7] for i in range(40)], "test": [[i / 2, 1] for i in range(6)]}
+    assert remarks[0].startswith("streamed 20,000 examples of each split at most, of ")
+    assert remarks[0].endswith("drawn from its files in random order through a buffer of 2,000 with seed 0")
+    assert sorted(parts["train"]) == [[i, i % 7] for i in range(40)] != parts["train"]
+    assert sorted(parts["test"]) == [[i / 2, 1] for i in range(6)]
+
+
+def test_strings_of_the_hub_are_read_by_name(loopback):
+    _, result = loopback
+    assert result["strings"] == [True, False, False]
+    note, domain, test, others = result["read"]
+    assert domain == "molecules"
+    assert test == [f"CC(C){'C' * i}O" for i in range(40, 80)]
+    assert others == sorted(f"CC(C){'C' * i}O" for i in range(40))
+    assert note.startswith("from some-one/strings; 80 molecules of 6 to 85 characters; 36/4/40 for")
+    assert note.endswith("strings of column 'smiles'; left out 1 column: y")
+    remarks, sizes = result["streamed strings"]
+    assert remarks[0].startswith("streamed 20,000 examples of each split at most")
+    assert sizes == {"train": 40, "test": 40}
+    assert "some-one/strings holds strings; read them with" in result["no images"]
 
 
 @pytest.mark.parametrize("name", ["data/images", "a/b/c", "./a", "runs/x.csv", "a", Path("a/b")])

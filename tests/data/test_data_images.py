@@ -459,12 +459,12 @@ def test_unknown_files(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"cannot read .*a.zip: File is not a zip file; restore it"):
         load_data(tmp_path / "a.zip")
-    (tmp_path / "a.tar.gz").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"a.tar.gz is in no known format .*; unpack it and pass its folder"):
-        load_data(tmp_path / "a.tar.gz")
-    (tmp_path / "a.mat").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"a.mat is in no known format .*; convert it"):
-        load_data(tmp_path / "a.mat")
+    (tmp_path / "a.7z").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.7z is in no known format .*; unpack it and pass its folder"):
+        load_data(tmp_path / "a.7z")
+    (tmp_path / "a.xyz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.xyz is in no known format .*; convert it"):
+        load_data(tmp_path / "a.xyz")
 
 
 def test_constant_sets_and_copies_are_noted(tmp_path):

@@ -29,7 +29,8 @@ from expost.data.expressions import (
 )
 from expost.data.named_strings import STRING_DATASETS, ZINC, NamedStrings, Published
 from expost.data.notations import guess_domain
-from expost.data.string_files import Lines, holds_strings
+from expost.data.string_files import holds_strings
+from expost.data.string_lines import Lines
 from expost.data.strings import Strings, fingerprint, read_named_strings, read_strings
 from expost.errors import DataError, UsageError
 from expost.utils.downloads import PublicFile
@@ -329,7 +330,9 @@ def test_files_of_every_kind_are_read(tmp_path, name, content):
     assert everything(data) == sorted(FOUR)
     assert data.domain == "molecules"
     assert data.name == str(path)
-    assert data.note.startswith(f"from {path}; 2/1/1 for training/validation/test; 80/10/10 drawn with seed 0")
+    assert data.note.startswith(
+        f"from {path}; 4 molecules of 3 to 8 characters; 2/1/1 for training/validation/test; 80/10/10 drawn with seed 0"
+    )
 
 
 def test_spaces_are_taken_out_of_expressions_alone(tmp_path):
@@ -522,7 +525,7 @@ def test_undivided_strings_are_divided_without_loss_or_overlap(tmp_path_factory,
     tenth = max(1, round(len(set(lines)) / 10))
     assert (len(data.validation), len(data.test)) == (tenth, tenth)
     copies = len(lines) - len(set(lines))
-    assert (f"{copies} repeated lines, of which training keeps its own" in data.note) == (copies > 0)
+    assert (f"{copies} repeated strings, of which training keeps its own" in data.note) == (copies > 0)
     assert fingerprint(read_strings(path, seed=seed)) == fingerprint(data)
 
 
@@ -531,7 +534,7 @@ def test_given_parts_lose_what_they_share(tmp_path):
     data = read_strings(write(tmp_path / "a.csv", "smiles,Split\n" + "\n".join(rows)))
     assert (data.train, data.validation, data.test) == (["C", "C", "N"], ["O"], ["F", "I"])
     assert "left out 2 of validation and 1 of test that are in other parts" in data.note
-    assert "1 repeated lines" in data.note
+    assert "1 repeated strings" in data.note
     assert data.note.endswith("left out 1 rows of part 'extra'")
 
 
@@ -678,7 +681,7 @@ def test_a_set_on_disk_is_not_downloaded(server, tmp_path, monkeypatch, suffix):
     monkeypatch.setenv("EXPOST_DATA", str(tmp_path / "mine"))
     path = write(tmp_path / "mine" / "small" / f"small.smi{suffix}", SMALL)
     data = read_named_strings("small", named(server, "/good"))
-    assert data.note.startswith(f"from {path}; 70/20/10 ")
+    assert data.note.startswith(f"from {path}; 100 molecules of 1 to 100 characters; 70/20/10 ")
     write(path, SMALL.replace(b"CC", b"CN", 1))
     with pytest.raises(DataError, match=r"small.smi.* is not the published file \(5,150 bytes of other contents\)"):
         read_named_strings("small", named(server, "/good"))

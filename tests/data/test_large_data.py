@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import tracemalloc
@@ -175,6 +176,21 @@ def zipped(folder):
     return folder / "photos.zip"
 
 
+def tarred(folder):
+    """Write shards of images, some in a packed archive, with a class beside each."""
+    folder.mkdir()
+    shards: dict[str, Any] = {"train-0.tar": "w", "train-1.tar.gz": "w:gz", "test-0.tar": "w"}
+    for shard, kind in shards.items():
+        with tarfile.open(folder / shard, kind) as archive:
+            for index in range(13):
+                image = COLOR[13 * ("test" in shard) + 26 * ("-1" in shard) + index]
+                for name, content in ((f"{index}.png", encoded(image)), (f"{index}.cls", str(index % 2).encode())):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+    return folder
+
+
 COLOR = noise(40, 9, 9, 3)
 SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "a folder of classes": (images_by_class, {}),
@@ -190,6 +206,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "npy, an example a file": (npy_by_file, {}),
     "pages": (pages, {}),
     "a zip archive": (zipped, {"parts": ["train=a", "test=b"]}),
+    "tar archives": (tarred, {}),
     "npy, resized": (npy(COLOR), {"size": 5, "crop": 8}),
     "npy, of its size already": (npy(COLOR), {"size": 9, "channels": 3}),
     "npy of floats": (npy(COLOR / 255), {}),
@@ -299,7 +316,7 @@ def test_named_sets_are_mapped_too(tmp_path, all_mapped):
             parts = {}
             for part in ("train", "test"):
                 table = pa.ipc.open_stream(pa.memory_map(str(tmp_path / f"{part}.arrow"))).read_all()
-                parts[part] = read_table(table, part, ())
+                parts[part] = read_table(table, part, None)
             return replace(assembled(parts, "arrow files", FOUND_OUT), files=tuple(sorted(tmp_path.glob("*.arrow"))))
 
     for part, n in (("train", 30), ("test", 9)):

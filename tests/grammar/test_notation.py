@@ -33,6 +33,10 @@ CASES = [
     ("E -> T E'\nE' -> '+' T E' | ''\nT -> 'x'", "x x+x", "+ x+", "primes"),
     ("A -> B' C''\nB' -> 'x'\nC'' -> 'y'", "xy", "x B", "primes"),
     ("S' -> S\nS -> 'a' S | λ", " a aa", "b", "primes"),
+    # typeset
+    ("E → T E′\nE′ → „+“ T E′ | ∅\nT → „x“", "x x+x", "+ x+", "primes, rules with →"),
+    ("S’ -> ‘a’ S’ | “b”", "b ab", "a", "primes"),
+    ("// of a book\nS \\to 'a' S \\mid \\varepsilon", " a aa", "b", "a word for the empty string"),
 ]
 
 
@@ -50,6 +54,16 @@ def test_a_grammar_in_another_notation_derives_its_strings(text, strings, others
     again = Grammar.from_text(grammar.text)  # as a run keeps it
     assert again.productions == grammar.productions
     assert again.text == grammar.text
+
+
+def test_a_count_of_repetitions_is_named():
+    with pytest.raises(DataError, match=r"line 2: \{3\} counts repetitions; write them out"):
+        Grammar.from_text("S -> T\nT -> 'a'{3}")
+
+
+def test_what_stands_in_quotes_is_left_as_it_is_typeset():
+    parser = Parser(Grammar.from_text("""S -> "x′" '//' "„a“" '∅' | 'a' S"""))
+    assert parser.accepts("x′//„a“∅")
 
 
 @pytest.mark.parametrize("word", ["ε", "λ", "epsilon", "eps", "empty"])

@@ -86,8 +86,8 @@ def _show_catalog(rows: list[dict[str, Any]]) -> None:
         strings.add_row(name, entry.domain, entry.title)
     console.print(strings)
     console.print(
-        "\nAlso from disk, by their path: image folders, and zip archives of them; .npz, .npy, .csv, .tsv, parquet and "
-        "IDX files; strings in .smi, .txt and .csv files. expost data PATH shows what would be read.",
+        "\nAlso from disk, by their path: image folders, and archives of them (.zip, .tar); .npz, .npy, .csv, .tsv, "
+        "parquet and IDX files; strings in .smi, .txt and .csv files. expost data PATH shows what would be read.",
         highlight=False,
     )
 

@@ -110,7 +110,7 @@ def train(
         return go_on(Run.open(out, networks), asked, slots, dry_run)
     from expost.data.strings import is_strings
 
-    if is_strings(data_name(data)):
+    if is_strings(data_name(data), of_data.get("column")):
         refuse_for_strings(data, of_data)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,23 +10,25 @@ from pathlib import Path
 from expost.data.columns import Column, settled
 from expost.data.sheets import Sheet, header_of, open_sheet, refuse_ragged
 from expost.data.table_cells import Piece, Rows
+from expost.data.table_labels import label_names
 from expost.data.tables import differences, places
 from expost.errors import DataError
 
 _AT_ONCE = 8_192
 
 
-def read_csv(paths: Sequence[Path], labels: Collection[str]) -> Rows:
+def read_csv(paths: Sequence[Path], asked: str | None) -> Rows:
     """Read the files of one part.
 
     Args:
         paths: The files.
-        labels: Names of columns, lower case, that may hold labels: what is written in them is kept.
+        asked: The column of labels that was asked for; what is written in those that may hold them is kept.
 
     Raises:
         DataError: if a file is damaged or empty, or the files have different columns.
     """
     columns: list[Column] = []
+    labels = label_names(asked)
     titled, count, delimiter = True, 0, ","
     remarks: list[str] = []
     classes: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ def note(
         where: What was read.
         sizes: Examples in training, validation and test.
         how: How they were divided.
-        examples: What an example is, see `of_images` and `of_rows`.
+        examples: What an example is, see `of_images`, `of_rows` and `of_strings`.
         classes: Which classes there are, see `of_classes`.
         prepared: What was done to the examples.
         limit: At most how many of each part were asked for.
@@ -66,6 +66,31 @@ def of_images(count: int, shape: Sequence[int]) -> str:
     return f"{count:,} images of {sides}, {'grey' if channels == 1 else 'RGB'}"
 
 
+def of_strings(strings: Sequence[str], domain: str) -> str:
+    """Say how many strings of which kind there are, and how long they are.
+
+    Example:
+        >>> of_strings(["CCO", "CCCCO"], "molecules"), of_strings(["a", "b"], "text")
+        ('2 molecules of 3 to 5 characters', '2 strings of 1 character')
+    """
+    short, long = min(map(len, strings)), max(map(len, strings))
+    lengths = f"{short:,} to {long:,}" if short < long else f"{long:,}"
+    what = "strings" if domain == "text" else domain
+    return f"{len(strings):,} {what} of {lengths} character{'s' * (long != 1)}"
+
+
+def listing(names: Sequence[str], word: str = "") -> str:
+    """List the first of some names, counted as so many of what `word` says.
+
+    Example:
+        >>> listing(["a", ""], "column"), listing([str(i) for i in range(12)])
+        ('2 columns: a, (unnamed)', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more')
+    """
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    count = f"{len(names):,} {word}{'s' * (len(names) > 1)}: " if word else ""
+    return count + ", ".join(name or "(unnamed)" for name in names[:_LISTED]) + more
+
+
 def of_rows(count: int, width: int, columns: Sequence[str] = ()) -> str:
     """Say how many rows of how many numbers there are, and what these are called.
 
@@ -73,8 +98,7 @@ def of_rows(count: int, width: int, columns: Sequence[str] = ()) -> str:
         >>> of_rows(150, 2, ("length", "width"))
         '150 rows of 2 numbers (length, width)'
     """
-    names = ", ".join(columns[:_LISTED]) + (f" and {len(columns) - _LISTED} more" if len(columns) > _LISTED else "")
-    return f"{count:,} rows of {width:,} number{'s' * (width != 1)}" + (f" ({names})" if names else "")
+    return f"{count:,} rows of {width:,} number{'s' * (width != 1)}" + (f" ({listing(columns)})" if columns else "")
 
 
 def of_classes(labels: Sequence[Array | None]) -> str:

@@ -130,10 +130,12 @@ class Part:
     Attributes:
         examples: The examples.
         labels: Integers or strings, shape (N,), in the same order; None where there are none.
+        names: Names of the labels 0, 1, ... where the source gives them apart; empty otherwise.
     """
 
     examples: Examples
     labels: Array | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of examples."""

@@ -12,14 +12,15 @@ import numpy as np
 from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
 from expost.data.examples import Found, Overrules, Part
-from expost.data.folders import SYSTEM, Sorted, left_out, sort_files, without_system
+from expost.data.folders import SYSTEM, Sorted, are_counters, left_out, sort_files, without_system
 from expost.data.hdf5 import read_hdf5
 from expost.data.image_archives import ZipImages
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
 from expost.data.sheets import SUFFIXES as SHEETS
 from expost.data.sheets import is_sheet
-from expost.data.splits import PART_WORDS
+from expost.data.splits import PART_WORDS, part_named
 from expost.data.tables import read_tables
+from expost.data.tar_archives import Archive, TarImages, is_tar, stem_of_archive
 from expost.data.text import kind_of
 from expost.errors import DataError, UsageError
 
@@ -89,8 +90,9 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
         return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), overrules=overrules)
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
-        packed = path.suffix.lower() in (".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz")
-        remedy = "unpack it and pass its folder" if packed else "convert it"
+        remedy = next(
+            (remedy for suffixes, remedy in _REMEDIES.items() if path.suffix.lower() in suffixes), "convert it"
+        )
         raise DataError(f"{path} is in no known format ({known}); {remedy}")
     if not files:
         raise DataError(f"folder {path} is empty; put files of a data set there ({known})")
@@ -176,6 +178,52 @@ def read_image_archive(folder: Path, files: Sequence[Path], where: str, overrule
     return _found(sorted_files, pick, where, remarks)
 
 
+def read_tar_archives(folder: Path, files: Sequence[Path], where: str, overrules: Overrules) -> Found:
+    """Read the images of tar archives, as those of the folders that they unpack to; nothing is unpacked to files.
+
+    Several archives are parts if their names say so (`train-000000.tar`), else classes, unless they are numbered in a
+    row: then they are shards of one set. Files `.cls` beside all images hold their classes, as in WebDataset.
+
+    Raises:
+        UsageError: as `read_images` does.
+        DataError: if an archive is damaged, or there are no images.
+    """
+    archives = [Archive.open(file) for file in files]
+    members = [(archive, member) for archive in archives for member in archive.members]
+    others = sum(archive.others for archive in archives)
+    if not members:
+        raise DataError(f"{where} holds no images, only {others} other files; unpack it and pass its folder")
+    heads = _heads(folder, files) if len(files) > 1 else {files[0]: ()}
+    paths = [(*heads[archive.path], *member.name.split("/")) for archive, member in members]
+    kept, folders = without_system(paths)
+    sorted_files = sort_files([paths[index] for index in kept], parts=overrules.places())
+    if all(members[index][1].label for index in kept):
+        sorted_files.labels = {
+            part: [members[kept[index]][1].label for index in chosen] for part, chosen in sorted_files.parts.items()
+        }
+        sorted_files.remarks.append("classes of the .cls files")
+
+    def pick(chosen: Sequence[int]) -> ImageSource:
+        return TarImages([members[kept[index]] for index in chosen])
+
+    remarks = [left_out(folders, "thumbnails or files of the system", "files")] if folders else []
+    if others:
+        remarks.append(f"ignored {others} other file{'s' * (others > 1)} in the archive{'s' * (len(files) > 1)}")
+    return _found(sorted_files, pick, where, remarks)
+
+
+def _heads(folder: Path, files: Sequence[Path]) -> dict[Path, tuple[str, ...]]:
+    """Return the folders that stand for each of several archives: its part or class; none for a shard of one set."""
+    above = {file: file.relative_to(folder).parts[:-1] for file in files}
+    stems = {file: stem_of_archive(file) for file in files}
+    parts = {file: part_named(stem) for file, stem in stems.items()}
+    if "train" in parts.values():
+        return {file: (*above[file], parts[file] or stems[file]) for file in files}
+    if are_counters({stem.lower() for stem in stems.values()}):
+        return above
+    return {file: (*above[file], stems[file]) for file in files}
+
+
 def _found(
     sorted_files: Sorted, pick: Callable[[Sequence[int]], ImageSource], where: str, remarks: Sequence[str]
 ) -> Found:
@@ -186,7 +234,15 @@ def _found(
     return Found(parts, where, (*remarks, *sorted_files.remarks))
 
 
-def _walk(folder: Path) -> list[Path]:
+def arrow_files(path: Path) -> list[Path]:
+    """Return the files of the kind that `read_path` reads with PyArrow, sorted: parquet, else Arrow's own."""
+    if not path.is_dir():
+        return [path] if _is_parquet(path) or _is_arrow(path) else []
+    tables = _walk(path, lambda file: _is_parquet(file) or _is_arrow(file))
+    return [file for file in tables if _is_parquet(file)] or tables
+
+
+def _walk(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> list[Path]:
     """List the files in a folder and its subfolders, sorted by path, without hidden ones; every real folder once."""
     files: list[Path] = []
     seen: set[str] = set()
@@ -197,7 +253,7 @@ def _walk(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(entry for entry in folders if not _hidden(entry) or entry.lower() in SYSTEM)
-        paths = [Path(name, entry) for entry in names if not _hidden(entry)]
+        paths = [path for entry in names if not _hidden(entry) and wanted(path := Path(name, entry))]
         files += [path for path in paths if path.is_file()]  # not a broken link, a socket, a pipe
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
@@ -231,9 +287,12 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
+_is_parquet = _suffix(".parquet", ".pq")
+
+
 def _is_arrow(path: Path) -> bool:
     """Tell whether a file is one of a data set's, not of what `datasets` computed from it."""
-    return path.suffix.lower() == ".arrow" and not path.name.startswith(("cache-", "tmp", "indices"))
+    return path.suffix.lower() in (".arrow", ".feather") and not path.name.startswith(("cache-", "tmp", "indices"))
 
 
 def _is_table(path: Path) -> bool:
@@ -253,6 +312,20 @@ def _regardless(
     return lambda folder, files, where, _overrules: read(folder, files, where)
 
 
+_REMEDIES = {
+    (".gz", ".7z", ".rar", ".bz2", ".xz", ".zst"): "unpack it and pass its folder",
+    (".xlsx", ".xls", ".ods", ".xlsm"): "save its sheet as CSV",
+    (".json", ".jsonl", ".ndjson"): "convert it to CSV or parquet",
+    (".sav", ".dta", ".sas7bdat", ".rds", ".rdata"): "export it as CSV",
+    (".arff",): "convert it to CSV (scipy.io.arff.loadarff reads it)",
+    (".mat",): "save its arrays as .npz (scipy.io.loadmat reads it)",
+    (".pkl", ".pickle", ".pt", ".pth", ".joblib"): "save its arrays as .npz: pickles can run code, and are never read",
+    (".sdf", ".mol", ".mol2", ".pdb"): "write its molecules as SMILES, one a line, in a .smi file",
+    (".heic", ".heif", ".dcm", ".nii", ".svg", ".tga", ".ico", ".psd", ".raw"): "convert its images to PNG",
+    (".mp4", ".avi", ".mov", ".mkv"): "save its frames as images",
+    (".svm", ".libsvm", ".svmlight"): "convert it to CSV or .npz (sklearn.datasets.load_svmlight_file reads it)",
+    (".tfrecord", ".record", ".lmdb"): "convert it to images in folders, or to parquet",
+}
 _STACKS = (".tif", ".tiff")
 _ANIMATIONS = (".gif", ".webp")
 _LABELLED = frozenset({"label_column"})
@@ -274,8 +347,8 @@ FORMATS: tuple[Format, ...] = (
         lambda path: idx.NAME.fullmatch(path.name) is not None,
         _regardless(idx.read_idx_files),
     ),
-    Format("parquet", ".parquet", "images or numbers", _suffix(".parquet"), read_tables, _LABELLED),
-    Format("Arrow files", ".arrow", "images or numbers, as datasets saves them", _is_arrow, read_tables, _LABELLED),
+    Format("parquet", ".parquet", "images or numbers", _is_parquet, read_tables, _LABELLED),
+    Format("Arrow files", ".arrow .feather", "images or numbers", _is_arrow, read_tables, _LABELLED),
     IMAGES,
     Format(
         "NumPy arrays",
@@ -302,5 +375,6 @@ FORMATS: tuple[Format, ...] = (
         _LABELLED,
     ),
     Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
+    Format("tar archives", ".tar .tar.gz .tgz", "images", is_tar, read_tar_archives, frozenset({"parts"})),
 )
 """In order of precedence. One more format is one more entry."""

@@ -211,7 +211,7 @@ def _small_copies(name: str, names: Sequence[str], above: Sequence[str], others:
         return True
     shared = any(2 * len(stems & _whole_stems(each)) >= len(stems) for each in others.values())
     sure = name.lower() not in _MAY_BE_CLASSES and len(others) == 1
-    return shared and (sure or not _are_counters(stems))
+    return shared and (sure or not are_counters(stems))
 
 
 def _suffix(name: str) -> str:
@@ -245,10 +245,11 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
             inside[file.folders[:level]][folder].add(_plain(file.stem))
     masks: set[tuple[str, ...]] = set()
     for parent, siblings in inside.items():
-        side = {name for name in siblings if _is_mask(name)}
-        others = {name: stems for name, stems in siblings.items() if name not in side}
+        own = _own_words(siblings)
+        side = {name for name in siblings if _is_mask(own[name])}
+        others = {own[name]: stems for name, stems in siblings.items() if name not in side}
         for name in side:
-            if any(_holds_images(other, name) for other in others) or _paired(name, siblings[name], others):
+            if any(_holds_images(other, own[name]) for other in others) or _paired(own[name], siblings[name], others):
                 masks.add((*parent, name))
     kept: list[_File] = []
     left = []
@@ -271,6 +272,14 @@ def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
             f"left out {len(named):,} {what} named after others ({named[0].stem}, ...): masks or thumbnails"
         )
     return kept
+
+
+def _own_words(names: Iterable[str]) -> dict[str, str]:
+    """Return names without the words that all of them have, those of parts aside: `Input` and `Masks` of ISIC_*."""
+    words = {name: _joined(name) for name in names}
+    shared = set.intersection(*map(set, words.values())) - set(PART_WORDS) if len(words) > 1 else set()
+    own = {name: "_".join(word for word in each if word not in shared) for name, each in words.items()}
+    return {name: bare if shared and bare else name for name, bare in own.items()}
 
 
 def _is_mask(name: str) -> bool:
@@ -298,14 +307,14 @@ def _paired(name: str, stems: set[str], others: Mapping[str, set[str]]) -> bool:
     plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
     if not plural or len(stems & set().union(*others.values())) < 0.5 * len(stems):
         return False
-    if not _are_counters(stems):
+    if not are_counters(stems):
         return True
     said = [_said(other) for other in others]
     sure = not _SURE_MASKS.isdisjoint(_joined(name))
     return len(said) == 1 and (sure or (not said[0].rest and bool(said[0].part or said[0].words & _IMAGES)))
 
 
-def _are_counters(stems: set[str]) -> bool:
+def are_counters(stems: set[str]) -> bool:
     """Tell whether names differ in nothing but a number that runs on from 0 or 1, a few left out."""
     found = [re.fullmatch(r"(\D*)([0-9]+)", stem) for stem in stems]
     numbers = [int(match[2]) for match in found if match]
@@ -346,11 +355,27 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
             continue
         rest = (*file.folders[:level], *file.folders[level + 1 :])
         inside.append(replace(file, folders=rest, part=said.part, word="" if whole else said.rest))
-    inside = _again(inside)
+    inside = _again(_without_repeated(inside, level))
     if len({file.word for file in inside}) > 1:  # a class in the name of the part
         inside = [replace(file, folders=(file.word or "", *file.folders)) for file in inside]
     _say_outside(outside, found, what, paths)
     return inside
+
+
+def _without_repeated(files: list[_File], level: int) -> list[_File]:
+    """Take away a folder that holds all of a part and names it again, as some archives unpack: train/train/cats."""
+    for part in {file.part for file in files}:
+        while True:
+            names = {file.folders[level] if len(file.folders) > level else "" for file in files if file.part == part}
+            if len(names) > 1 or _said(min(names)).part != part:
+                break
+            files = [
+                replace(file, folders=(*file.folders[:level], *file.folders[level + 1 :]))
+                if file.part == part
+                else file
+                for file in files
+            ]
+    return files
 
 
 def _say_outside(outside: Sequence[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> None:

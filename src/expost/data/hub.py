@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from expost.data.examples import FOUND_OUT, Found, Overrules, Part
+from expost.data.examples import FOUND_OUT, Found, Overrules
 from expost.data.files import read_path
 from expost.data.splits import part_named
-from expost.data.table_cells import Rows
-from expost.data.tables import assembled, label_names
+from expost.data.string_files import holds_strings, read_string_path
+from expost.data.table_cells import Images, Rows
+from expost.data.tables import assembled
 from expost.errors import DataError
 from expost.utils.extras import require
+
+if TYPE_CHECKING:
+    from expost.data.parquet import TableSource
 
 VARIABLE = "EXPOST_DATA"
 """The environment variable that names the folder of data sets: `$EXPOST_DATA/<name>/` holds the set `<name>`."""
@@ -120,31 +124,78 @@ class Hub(Origin):
 
     def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read its folder, or its cached copy, or download it."""
-        folder = data_folder(name)
+        folder = self._folder(name)
         if folder is not None:
-            own = folder / (self.config or "")
-            return read_path(own if own.is_dir() else folder, overrules)
-        splits, remarks = self._load(name)
-        where = self.repository if self.config is None else f"{self.repository} ({self.config})"
+            return read_path(folder, overrules)
+        parts, remarks, where = self._parts(name)
         from expost.data.parquet import read_table  # after `datasets`, which brings what it needs
 
-        found: dict[str, Part | Rows] = {}
-        files: list[Path] = []
-        for split in splits:
-            part = part_named(split)
-            if part is None:
-                remarks.append(f"left out its split '{split}'")
-                continue
-            table, of_split = splits[split]
-            found[part] = read_table(table, f"{where}, split {split}", label_names(overrules))
-            files += of_split
-        if not found:
-            raise DataError(f"{where} has no split called train or test, only {', '.join(splits)}; choose another")
+        found: dict[str, Images | Rows] = {}
+        for part, split in parts.items():
+            found[part] = read_table(split.table, split.name, overrules.label_column)
         assembly = assembled(found, where, overrules, remarks)
-        return replace(assembly, files=tuple(files))
+        return replace(assembly, files=tuple(file for split in parts.values() for file in split.files))
 
-    def _load(self, name: str) -> tuple[dict[str, tuple[Any, list[Path]]], list[str]]:
-        """Return the table of each split with its files, and remarks: of the copy in the cache, else from the Hub."""
+    def holds_strings(self, name: str, column: str | None) -> bool:
+        """Tell whether it has a column of strings and none of images; it is read for that, unless a column is given.
+
+        Raises:
+            DataError: as `read` does.
+        """
+        folder = self._folder(name)
+        if folder is not None:
+            return holds_strings(folder, column)
+        if column is not None:
+            return True
+        parts, _, _ = self._parts(name)
+        from expost.data.arrow_strings import is_source_of_strings
+
+        return is_source_of_strings(next(iter(parts.values())).source())
+
+    def read_strings(self, name: str, column: str | None) -> Found:
+        """Read its column of strings; see `read`.
+
+        Raises:
+            UsageError: if there is no such column.
+            DataError: as `read` does, and if there are no strings, or it is unclear which column to read.
+        """
+        folder = self._folder(name)
+        if folder is not None:
+            return read_string_path(folder, column)
+        parts, remarks, where = self._parts(name)
+        from expost.data.arrow_strings import read_sources
+
+        found = read_sources({part: [split.source()] for part, split in parts.items()}, where, column)
+        return replace(found, remarks=(*remarks, *found.remarks))
+
+    def _folder(self, name: str) -> Path | None:
+        """Return what there is of it in the folder of data sets."""
+        folder = data_folder(name)
+        if folder is None:
+            return None
+        own = folder / (self.config or "")
+        return own if own.is_dir() else folder
+
+    def _parts(self, name: str) -> tuple[dict[str, _Split], list[str], str]:
+        """Return its splits by part, what to say of them, and what errors call it."""
+        splits, said = self._load(name)
+        remarks = list(said)
+        where = self.repository if self.config is None else f"{self.repository} ({self.config})"
+        parts: dict[str, _Split] = {}
+        for title, split in splits.items():
+            part = part_named(title)
+            if part is None:
+                remarks.append(f"left out its split '{title}'")
+            else:
+                parts[part] = replace(split, name=f"{where}, split {title}")
+        if not parts:
+            raise DataError(f"{where} has no split called train or test, only {', '.join(splits)}; choose another")
+        return parts, remarks, where
+
+    def _load(self, name: str) -> tuple[dict[str, _Split], list[str]]:
+        """Return the splits, and remarks: of what was streamed last, the copy in the cache, or else from the Hub."""
+        if _streams.get(self) is not None:
+            return _streams[self]
         datasets = require("datasets", "hub", f"data set '{name}' needs the package datasets")
         from huggingface_hub import HfApi
 
@@ -161,8 +212,13 @@ class Hub(Origin):
                 record = api.dataset_info(self.repository, timeout=self.timeout, files_metadata=True)
                 size = sum(file.size or 0 for file in record.siblings or [])
                 if size > self.whole:
-                    said = f"streamed the first {STREAMED:,} examples of each split, of {size / 1e9:.2g} GB in all"
-                    return _streamed(datasets, self.repository, self.config), [said]
+                    said = (
+                        f"streamed {STREAMED:,} examples of each split at most, of {size / 1e9:.2g} GB in all, drawn "
+                        f"from its files in random order through a buffer of {BUFFER:,} with seed {_SEED}"
+                    )
+                    _streams.clear()
+                    _streams[self] = _streamed(datasets, self.repository, self.config), [said]
+                    return _streams[self]
             return _tables(datasets.load_dataset(self.repository, self.config)), []
         except Exception as error:
             # Of httpx, huggingface_hub, datasets, pyarrow or the disk: to a user they all mean the same.
@@ -173,24 +229,65 @@ class Hub(Origin):
 STREAMED = 20_000
 """Examples of each split that are read of a set that is too large to be downloaded whole."""
 
+BUFFER = 2_000
+"""Examples of a stream that each next one is drawn from: sets are often sorted by class, and files hold stretches."""
 
-def _tables(splits: Any) -> dict[str, tuple[Any, list[Path]]]:
-    """Return the Arrow table of each split of a `DatasetDict`, mapped, not loaded, with its files."""
+_SEED = 0  # of that draw, which is one of what the set is: the parts are drawn from it with the seed of the user
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split of a set on the Hub.
+
+    Attributes:
+        name: What errors call it.
+        table: Its Arrow table.
+        files: The files that hold it; none of what was streamed.
+    """
+
+    name: str
+    table: Any
+    files: tuple[Path, ...] = ()
+
+    def source(self) -> TableSource:
+        """Return its table as one that is read a few rows at a time."""
+        from expost.data.parquet import source_in_memory
+
+        return source_in_memory(self.table, self.name)
+
+
+_streams: dict[Hub, tuple[dict[str, _Split], list[str]]] = {}
+"""The set that was streamed last: it is asked for twice, for what it holds and for its examples."""
+
+
+def _tables(splits: Any) -> dict[str, _Split]:
+    """Return the splits of a `DatasetDict`, mapped, not loaded; numbers of classes are shown by their names."""
     return {
-        split: (splits[split].with_format("arrow")[:], [Path(file["filename"]) for file in splits[split].cache_files])
-        for split in splits
+        title: _Split(
+            title,
+            _described(splits[title].with_format("arrow")[:], splits[title].features),
+            tuple(Path(file["filename"]) for file in splits[title].cache_files),
+        )
+        for title in splits
     }
 
 
-def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, tuple[Any, list[Path]]]:
-    """Return the first examples of each split that names a part, fetched without the rest."""
+def _described(table: Any, features: Any) -> Any:
+    """Return a table with what `datasets` knows of its columns, the names of classes among it."""
+    return table if features is None else table.replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def _streamed(datasets: Any, repository: str, config: str | None) -> dict[str, _Split]:
+    """Return some examples of each split that names a part, drawn and fetched without the rest."""
     import pyarrow as pa
 
-    tables: dict[str, tuple[Any, list[Path]]] = {}
-    for split, stream in datasets.load_dataset(repository, config, streaming=True).items():
-        if part_named(split) is not None:
-            batches = stream.take(STREAMED).with_format("arrow").iter(batch_size=256)
-            tables[split] = (pa.concat_tables(list(batches), promote_options="permissive"), [])
+    tables: dict[str, _Split] = {}
+    for title, stream in datasets.load_dataset(repository, config, streaming=True).items():
+        if part_named(title) is not None:
+            drawn = stream.shuffle(seed=_SEED, buffer_size=BUFFER).take(STREAMED)
+            batches = drawn.with_format("arrow").iter(batch_size=256)
+            table = pa.concat_tables(list(batches), promote_options="permissive")
+            tables[title] = _Split(title, _described(table, stream.features))
     return tables
 
 

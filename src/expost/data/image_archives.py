@@ -43,7 +43,7 @@ class ZipImages(ImageSource):
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
             reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split())
             raise DataError(f"cannot read {path}: {reason or 'no zip archive'}; restore it") from None
-        images = [entry for entry in entries if _is_image(entry.filename)]
+        images = [entry for entry in entries if is_image_inside(entry.filename)]
         if not images:
             raise DataError(f"{path} holds no images, only {len(entries)} other files; unpack it and pass its folder")
         if any(entry.flag_bits & 1 for entry in images):
@@ -82,7 +82,8 @@ class ZipImages(ImageSource):
             raise DataError(f"cannot read {self.path}: {reason}; restore it") from None
 
 
-def _is_image(name: str) -> bool:
+def is_image_inside(name: str) -> bool:
+    """Tell whether a name in an archive is that of an image, and does not lead out of it."""
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
     return inside and path.suffix.lower() in SUFFIXES and not _is_hidden(name)

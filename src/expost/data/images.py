@@ -25,9 +25,10 @@ from expost.utils.progress import progress
 
 SUFFIXES = frozenset(
     {
-        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm",
+        ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+        ".pbm", ".pgm", ".ppm", ".pnm",
         ".avif",
-        ".jp2", ".j2k",
+        ".jp2", ".j2k", ".jpx", ".jpf",
     }
 )  # fmt: skip
 """What counts as an image file, lower case. The contents decide how it is decoded, not the suffix."""

@@ -22,10 +22,9 @@ from expost.data.images import EncodedImages, Pixels, UnreadableImages
 from expost.data.intensities import Extent
 from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
 from expost.data.named import DATASETS, NamedData
-from expost.data.named_strings import STRING_DATASETS
 from expost.data.prepared import Preparation, describe
 from expost.data.splits import Plan, plan_official, plan_split, subset
-from expost.data.string_files import holds_strings
+from expost.data.strings import is_strings
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
 
@@ -98,7 +97,7 @@ def load_data(
             if value:
                 raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
         return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
-    if name_or_path in STRING_DATASETS or holds_strings(Path(name_or_path)):
+    if is_strings(name_or_path):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
     return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=overrules)
 
@@ -121,6 +120,7 @@ def load_named(
     _check(limit, seed)
     full = named.over(prep or Preprocess())
     found = named.origin.read(name)
+    found = replace(found, parts={part: replace(one, names=()) for part, one in found.parts.items()})  # of some origins
     data = _assemble(name, found, plan_official(found, named.counts, shuffled=named.shuffled), full, limit, seed)
     if full == named.prep and data.shape != named.shape:
         raise DataError(f"{found.where}: images of shape {data.shape} where {name} has {named.shape}; check the files")
@@ -284,6 +284,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
     words = _words(chosen)
+    names = _names(chosen) if words is None else ()
     labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
     splits = [Split(as_tensor(array), y) for array, y in zip(arrays, labels, strict=True)]
     train, validation, test = splits
@@ -298,14 +299,14 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         if len(shape) == 3
         else description.of_rows(count, shape[0], found.columns),
         classes=description.of_classes(
-            [None if part.labels is None else part.labels[indices] for part, indices in chosen]
+            [None if part.labels is None else _named(part.labels[indices], names) for part, indices in chosen]
         ),
         prepared="; ".join(filter(None, prepared)),
         limit=limit,
         seed=seed,
         remarks=(*found.remarks, describe(preparation.kept)),
     )
-    classes = () if words is None else tuple(map(str, words))
+    classes = names if words is None else tuple(map(str, words))
     pillow = PIL.__version__ if prep.size and arrays[0].ndim == 4 else ""
     return Data(name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow)
 
@@ -341,6 +342,21 @@ def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:
     if any(labels.dtype.kind == "U" for labels in given):
         return np.unique(np.concatenate([labels.astype(np.str_) for labels in given]))
     return None
+
+
+def _names(chosen: Sequence[tuple[Part, Indices]]) -> tuple[str, ...]:
+    """Return the names of the labels 0, 1, ... where all parts give the same, and no label is beyond them."""
+    labelled = [part for part, _ in chosen if part.labels is not None]
+    given = {part.names for part in labelled}
+    names = given.pop() if len(given) == 1 else ()
+    within = all(
+        part.labels.min() >= 0 and part.labels.max() < len(names) for part in labelled if part.labels is not None
+    )
+    return names if within and len(set(names)) == len(names) else ()
+
+
+def _named(labels: Array, names: tuple[str, ...]) -> Array:
+    return np.array(names, np.str_)[labels] if names else labels
 
 
 def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tensor | None:

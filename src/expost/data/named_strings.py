@@ -16,7 +16,8 @@ from expost.data.expressions import PUBLISHED, SOLUTIONS, published_expressions,
 from expost.data.hub import VARIABLE, BuiltIn, Origin, data_folder
 from expost.data.notations import Domain
 from expost.data.splits import permutation
-from expost.data.string_files import Lines, read_string_parts, read_string_path
+from expost.data.string_files import read_string_parts, read_string_path
+from expost.data.string_lines import Lines
 from expost.errors import DataError
 from expost.registry import Registry
 from expost.utils.downloads import PublicFile, cache_folder, download

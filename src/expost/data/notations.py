@@ -17,7 +17,7 @@ _SAMPLE, _AGREE = 500, 0.9
 
 _SMILES = re.compile(
     r"(?=[\[*A-Za-z])"  # an atom comes first
-    r"(?:\[[^\[\]\s]+\]|Cl|Br|[BCNOPSFIbcnops*]|->|<-|[-=#$:/\\~.()]|%\d\d|%\(\d+\)|\d)+"
+    r"(?:\[\d*(?:[A-Z][a-z]?|[a-z][a-z]?|\*)(?:@@?|@[A-Z]{2}\d+)?(?:H\d*)?(?:\++\d*|-+\d*)?(?::\d+)?\]|Cl|Br|[BCNOPSFIbcnops*]|->|<-|[-=#$:/\\~.()]|%\d\d|%\(\d+\)|\d)+"
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +17,22 @@ import pyarrow.parquet as pq
 
 from expost.data.columns import Column, Numbers, settled
 from expost.data.decoding import Source
+from expost.data.description import listing
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
-from expost.data.table_cells import Cells, Field, Piece, Rows
-from expost.data.table_labels import label_column, labels_in
+from expost.data.table_cells import Cells, Field, Images, Piece, Rows
+from expost.data.table_labels import NO_LABELS, label_column, label_names, labels_in, named
 from expost.data.tables import differences, places
 from expost.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
 _IMAGES_AT_ONCE = 64
 _PROBED, _MOST_ROWS = 64, 65_536
+
+
+#: Reads some columns of a file (None: all), a few rows at a time.
+_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,21 +88,21 @@ def _rows(block: Block, indices: Indices) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{block.name} is damaged: {begin} rows where it says {block.rows}; restore it")
 
 
-def read_table(table: Any, name: str, labels: Collection[str]) -> Part | Rows:
+def read_table(table: Any, name: str, asked: str | None) -> Images | Rows:
     """Take the images and labels, or the numbers, of an Arrow table in memory (a split that `datasets` loaded).
 
     Args:
         table: The table.
         name: What errors call it.
-        labels: Names of columns, lower case, that may hold labels.
+        asked: The column of labels that was asked for, or "none"; None to find it.
     """
-    return _from_tables({name: table}, labels)
+    return _from_tables({name: table}, asked)
 
 
-def read_arrow(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
+def read_arrow(paths: Sequence[Path], asked: str | None) -> Images | Rows:
     """Read the Arrow files of one part, as `datasets` saves them to disk; arguments as of `read_parquet`."""
     with _readable(paths[0]):
-        return _from_tables({str(path): _mapped(path) for path in paths}, labels)
+        return _from_tables({str(path): _mapped(path) for path in paths}, asked)
 
 
 def _mapped(path: Path) -> Any:
@@ -109,25 +115,74 @@ def _mapped(path: Path) -> Any:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def _from_tables(tables: Mapping[str, Any], labels: Collection[str]) -> Part | Rows:
+def _from_tables(tables: Mapping[str, Any], asked: str | None) -> Images | Rows:
     first = next(iter(tables))
     column = _image_column(tables[first].schema)
     if column is None:
         files = {name: partial(_chunks, table) for name, table in tables.items()}
         schemas = {name: table.schema for name, table in tables.items()}
-        return table_rows(files, schemas, sum(map(len, tables.values())), labels)
-    blocks, label = [], label_column(tables[first].column_names)
+        return table_rows(files, schemas, sum(map(len, tables.values())), asked)
+    title = _title(tables[first].schema, column, asked, first)
+    blocks = []
     for name, table in tables.items():
-        _refuse_lacking({column, label}, table.column_names, name, first)
+        _refuse_lacking({column, title.label}, table.column_names, name, first)
         start = 0
         for chunk in table.column(column).chunks:
             blocks.append(Block(len(chunk), name, start, partial(_whole, chunk)))
             start += len(chunk)
     y = None
-    if label is not None:
+    if (label := title.label) is not None:
         joined = pa.concat_tables([table.select([label]) for table in tables.values()], promote_options="permissive")
         y = labels_in(ArrowCells(joined.column(0)), first)
-    return Part(EncodedImages(TableImages(blocks)), y)
+    return title.images(blocks, y)
+
+
+@dataclass(frozen=True)
+class _Title:
+    """What the columns of a table of images are.
+
+    Attributes:
+        label: The column of the labels; None if there is none.
+        names: The names of these labels 0, 1, ...; empty if there are none.
+        remarks: What to say of the columns.
+    """
+
+    label: str | None
+    names: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    def images(self, blocks: Sequence[Block], labels: Array | None) -> Images:
+        """Return the images of some blocks, with their labels."""
+        return Images(Part(EncodedImages(TableImages(blocks)), labels, self.names), self.remarks)
+
+
+def _title(schema: Any, column: str, asked: str | None, where: str) -> _Title:
+    """Tell which column of a table of images holds the labels: the one asked for, or called so, or the only classes.
+
+    Raises:
+        UsageError: if no column has the name that was asked for.
+    """
+    classes = class_names(schema)
+    label = label_column(schema.names) or (next(iter(classes)) if len(classes) == 1 else None)
+    if asked is not None:
+        label = None if asked.strip().lower() == NO_LABELS else named(asked, schema.names, where)
+    others = [name for name in schema.names if name not in (column, label)]
+    remarks = [f"images of column '{column}'"] if len(schema.names) > 1 else []
+    remarks += [f"labels: column '{label}'"] if label is not None else []
+    if label is None and asked is None and len(classes) > 1:
+        remarks.append(f"no labels: {' and '.join(classes)} hold classes (--label-column takes one)")
+    remarks += [f"left out {listing(others, 'column')}"] if others else []
+    return _Title(label, classes.get(label or "", ()), tuple(remarks))
+
+
+def class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes 0, 1, ... by column, as `datasets` keeps them beside a table."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        return {name: tuple(map(str, names)) for name, names in found.items() if isinstance(names, list)}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _chunks(table: Any, columns: Sequence[str] | None) -> Iterator[Any]:
@@ -143,18 +198,18 @@ def _refuse_lacking(needed: set[str | None], given: Sequence[str], name: str, fi
         raise DataError(f"{name} lacks the column {missing.pop()} that {first} has; give files of one kind")
 
 
-def read_parquet(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
+def read_parquet(paths: Sequence[Path], asked: str | None) -> Images | Rows:
     """Read the files of one part: images and their labels, or a table of numbers.
 
     Args:
         paths: The files.
-        labels: Names of columns, lower case, that may hold labels.
+        asked: The column of labels that was asked for, or "none"; None to find it.
 
     Raises:
         DataError: if a file is damaged, or the files do not fit together.
     """
     with _readable(paths[0]):
-        return _read(paths, labels)
+        return _read(paths, asked)
 
 
 @contextmanager
@@ -168,30 +223,64 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_line(error)}; restore it") from None
 
 
-def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
+def _read(paths: Sequence[Path], asked: str | None) -> Images | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
     column = _image_column(opened[0].schema_arrow)
     if column is None:
         files = {str(path): partial(_read_file, path) for path in paths}
         count = sum(file.metadata.num_rows for file in opened)
         return table_rows(
-            files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels
+            files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, asked
         )
-    return _images(paths, opened, column)
+    return _images(paths, opened, column, asked)
 
 
-#: Reads some columns of a file (None: all), a few rows at a time.
-_Batches = Callable[[Sequence[str] | None], Iterator[Any]]
+@dataclass(frozen=True)
+class TableSource:
+    """A table that is read a few rows at a time.
+
+    Attributes:
+        name: What errors call it.
+        schema: Its Arrow schema.
+        read: Reads some columns (None: all) as batches.
+    """
+
+    name: str
+    schema: Any
+    read: _Batches
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a column can hold encoded images."""
+        return _image_column(self.schema) is not None
 
 
-def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, labels: Collection[str]) -> Rows:
+def source_of(path: Path) -> TableSource:
+    """Open a parquet file, or one in Arrow's own format, which Feather is too.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    with _readable(path):
+        if path.suffix.lower() not in (".arrow", ".feather"):
+            with pq.ParquetFile(path) as file:
+                return TableSource(str(path), file.schema_arrow, partial(_read_file, path))
+    return source_in_memory(_mapped(path), str(path))
+
+
+def source_in_memory(table: Any, name: str) -> TableSource:
+    """Return an Arrow table as a source."""
+    return TableSource(name, table.schema, partial(_chunks, table))
+
+
+def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, asked: str | None) -> Rows:
     """Return the rows of some files with one set of columns as one table.
 
     Args:
         files: By name: reads a file's columns.
         schemas: By name: the file's Arrow schema.
         count: How many rows there are together.
-        labels: Names of columns, lower case, that may hold labels.
+        asked: The column of labels that was asked for, or "none"; None to find it.
 
     Raises:
         DataError: if the files have different columns, or columns of different kinds.
@@ -208,6 +297,7 @@ def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count:
             if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
                 raise DataError(f"{name} has {theirs} in column '{title}', {first} has {ours}; give files of one kind")
     kinds = [_kind(schemas[first].field(index).type) for index in range(len(names))]
+    labels = label_names(asked)
     texts = {}
     for name, kind in zip(names, kinds, strict=True):
         if kind == "text" and names.count(name) == 1:
@@ -237,7 +327,8 @@ def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count:
         ]
         return ArrowCells(pa.concat_tables(tables, promote_options="permissive").column(0))
 
-    return Rows(first, fields, count, column, partial(_pieces, files, names, numbers), True, tuple(remarks))
+    known = class_names(schemas[first])
+    return Rows(first, fields, count, column, partial(_pieces, files, names, numbers), True, tuple(remarks), (), known)
 
 
 def _pieces(files: Mapping[str, _Batches], names: Sequence[str], numbers: Mapping[str, Numbers]) -> Iterator[Piece]:
@@ -263,24 +354,24 @@ def _read_file(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
         yield from file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns)
 
 
-def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
+def _images(paths: Sequence[Path], opened: Sequence[Any], column: str, asked: str | None) -> Images:
     """Return the images of some files, and their labels."""
     blocks: list[Block] = []
-    labels = label_column(opened[0].schema_arrow.names)
+    title = _title(opened[0].schema_arrow, column, asked, str(paths[0]))
     tables = []
     for path, file in zip(paths, opened, strict=True):
-        _refuse_lacking({column, labels}, file.schema_arrow.names, str(path), str(paths[0]))
+        _refuse_lacking({column, title.label}, file.schema_arrow.names, str(path), str(paths[0]))
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             blocks.append(Block(rows, str(path), first, partial(_row_group, path, group, column)))
             first += rows
-        tables += [] if labels is None else [file.read(columns=[labels])]
-    y = None if labels is None else labels_in(ArrowCells(pa.concat_tables(tables).column(labels)), str(paths[0]))
-    images = EncodedImages(TableImages(blocks))
-    if y is not None and len(y) != len(images):
-        raise DataError(f"{paths[0]} is damaged: {len(images)} images but {len(y)} labels; restore it")
-    return Part(images, y)
+        tables += [] if title.label is None else [file.read(columns=[title.label])]
+    y = None if title.label is None else labels_in(ArrowCells(pa.concat_tables(tables).column(0)), str(paths[0]))
+    found = title.images(blocks, y)
+    if y is not None and len(y) != len(found.part.examples):
+        raise DataError(f"{paths[0]} is damaged: {len(found.part.examples)} images but {len(y)} labels; restore it")
+    return found
 
 
 def _whole(content: Any) -> Iterator[Any]:

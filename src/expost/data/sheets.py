@@ -11,7 +11,9 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
-from expost.data.numerals import BOOLEAN, GAPS, is_numeral
+import numpy as np
+
+from expost.data.numerals import BOOLEAN, GAPS, is_numeral, is_plain
 from expost.data.text import encoding_of, kind_of, lines_of
 from expost.errors import DataError
 
@@ -24,7 +26,9 @@ PEEK = 200
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
 """Suffixes of files of delimited text; each may be followed by .gz."""
 
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces", "~": "tildes", "^": "carets"}
+#: Delimiters that stand in text, too: taken only between numbers.
+_IN_TEXT = " ~^"
 _USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _COMMENTS = ("#", "%", "//")
 _QUOTED = re.compile(r'"[^"]*"|\S+')
@@ -32,6 +36,7 @@ _QUOTED = re.compile(r'"[^"]*"|\S+')
 _OTHERS = {
     "<!doctype html": "a page of HTML; download the file itself",
     "<html": "a page of HTML; download the file itself",
+    "@relation": "ARFF; convert it to a table (scipy.io.arff.loadarff reads it)",
     '{"': "JSON; convert it to a table",
     "[{": "JSON; convert it to a table",
     "version https://git-lfs": "a pointer of Git LFS; fetch the file with: git lfs pull",
@@ -107,13 +112,18 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
     """
     lines = lines_of(path, longest)
     peeked = list(islice(lines, PEEK))
+    unquoted = _are_quoted_whole(peeked)
+    if unquoted:
+        lines, peeked = map(_unquoted, lines), list(map(_unquoted, peeked))
     text = [line for line in peeked if not line.isspace()]
     if not text:
         raise DataError(f"{path} is empty; give a table")
+    begun = next((line for line in text if not line.startswith("%")), text[0]).lstrip().lower()
     for beginning, what in _OTHERS.items():
-        if text[0].lstrip().lower().startswith(beginning):
+        if begun.startswith(beginning):
             raise DataError(f"{path} is {what}")
     remarks = [f"read as {encoding}" for encoding in [encoding_of(path)] if encoding]
+    remarks += ["quotation marks around whole lines taken off"] if unquoted else []
     declared = _DECLARED.fullmatch(text[0])
     top, begin = _top(peeked, declared is not None)
     body = [line for line in peeked[begin:] if not line.isspace()]
@@ -148,7 +158,9 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
 
 
 def is_sheet(path: Path) -> bool:
-    """Tell whether a file of text without a telling suffix has rows of numbers, at least two of them each.
+    """Tell whether a file of text without a telling suffix has rows of one width, most of whose cells are numbers.
+
+    Most are two thirds where spaces separate them, as these stand in text, too; signs alone are no cells: 3 + 4 = 7.
 
     Raises:
         DataError: if it is no text.
@@ -157,7 +169,12 @@ def is_sheet(path: Path) -> bool:
     sheet = open_sheet(path)
     widths = {len(row) for _, row in sheet.head}
     cells = [cell for _, row in sheet.head[1:] or sheet.head for cell in row]
-    return len(widths) == 1 and min(widths) > 1 and all(is_numeral(cell) for cell in cells)
+    share = sum(is_numeral(cell) or cell.strip() in GAPS for cell in cells) / len(cells) if cells else 0.0
+    if len(widths) > 1 or min(widths) < 2:
+        return False
+    if sheet.delimiter == " ":
+        return share > 0.66 and all(cell == "?" or any(map(str.isalnum, cell)) for cell in cells)
+    return share > 0.5
 
 
 def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
@@ -168,6 +185,22 @@ def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
         top += [lines[begin]] if not lines[begin].isspace() else []
         begin += 1
     return (top, begin) if begin < len(lines) else ([], 0)
+
+
+def _are_quoted_whole(lines: Sequence[str]) -> bool:
+    """Tell whether all lines stand in quotation marks, and have several cells in them, most of which are numbers."""
+    filled = [line.strip() for line in lines if not line.isspace()]
+    if len(filled) < 2 or any(len(x) < 2 or x[0] != '"' or x[-1] != '"' or '"' in x[1:-1] for x in filled):
+        return False
+    inside = [line[1:-1] for line in filled]
+    rows = [_split(line, _delimiter(inside, ".csv")) for line in inside]
+    cells = [cell for row in rows[1:] for cell in row]
+    return len({len(row) for row in rows}) == 1 < len(rows[0]) and sum(map(is_numeral, cells)) > 0.5 * len(cells)
+
+
+def _unquoted(line: str) -> str:
+    text = line.strip()
+    return f"{text[1:-1]}\n" if len(text) > 1 and text[0] == '"' == text[-1] else line
 
 
 def _is_marked(line: str) -> bool:
@@ -233,6 +266,7 @@ def _delimiter(lines: Sequence[str], kind: str) -> str:
     """Return what separates the cells of most lines; where nothing does, the suffix's usual delimiter."""
     usual = _USUAL.get(kind, ",")
     best, found = 0.0, usual
+    numeric = 0.0  # the share of numbers by the best one
     for delimiter in dict.fromkeys([usual, *_DELIMITERS]):
         try:
             rows = [row for row in (_split(line, delimiter) for line in lines) if row]
@@ -247,10 +281,10 @@ def _delimiter(lines: Sequence[str], kind: str) -> str:
         score = count / len(rows) + numbers
         if width < 2 or count < _ALIKE * len(rows):
             continue
-        if delimiter == " " and (count < len(rows) - 1 or numbers < (0.9 if best else 0.5)):
-            continue  # spaces stand in text, too
+        if delimiter in _IN_TEXT and (count < len(rows) - 1 or numbers < (0.9 if numeric else 0.5)):
+            continue
         if score > best + 1e-9:
-            best, found = score, delimiter
+            best, found, numeric = score, delimiter, numbers
     return found
 
 
@@ -346,7 +380,7 @@ def header_of(sheet: Sheet) -> Header:
 
     It does if a word in it stands above numbers, and no number does. It is data if its numbers stand above numbers and
     its words, if any, above words, or are marks of a missing value. Numbers that count or ascend in whole steps, as 0,
-    1, 2 or 2019, 2020, may be names.
+    1, 2 or 2019, 2020, may be names, as may a scale in equal steps above fractions.
 
     Raises:
         DataError: if it mixes names and numbers in another way.
@@ -368,7 +402,9 @@ def header_of(sheet: Sheet) -> Header:
     if not numbers:
         return Header(first, True, 1)
     if not words and "" not in first:
-        if _ascend(values, least=4) and any(not _is_whole(row[index]) for row in body for index in numbers):
+        if (_ascend(values, least=4) or _is_scale(values)) and any(
+            not _is_whole(row[index]) for row in body for index in numbers
+        ):
             return Header(first, True, 1, (), (f"line 1 ({values[0]}, {values[1]}, ...) taken for names",))
         return Header(numbered, False, 0)
     if names and not _ascend(values, least=1):
@@ -408,6 +444,12 @@ def _ascend(values: Sequence[str], least: int) -> bool:
     if len(values) < least or not all(value.isdecimal() for value in values):
         return False
     return all(int(after) == int(before) + 1 for before, after in pairwise(values))
+
+
+def _is_scale(values: Sequence[str]) -> bool:
+    """Tell whether some numbers, at least five, go up or down in equal steps, as wavelengths and times do."""
+    steps = np.diff(np.array(values, np.float64)) if len(values) > 4 and all(map(is_plain, values)) else np.zeros(1)
+    return bool(steps[0] and np.isfinite(steps).all() and np.allclose(steps, steps[0], rtol=1e-6, atol=0))
 
 
 def _recurs(first: Sequence[str], words: Sequence[int], body: Sequence[Sequence[str]]) -> bool:

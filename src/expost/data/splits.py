@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,43 +13,43 @@ from expost.data.examples import POOL, Array, Found, Indices, Part
 from expost.errors import DataError
 
 PART_WORDS = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "t10k": "test",
-    "eval": "validation",
-    "evaluation": "validation",
-    "holdout": "test",
-    "trainset": "train",
-    "trainingset": "train",
-    "traindata": "train",
-    "trainval": "train",
-    "validset": "validation",
-    "validationset": "validation",
-    "valset": "validation",
-    "devset": "validation",
-    "testset": "test",
-    "testingset": "test",
-    "testdata": "test",
+    word: part
+    for part, words in {
+        "train": (
+            "train training trainset trainingset traindata trainval trainingsdaten trainingssatz entrainement "
+            "apprentissage entrenamiento treino treinamento addestramento trening обучение обучающая 训练 训练集 訓練 "
+            "训练数据 訓練データ 学習 学習データ 학습 훈련"
+        ),
+        "validation": (
+            "valid validation val dev eval evaluation validset validationset valset devset validierung "
+            "validierungsdaten validacion validacao validazione walidacja валидация 验证 验证集 検証 검증"
+        ),
+        "test": (
+            "test testing t10k holdout testset testingset testdata testdaten testsatz prueba pruebas teste testes тест "
+            "тестовая 测试 测试集 测试数据 テスト テストデータ 테스트 시험"
+        ),
+    }.items()
+    for word in words.split()
 }
-"""The words that name a part in file and folder names, lower case."""
+"""The words that name a part in file and folder names, lower case, without accents; also of other languages."""
 
+SPLIT_WORDS = frozenset(("split", "part", "partition", "subset", "set"))
+"""Words in the names of columns that may say which part a row belongs to."""
+
+_TRUTH = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _WORDS = re.compile(r"t10k|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a file or folder name, lower case: cut at signs, digits and capitals.
+    """Return the words of a file or folder name, lower case, without accents: cut at signs, digits and capitals.
 
     Example:
-        >>> words_of("trainA"), words_of("val2017"), words_of("Training_Set")
-        (['train', 'a'], ['val', '2017'], ['training', 'set'])
+        >>> words_of("trainA"), words_of("val2017"), words_of("Training_Set"), words_of("Entraînement")
+        (['train', 'a'], ['val', '2017'], ['training', 'set'], ['entrainement'])
     """
-    return [word.lower() for word in _WORDS.findall(name)]
+    plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", name)))
+    return [word.lower() for word in _WORDS.findall(plain)]
 
 
 def part_named(name: str) -> str | None:
@@ -59,6 +60,45 @@ def part_named(name: str) -> str | None:
         ('train', 'validation', 'train', None)
     """
     return next((PART_WORDS[word] for word in words_of(name) if word in PART_WORDS), None)
+
+
+def parts_in_column(name: str, values: Iterable[str]) -> dict[str, str | None] | None:
+    """Return the part that each value of a table's column stands for; None unless the column divides the rows.
+
+    It does if its name has a word of `SPLIT_WORDS` and one of its values is the training part, where a value with other
+    words, as `test_scaffolds`, is no part; or if all of its values name parts, at least two. A column of yes and no
+    does that is called `is_train` or the like, or `train` alone if it does not hold numbers.
+
+    Args:
+        name: The column's name.
+        values: Its different values.
+
+    Example:
+        >>> parts_in_column("Usage", ["Training", "PublicTest"]), parts_in_column("is_train", ["0", "1"])
+        ({'Training': 'train', 'PublicTest': 'test'}, {'0': 'test', '1': 'train'})
+        >>> parts_in_column("split", ["Train", "test_2"]), parts_in_column("vehicle", ["train", "bus"])
+        ({'Train': 'train', 'test_2': None}, None)
+    """
+    values = list(values)
+    words = words_of(name)
+    divides = not SPLIT_WORDS.isdisjoint(words)
+    parts = {value: _part_alone(value) if divides else part_named(value) for value in values}
+    named = set(parts.values()) - {None}
+    if "train" in named and (divides or (len(named) > 1 and None not in parts.values())):
+        return parts
+    truth = {value: _TRUTH.get(value.strip().lower()) for value in parts}
+    asks = len(words) == 2 and words[0] in ("is", "in")
+    tells = len(words) == 1 and not any(map(str.isdecimal, parts))
+    if not (asks or tells) or words[-1] not in PART_WORDS or set(truth.values()) != {True, False}:
+        return None
+    part = PART_WORDS[words[-1]]
+    return {value: part if yes else "test" if part == "train" else "train" for value, yes in truth.items()}
+
+
+def _part_alone(value: str) -> str | None:
+    """Return the part that a value names, if it says nothing else: `Train`, `test_set`."""
+    words = [word for word in words_of(value) if word not in SPLIT_WORDS and word != "data"]
+    return PART_WORDS.get(words[0]) if len(words) == 1 else None
 
 
 def permutation(n: int, seed: int) -> Indices:
@@ -115,6 +155,7 @@ def plan_split(found: Found, seed: int) -> Plan:
         DataError: if there is no training part, a given part is empty, or there are too few examples to divide.
     """
     parts = dict(found.parts)
+    where = found.where + (f" ({'; '.join(found.remarks)})" if found.remarks else "")
     for name, part in parts.items():
         if len(part) == 0:
             raise DataError(f"{found.where}: the {name} part is empty; fill or remove it")
@@ -123,7 +164,7 @@ def plan_split(found: Found, seed: int) -> Plan:
     if POOL in parts:
         pool = parts[POOL]
         tenth = max(1, round(len(pool) / 10))
-        order = _drawn(pool, 3, found.where, seed)
+        order = _drawn(pool, 3, where, seed)
         train, validation, test = _cut(order, (len(pool) - 2 * tenth, tenth, tenth))
         how = f"80/10/10 drawn {_evenly(pool)}with seed {seed}"
         return Plan((pool, train), (pool, validation), (pool, test), how)
@@ -136,7 +177,7 @@ def plan_split(found: Found, seed: int) -> Plan:
     missing = "test" if "validation" in parts else "validation"
     source = parts["train"]
     tenth = max(1, round(len(source) / 10))
-    train, carved = _cut(_drawn(source, 2, found.where, seed), (len(source) - tenth, tenth))
+    train, carved = _cut(_drawn(source, 2, where, seed), (len(source) - tenth, tenth))
     how = f"{missing} is a tenth of the training part, drawn {_evenly(source)}with seed {seed}"
     if missing == "validation":
         return Plan((source, train), (source, carved), _whole(parts["test"]), how)

@@ -1,52 +1,39 @@
-"""Strings on disk: one a line (.smi, .txt), or a column of a table (.csv, .tsv), plain or gzipped."""
+"""Strings on disk: one a line (.smi, .txt, FASTA), or a column of a table (.csv, .parquet), plain or gzipped."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Part, Preprocess, in_memory
-from expost.data.notations import NOTATIONS, Domain, guess_domain, looks_like_smiles
-from expost.data.numerals import GAPS
-from expost.data.sheets import is_sheet
+from expost.data.examples import POOL, Found
+from expost.data.files import arrow_files
+from expost.data.notations import Domain, guess_domain, looks_like_smiles
+from expost.data.sheets import PEEK, is_sheet
 from expost.data.splits import PART_WORDS, part_named
+from expost.data.string_lines import cleaned
 from expost.data.string_tables import TABLES, has_strings, is_smiles_name, read_column, share_of_smiles
+from expost.data.tables import by_part
 from expost.data.text import kind_of, lines_of, stem_of
 from expost.errors import DataError, UsageError
+from expost.utils.extras import installed, require
 
-SUFFIXES = (".smi", ".smiles", ".txt", *TABLES)
+MOLECULES = (".smi", ".smiles", ".ism", ".can", ".cxsmiles")
+"""Suffixes of files of SMILES."""
+
+_FASTA = (".fasta", ".fa", ".faa", ".fna")
+
+SUFFIXES = (*MOLECULES, *_FASTA, ".txt", *TABLES)
 """Suffixes of files of strings; each may be followed by .gz."""
 
 _KNOWN = ".smi .txt .csv .tsv, plain or .gz"
-#: Marks of a missing value, of which one alone is a SMILES.
-_NO_SMILES = GAPS - {"*"}
 _ABOUT = ("readme", "license", "licence")
-#: More than this share of the lines of a file of molecules must look like SMILES.
-_AGREE = 0.5
-
-
-class Lines(Examples):
-    """Strings in memory."""
-
-    def __init__(self, strings: Sequence[str], where: str) -> None:
-        self.strings = strings
-        self.where = where
-
-    def __len__(self) -> int:
-        """Return the number of strings."""
-        return len(self.strings)
-
-    def load(self, indices: Indices, prep: Preprocess, _new: New = in_memory) -> Array:
-        """Return some strings as an array of objects, shape (n,); see `Examples.load`."""
-        if prep != Preprocess():
-            raise UsageError(f"{self.where} holds strings, not images; leave out size, crop and channels")
-        chosen = np.empty(len(indices), dtype=object)
-        chosen[:] = [self.strings[i] for i in indices.tolist()]
-        return chosen
+#: More than this share of the lines of a file of molecules must look like SMILES; of a file of any strings.
+_AGREE, _SURE = 0.5, 0.9
+_LIBSVM = re.compile(r"[-+\d.]+( +\d+:[-+\d.eE]+)+")
 
 
 def read_string_path(path: Path, column: str | None = None) -> Found:
@@ -55,10 +42,14 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
     Text is UTF-8, with or without a byte order mark, lines ending as on any system; gzip is recognized by content.
     Blank lines are skipped, and white space around strings is cut off. Spaces within expressions are taken out.
 
-    - `.txt`: a line is a string.
-    - `.smi`, `.smiles`: molecules, one a line. The rest of the line is ignored, as is a first line with "smiles" in it.
-      A SMILES stands before the first white space, or, where a name comes first, in the column that looks like SMILES.
-    - `.csv`, `.tsv`: one column is read, see `read_column`; a column "split" may divide the rows.
+    - `.txt`: a line is a string, unless most lines have a SMILES and more: then it is read as `.smi`, or as FASTA if
+      it begins with ">".
+    - `.smi` and the like: molecules, one a line. The rest of the line is ignored, as are comments, which begin with #,
+      and a first line with "smiles" in it. A SMILES stands before the first white space, or, where a name comes first,
+      in the column that looks like SMILES.
+    - `.fasta`, `.fa`: sequences, each below its name.
+    - `.csv`, `.tsv`: one column is read, see `choose`; a column "split" may divide the rows.
+    - `.parquet`, `.arrow`, `.feather`, and folders of them as `datasets` saves them: likewise.
 
     Args:
         path: A file or folder that exists.
@@ -70,6 +61,8 @@ def read_string_path(path: Path, column: str | None = None) -> Found:
             unclear which column or file to read.
     """
     try:
+        if tables := arrow_files(path):
+            return _read_arrow(path, tables, column)
         return _read_folder(path, column) if path.is_dir() else _read_file(path, column)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
@@ -96,10 +89,12 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
     Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
-    looks like SMILES, or is the only one and of text. A .txt with rows of numbers is a table of them. Folders are that
-    have such files and, a README or a licence aside, nothing else.
+    looks like SMILES, or is the only one and of text. A .txt with rows mostly of numbers is a table. Folders are that
+    have such files and, a README or a licence aside, nothing else; or parquet or Arrow files of that kind.
     """
     try:
+        if tables := arrow_files(path):
+            return installed("pyarrow") and (column is not None or _arrow_holds_strings(tables[0]))
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
             return bool(entries) and all(entry.is_file() and holds_strings(entry, column) for entry in entries)
@@ -108,9 +103,36 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
         kind = kind_of(path)
         if kind in TABLES and column is not None:
             return True
-        return has_strings(path) if kind in TABLES else kind in SUFFIXES and not (kind == ".txt" and is_sheet(path))
+        if kind == ".txt":
+            return _is_of_lines(path)
+        return has_strings(path) if kind in TABLES else kind in SUFFIXES
     except (DataError, OSError):
         return False
+
+
+def _is_of_lines(path: Path) -> bool:
+    """Tell whether a .txt holds a string a line rather than a table of numbers: molecules and expressions are none."""
+    sample = [line.strip() for line in islice(lines_of(path), PEEK) if not line.isspace()]
+    return not is_sheet(path) or _has_molecules(sample) or guess_domain(sample) != "text"
+
+
+def _arrow_holds_strings(path: Path) -> bool:
+    from expost.data.arrow_strings import is_source_of_strings
+    from expost.data.parquet import source_of
+
+    return is_source_of_strings(source_of(path))
+
+
+def _read_arrow(path: Path, tables: Sequence[Path], column: str | None) -> Found:
+    """Read parquet or Arrow files, whose names or folders may say which part they are."""
+    require("pyarrow", "hub", f"reading {tables[0]} needs PyArrow")
+    from expost.data.arrow_strings import read_sources
+    from expost.data.parquet import source_of
+
+    grouped, ignored = by_part(path if path.is_dir() else path.parent, tables)
+    parts = {part: [source_of(file) for file in files] for part, files in grouped.items()}
+    found = read_sources(parts, f"tables in {path}" if path.is_dir() else str(path), column)
+    return replace(found, remarks=(*found.remarks, *ignored))
 
 
 def _read_folder(folder: Path, column: str | None) -> Found:
@@ -134,6 +156,7 @@ def _read_folder(folder: Path, column: str | None) -> Found:
         said = f"none of its files of strings ({names}) is named train" if files else f"no files of strings ({_KNOWN})"
         raise DataError(f"folder {folder}: {said}; pass the path of a file")
     found = read_string_parts(chosen, column)
+    found = replace(found, where=f"{', '.join(sorted(file.name for file in chosen.values()))} in {folder}")
     if not ignored:
         return found
     remark = f"ignored {len(ignored)} other file{'s' * (len(ignored) > 1)} ({', '.join(ignored[:3])})"
@@ -153,37 +176,76 @@ def _read_file(path: Path, column: str | None, *, divide: bool = True) -> Found:
         parts, remarks, domain = read_column(path, column, divide=divide)
     elif column is not None:
         raise UsageError(f"column is {column!r}, but {path} is no table; leave it out")
-    elif kind == ".txt":
-        parts = {POOL: [line.strip() for line in lines_of(path)]}
     else:
-        strings, remarks = _read_molecules(path)
-        parts, domain = {POOL: strings}, "molecules"
-    cleaned = {}
-    for part, strings in parts.items():
-        kept = [string for string in strings if string and not (domain == "molecules" and string in _NO_SMILES)]
-        if not kept:
-            raise DataError(f"{path} holds no strings{'' if part == POOL else f' in its part {part}'}; fill it")
-        guessed = domain or guess_domain(kept)
-        if NOTATIONS[guessed].spaced and any(len(string.split()) > 1 for string in kept):
-            kept = ["".join(string.split()) for string in kept]
-            remarks.append(f"spaces within {guessed} taken out")
-        cleaned[part] = Part(Lines(kept, str(path)))
-    total = sum(map(len, parts.values()))
-    if kind in TABLES and (empty := total - sum(map(len, cleaned.values()))):
-        remarks.append(f"left out {empty:,} of {total:,} rows, without a string")
-    return Found(cleaned, str(path), tuple(dict.fromkeys(remarks)), domain=domain)
+        strings, remarks, domain = _read_lines(path, kind)
+        parts = {POOL: strings}
+    kept, said = cleaned(parts, str(path), domain, "rows" if kind in TABLES else "")
+    return Found(kept, str(path), tuple(dict.fromkeys([*remarks, *said])), domain=domain)
 
 
-def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
-    """Read the SMILES of a file with a molecule a line, which may have other columns; also return remarks.
+def _read_lines(path: Path, kind: str) -> tuple[list[str], list[str], Domain | None]:
+    """Read a file that is no table; also return remarks, and what the strings are, if the file says it.
+
+    Raises:
+        DataError: if it is in a format that is none of strings.
+    """
+    lines = [line.strip() for line in lines_of(path)]
+    if kind in MOLECULES:
+        return *_molecules(path, lines), "molecules"
+    first = next(filter(None, lines), "")
+    if kind in _FASTA or first.startswith(">"):
+        return *_sequences(path, lines), None
+    sample = [line for line in lines if line][:PEEK]
+    if sample and all(map(_LIBSVM.fullmatch, sample)):
+        raise DataError(f"{path} is in the format of LIBSVM ({first[:40]}); convert it to a table of numbers")
+    if sample and guess_domain(sample) == "text" and _has_molecules(sample):
+        strings, remarks = _molecules(path, lines)
+        return strings, [*remarks, "read as a file of molecules, what stands beside them left out"], "molecules"
+    return lines, [], None
+
+
+def _sequences(path: Path, lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the sequences of a FASTA file, each below a line that begins with > and names it.
+
+    Raises:
+        DataError: if it begins otherwise.
+    """
+    sequences: list[str] = []
+    for line in lines:
+        if line.startswith(">"):
+            sequences.append("")
+        elif line and not line.startswith(";"):
+            if not sequences:
+                raise DataError(f"{path} is no FASTA: it begins with {line[:40]!r}, not with > and a name; correct it")
+            sequences[-1] += line
+    return sequences, [f"read as FASTA: {len(sequences):,} sequences, their names left out"]
+
+
+def _delimiter(lines: Sequence[str]) -> str | None:
+    """Return what separates the columns of most lines; None for white space."""
+    several = ("\t", None, ",", ";")
+    return next((each for each in several if sum(len(line.split(each)) > 1 for line in lines) > 0.5 * len(lines)), None)
+
+
+def _has_molecules(lines: Sequence[str]) -> bool:
+    """Tell whether most lines have several columns, and one of these holds SMILES."""
+    rows = [line.split(_delimiter(lines)) for line in lines]
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    columns = [[row[index] for row in rows if len(row) > index] for index in range(width)]
+    return width > 1 and any(share_of_smiles(column) > _SURE for column in columns)
+
+
+def _molecules(path: Path, stripped: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the SMILES of lines with a molecule each, which may have other columns, and remarks.
 
     Raises:
         DataError: if no column looks like SMILES.
     """
-    lines = [line.strip() for line in lines_of(path) if not line.isspace()]
-    delimiter = next(
-        (each for each in ("\t", None, ",", ";") if sum(len(x.split(each)) > 1 for x in lines) > 0.5 * len(lines)), None
-    )
+    filled = [line for line in stripped if line]
+    named_above = [line for line in filled[:1] if any(is_smiles_name(word.strip('#",; ')) for word in line.split())]
+    lines = named_above + [line for line in filled[len(named_above) :] if not line.startswith("#")]
+    comments = len(filled) - len(lines)
+    delimiter = _delimiter(lines)
     rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
     if (
         rows
@@ -208,6 +270,7 @@ def _read_molecules(path: Path) -> tuple[list[str], list[str]]:
             "line, or rename it .txt for other strings"
         )
     remarks = [f"SMILES in column {best + 1}"] if best else []
+    remarks += [f"skipped {comments:,} line{'s' * (comments > 1)} of comments"] if comments else []
     short = sum(len(row) <= best for row in rows)
     remarks += [f"left out {short:,} of {len(rows):,} lines, without a SMILES"] if short else []
     return [_first_word(row[best]) for row in rows if len(row) > best], remarks

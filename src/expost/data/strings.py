@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from expost.data import description
 from expost.data.examples import POOL, Found, Indices, Part, Preprocess, existing
+from expost.data.hub import on_hub
 from expost.data.named_strings import STRING_DATASETS, NamedStrings
 from expost.data.notations import Domain, guess_domain
 from expost.data.splits import plan_split, subset
-from expost.data.string_files import Lines, holds_strings, read_string_path
+from expost.data.string_files import holds_strings, read_string_path
+from expost.data.string_lines import Lines
 from expost.errors import DataError, UsageError
 
 
@@ -43,7 +46,8 @@ def read_strings(
 ) -> Strings:
     """Read a data set of strings by its name in `STRING_DATASETS`, or from a file or folder.
 
-    Names and paths are told apart as `load_data` does it. The splits of named sets are fixed. Files and folders have
+    Names and paths are told apart as `load_data` does it, with data sets on the Hugging Face Hub,
+    `owner/name`. The splits of named sets are fixed. Files and folders have
     the parts that their names or columns give; what is missing is drawn: undivided strings become 80/10/10, a missing
     validation or test part is a tenth of the training part. The draw depends on the strings and the seed alone.
 
@@ -74,9 +78,13 @@ def read_strings(
             raise UsageError(f"column is {column!r}, but '{name_or_path}' is no table; leave it out")
         return read_named_strings(name_or_path, STRING_DATASETS[name_or_path], limit, seed)
     place = existing(name_or_path)
-    if place is None:
+    repository = on_hub(name_or_path) if place is None else None
+    if place is not None:
+        found = read_string_path(place, column)
+    elif repository is not None:
+        found = repository.read_strings(str(name_or_path), column)
+    else:
         raise _unknown(name_or_path)
-    found = read_string_path(place, column)
     return _assemble(str(name_or_path), found, None, seed, limit, seed)
 
 
@@ -89,7 +97,14 @@ def is_strings(name_or_path: str | Path, column: str | None = None) -> bool:
     """
     if isinstance(name_or_path, str) and name_or_path in STRING_DATASETS:
         return True
-    return holds_strings(Path(name_or_path), column)
+    try:
+        place = existing(name_or_path)
+        repository = on_hub(name_or_path) if place is None else None
+        if repository is not None:
+            return repository.holds_strings(str(name_or_path), column)
+    except (DataError, UsageError):  # which reading it will say
+        return False
+    return place is not None and holds_strings(place, column)
 
 
 def read_named_strings(name: str, named: NamedStrings, limit: int | None = None, seed: int = 0) -> Strings:
@@ -146,19 +161,24 @@ def _assemble(name: str, found: Found, domain: Domain | None, split_seed: int, l
     train, validation, test = (
         [part[i] for i in subset(np.arange(len(part)), limit, seed).tolist()] for part in (train, validation, test)
     )
-    clauses = [
-        f"from {found.where}",
-        "/".join(f"{len(part):,}" for part in (train, validation, test)) + " for training/validation/test",
-        plan.how,
-        "" if limit is None else f"at most {limit:,} of each, drawn with seed {seed}",
-        f"{copies:,} repeated lines, of which training keeps its own" if copies else "",
+    kind = domain or found.domain or guess_domain(train)
+    remarks = [
+        f"{copies:,} repeated strings, of which training keeps its own" if copies else "",
         f"left out {removed[0]:,} of validation and {removed[1]:,} of test that are in other parts"
         if any(removed)
         else "",
         *found.remarks,
     ]
-    note = "; ".join(filter(None, clauses))
-    return Strings(name, train, validation, test, note, domain or found.domain or guess_domain(train))
+    note = description.note(
+        found.where,
+        [len(part) for part in (train, validation, test)],
+        plan.how,
+        examples=description.of_strings([*train, *validation, *test], kind),
+        limit=limit,
+        seed=seed,
+        remarks=remarks,
+    )
+    return Strings(name, train, validation, test, note, kind)
 
 
 def _take(part: Part, indices: Indices) -> list[str]:

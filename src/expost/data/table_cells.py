@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from expost.data.examples import Array, Indices
+from expost.data.examples import Array, Indices, Part
 from expost.errors import DataError
 
 
@@ -77,6 +77,7 @@ class Rows:
         titled: Whether the file names its columns; otherwise they are numbered.
         remarks: What was recognized beyond the usual, one short clause each.
         classes: Names of the labels 0, 1, ... in the last column, where the file gives them apart; empty otherwise.
+        class_names: The same by column, where a file has them for any column.
     """
 
     name: str
@@ -87,6 +88,20 @@ class Rows:
     titled: bool = True
     remarks: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a table.
+
+    Attributes:
+        part: The images and their labels.
+        remarks: Which columns they are in, and which are left out; one short clause each.
+    """
+
+    part: Part
+    remarks: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -187,6 +187,11 @@ def labels_in(column: Cells, name: str) -> Array:
     return labels_of(values, name, len(values))
 
 
+def label_names(asked: str | None) -> set[str]:
+    """Return the names of columns, lower case, that may hold labels, with the one that was asked for."""
+    return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
+
+
 def label_column(names: Sequence[str]) -> str | None:
     """Return the column that is taken for the labels by its name, if there is one."""
     return next(iter(_candidates(names)), None)

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from expost.data.arrays import Vectors, rows_of
+from expost.data.description import listing
 from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import scratch
-from expost.data.splits import PART_WORDS, part_named
-from expost.data.table_cells import Cells, Field, Rows, reading
-from expost.data.table_labels import LABEL_COLUMNS, labels_of_tables
+from expost.data.splits import part_named, parts_in_column
+from expost.data.table_cells import Cells, Field, Images, Rows, reading
+from expost.data.table_labels import labels_of_tables
 from expost.errors import DataError
 from expost.utils.extras import require
 
-SPLIT_COLUMNS = ("split", "part", "partition", "subset", "set")
-"""Columns that may say which part a row belongs to, in any case."""
-
+#: A column with more different values does not divide the rows.
+_MOST_PARTS = 20
 _UNNAMED = ("", "__index_level_0__", "unnamed: 0")
 _COUNTERS = (
     "index",
@@ -37,15 +37,13 @@ _COUNTERS = (
     "#",
     "sno",
 )
+_NUMBERED = re.compile(r"(.*[ _.-])?(no|nr|num|number|n°|nº|level_0)\.?|.*[a-z](No|Nr)", re.IGNORECASE)
 _IDENTITY = re.compile(
     r"(?i:(.*[ _.-])?(id|ids|uuid|guid|key)|(row|record|sample|case|patient|customer)id)|.*[a-z](Id|ID)"
 )
 _BEST_FIRST = ("train", "validation", "test", POOL)  # the columns of the first are those of all
-#: Columns that a remark lists.
-_LISTED = 8
-
-#: Reads the files of one part: images, or a table that may hold vectors.
-Reader = Callable[[Sequence[Path], Collection[str]], Part | Rows]
+#: Reads the files of one part, given the column of labels that was asked for: images, or a table of numbers.
+Reader = Callable[[Sequence[Path], str | None], Images | Rows]
 
 
 def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Overrules = FOUND_OUT) -> Found:
@@ -55,7 +53,8 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
     make vectors, lists of numbers being spread out. Which columns are kept, which are left out and why, and which holds
     the labels (see `labels_of_tables`) is said in the remarks. Left out are columns of text and dates, empty ones, and
     those that only count or name the rows. A column with numbers in most of its cells is never left out: it is read or
-    refused. Columns of several parts are matched by their names. A column of `SPLIT_COLUMNS` divides undivided rows.
+    refused. Columns of several parts are matched by their names.
+    A column that names parts (see `parts_in_column`) divides undivided rows.
 
     Args:
         folder: The folder.
@@ -66,75 +65,86 @@ def read_tables(folder: Path, files: Sequence[Path], where: str, overrules: Over
     Raises:
         DataError: if a file is damaged, the files do not fit together, a value is missing, or there is nothing to use.
     """
+    grouped, remarks = by_part(folder, files)
+    found: dict[str, Images | Rows] = {}
+    for part, paths in grouped.items():
+        with reading(paths[0]):
+            found[part] = _reader(paths)(paths, overrules.label_column)
+    return assembled(found, where, overrules, remarks)
+
+
+def by_part(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
+    """Group files by the part that their names or folders say, "all" where none does; also return what is ignored."""
     grouped: dict[str, list[Path]] = {}
     for path in files:
         name = part_named(path.stem) or part_named(" ".join(path.relative_to(folder).parts[:-1]))
         grouped.setdefault(POOL if name is None or len(files) == 1 else name, []).append(path)
-    remarks = []
-    if len(grouped) > 1 and POOL in grouped:
-        others = grouped.pop(POOL)
-        remarks.append(f"ignored {len(others)} files that name no part ({others[0].name})")
-    names = label_names(overrules)
-    found: dict[str, Part | Rows] = {}
-    for part, paths in grouped.items():
-        with reading(paths[0]):
-            found[part] = _reader(paths)(paths, names)
-    return assembled(found, where, overrules, remarks)
+    if len(grouped) == 1 or POOL not in grouped:
+        return grouped, []
+    others = grouped.pop(POOL)
+    return grouped, [f"ignored {len(others)} files that name no part ({others[0].name})"]
 
 
-def label_names(overrules: Overrules) -> set[str]:
-    """Return the names of columns, lower case, that may hold labels."""
-    asked = overrules.label_column
-    return {*LABEL_COLUMNS, *([asked.strip().lower()] if asked is not None else [])}
-
-
-def assembled(found: Mapping[str, Part | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()) -> Found:
+def assembled(
+    found: Mapping[str, Images | Rows], where: str, overrules: Overrules, remarks: Sequence[str] = ()
+) -> Found:
     """Make a data set of the parts that were read, images or tables of numbers; see `read_tables`."""
     asked = overrules.label_column
     tables = {part: table for part in _BEST_FIRST if isinstance(table := found.get(part), Rows)}
     dividing = _dividing(tables[POOL], asked) if set(tables) == {POOL} == set(found) else None
-    vectors, said, columns = vectors_of(tables, asked, {} if dividing is None else {dividing: "it names the parts"})
-    parts = {part: vectors[part] if isinstance(one, Rows) else one for part, one in found.items()}
+    vectors, said, columns = vectors_of(tables, asked, {} if dividing is None else {dividing[0]: "it names the parts"})
+    parts = {part: vectors[part] if isinstance(one, Rows) else one.part for part, one in found.items()}
+    pictures = [remark for one in found.values() if isinstance(one, Images) for remark in one.remarks]
+    said = (*said, *dict.fromkeys(pictures))
     if dividing is not None:
-        parts, more = _divided(tables[POOL], dividing, parts[POOL])
+        parts, more = _divided(tables[POOL], *dividing, parts[POOL])
         said = (*said, *more)
     return Found(parts, where, (*remarks, *said), columns=columns)
 
 
 def _reader(paths: Sequence[Path]) -> Reader:
     suffixes = {path.suffix.lower() for path in paths}
-    if not suffixes <= {".parquet", ".arrow"}:
+    if not suffixes <= {".parquet", ".pq", ".arrow", ".feather"}:
         from expost.data.csv_tables import read_csv
 
         return read_csv
     require("pyarrow", "hub", f"reading {paths[0]} needs PyArrow")
     from expost.data.parquet import read_arrow, read_parquet
 
-    return read_arrow if suffixes == {".arrow"} else read_parquet
+    return read_arrow if suffixes <= {".arrow", ".feather"} else read_parquet
 
 
-def _dividing(table: Rows, labels: str | None) -> str | None:
-    """Return the column that says which part each row is of, if a table has one."""
+def _dividing(table: Rows, labels: str | None) -> tuple[str, dict[str, str | None]] | None:
+    """Return the column that says which part each row is of, and the part that each of its values stands for."""
     for field in table.fields:
-        name = field.name.lower()
-        if not field.kinds or name not in SPLIT_COLUMNS or name == (labels or "").strip().lower():
+        if field.name.lower() == (labels or "").strip().lower() or field.fault:
             continue
-        if any(PART_WORDS.get(word.lower()) == "train" for word in np.unique(table.column(field.name).values())):
-            return field.name
+        if not (0 < field.kinds <= _MOST_PARTS or (field.numeric and part_named(field.name))):
+            continue
+        words = np.unique(_words(table, field.name)).tolist()
+        if len(words) <= _MOST_PARTS and (parts := parts_in_column(field.name, words)) is not None:
+            return field.name, parts
     return None
 
 
-def _divided(table: Rows, name: str, part: Part) -> tuple[dict[str, Part], list[str]]:
+def _words(table: Rows, name: str) -> Array:
+    """Return what a column holds as text, whole numbers without a point."""
+    values = table.column(name).values()
+    return np.array(
+        [f"{each:g}" if isinstance(each, float) else str(each).strip() for each in values.tolist()], np.str_
+    )
+
+
+def _divided(table: Rows, name: str, kinds: Mapping[str, str | None], part: Part) -> tuple[dict[str, Part], list[str]]:
     """Divide the rows of a table by the column that says which part each is of; also return what to say of it."""
     assert isinstance(part.examples, Vectors)
-    words = np.array([str(word).strip().lower() for word in table.column(name).values()], np.str_)
-    kinds = {word: PART_WORDS.get(word) for word in np.unique(words).tolist()}
+    words = _words(table, name)
     parts, remarks = {}, [f"parts by column '{name}'"]
     for each in ("train", "validation", "test"):
         chosen = np.flatnonzero(np.isin(words, [word for word, kind in kinds.items() if kind == each]))
         if len(chosen):
             rows = Vectors(part.examples.rows[chosen], part.examples.where)
-            parts[each] = Part(rows, None if part.labels is None else part.labels[chosen])
+            parts[each] = Part(rows, None if part.labels is None else part.labels[chosen], part.names)
     for word in (word for word, kind in kinds.items() if kind is None):
         remarks.append(f"left out {int((words == word).sum()):,} rows of part '{word[:40]}'")
     return parts, remarks
@@ -208,28 +218,26 @@ def vectors_of(
     for part, table in tables.items():
         with reading(table.name):
             rows, widths = _rows(table, entries[part])
-        parts[part] = Part(Vectors(rows, table.name), labels.parts[part][1] if part in labels.parts else None)
+        column, values = labels.parts.get(part, ("", None))
+        parts[part] = Part(Vectors(rows, table.name), values, table.class_names.get(column, ()))
         titles = tuple(table.fields[index].name for index in entries[part])
         first, expected = shapes.setdefault(titles, (table.name, widths))
         if widths != expected:
             raise _unequal(f"{first} and {table.name}", titles, expected, widths)
         names.add(titles if len(titles) == rows.shape[1] else ())  # not where lists are spread out
     remarks = dict.fromkeys(remark for table in tables.values() for remark in table.remarks)
+    unnamed = [table.name for table in tables.values() if not table.titled]
+    if 0 < len(unnamed) < len(tables):
+        remarks[f"{' and '.join(unnamed)} names no columns: taken to be in the order of the others"] = None
     if unused:
         listed = [f"{name or '(unnamed)'} ({why})" for name, why in sorted(unused.items())]
-        remarks[f"left out {_listed(listed, 'column')}"] = None
+        remarks[f"left out {listing(listed, 'column')}"] = None
     if () in names:  # else the rows are said to have these numbers
         kept = next(iter(shapes))
         counted = "1 column" if len(kept) == 1 else f"{len(kept):,} columns"
-        remarks[f"{counted} of numbers: {_listed(kept, '')}"] = None
+        remarks[f"{counted} of numbers: {listing(kept)}"] = None
     remarks |= dict.fromkeys(labels.remarks)
     return parts, tuple(remarks), names.pop() if len(names) == 1 else ()
-
-
-def _listed(names: Sequence[str], word: str) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    count = f"{len(names)} {word}{'s' * (len(names) > 1)}: " if word else ""
-    return count + ", ".join(name or "(unnamed)" for name in names[:_LISTED]) + more
 
 
 def _entries(
@@ -268,8 +276,10 @@ def _entries(
 def _counts_rows(table: Rows, index: int, field: Field) -> str:
     """Tell why a column of numbers says nothing of an example but which it is; empty if it says something."""
     name = field.name.lower()
-    first = not table.titled and index == 0 and table.count >= 10
-    if not (first or name in _UNNAMED or name in _COUNTERS or _IDENTITY.fullmatch(field.name)):
+    sure = name in _UNNAMED or name in _COUNTERS or _IDENTITY.fullmatch(field.name) is not None
+    numbered = _NUMBERED.fullmatch(field.name) is not None
+    first = not sure and table.count >= 10 and (numbered or (index == 0 and not table.titled))
+    if not (first or sure):
         return ""
     values = table.column(field.name).values()
     if values.dtype.kind not in "iuf" or len(values) < 2 or not np.isfinite(values).all():

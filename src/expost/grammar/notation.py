@@ -30,6 +30,7 @@ from expost.grammar.rules import (
     without_empty,
     without_padding,
 )
+from expost.grammar.typography import untypeset
 
 _ARROW = r"-->|->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|="
 _TOKEN = re.compile(
@@ -70,6 +71,7 @@ def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
         DataError: at the first line that is no rule, in the plain notation or another one.
     """
     check_budget(len(text), MOST_TEXT, "characters", name)
+    text = untypeset(text, name)
     if _PRIMED.search(text):  # where an apostrophe would begin a terminal
         rules, notation = read_other(text, name)
         return without_empty(rules), notation
