@@ -53,7 +53,10 @@ def check_comparable(results: Sequence[Mapping[str, Any]], name: str, of: str) -
         UsageError: if two differ; the message says in which field.
     """
     cards = [
-        score_from_json(s).card for each in results for s in each["validation"] if (s["name"], s["of"]) == (name, of)
+        score_from_json(s, "a run of the sweep").card
+        for each in results
+        for s in each["validation"]
+        if (s["name"], s["of"]) == (name, of)
     ]
     # the seed draws the examples to compare with, if there are more of them than samples
     cards = [replace(c, settings={k: v for k, v in c.settings.items() if k != "held-out hash"}) for c in cards]

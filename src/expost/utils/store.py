@@ -28,6 +28,7 @@ from torch import Tensor
 from expost import distributed
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
+from expost.utils.reading import contents, parsed, size_of
 
 #: The key in the metadata of a file of tensors. Its text is the checksum of tensors and record, a space, and the
 #: record; of early versions the record alone. One key, since the order of several differs from writing to writing.
@@ -35,6 +36,8 @@ _KEY = "expost"
 _OURS = re.compile(r"[0-9a-f]{64} ")
 #: Seconds after which a temporary file was left by a process that was killed.
 _ABANDONED = 3600.0
+#: What a missing file of a run may mean.
+_INCOMPLETE = "is its folder a complete run?"
 
 
 def _umask() -> int:
@@ -109,15 +112,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: if the file is missing or is not JSON.
+        DataError: if the file is missing, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except RecursionError:
-        raise DataError(f"{path} is nested too deeply for any file of expost; it is not read") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parsed(contents(path, _INCOMPLETE))
+    except DataError:
+        raise
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); restore it or make it again") from None
 
 
@@ -154,8 +155,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
 def read_tensors_record(path: Path) -> dict[str, Any]:
     """Return the record in a file of tensors; an empty one if the file is missing or damaged."""
     try:
+        size_of(path)
         with safe_open(path, framework="pt") as file:
-            found = json.loads(_parts((file.metadata() or {}).get(_KEY, "{}"))[1])
+            found = parsed(_parts((file.metadata() or {}).get(_KEY, "{}"))[1])
     except (OSError, SafetensorError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -180,18 +182,17 @@ def read_tensor_file(path: Path, device: str | torch.device = "cpu") -> TensorFi
     """Read what `write_tensors` wrote, or a foreign safetensors file, at once: the hash is of what is returned.
 
     Raises:
-        DataError: if the file is missing, truncated, no safetensors file, or does not agree with its checksum.
+        DataError: if the file is missing, cannot be read, is truncated, no safetensors file, or does not agree with
+            its checksum.
     """
+    payload = contents(path, _INCOMPLETE)
     try:
-        payload = path.read_bytes()
         tensors = tensors_of_bytes(payload)
         length = int.from_bytes(payload[:8], "little")
-        metadata = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
+        metadata = parsed(payload[8 : 8 + length]).get("__metadata__", {})
         checksum, text = _parts(metadata.get(_KEY, "{}"))
-        record = json.loads(text)
-    except FileNotFoundError:
-        raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+        record = parsed(text)
+    except (SafetensorError, ValueError) as error:
         raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None
     # a foreign file may say anything, but not what we say under another word
     strange = _KEY not in metadata and any(map(_OURS.match, metadata.values()))

@@ -1,0 +1,39 @@
+"""How far packed files may unpack: what claims or makes more is refused before memory is asked for."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from expost.errors import DataError
+
+SMALL = 2**26
+"""Bytes that any file may unpack to: 64 MiB."""
+
+RATIO = 200
+"""Beyond `SMALL`, how many times its own size a file may unpack to. Text and images pack to a tenth, rarely to a
+hundredth; deflate reaches 1,032 for nothing but zeros."""
+
+
+def check_unpacked(where: Path | str, unpacked: int, packed: int) -> None:
+    """Refuse what unpacks, or says that it unpacks, to more than `SMALL` and `RATIO` times its size.
+
+    Args:
+        where: What errors call it.
+        unpacked: Bytes that are claimed, or were unpacked so far.
+        packed: Bytes of the packed file.
+
+    Raises:
+        DataError: if it is more.
+    """
+    if unpacked > max(SMALL, RATIO * packed):
+        raise DataError(
+            f"{where} has {packed:,} bytes and unpacks to {unpacked:,} or more, over {RATIO} times as many; unpack it "
+            "yourself if you trust it"
+        )
+
+
+def check_position(path: Path, file: gzip.GzipFile) -> None:
+    """Refuse a gzip file if it has unpacked to too much so far; see `check_unpacked`."""
+    if file.tell() > SMALL:
+        check_unpacked(path, file.tell(), path.stat().st_size)
