@@ -38,7 +38,7 @@ from expost.examples import examples_of, kind_of_run
 from expost.examples.strings import Strings
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
-from expost.models.autoencoder import Autoencoder, build
+from expost.models.autoencoder import Autoencoder, build, refuse_more
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
@@ -288,11 +288,21 @@ class Run:
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise DataError(f"{self.folder} has no trained weights yet; train it first: expost train ... --resume")
-        model = self.fresh_model()
         file = read_tensor_file(path)
+        model = self._built(sum(tensor.numel() for tensor in file.tensors.values()))
         load_weights(path, model, file.tensors)
         place(model, pick_device(device))
         return model.eval(), file.sha256
+
+    def _built(self, numbers: int) -> Autoencoder:
+        """Build the model of the configuration, after comparing it with the numbers in the file of its weights."""
+        if self.networks is not None:
+            return self.fresh_model()
+        try:
+            refuse_more(self.config.model, numbers)
+            return self.fresh_model()
+        except UsageError as error:
+            raise DataError(f"{self.folder / 'config.json'} is not of model.safetensors: {error}; restore both") from None
 
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.

@@ -17,6 +17,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
+_TOO_DEEP = "it is nested too deeply"
+
 
 def size_of(path: Path, missing: str = "check the path") -> int:
     """Return the size in bytes of a regular file; reading of a pipe or a device might never end.
@@ -54,6 +56,10 @@ def unreadable(path: Path | str, error: Exception) -> DataError:
     return DataError(f"cannot read {path}: {reason}; make it readable")
 
 
+DEEPEST = 64
+"""Levels of JSON that are read; no file of expost has ten."""
+
+
 def parsed(text: str | bytes) -> Any:
     """Return what JSON says.
 
@@ -67,10 +73,21 @@ def parsed(text: str | bytes) -> Any:
         ValueError: it is nested too deeply
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
     except ValueError:  # Python's limit, above which conversion takes a time that is quadratic in the digits
         raise ValueError("it holds a whole number of thousands of digits") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [each for holder in level if isinstance(holder, dict | list) for each in _inside(holder)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def _inside(holder: dict[str, Any] | list[Any]) -> list[Any]:
+    values = holder.values() if isinstance(holder, dict) else holder
+    return [each for each in values if isinstance(each, dict | list)]

@@ -189,7 +189,7 @@ def read_tensor_file(path: Path, device: str | torch.device = "cpu") -> TensorFi
     try:
         tensors = tensors_of_bytes(payload)
         length = int.from_bytes(payload[:8], "little")
-        metadata = parsed(payload[8 : 8 + length]).get("__metadata__", {})
+        metadata = parsed(payload[8 : 8 + length]).get("__metadata__") or {}
         checksum, text = _parts(metadata.get(_KEY, "{}"))
         record = parsed(text)
     except (SafetensorError, ValueError) as error:
