@@ -113,7 +113,7 @@ def _from_tables(tables: Mapping[str, Any], labels: Collection[str]) -> Part | R
     first = next(iter(tables))
     column = _image_column(tables[first].schema)
     if column is None:
-        files = {name: partial(_chunks, table) for name, table in tables.items()}
+        files = {name: partial(_chunks, table, name) for name, table in tables.items()}
         schemas = {name: table.schema for name, table in tables.items()}
         return table_rows(files, schemas, sum(map(len, tables.values())), labels)
     blocks, label = [], label_column(tables[first].column_names)
@@ -121,20 +121,21 @@ def _from_tables(tables: Mapping[str, Any], labels: Collection[str]) -> Part | R
         _refuse_lacking({column, label}, table.column_names, name, first)
         start = 0
         for chunk in table.column(column).chunks:
-            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk)))
+            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk, name)))
             start += len(chunk)
     y = None
     if label is not None:
         joined = pa.concat_tables([table.select([label]) for table in tables.values()], promote_options="permissive")
-        y = labels_in(ArrowCells(joined.column(0)), first)
+        y = labels_in(ArrowCells(_sound(joined.column(0), first)), first)
     return Part(EncodedImages(TableImages(blocks)), y)
 
 
-def _chunks(table: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+def _chunks(table: Any, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
     """Read some columns of a table as batches of a bounded size."""
     chosen = table if columns is None else table.select(columns)
     rows = int(PIECE / max(1.0, chosen.nbytes / max(1, len(chosen))))
-    yield from chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS))
+    for batch in chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS)):
+        yield _sound(batch, name)
 
 
 def _refuse_lacking(needed: set[str | None], given: Sequence[str], name: str, first: str) -> None:
@@ -260,7 +261,8 @@ def _read_file(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
         first = next(file.iter_batches(_PROBED, columns=columns), None)
         rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
-        yield from file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns)
+        for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns):
+            yield _sound(batch, path)
 
 
 def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
@@ -276,15 +278,28 @@ def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
             blocks.append(Block(rows, str(path), first, partial(_row_group, path, group, column)))
             first += rows
         tables += [] if labels is None else [file.read(columns=[labels])]
-    y = None if labels is None else labels_in(ArrowCells(pa.concat_tables(tables).column(labels)), str(paths[0]))
+    y = None if labels is None else labels_in(ArrowCells(_sound(pa.concat_tables(tables).column(labels), paths[0])), str(paths[0]))
     images = EncodedImages(TableImages(blocks))
     if y is not None and len(y) != len(images):
         raise DataError(f"{paths[0]} is damaged: {len(images)} images but {len(y)} labels; restore it")
     return Part(images, y)
 
 
-def _whole(content: Any) -> Iterator[Any]:
-    yield content
+def _whole(content: Any, name: str) -> Iterator[Any]:
+    yield _sound(content, name)
+
+
+def _sound(content: Any, name: Path | str) -> Any:
+    """Return what was read of a file, which may say that its values lie anywhere in memory, or are text that is none.
+
+    Raises:
+        DataError: if it does.
+    """
+    try:
+        content.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name} is damaged ({_line(error)}); restore it") from None
+    return content
 
 
 def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
@@ -292,8 +307,8 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
         # without these options all of a row group is read at once, and writers may have made but one
         with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             for batch in file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[column], use_threads=False):
-                yield batch.column(column)
-    except MemoryError:  # which Arrow's is, too
+                yield _sound(batch.column(column), path)
+    except (MemoryError, DataError):  # Arrow's error is a MemoryError, too
         raise
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None
