@@ -9,6 +9,7 @@ tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
 densities/by_label/NAME.* densities fitted with labels
 metrics.json              scores
+source.json               of a run that was pulled: the repository and its commit
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 #: Bytes by which one input may raise the most memory that the process ever had.
-MEMORY = 2**28
-#: Seconds of the processor for an input, and more for each MB of it.
-SECONDS = 1.0
+MEMORY = 2**29
+#: Seconds of the processor for an input (a small one may unpack to 64 MiB), and for each MB of it.
+SECONDS = 3.0
 _MB = 2**20
 
 Damage = Callable[[random.Random, bytes], bytes]
