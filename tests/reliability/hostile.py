@@ -582,12 +582,12 @@ def _models(folder: Path) -> dict[str, Reader]:
     config, weights = "config.json", "model.safetensors"
     fitted = "densities/gaussian.safetensors"
     return {
-        "configuration": Reader(opened, {config: kept[config]}, in_json, 0.5, without(config)),
-        "configuration of the Hub": Reader(untrusted, {config: kept[config]}, in_json, 0.5, without(config)),
-        "weights": Reader(opened, {weights: kept[weights]}, in_safetensors, 0.5, without(weights)),
-        "weights of the Hub": Reader(untrusted, {weights: kept[weights]}, in_safetensors, 0.3, without(weights)),
-        "density of the Hub": Reader(inside, {fitted: kept[fitted]}, in_safetensors, 0.2, without(fitted)),
-        "what densities are of": Reader(inside, {"densities/fitted_on.json": kept["densities/fitted_on.json"]}, in_json, 0.2, without("densities/fitted_on.json")),
+        "configuration": Reader(opened, {config: kept[config]}, in_json, 0.2, without(config)),
+        "configuration of the Hub": Reader(untrusted, {config: kept[config]}, in_json, 0.2, without(config)),
+        "weights": Reader(opened, {weights: kept[weights]}, in_safetensors, 0.1, without(weights)),
+        "weights of the Hub": Reader(untrusted, {weights: kept[weights]}, in_safetensors, 0.1, without(weights)),
+        "density of the Hub": Reader(inside, {fitted: kept[fitted]}, in_safetensors, 0.05, without(fitted)),
+        "what densities are of": Reader(inside, {"densities/fitted_on.json": kept["densities/fitted_on.json"]}, in_json, 0.05, without("densities/fitted_on.json")),
         "density": Reader(sampled, fits, in_safetensors, 0.7),
         "checkpoint": Reader(checkpoint, {"checkpoint.safetensors": kept["checkpoint.safetensors"]}, in_safetensors, 0.5),
         "search": Reader(found, {JSON: record}, in_json, 1, {TENSORS: tensors}),
@@ -672,6 +672,7 @@ def attack(name: str, reader: Reader, folder: Path, seed: int, count: int) -> di
         file, content = seeds[source.randrange(len(seeds))]
         content = reader.damage(source, content)
         path = home / file
+        path.unlink(missing_ok=True)  # not written over, since arrays may be mapped from it
         path.write_bytes(content)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         fault, start = "", time.process_time()
@@ -693,7 +694,7 @@ def attack(name: str, reader: Reader, folder: Path, seed: int, count: int) -> di
             fault = "hangs"
         except BaseException as error:
             trace = error.__traceback__
-            while trace is not None and trace.tb_next is not None and "expost" in trace.tb_next.tb_frame.f_code.co_filename:
+            while trace is not None and trace.tb_next is not None and "/expost/" in trace.tb_next.tb_frame.f_code.co_filename:
                 trace = trace.tb_next
             at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
             fault = f"{type(error).__name__} in {at}: {str(error)[:300]}"

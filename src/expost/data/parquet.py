@@ -19,6 +19,7 @@ from expost.data.decoding import Source
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
+from expost.data.packing import check_unpacked
 from expost.data.table_cells import Cells, Field, Piece, Rows
 from expost.data.table_labels import label_column, labels_in
 from expost.data.tables import differences, places
@@ -171,6 +172,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
+    for path, file in zip(paths, opened, strict=True):
+        _refuse_bomb(path, file.metadata)
     column = _image_column(opened[0].schema_arrow)
     if column is None:
         files = {str(path): partial(_read_file, path) for path in paths}
@@ -179,6 +182,13 @@ def _read(paths: Sequence[Path], labels: Collection[str]) -> Part | Rows:
             files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, labels
         )
     return _images(paths, opened, column)
+
+
+def _refuse_bomb(path: Path, metadata: Any) -> None:
+    """Refuse a file by the sizes that it states; a column of one value takes a few bytes, whatever the rows."""
+    pages = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    values = 4 * metadata.num_rows * metadata.num_columns
+    check_unpacked(path, max(pages, values), path.stat().st_size)
 
 
 #: Reads some columns of a file (None: all), a few rows at a time.
