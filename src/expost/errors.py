@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-
 #: Most characters of a message; of a longer one, which quotes a file, the middle is left out.
 LONGEST = 1500
 #: What would break the line, or steer the terminal: control characters, and marks that turn the order of letters.

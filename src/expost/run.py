@@ -303,7 +303,9 @@ class Run:
             refuse_more(self.config.model, numbers)
             return self.fresh_model()
         except UsageError as error:
-            raise DataError(f"{self.folder / 'config.json'} is not of model.safetensors: {error}; restore both") from None
+            raise DataError(
+                f"{self.folder / 'config.json'} is not of model.safetensors: {error}; restore both"
+            ) from None
 
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.

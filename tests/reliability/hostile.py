@@ -42,7 +42,7 @@ class Hang(BaseException):
     """An input took longer than it may."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- damage
+# --------------------------------------------------------------------------------------------------------------- damage
 
 _EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 _WORDS = [
@@ -137,7 +137,18 @@ def in_zip(source: random.Random, data: bytes) -> bytes:
             if name == changed and kind < 0.8:
                 content = damaged(source, content)
             elif name == changed:
-                name = source.choice(("../escaped.png", "/escaped.npy", "a/../../x.png", ".", "x" * 5000, "C:\\x.png", name + "\n", "x.npy"))
+                name = source.choice(
+                    (
+                        "../escaped.png",
+                        "/escaped.npy",
+                        "a/../../x.png",
+                        ".",
+                        "x" * 5000,
+                        "C:\\x.png",
+                        name + "\n",
+                        "x.npy",
+                    )
+                )
             how = source.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
             archive.writestr(name, content, how)
             if source.random() < 0.02:
@@ -157,10 +168,20 @@ def in_png(source: random.Random, data: bytes) -> bytes:
     index = source.randrange(len(chunks))
     kind, content = chunks[index]
     if source.random() < 0.2:
-        chunks.insert(index, (source.choice((b"tEXt", b"iTXt", b"zTXt", b"iCCP", b"PLTE", b"tRNS", b"acTL", b"eXIf", kind)), content))
+        chunks.insert(
+            index,
+            (source.choice((b"tEXt", b"iTXt", b"zTXt", b"iCCP", b"PLTE", b"tRNS", b"acTL", b"eXIf", kind)), content),
+        )
     elif content:
-        chunks[index] = (kind, zlib.compress(damaged(source, zlib.decompress(content))) if kind == b"IDAT" and source.random() < 0.5 else damaged(source, content))
-    return data[:8] + b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+        chunks[index] = (
+            kind,
+            zlib.compress(damaged(source, zlib.decompress(content)))
+            if kind == b"IDAT" and source.random() < 0.5
+            else damaged(source, content),
+        )
+    return data[:8] + b"".join(
+        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks
+    )
 
 
 _VALUES: list[Any] = [
@@ -249,13 +270,19 @@ def in_safetensors(source: random.Random, data: bytes) -> bytes:
         elif how == 1:
             tensors[name] = old.reshape(-1)[: source.randrange(old.numel() + 1)]
         elif how == 2:
-            tensors[name] = old.to(source.choice((torch.int64, torch.bool, torch.float16, torch.complex64, torch.uint8)))
+            tensors[name] = old.to(
+                source.choice((torch.int64, torch.bool, torch.float16, torch.complex64, torch.uint8))
+            )
         elif how == 3:
             tensors[name] = torch.full_like(old, source.choice((0, 1, 3)))
         elif how == 4 and old.is_floating_point():
             tensors[name] = torch.full_like(old, source.choice((float("nan"), float("inf"), -1.0, 1e30, 1e-30)))
         elif how == 5:
-            tensors[source.choice(("", "x", "model.x", "optimizer.", "optimizer.999.step", "optimizer.x.y", "base.mean", "0.mean"))] = old.clone()
+            tensors[
+                source.choice(
+                    ("", "x", "model.x", "optimizer.", "optimizer.999.step", "optimizer.x.y", "base.mean", "0.mean")
+                )
+            ] = old.clone()
         elif how == 6:
             tensors[name] = old[None].clone()
         else:
@@ -266,7 +293,7 @@ def in_safetensors(source: random.Random, data: bytes) -> bytes:
         return damaged(source, data)
 
 
-# --------------------------------------------------------------------------------------------------------------- readers
+# -------------------------------------------------------------------------------------------------------------- readers
 
 
 @dataclass(frozen=True)
@@ -320,7 +347,10 @@ def _arrays(folder: Path) -> dict[str, Reader]:
     def head(*axes: int) -> bytes:
         return bytes([0, 0, 8, len(axes)]) + struct.pack(f">{len(axes)}I", *axes)
 
-    idx = {"train-images-idx3-ubyte": head(12, 6, 6) + images.tobytes(), "train-images.idx3-ubyte": head(1, 4, 4) + bytes(16)}
+    idx = {
+        "train-images-idx3-ubyte": head(12, 6, 6) + images.tobytes(),
+        "train-images.idx3-ubyte": head(1, 4, 4) + bytes(16),
+    }
     zipped = {name + ".gz": gzip.compress(content, 1, mtime=0) for name, content in idx.items()}
 
     def mapped(path: Path) -> None:
@@ -399,7 +429,9 @@ def _images(folder: Path) -> dict[str, Reader]:
         return packed.getvalue()
 
     small = saved(color, "PNG")
-    archives = {"a.zip": archive(**{"train/a/1.png": small, "train/b/2.png": small, "test/a/3.png": small, "about.txt": b"x"})}
+    archives = {
+        "a.zip": archive(**{"train/a/1.png": small, "train/b/2.png": small, "test/a/3.png": small, "about.txt": b"x"})
+    }
     return {
         "PNG": Reader(load_examples, png, in_png, share=2),
         "JPEG, BMP, GIF, PNM": Reader(load_examples, others, share=2),
@@ -421,7 +453,10 @@ def _tables(folder: Path) -> dict[str, Reader]:
     rows = "".join(f"{i / 7:.3f},{i * i},{'ab'[i % 2]}\n" for i in range(12))
     texts = {
         "a.csv": f"u,v,label\n{rows}".encode(),
-        "b.tsv": ("# about\nu\tv\n" + rows.replace(",", "\t")[: -1 * 2] + "\n").replace("\ta", "").replace("\tb", "").encode(),
+        "b.tsv": ("# about\nu\tv\n" + rows.replace(",", "\t")[: -1 * 2] + "\n")
+        .replace("\ta", "")
+        .replace("\tb", "")
+        .encode(),
         "c.csv": "u;v\n1,5;2\n2,5;3\n3,5;4\n".encode("utf-16"),
         "d.txt": b"1 2 3\n4 5 6\n7 8 9.5\n",
         "e.csv": b"150,2,x,y\n" + b"".join(b"%d,%d,%d\n" % (i, 2 * i + 1, i % 2) for i in range(150)),
@@ -465,7 +500,9 @@ def _tables(folder: Path) -> dict[str, Reader]:
 
     def named(file: Any) -> None:
         file["x_train"] = np.arange(96, dtype=np.uint8).reshape(6, 4, 4)
-        file.create_dataset("x_test", data=np.arange(96, dtype=np.uint8).reshape(6, 4, 4), chunks=(2, 4, 4), compression="gzip")
+        file.create_dataset(
+            "x_test", data=np.arange(96, dtype=np.uint8).reshape(6, 4, 4), chunks=(2, 4, 4), compression="gzip"
+        )
 
     def cells(file: Any) -> None:
         group = file.create_group("X")
@@ -540,7 +577,16 @@ def _models(folder: Path) -> dict[str, Reader]:
 
     codes, scores = torch.randn(4, 2), torch.arange(4.0, dtype=torch.float64)
     write_tensors(folder / TENSORS, {"codes": codes, "scores": scores})
-    rounds = [{"strings": ["x", "1"], "scores": [float(2 * i), float(2 * i + 1)], "outcomes": ["valid", "invalid"], "message": None, "seconds": {"fit": 1.0}} for i in range(2)]
+    rounds = [
+        {
+            "strings": ["x", "1"],
+            "scores": [float(2 * i), float(2 * i + 1)],
+            "outcomes": ["valid", "invalid"],
+            "message": None,
+            "seconds": {"fit": 1.0},
+        }
+        for i in range(2)
+    ]
     search = {
         "format": 1,
         "asked": {"batch": 2, "rounds": 2, "objective": "expression", "region": "box", "minimize": True},
@@ -587,12 +633,22 @@ def _models(folder: Path) -> dict[str, Reader]:
         "weights": Reader(opened, {weights: kept[weights]}, in_safetensors, 0.1, without(weights)),
         "weights of the Hub": Reader(untrusted, {weights: kept[weights]}, in_safetensors, 0.1, without(weights)),
         "density of the Hub": Reader(inside, {fitted: kept[fitted]}, in_safetensors, 0.05, without(fitted)),
-        "what densities are of": Reader(inside, {"densities/fitted_on.json": kept["densities/fitted_on.json"]}, in_json, 0.05, without("densities/fitted_on.json")),
+        "what densities are of": Reader(
+            inside,
+            {"densities/fitted_on.json": kept["densities/fitted_on.json"]},
+            in_json,
+            0.05,
+            without("densities/fitted_on.json"),
+        ),
         "density": Reader(sampled, fits, in_safetensors, 0.7),
-        "checkpoint": Reader(checkpoint, {"checkpoint.safetensors": kept["checkpoint.safetensors"]}, in_safetensors, 0.5),
+        "checkpoint": Reader(
+            checkpoint, {"checkpoint.safetensors": kept["checkpoint.safetensors"]}, in_safetensors, 0.5
+        ),
         "search": Reader(found, {JSON: record}, in_json, 1, {TENSORS: tensors}),
         "tensors of a search": Reader(found, {TENSORS: tensors}, in_safetensors, 1, {JSON: record}),
-        "metrics.jsonl": Reader(history, {"metrics.jsonl": kept["metrics.jsonl"]}, in_lines, 2, {weights: kept[weights]}),
+        "metrics.jsonl": Reader(
+            history, {"metrics.jsonl": kept["metrics.jsonl"]}, in_lines, 2, {weights: kept[weights]}
+        ),
         "metrics.jsonl, to go on": Reader(trained_on, {"metrics.jsonl": kept["metrics.jsonl"]}, in_lines, 1),
         "cards": Reader(cards, {"metrics.json": kept["metrics.json"]}, in_json, 1),
     }
@@ -600,7 +656,7 @@ def _models(folder: Path) -> dict[str, Reader]:
 
 GROUPS: tuple[Callable[[Path], dict[str, Reader]], ...] = (_arrays, _images, _tables, _models)
 
-# ---------------------------------------------------------------------------------------------------------------- attack
+# --------------------------------------------------------------------------------------------------------------- attack
 
 
 @contextmanager
@@ -619,7 +675,18 @@ def _watched(allowed: Path, seen: list[str]) -> Iterator[None]:
 
 _HOOK: tuple[str, list[str]] | None = None
 _HOOKED: list[bool] = []
-_MOVES = ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "shutil.move", "shutil.rmtree")
+_MOVES = (
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "shutil.move",
+    "shutil.rmtree",
+)
 _STARTS = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
 
 
@@ -629,7 +696,11 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     allowed, seen = _HOOK
     if event == "open":
         path, _, flags = args
-        if not isinstance(path, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) and not _inside(path, allowed):
+        if (
+            not isinstance(path, int)
+            and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            and not _inside(path, allowed)
+        ):
             seen.append(f"wrote {path!r}")
     elif event in _MOVES:
         if not all(_inside(each, allowed) for each in args if isinstance(each, str | bytes | os.PathLike)):
@@ -694,7 +765,11 @@ def attack(name: str, reader: Reader, folder: Path, seed: int, count: int) -> di
             fault = "hangs"
         except BaseException as error:
             trace = error.__traceback__
-            while trace is not None and trace.tb_next is not None and "/expost/" in trace.tb_next.tb_frame.f_code.co_filename:
+            while (
+                trace is not None
+                and trace.tb_next is not None
+                and "/expost/" in trace.tb_next.tb_frame.f_code.co_filename
+            ):
                 trace = trace.tb_next
             at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
             fault = f"{type(error).__name__} in {at}: {str(error)[:300]}"
@@ -708,11 +783,20 @@ def attack(name: str, reader: Reader, folder: Path, seed: int, count: int) -> di
             fault = fault or seen[0]
             seen.clear()
         if fault:
-            escapes.append({"reader": name, "file": file, "number": number, "seed": seed, "fault": fault, "bytes": len(content)})
+            escapes.append(
+                {"reader": name, "file": file, "number": number, "seed": seed, "fault": fault, "bytes": len(content)}
+            )
             kept = folder / "escapes"
             if len(escapes) <= 200 and kept.is_dir():
                 (kept / f"{home.name}.{number}.{Path(file).name}").write_bytes(content)
-    return {"reader": name, "tried": count, **outcomes, "escapes": escapes, "slowest": slowest, "seconds": time.process_time() - begun}
+    return {
+        "reader": name,
+        "tried": count,
+        **outcomes,
+        "escapes": escapes,
+        "slowest": slowest,
+        "seconds": time.process_time() - begun,
+    }
 
 
 def main() -> None:
@@ -726,7 +810,9 @@ def main() -> None:
         chosen = {name: reader for name, reader in made.items() if not names or name in names}
         for name, reader in chosen.items():
             print(f"reading {name}", file=sys.stderr, flush=True)
-            print(json.dumps(attack(name, reader, base, int(seed), max(1, round(int(count) * reader.share)))), flush=True)
+            print(
+                json.dumps(attack(name, reader, base, int(seed), max(1, round(int(count) * reader.share)))), flush=True
+            )
 
 
 if __name__ == "__main__":

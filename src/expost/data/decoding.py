@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from expost.data.examples import Array, Preprocess
-from expost.data.packing import check_unpacked
 from expost.data.intensities import Extent, check_finite, give, scaled, unit_to_bytes
+from expost.data.packing import check_unpacked
 from expost.errors import DataError
 
 #: No others: Pillow has some that start programs (EPS).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 from expost.errors import DataError
@@ -15,25 +14,24 @@ RATIO = 200
 hundredth; deflate reaches 1,032 for nothing but zeros."""
 
 
-def check_unpacked(where: Path | str, unpacked: int, packed: int) -> None:
-    """Refuse what unpacks, or says that it unpacks, to more than `SMALL` and `RATIO` times its size.
+TEXT = 2**23
+"""What stands for `SMALL` where text is read, which takes longer: 8 MiB."""
+
+
+def check_unpacked(where: Path | str, unpacked: int, packed: int, small: int = SMALL) -> None:
+    """Refuse what unpacks, or says that it unpacks, to more than `small` bytes and `RATIO` times its size.
 
     Args:
         where: What errors call it.
         unpacked: Bytes that are claimed, or were unpacked so far.
         packed: Bytes of the packed file.
+        small: Bytes that any file may unpack to.
 
     Raises:
         DataError: if it is more.
     """
-    if unpacked > max(SMALL, RATIO * packed):
+    if unpacked > max(small, RATIO * packed):
         raise DataError(
             f"{where} has {packed:,} bytes and unpacks to {unpacked:,} or more, over {RATIO} times as many; unpack it "
             "yourself if you trust it"
         )
-
-
-def check_position(path: Path, file: gzip.GzipFile) -> None:
-    """Refuse a gzip file if it has unpacked to too much so far; see `check_unpacked`."""
-    if file.tell() > SMALL:
-        check_unpacked(path, file.tell(), path.stat().st_size)

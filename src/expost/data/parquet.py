@@ -288,7 +288,11 @@ def _images(paths: Sequence[Path], opened: Sequence[Any], column: str) -> Part:
             blocks.append(Block(rows, str(path), first, partial(_row_group, path, group, column)))
             first += rows
         tables += [] if labels is None else [file.read(columns=[labels])]
-    y = None if labels is None else labels_in(ArrowCells(_sound(pa.concat_tables(tables).column(labels), paths[0])), str(paths[0]))
+    y = (
+        None
+        if labels is None
+        else labels_in(ArrowCells(_sound(pa.concat_tables(tables).column(labels), paths[0])), str(paths[0]))
+    )
     images = EncodedImages(TableImages(blocks))
     if y is not None and len(y) != len(images):
         raise DataError(f"{paths[0]} is damaged: {len(images)} images but {len(y)} labels; restore it")

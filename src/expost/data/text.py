@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from expost.data.packing import check_position
+from expost.data.packing import TEXT, check_unpacked
 from expost.errors import DataError
 
 LONGEST = 100_000
@@ -42,14 +42,16 @@ def lines_of(path: Path, longest: int | None = LONGEST) -> Iterator[str]:
     """
     most = _AT_ONCE if longest is None else longest + 2
     number, long, first = 0, 0, 0
+    checked = [TEXT]
     try:
         packed, encoding = _looked_at(path)
         raw = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115 (closed with the text around it)
         with io.TextIOWrapper(raw, encoding=encoding) as file:
 
             def read() -> str:
-                if isinstance(raw, gzip.GzipFile):
-                    check_position(path, raw)
+                if isinstance(raw, gzip.GzipFile) and raw.tell() > checked[0]:
+                    check_unpacked(path, raw.tell(), path.stat().st_size, TEXT)
+                    checked[0] = raw.tell() + _AT_ONCE
                 return file.readline(most)
 
             while line := read():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from expost.utils.process import cores
 from expost.report.training import History
+from expost.utils.process import cores
 from expost.utils.store import read_json, write_json
 
 

@@ -52,7 +52,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         state = _state({name.removeprefix("optimizer."): tensors[name] for name in names}, parameters)
     except (ValueError, IndexError, KeyError) as error:
-        raise DataError(f"{path} is no checkpoint of this model's optimizer ({error}); remove it to start anew") from None
+        raise DataError(
+            f"{path} is no checkpoint of this model's optimizer ({error}); remove it to start anew"
+        ) from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return position
 

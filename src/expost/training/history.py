@@ -93,7 +93,9 @@ def lines_in(path: Path) -> list[str]:
     try:
         return contents(path).decode("utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: no text at byte {error.start:,}; restore it, or remove that line") from None
+        raise DataError(
+            f"{path} is damaged: no text at byte {error.start:,}; restore it, or remove that line"
+        ) from None
 
 
 def _cut(path: Path, epoch: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from expost.errors import DataError
 from expost.utils.progress import progress
-from expost.utils.reading import size_of
+from expost.utils.reading import size_of, unreadable
 
 #: Bytes a second that a server has to keep to on average, else it is given up: no file takes longer than its size
 #: divided by this.
@@ -97,8 +97,11 @@ def verify(path: Path, public: PublicFile) -> bool:
     if path.name not in (public.name, *public.aliases):
         return False
     size_of(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
     try:
         _compare(digest, path.stat().st_size, public)
     except DataError as error:
