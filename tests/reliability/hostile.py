@@ -48,7 +48,8 @@ _EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2
 _WORDS = [
     b"-1", b"0", b"1e400", b"-1e-320", b"NaN", b"Infinity", b"9" * 30, b"9" * 5000, b"null", b"true", b'""', b"\0",
     b"{}", b"[]", b"[" * 3000, b'{"a":' * 1500, b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"'", b",",
-    b"../../escaped", b"/escaped", b"%s%n", b"\x1b[2J", b"<script>", b"\xf0\x9f\x92\xa9", b"\xed\xa0\x80", b"cos\nsystem\n(S'true'\ntR.",
+    b"../../escaped", b"/escaped", b"%s%n", b"\x1b[2J", b"<script>", b"\xf0\x9f\x92\xa9", b"\xed\xa0\x80",
+    b"cos\nsystem\n(S'true'\ntR.",
 ]  # fmt: skip
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 
