@@ -391,6 +391,7 @@ def test_pull_and_the_mixin_give_the_same_model(hub):
         "densities/fitted_on.json",
         "densities/gaussian.safetensors",
         "model.safetensors",
+        "source.json",
     ]
     assert hub["mixin"]
     assert hub["mixin pushed"]
