@@ -425,7 +425,7 @@ def test_an_entry_that_is_shorter_than_it_says_is_not_filled_with_what_lies_in_m
 def places(folder):
     """What reads a path, by the file's name in the folder."""
     files = ("x.npy", "x.npz", "x.csv", "x.parquet", "x.arrow", "x.h5", "x.png", "x.zip", "train-images-idx3-ubyte")
-    read = {name: (lambda name=name: load_examples(folder / name)) for name in files}
+    read: dict[str, Any] = {name: (lambda name=name: load_examples(folder / name)) for name in files}
     read["x.smi"] = lambda: read_string_path(folder / "x.smi")
     read["config.json"] = lambda: read_json(folder / "config.json")
     read["model.safetensors"] = lambda: read_tensor_file(folder / "model.safetensors")
