@@ -166,7 +166,7 @@ def test_any_json_in_place_of_a_record_is_refused(folder):
     @ANY
     @given(VALUES | fields_of(score))
     def scores(value):
-        read_or_refused(lambda: expost.rank([str(folder)]), folder / "metrics.json", json.dumps(value).encode())
+        read_or_refused(lambda: expost.rank((folder,)), folder / "metrics.json", json.dumps(value).encode())
 
     configuration(), searches()
     (folder / "config.json").write_text(json.dumps(config))
@@ -345,7 +345,7 @@ def test_a_configuration_of_absurd_size_is_refused_before_memory_is_asked_for(fo
 
 
 def test_a_model_that_no_machine_holds_is_refused_before_memory_is_asked_for():
-    part = {"latent": Part("deterministic"), "penalty": Part("half-norm"), "regularizer": Part("tikhonov")}
+    part: Any = {"latent": Part("deterministic"), "penalty": Part("half-norm"), "regularizer": Part("tikhonov")}
     sizes: Any = {"shape": (1, 8, 8), "network": "mlp", "width": 200_000, "latent_dim": 2, "beta": 1.0}
     model = ModelConfig("x", **part, **sizes, reconstruction=Part("squared-error"), prior=None, regularizer_weight=0.0)
     from expost.models.autoencoder import build
@@ -388,7 +388,7 @@ def test_parameters_of_absurd_size_make_no_density_or_one_without_nan(tmp_path, 
     tensors[key] = torch.full_like(tensors[key], value)
     write_tensors(path, tensors, record | {"sha256": hash_tensors(tensors)})
     try:
-        density = load_density(path)
+        density: Any = load_density(path)
     except DataError as error:
         assert str(path) in str(error)  # noqa: PT017 (either is right)
     else:
