@@ -17,6 +17,8 @@ from expost.utils.arithmetic import Precision
 FORMAT = 2
 #: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
 MOST_LEFT_OUT = 0.05
+#: Largest product of the numbers of an example and a layer's width, and largest number of a model's weights.
+MOST_NUMBERS = 2**32
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ class ModelConfig:
         """Check the ranges."""
         _at_least("latent_dim", self.latent_dim, 1)
         _at_least("width", self.width, 1)
+        if not self.shape or min(self.shape) < 1:
+            raise UsageError(f"shape is {self.shape}; give at least one number an axis")
+        if math.prod(self.shape) * self.width > MOST_NUMBERS:
+            raise UsageError(
+                f"width is {self.width:,} and the shape of an example {self.shape}: more than {MOST_NUMBERS:,} numbers "
+                "a layer; give a smaller --width or --size"
+            )
         for name in ("beta", "regularizer_weight", "input_noise"):
             _at_least(name, getattr(self, name), 0)
         if self.standardize and len(self.shape) != 1:

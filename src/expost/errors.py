@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 from enum import StrEnum
@@ -11,12 +12,39 @@ from pathlib import Path
 #: The page on troubles, in the repository.
 TROUBLESHOOTING = "https://github.com/expost/expost/blob/main/docs/howto/troubleshooting.md"
 
+#: Most characters of a message; of a longer one, which quotes a file, the middle is left out.
+LONGEST = 1500
+#: What would break the line, or steer the terminal: control characters, and marks that turn the order of letters.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
-class UsageError(ValueError):
+
+def one_line(text: str) -> str:
+    r"""Return a message as one line of a bounded length, whatever it quotes: control characters are written out.
+
+    Example:
+        >>> one_line("no column 'a\nb\x1b[2J'")
+        "no column 'a\\nb\\x1b[2J'"
+    """
+    text = _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+class _Line(ValueError):
+    """An error whose message is one line.
+
+    Args:
+        message: What, which value, what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class UsageError(_Line):
     """The request itself is wrong: an unknown name, an option outside its range (exit status 2 on the command line)."""
 
 
-class DataError(ValueError):
+class DataError(_Line):
     """What was read cannot be used: a corrupt image, a truncated file, a NaN (exit status 1 on the command line)."""
 
 

@@ -9,6 +9,7 @@ tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
 densities/by_label/NAME.* densities fitted with labels
 metrics.json              scores
+source.json               of a run that was pulled: the repository and its commit
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -40,10 +40,11 @@ from expost.examples import examples_of, kind_of_run
 from expost.examples.strings import Strings
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
-from expost.models.autoencoder import Autoencoder, build
+from expost.models.autoencoder import Autoencoder, build, refuse_more
 from expost.registry import construct
 from expost.training.checkpoint import load_weights
 from expost.training.devices import pick_device, place
+from expost.training.history import lines_in, record_of
 from expost.training.lock import LOCK, in_training, training_lock
 from expost.training.trainer import Training, few_steps, measure_steps, plan
 from expost.types import Data
@@ -215,26 +216,23 @@ class Run:
 
         Runs of early versions did not record it; then this is the precision of the configuration.
         """
-        path = self.folder / "metrics.jsonl"
         parts: list[str] = []
         last = None
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is reported where it matters
-                record = json.loads(line)
-                epoch, found = int(record["epoch"]), str(record.get("precision", UNRECORDED))
-                if found != last:
-                    parts.append(f"from epoch {epoch} {found}" if parts else found)
-                    last = found
+        for record in self._records():
+            found = str(record.get("precision", UNRECORDED))
+            if found != last:
+                parts.append(f"from epoch {record['epoch']} {found}" if parts else found)
+                last = found
         return ", ".join(parts) if parts not in ([], [UNRECORDED]) else self.config.training.precision
 
     def finished_epochs(self) -> int:
         """Return how many epochs of training are recorded."""
-        path = self.folder / "metrics.jsonl"
-        last = 0
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged line is reported where it matters
-                last = int(json.loads(line)["epoch"])
-        return last
+        return max((int(record["epoch"]) for record in self._records()[-1:]), default=0)
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Return the records of the epochs; a damaged line is said where it matters."""
+        records = map(record_of, lines_in(self.folder / "metrics.jsonl"))
+        return [record for record in records if record is not None]
 
     def unfinished(self) -> str | None:
         """Return what to say if the weights may still change: the run is in training, or was stopped; else None."""
@@ -323,11 +321,23 @@ class Run:
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise DataError(f"{self.folder} has no trained weights yet; train it first: expost train ... --resume")
-        model = self.fresh_model()
         file = read_tensor_file(path)
+        model = self._built(sum(tensor.numel() for tensor in file.tensors.values()))
         load_weights(path, model, file.tensors)
         place(model, pick_device(device))
         return model.eval(), file.sha256
+
+    def _built(self, numbers: int) -> Autoencoder:
+        """Build the model of the configuration, after comparing it with the numbers in the file of its weights."""
+        if self.networks is not None:
+            return self.fresh_model()
+        try:
+            refuse_more(self.config.model, numbers)
+            return self.fresh_model()
+        except UsageError as error:
+            raise DataError(
+                f"{self.folder / 'config.json'} is not of model.safetensors: {error}; restore both"
+            ) from None
 
     def generator(self, device: str = "auto") -> Generator:
         """Load the trained model and every density fitted on its codes.

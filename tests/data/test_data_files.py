@@ -314,7 +314,7 @@ good = idx(noise(30, 6, 5))
         (b"", "is no IDX file .it begins nowhere.; download"),
         (b"<html>404</html>", "is no IDX file .it begins 3c68746d.; download"),
         (idx(noise(30, 6, 5), 0x0D), "holds IDX type 0x0d; only unsigned bytes"),
-        (struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "should hold|more than fit in memory"),
+        (struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "should hold|unpacks to"),
         (struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 28, 28), r"holds no images: its shape is \(0, 28, 28\); download"),
         (idx(noise(31, 6, 5)), "30 labels for 31 examples; give one each"),
     ],

@@ -1,6 +1,7 @@
 """Protocol cards: scores are compared only where they were computed alike."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,11 +189,11 @@ def test_scores_of_different_names_are_not_ranked():
 
 def test_a_score_survives_its_file():
     score = Score("kid", "gmm", 0.1, CARD, error=0.01, interval=(0.0, 0.2))
-    assert score_from_json(to_json(score)) == score
+    assert score_from_json(to_json(score), Path("metrics.json")) == score
     broken = to_json(score)
     del broken["card"]["seed"]
     with pytest.raises(DataError, match="card.seed"):
-        score_from_json(broken)
+        score_from_json(broken, Path("metrics.json"))
 
 
 def test_a_row_holds_scores_of_one_protocol():

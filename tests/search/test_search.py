@@ -415,7 +415,7 @@ def test_damaged_files_are_refused_in_one_line(problem: Problem, tmp_path: Path)
         "[]": "no record of a search",
         record[:100]: "not valid JSON",
         record.replace('"format": 1', '"format": 99'): "format 99, newer",
-        record.replace('"strings"', '"string"'): "does not belong",
+        record.replace('"strings"', '"string"'): "no record of a search",
     }.items():
         (tmp_path / "search.json").write_text(broken)
         with pytest.raises(DataError, match=pattern) as caught:

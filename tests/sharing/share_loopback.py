@@ -26,6 +26,7 @@ class Hub:
         self.commits = {}  # repository -> list of (sha, {path: bytes})
         self.private = {}
         self.large = {}
+        self.claimed = {}  # sizes of files by name, where they are to be other than they are
         self.log = []
         hub = self
 
@@ -153,7 +154,8 @@ class Hub:
                 ],
                 {},
             )
-        return 200, {"id": repository, "sha": sha, "siblings": [{"rfilename": name} for name in files]}, {}
+        siblings = [{"rfilename": name, "size": self.claimed.get(name, len(data))} for name, data in files.items()]
+        return 200, {"id": repository, "sha": sha, "siblings": siblings}, {}
 
 
 def make_run(folder, model="rae", shape=(1, 32, 32), densities=("gaussian",), data="mnist-5k", codec=None, slots=None):
@@ -247,6 +249,16 @@ def main(folder):
     result["old revision"] = sorted(loaded("me/first", revision=first).densities)
     result["new revision"] = sorted(loaded("me/first").densities)
 
+    result["pinned"] = sorted(loaded(f"me/first@{first}").densities)
+    result["pinned twice"] = failure(lambda: from_pretrained(f"me/first@{first}", revision="main"))
+    pinned = pull(f"me/first@{first}", folder / "pinned")
+    result["source"] = json.loads((pinned.folder / "source.json").read_text()) == {
+        "repository": "me/first",
+        "commit": first,
+    }
+    hub.claimed["model.safetensors"] = 2**40
+    result["too large"] = failure(lambda: pull("me/first", folder / "large"))
+    hub.claimed.clear()
     pulled = pull("me/first", folder / "pulled")
     result["files pulled"] = sorted(path.relative_to(pulled.folder).as_posix() for path in pulled.folder.rglob("*.*"))
     result["pulled"] = torch.equal(pulled.generator("cpu").sample(5, "gaussian", seed=1), expected)

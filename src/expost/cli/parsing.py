@@ -141,8 +141,8 @@ def _run(
             result
         ):
             raise SystemExit(1)
-    except BrokenPipeError:
-        _discard_output()
+    except BrokenPipeError as error:
+        _unwritten(error)
     except (Interrupted, KeyboardInterrupt) as stop:
         if first:
             print(_stopped(name, stop, words, options), file=sys.stderr)
@@ -166,9 +166,26 @@ def _listed(name: str) -> Callable[[], None]:
     return listed
 
 
-def _discard_output() -> None:
-    """Discard further output: its reader has gone away, as `head` does."""
+def _open_closed() -> None:
+    """Open the standard streams that the caller closed (`>&-`), to discard what is written to them.
+
+    Otherwise the next file that is opened would have the number of one of them, and get what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if sys.__dict__[name] is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for as long as the process runs)
+
+
+def _unwritten(error: OSError) -> None:
+    """Discard further output: its reader has gone away, as `head` does, or the disk is full, which is said.
+
+    Raises:
+        SystemExit: with status 1, unless a reader has gone away.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _document(doc: str, examples: Sequence[str]) -> str:
@@ -256,15 +273,15 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 for wrong usage, 130 or 143 after Ctrl-C or SIGTERM, 1 for any other failure.
     """
+    _open_closed()
     fall_back()
     words = sys.argv[1:] if args is None else list(args)
-    if words in (["--version"], ["-V"]):
-        from expost._version import __version__
-
-        print(f"expost {__version__}")
-        return
     try:
-        if words:
+        if words in (["--version"], ["-V"]):
+            from expost._version import __version__
+
+            print(f"expost {__version__}")
+        elif words:
             with startup.terminable():
                 _read(words)()
         else:
@@ -274,13 +291,13 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:  # before the command has begun
         print("stopped", file=sys.stderr)
         raise SystemExit(_status(stop)) from None
-    except BrokenPipeError:  # of a help text
-        _discard_output()
+    except OSError as error:  # of a help text
+        _unwritten(error)
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
-            _discard_output()
+        except OSError as error:
+            _unwritten(error)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,14 @@ def show_nothing(result: Any) -> None:
     """Print nothing."""
 
 
+class _Console(Console):
+    """A console that leaves it to its caller what becomes of a broken pipe."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise again what was caught."""
+        raise
+
+
 def _console() -> Console:
     # a table that is piped into a file keeps its columns
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return _Console() if sys.stdout.isatty() else _Console(width=160)

@@ -334,7 +334,7 @@ class _Check:
         path = self.folder / "metrics.json"
         if not path.is_file() or self._record(path) is None:
             return
-        scores = self._read(path, lambda: [score_from_json(each) for each in saved_scores(path)])
+        scores = self._read(path, lambda: [score_from_json(each, path) for each in saved_scores(path)])
         if scores is None:
             return
         if self.weights is None:

@@ -70,7 +70,8 @@ def pull(
     Commands that use its data expect them on this machine, under the same name.
 
     Args:
-        source: A repository of the Hugging Face Hub, user/name, or a folder that push --dry-run wrote.
+        source: A repository of the Hugging Face Hub, user/name or user/name@REVISION, or a folder that push --dry-run
+            wrote.
         out: The run's folder, new or empty; default: runs/NAME-N, with N the first number that is free.
         revision: Branch, tag or commit of the repository; default: its main branch.
         offline: Take the run from the local cache, without asking the Hub.

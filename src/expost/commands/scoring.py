@@ -178,7 +178,7 @@ def rank(
         raise UsageError("no runs to rank; give at least one")
     opened = {str(folder): open_run(folder) for folder in runs}
     saved = {
-        label: [score_from_json(each) for each in saved_scores(run.folder / "metrics.json")]
+        label: [score_from_json(each, path) for path in (run.folder / "metrics.json",) for each in saved_scores(path)]
         for label, run in opened.items()
     }
     score = score or _first_in_common(saved, of)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.archives import map_archive, unpacked_size
+from expost.data.archives import read_archive, read_array, unpacked_size
 from expost.data.examples import POOL, Array, Examples, Found, Indices, New, Overrules, Part, Preprocess, in_memory
 from expost.data.folders import sort_files
 from expost.data.images import ArrayImages
 from expost.data.layouts import arrange, per_file
-from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, open_file, pieces, row_bytes, scratch
+from expost.data.mapped import VARIABLE, as_they_lie, gather, memory_limit, pieces, row_bytes, scratch
 from expost.data.splits import PART_WORDS
 from expost.errors import DataError, UsageError
 
@@ -286,14 +286,10 @@ def _load(path: Path, mapped: bool) -> Mapping[str, Array]:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
-            file.seek(0)
-            zipped = magic.startswith(b"PK")
-            if not zipped and magic != b"\x93NUMPY":
-                raise DataError(f"{path} is no NumPy file, or truncated or damaged; save it again with numpy.savez")
-            if mapped:
-                return map_archive(path) if zipped else {"": open_file(path)}
-            content = np.load(file, allow_pickle=False)
-            return {name: content[name] for name in content.files} if zipped else {"": content}
+        zipped = magic.startswith(b"PK")
+        if not zipped and magic != b"\x93NUMPY":
+            raise DataError(f"{path} is no NumPy file, or truncated or damaged; save it again with numpy.savez")
+        return read_archive(path, mapped) if zipped else {"": read_array(path, mapped)}
     except DataError:
         raise
     except OSError as error:

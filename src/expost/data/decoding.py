@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from expost.data.examples import Array, Preprocess
 from expost.data.intensities import Extent, check_finite, give, scaled, unit_to_bytes
+from expost.data.packing import check_unpacked
 from expost.errors import DataError
 
 #: No others: Pillow has some that start programs (EPS).
@@ -73,7 +74,7 @@ def decode(where: str, source: Source, prep: Preprocess) -> Array:
 
     Raises:
         DataError: if it is no image, truncated, unreadable, larger than Pillow's bound against decompression bombs,
-            or smaller than the crop or larger than the padding that is asked for.
+            or than `check_unpacked` allows, or smaller than the crop or larger than the padding that is asked for.
     """
 
     def read(image: Image.Image) -> Image.Image:
@@ -171,12 +172,13 @@ def _opened(where: str, source: Source, read: Callable[[Image.Image], T]) -> T:
             bound = Image.MAX_IMAGE_PIXELS
             if bound is not None and image.width * image.height > bound:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            check_unpacked(where, 4 * image.width * image.height, _size(source))
             _refuse_bands(image)
             return read(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} is too large to be safe to decode ({error}); shrink or remove it") from None
     except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -186,6 +188,10 @@ def _opened(where: str, source: Source, read: Callable[[Image.Image], T]) -> T:
     except Exception as error:  # on a damaged file, Pillow raises nearly anything: SyntaxError, struct.error, ...
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
         raise DataError(f"cannot read image {where}: {' '.join(reason.split())}; repair or replace it") from None
+
+
+def _size(source: Path | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
 def preprocess(image: Image.Image, where: str, prep: Preprocess) -> Array:

@@ -23,6 +23,7 @@ from expost.data.tables import read_tables
 from expost.data.tar_archives import Archive, TarImages, is_tar, stem_of_archive
 from expost.data.text import kind_of
 from expost.errors import DataError, UsageError
+from expost.utils.reading import size_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
     remarks = []
+    if not is_folder:
+        size_of(path)
     if is_folder:
         kept, folders = without_system([file.relative_to(path).parts for file in files])
         files = [files[index] for index in kept]

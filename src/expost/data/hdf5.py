@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from expost.data.arrays import Vectors, named_arrays, rows_of
 from expost.data.examples import FOUND_OUT, POOL, Array, Found, Overrules, Part
 from expost.data.mapped import PIECE, scratch
+from expost.data.packing import check_unpacked
 from expost.data.table_cells import Cells, Field, Rows, reading
 from expost.data.table_labels import labels_of_tables
 from expost.errors import DataError, UsageError
@@ -19,6 +21,8 @@ from expost.utils.extras import require
 
 #: Kinds of columns that are stored as a group.
 _GROUPS = ("categorical", "nullable-string-array", "nullable-integer", "nullable-boolean")
+#: How much larger a sparse matrix may be than a dense one of as many bytes, before `check_unpacked`.
+_SPARSE = 10
 
 
 class _Values(Cells):
@@ -74,11 +78,14 @@ def _collect(h5py: Any, arrays: dict[str, tuple[str, Array]], path: Path, name: 
         key = name.replace("/", "_").lower()
         if key in arrays:
             raise DataError(f"{path}: two arrays named {key}; keep one")
+        check_unpacked(f"{path}[{name}]", item.nbytes, path.stat().st_size)
         arrays[key] = (f"{path}[{name}]", item[()])
 
 
 def _cells(h5py: Any, file: Any, name: str, overrules: Overrules) -> Found:
     matrix = file["X"]
+    if isinstance(matrix, h5py.Dataset):
+        check_unpacked(name, matrix.nbytes, Path(name).stat().st_size)
     rows = rows_of(matrix[()], name) if isinstance(matrix, h5py.Dataset) else _dense(matrix, name)
     columns = _strings(file["var"]) if "var" in file else ()
     count, width = rows.shape
@@ -110,9 +117,12 @@ def _dense(group: Any, name: str) -> Array:
     shape = tuple(int(side) for side in group.attrs.get("shape", group.attrs.get("h5sparse_shape", ())))
     if len(shape) != 2 or not encoding.startswith("cs"):
         raise DataError(f"{name}: X is {encoding or 'of no known kind'}; store it dense, or as CSR")
+    ends = group["indptr"][()]
+    if ends.ndim != 1 or len(ends) != shape[0 if encoding.startswith("csr") else 1] + 1:
+        raise DataError(f"{name}: X is of shape {shape}, but has {len(ends):,} ends of lines; restore it")
+    check_unpacked(name, 4 * math.prod(shape), _SPARSE * Path(name).stat().st_size)
     rows = scratch(shape, np.float32)
     rows[:] = 0
-    ends = group["indptr"][()]
     lines = len(ends) - 1
     at_once = max(1, int(PIECE / 12 / max(1.0, ends[-1] / max(1, lines))))
     for begin in range(0, lines, at_once):

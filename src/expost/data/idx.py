@@ -21,7 +21,8 @@ import numpy as np
 from expost.data.arrays import labels_of
 from expost.data.examples import POOL, Array, Found, Part
 from expost.data.images import ArrayImages
-from expost.data.mapped import PIECE, memory_limit, scratch
+from expost.data.mapped import PIECE, VARIABLE, memory_limit, scratch
+from expost.data.packing import check_unpacked
 from expost.data.splits import part_named
 from expost.errors import DataError
 
@@ -52,13 +53,17 @@ def read_idx(path: Path) -> Array:
                 raise DataError(f"{path} is truncated inside its header; download it again")
             shape = struct.unpack(f">{head[3]}I", axes)
             size = math.prod(shape)
+            if isinstance(file, gzip.GzipFile):
+                check_unpacked(path, size, path.stat().st_size)
+            else:
+                _check_size(path, shape, size, path.stat().st_size - file.tell())
             if size > memory_limit():
                 return _large(path, file, shape, size)
             values = file.read(size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no complete gzip file ({error}); download it again") from None
-    except (MemoryError, OverflowError):
-        raise DataError(f"{path} claims {size:,} bytes, more than fit in memory; download it again") from None
+    except MemoryError:
+        raise DataError(f"{path} holds {size:,} bytes, more than fit in memory; set {VARIABLE} below that") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; restore it") from None
     _check_size(path, shape, size, len(values))
@@ -107,7 +112,6 @@ def read_idx_files(_folder: Path, files: Sequence[Path], where: str) -> Found:
 def _large(path: Path, file: io.BufferedIOBase, shape: tuple[int, ...], size: int) -> Array:
     begin = file.tell()
     if not isinstance(file, gzip.GzipFile):
-        _check_size(path, shape, size, path.stat().st_size - begin)
         return np.memmap(path, np.uint8, "r", begin, shape)
     flat = scratch((size,), np.uint8)
     done = 0

@@ -31,7 +31,8 @@ Comma: TypeAlias = Literal["groups", "decimals", "either"]
 _MONEY = "$€£¥₹₽₩₺₴₪฿"
 _GAP = " \u00a0\u202f\u2009'’"  # between groups of three digits
 _MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\uff0d\ufe63", "-"))
-_PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+# each takes a time that is linear in the cell's length: no two parts could take the same digits
+_PLAIN = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _FORTRAN = re.compile(r"[-+]?(\d+\.\d*|\.\d+)D[-+]?\d+", re.IGNORECASE)
 _MEASURE = re.compile(
     r"(?:(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|US|Rs\.?|[<>~≈]=?)\s*)?([-+]?\d[\d.,]*)\s*([^\W\d_][^\s\d]*[²³]?|[°µ\"\u2032\u2033]\S{0,2})?"

@@ -21,6 +21,7 @@ from expost.data.description import listing
 from expost.data.examples import Array, Indices, Part
 from expost.data.images import EncodedImages, ImageSource
 from expost.data.mapped import PIECE
+from expost.data.packing import check_unpacked
 from expost.data.table_cells import Cells, Field, Images, Piece, Rows
 from expost.data.table_labels import NO_LABELS, label_column, label_names, labels_in, named
 from expost.data.tables import differences, places
@@ -119,7 +120,7 @@ def _from_tables(tables: Mapping[str, Any], asked: str | None) -> Images | Rows:
     first = next(iter(tables))
     column = _image_column(tables[first].schema)
     if column is None:
-        files = {name: partial(_chunks, table) for name, table in tables.items()}
+        files = {name: partial(_chunks, table, name) for name, table in tables.items()}
         schemas = {name: table.schema for name, table in tables.items()}
         return table_rows(files, schemas, sum(map(len, tables.values())), asked)
     title = _title(tables[first].schema, column, asked, first)
@@ -128,12 +129,12 @@ def _from_tables(tables: Mapping[str, Any], asked: str | None) -> Images | Rows:
         _refuse_lacking({column, title.label}, table.column_names, name, first)
         start = 0
         for chunk in table.column(column).chunks:
-            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk)))
+            blocks.append(Block(len(chunk), name, start, partial(_whole, chunk, name)))
             start += len(chunk)
     y = None
     if (label := title.label) is not None:
         joined = pa.concat_tables([table.select([label]) for table in tables.values()], promote_options="permissive")
-        y = labels_in(ArrowCells(joined.column(0)), first)
+        y = labels_in(ArrowCells(_sound(joined.column(0), first)), first)
     return title.images(blocks, y)
 
 
@@ -185,11 +186,12 @@ def class_names(schema: Any) -> dict[str, tuple[str, ...]]:
         return {}
 
 
-def _chunks(table: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+def _chunks(table: Any, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
     """Read some columns of a table as batches of a bounded size."""
     chosen = table if columns is None else table.select(columns)
     rows = int(PIECE / max(1.0, chosen.nbytes / max(1, len(chosen))))
-    yield from chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS))
+    for batch in chosen.to_batches(max_chunksize=min(max(1, rows), _MOST_ROWS)):
+        yield _sound(batch, name)
 
 
 def _refuse_lacking(needed: set[str | None], given: Sequence[str], name: str, first: str) -> None:
@@ -225,6 +227,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _read(paths: Sequence[Path], asked: str | None) -> Images | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
+    for path, file in zip(paths, opened, strict=True):
+        _refuse_bomb(path, file.metadata)
     column = _image_column(opened[0].schema_arrow)
     if column is None:
         files = {str(path): partial(_read_file, path) for path in paths}
@@ -233,6 +237,13 @@ def _read(paths: Sequence[Path], asked: str | None) -> Images | Rows:
             files, {str(path): file.schema_arrow for path, file in zip(paths, opened, strict=True)}, count, asked
         )
     return _images(paths, opened, column, asked)
+
+
+def _refuse_bomb(path: Path, metadata: Any) -> None:
+    """Refuse a file by the sizes that it states; a column of one value takes a few bytes, whatever the rows."""
+    pages = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    values = 4 * metadata.num_rows * metadata.num_columns
+    check_unpacked(path, max(pages, values), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -264,13 +275,14 @@ def source_of(path: Path) -> TableSource:
     with _readable(path):
         if path.suffix.lower() not in (".arrow", ".feather"):
             with pq.ParquetFile(path) as file:
+                _refuse_bomb(path, file.metadata)
                 return TableSource(str(path), file.schema_arrow, partial(_read_file, path))
     return source_in_memory(_mapped(path), str(path))
 
 
 def source_in_memory(table: Any, name: str) -> TableSource:
     """Return an Arrow table as a source."""
-    return TableSource(name, table.schema, partial(_chunks, table))
+    return TableSource(name, table.schema, partial(_chunks, table, name))
 
 
 def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count: int, asked: str | None) -> Rows:
@@ -351,7 +363,8 @@ def _read_file(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     with _readable(path), pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
         first = next(file.iter_batches(_PROBED, columns=columns), None)
         rows = 1 if first is None else int(PIECE / max(1.0, first.nbytes / max(1, len(first))))
-        yield from file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns)
+        for batch in file.iter_batches(min(max(1, rows), _MOST_ROWS), columns=columns):
+            yield _sound(batch, path)
 
 
 def _images(paths: Sequence[Path], opened: Sequence[Any], column: str, asked: str | None) -> Images:
@@ -367,15 +380,30 @@ def _images(paths: Sequence[Path], opened: Sequence[Any], column: str, asked: st
             blocks.append(Block(rows, str(path), first, partial(_row_group, path, group, column)))
             first += rows
         tables += [] if title.label is None else [file.read(columns=[title.label])]
-    y = None if title.label is None else labels_in(ArrowCells(pa.concat_tables(tables).column(0)), str(paths[0]))
+    y = None
+    if title.label is not None:
+        y = labels_in(ArrowCells(_sound(pa.concat_tables(tables).column(0), paths[0])), str(paths[0]))
     found = title.images(blocks, y)
     if y is not None and len(y) != len(found.part.examples):
         raise DataError(f"{paths[0]} is damaged: {len(found.part.examples)} images but {len(y)} labels; restore it")
     return found
 
 
-def _whole(content: Any) -> Iterator[Any]:
-    yield content
+def _whole(content: Any, name: str) -> Iterator[Any]:
+    yield _sound(content, name)
+
+
+def _sound(content: Any, name: Path | str) -> Any:
+    """Return what was read of a file, which may say that its values lie anywhere in memory, or are text that is none.
+
+    Raises:
+        DataError: if it does.
+    """
+    try:
+        content.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name} is damaged ({_line(error)}); restore it") from None
+    return content
 
 
 def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
@@ -383,8 +411,8 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
         # without these options all of a row group is read at once, and writers may have made but one
         with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             for batch in file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[column], use_threads=False):
-                yield batch.column(column)
-    except MemoryError:  # which Arrow's is, too
+                yield _sound(batch.column(column), path)
+    except (MemoryError, DataError):  # Arrow's error is a MemoryError, too
         raise
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None

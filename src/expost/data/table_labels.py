@@ -125,7 +125,7 @@ def _labels(
     if many is not None:
         return Labels({}, (many,))
     classes = tables[first].classes
-    if classes and joined.min() >= 0 and joined.max() < len(classes):
+    if classes and joined.dtype.kind == "i" and joined.min() >= 0 and joined.max() < len(classes):
         result = {part: (name, np.array(classes, np.str_)[labels]) for part, (name, labels) in result.items()}
     count = len(np.unique(joined))
     return Labels(result, (f"labels: column '{column}', {count:,} class{'es' * (count != 1)}",))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from expost.data.packing import TEXT, check_unpacked
 from expost.errors import DataError
 
 LONGEST = 100_000
 """Longest line that is read, in characters; no model here could learn longer strings."""
 
+_AT_ONCE = 2**20
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -37,13 +40,24 @@ def lines_of(path: Path, longest: int | None = LONGEST) -> Iterator[str]:
             than `longest` characters, which are not yielded.
         OSError: if the file cannot be read.
     """
-    most = -1 if longest is None else longest + 2
+    most = _AT_ONCE if longest is None else longest + 2
     number, long, first = 0, 0, 0
+    checked = [TEXT]
     try:
         packed, encoding = _looked_at(path)
-        with gzip.open(path, "rt", encoding=encoding) if packed else path.open(encoding=encoding) as file:
-            while line := file.readline(most):
+        raw = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115 (closed with the text around it)
+        with io.TextIOWrapper(raw, encoding=encoding) as file:
+
+            def read() -> str:
+                if isinstance(raw, gzip.GzipFile) and raw.tell() > checked[0]:
+                    check_unpacked(path, raw.tell(), path.stat().st_size, TEXT)
+                    checked[0] = raw.tell() + _AT_ONCE
+                return file.readline(most)
+
+            while line := read():
                 number += 1
+                while longest is None and line[-1] != "\n" and (more := read()):
+                    line += more
                 if "\0" in line:
                     raise DataError(f"{path} is no text: it has a zero byte in line {number}; save it as UTF-8 text")
                 if longest is None or len(line) - line.endswith("\n") <= longest:
@@ -51,7 +65,7 @@ def lines_of(path: Path, longest: int | None = LONGEST) -> Iterator[str]:
                     continue
                 long, first = long + 1, first or number
                 while line and not line.endswith("\n"):
-                    line = file.readline(most)
+                    line = read()
     except UnicodeDecodeError as error:
         byte = error.object[error.start : error.start + 1]
         meant = f", {byte.decode('latin-1')!r} in Latin-1" if byte.decode("latin-1").isalpha() else ""

@@ -239,7 +239,9 @@ class Density(ABC):
         Raises:
             DataError: if the file is missing, truncated, of a newer format, of another density, or inconsistent.
         """
-        return cls.restore(files.read(Path(path)))
+        density = cls.restore(files.read(Path(path)))
+        density._require_sound(Path(path))
+        return density
 
     @final
     @classmethod
@@ -258,7 +260,7 @@ class Density(ABC):
         files.check_size(saved)
         try:
             layout = density._layout(saved.statistics)
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # of any JSON
             raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
         saved.require(layout)
         density._state.fit, density._state.weights = Fit(saved.tensors, saved.statistics), saved.weights
@@ -289,6 +291,24 @@ class Density(ABC):
         if self._state.fit is None:
             raise UsageError(f"density '{self.name}' is not fitted; call fit, or load_density(path), first")
         return self._state.fit
+
+    def _require_sound(self, path: Path) -> None:
+        """Refuse parameters that are finite and of the right shapes, but make no density: a scale of 0 or 1e-310, say.
+
+        Raises:
+            DataError: if a sample is not finite, or has no finite density, or a point beside it has NaN.
+        """
+        from expost.densities.tractable import TractableDensity  # derives from this class
+
+        try:
+            z = self.sample(2, generator=torch.Generator().manual_seed(0))
+            sound = bool(z.isfinite().all())
+            if sound and isinstance(self, TractableDensity):
+                sound = bool(self.log_prob(z).isfinite().all()) and not bool(self.log_prob(z + 1).isnan().any())
+        except (DataError, IndexError, RuntimeError) as error:
+            raise DataError(f"{path} holds no density ({error}); restore it or fit again") from None
+        if not sound:
+            raise DataError(f"{path} holds no density: its samples or their densities are not finite; fit again")
 
     def _labelled(self) -> LabelledDensity:
         from expost.densities.labelled import LabelledDensity  # derives from this class

@@ -114,11 +114,13 @@ class Reduced(TractableDensity):
         """Return the base, not fitted."""
         from expost.densities.kinds import DENSITIES, make_density  # the registry holds this class
 
-        density = make_density(self.base, **self.base_options)
-        if not isinstance(density, TractableDensity) or isinstance(density, Reduced):
+        kind = DENSITIES[self.base]  # looked at before it is made: a base of a base has no end
+        if not issubclass(kind, TractableDensity) or kind is Reduced:
             names = (name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity))
             choices = ", ".join(name for name in names if name != self.name)
             raise UsageError(f"base='{self.base}' cannot be evaluated in fewer dimensions; choose one of: {choices}")
+        density = make_density(self.base, **self.base_options)
+        assert isinstance(density, TractableDensity)
         return density
 
     def _fitted_base(self) -> TractableDensity:

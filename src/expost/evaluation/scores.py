@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,8 +171,12 @@ def headline(scores: Sequence[Score]) -> str:
     return f"{card.count:,} {what}; against {card.reference} ({card.reference_count:,}), seed {card.seed}{few}"
 
 
-def score_from_json(value: Any) -> Score:
+def score_from_json(value: Any, where: Path | str) -> Score:
     """Read a saved score back.
+
+    Args:
+        value: Parsed JSON.
+        where: What errors call its file.
 
     Raises:
         DataError: if it is not a score, or its card lacks a field of this version.
@@ -181,8 +185,8 @@ def score_from_json(value: Any) -> Score:
         return TypeAdapter(Score).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"a saved score cannot be read ({where}: {first['msg']}); evaluate the run again") from None
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{where} has a score that cannot be read ({field}: {first['msg']}); evaluate again") from None
 
 
 def differences(a: Card, b: Card, ignoring: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -73,11 +72,7 @@ def _finished(run: Run) -> bool:
     path = run.folder / "metrics.jsonl"
     if not path.exists() or not (run.folder / "model.safetensors").exists():
         return False
-    try:
-        last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["epoch"]
-    except (IndexError, KeyError, TypeError, json.JSONDecodeError):  # training will report what is wrong
-        return False
-    return bool(last >= run.config.training.epochs)
+    return run.finished_epochs() >= run.config.training.epochs
 
 
 def density_hash(run: Run, subject: str) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from expost.report.training import History
 from expost.utils.process import cores
 from expost.utils.store import read_json, write_json
 
@@ -61,5 +61,4 @@ def summary(parts: Sequence[Sequence[str]], before: str | None) -> str:
 
 def training_seconds(folder: Path) -> float:
     """Return the seconds that a run was trained for."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(json.loads(lines[-1])["seconds"])
+    return float(History.read(folder / "metrics.jsonl").epochs[-1]["seconds"])

@@ -59,7 +59,10 @@ def check_comparable(results: Sequence[Mapping[str, Any]], name: str, of: str) -
         UsageError: if two differ; the message says in which field.
     """
     cards = [
-        score_from_json(s).card for each in results for s in each["validation"] if (s["name"], s["of"]) == (name, of)
+        score_from_json(s, "a run of the sweep").card
+        for each in results
+        for s in each["validation"]
+        if (s["name"], s["of"]) == (name, of)
     ]
     # the seed draws the examples to compare with, if there are more of them than samples
     cards = [replace(c, settings={k: v for k, v in c.settings.items() if k != "held-out hash"}) for c in cards]
@@ -163,7 +166,7 @@ def _better(a: BySeed, b: BySeed, sign: int, noise: float) -> bool:
 def _score(result: Mapping[str, Any], name: str, of: str) -> Score | None:
     """Return the validation score of a run; None for its loss."""
     found = (each for each in result["validation"] if each["name"] == name and each["of"] == of)
-    return next((score_from_json(each) for each in found), None)
+    return next((score_from_json(each, "a run of the sweep") for each in found), None)
 
 
 def _value(result: Mapping[str, Any], split: str, score: str, of: str) -> float | None:

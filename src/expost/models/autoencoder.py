@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expost.config import ModelConfig
+from expost.config import MOST_NUMBERS, ModelConfig
 from expost.distributed import world
 from expost.distributed.shards import normal_like
 from expost.errors import UsageError
@@ -225,6 +225,31 @@ def _gradient_of(term: Tensor, leaf: Tensor, z: Tensor) -> Tensor:
     return along - along.detach()
 
 
+def refuse_more(config: ModelConfig, most: int) -> None:
+    """Refuse a model by the number of its weights, which its shapes tell before memory is asked for.
+
+    Args:
+        config: The model, with networks of `NETWORKS`.
+        most: Most weights of networks and latent.
+
+    Raises:
+        UsageError: if it has more; also if its parts cannot be built, see `build`.
+    """
+    latent_class = LATENTS[config.latent.name]
+    try:
+        with torch.device("meta"):
+            networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+            features = _probe(networks[0], "encoder", torch.zeros(2, *config.shape))
+            wide = features if latent_class.spatial else features.flatten(1)
+            latent = construct(LATENTS, config.latent, in_features=wide.shape[1], latent_dim=config.latent_dim)
+            count = sum(weight.numel() for part in (*networks, latent) for weight in part.parameters())
+    except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond what can be counted, say
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"network {config.network} of width {config.width} cannot be built: {reason}") from None
+    if count > most:
+        raise UsageError(f"the model has {count:,} weights, more than {most:,}; give a smaller width or size")
+
+
 def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = None) -> Autoencoder:
     """Build the autoencoder that a configuration describes, with fresh weights from torch's global generator.
 
@@ -239,6 +264,7 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     """
     latent_class = LATENTS[config.latent.name]
     if networks is None:
+        refuse_more(config, MOST_NUMBERS)
         networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
     encoder, decoder = networks
     regularizer = construct(REGULARIZERS, config.regularizer)

@@ -36,7 +36,7 @@ def read_scores(folder: Path) -> list[Score]:
     record = read_json(path)
     if not (isinstance(record, dict) and isinstance(record.get("scores"), list)):
         raise DataError(f"{path} does not hold scores; move it away and evaluate anew")
-    return [score_from_json(each) for each in record["scores"]]
+    return [score_from_json(each, path) for each in record["scores"]]
 
 
 def arrow(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 from expost.errors import DataError
 from expost.report.blocks import Block, Drawing, Drawings, Key, Note
 from expost.report.svg import Line, line_chart
+from expost.utils.reading import contents, parsed
 from expost.utils.store import read_tensors_record
 
 #: The terms in order, and what they are called.
@@ -47,13 +47,15 @@ class History:
             return cls([])
         found: dict[int, dict[str, Any]] = {}
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
+            for line in contents(path).decode("utf-8").splitlines():
+                record = parsed(line)
                 for part in ("train", "validation"):
                     record[part] = {str(name): float(value) for name, value in record[part].items()}
                 record["lr"], record["seconds"] = float(record["lr"]), float(record["seconds"])
                 found[int(record["epoch"])] = record
-        except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+        except DataError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             raise DataError(f"{path} is damaged; restore it to see the loss curves") from None
         kept = read_tensors_record(path.with_name("model.safetensors")).get("epoch")
         return cls([found[epoch] for epoch in sorted(found)], kept if isinstance(kept, int) else None)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from expost.densities import TractableDensity
 from expost.errors import DataError, UsageError
-from expost.search.result import Round, SearchResult
+from expost.search.result import Outcome, Round, SearchResult
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_json, read_tensors, require_writable, sealed, write_json, write_tensors
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: The files of a search.
 JSON, TENSORS, LOCK = "search.json", "search.safetensors", ".search.lock"
+
+
+#: What is read of the file, and of each of its rounds.
+_FIELDS: dict[str, Any] = {"asked": dict[str, Any], "rounds": list[dict[str, Any]], "known": list[str] | None}
+_OF_A_ROUND: dict[str, Any] = {
+    "strings": list[str | None],
+    "outcomes": list[Outcome],
+    "message": str | None,
+    "seconds": dict[str, float],
+}
 
 
 class Session:
@@ -92,7 +103,7 @@ class Session:
             return [], None
         record = _record(self.json)
         self._compare(record["asked"], len(record["rounds"]))
-        return _rounds(record, self.json, self.tensors), _known(record, self.json)
+        return _rounds(record, self.json, self.tensors), _known(record)
 
     def _compare(self, asked: dict[str, Any], finished: int) -> None:
         for name, now in self.asked.items():
@@ -153,7 +164,7 @@ def read_search(folder: Path) -> SearchResult:
         described = str(asked["objective"]), str(asked["region"]), bool(asked["minimize"])
     except (KeyError, TypeError, ValueError):
         raise _damaged(path) from None
-    return SearchResult(*described, *ends, _rounds(record, path, Path(folder) / TENSORS), _known(record, path))
+    return SearchResult(*described, *ends, _rounds(record, path, Path(folder) / TENSORS), _known(record))
 
 
 def _damaged(path: Path) -> DataError:
@@ -169,9 +180,18 @@ def _record(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} has format {record['format']}, newer than {FORMAT}; upgrade with: pip install -U expost"
         )
-    if not isinstance(record.get("asked"), dict) or not isinstance(record.get("rounds"), list):
-        raise _damaged(path)
+    try:
+        _check(record | {"known": record.get("known")}, _FIELDS)  # which early versions did not write
+        for batch in record["rounds"]:
+            _check(batch, _OF_A_ROUND)
+    except (KeyError, ValidationError):
+        raise _damaged(path) from None
     return record
+
+
+def _check(record: dict[str, Any], kinds: dict[str, Any]) -> None:
+    for name, kind in kinds.items():
+        TypeAdapter(kind).validate_python(record[name], strict=True)
 
 
 def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
@@ -179,6 +199,8 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
     if not rounds:
         return []
     values, _ = read_tensors(tensors)
+    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in values.values()):
+        raise DataError(f"{tensors} holds what is no finite number; restore it")
     try:
         batch = record["asked"]["batch"]
         # the tensors are written first: they may be a round ahead, never behind
@@ -190,17 +212,13 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
             Round(z.clone(), r["strings"], s.tolist(), r["outcomes"], r["message"], r["seconds"])
             for z, s, r in zip(codes, scores, rounds, strict=True)
         ]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RuntimeError):  # torch's, of tensors of other shapes
         raise DataError(f"{tensors} does not belong to {path.name}; restore both") from None
     if any(len({len(r.codes), len(r.scores), len(r.strings), len(r.outcomes), batch}) > 1 for r in found):
         raise DataError(f"{tensors} and {path.name} hold rounds of other sizes; restore both")
     return found
 
 
-def _known(record: dict[str, Any], path: Path) -> frozenset[str] | None:
+def _known(record: dict[str, Any]) -> frozenset[str] | None:
     known = record.get("known")
-    if known is None:
-        return None
-    if not isinstance(known, list) or not all(isinstance(string, str) for string in known):
-        raise _damaged(path)
-    return frozenset(known)
+    return None if known is None else frozenset(known)

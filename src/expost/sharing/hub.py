@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import HfApi, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -23,6 +23,11 @@ from expost.sharing.layout import PICTURES, known_files, open_untrusted
 from expost.sharing.publishing import write_published
 
 R = TypeVar("R")
+
+#: Bytes that a repository's files may have together to be fetched: 4 GiB.
+LARGEST_PULL = 2**32
+#: Seconds after which the Hub is not asked any longer how large the files are.
+_PATIENCE = 10.0
 
 
 class SharedRun(ModelHubMixin, library_name="expost"):  # type: ignore[misc, call-arg, unused-ignore]
@@ -54,26 +59,49 @@ class SharedRun(ModelHubMixin, library_name="expost"):  # type: ignore[misc, cal
 def download(repository: str, revision: str | None, offline: bool) -> Path:
     """Fetch a repository's known files into the Hub's cache, and nothing else of it; return the folder.
 
+    The folder is named after the commit that was fetched.
+
     The names of the files are fixed on this side, so that no repository can place a file elsewhere.
 
     Raises:
         UsageError: for what cannot be a repository's name.
-        DataError: if it cannot be fetched.
+        DataError: if it cannot be fetched, or is larger than `LARGEST_PULL`.
     """
     check_name(repository)
-    return Path(
-        _asking(
-            f"cannot fetch '{repository}'",
-            lambda: snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(known_files()),
-                local_files_only=offline,
-                library_name="expost",
-                library_version=__version__,
-            ),
+
+    def fetched() -> str:
+        return snapshot_download(
+            repository,
+            revision=revision if offline else _measured(repository, revision),
+            allow_patterns=list(known_files()),
+            local_files_only=offline,
+            library_name="expost",
+            library_version=__version__,
         )
-    )
+
+    return Path(_asking(f"cannot fetch '{repository}'", fetched))
+
+
+def _measured(repository: str, revision: str | None) -> str | None:
+    """Return the commit that a revision stands for, after looking at the sizes of its files.
+
+    Where the Hub cannot be asked, the revision is returned: the download says so, or takes what is in the cache.
+
+    Raises:
+        DataError: if the files are larger than `LARGEST_PULL` together.
+    """
+    try:
+        found = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_PATIENCE)
+    except Exception:
+        return revision
+    files = set(known_files())
+    size = sum(file.size or 0 for file in found.siblings or [] if file.rfilename in files)
+    if size > LARGEST_PULL:
+        raise DataError(
+            f"'{repository}' has {size / 1e9:.3g} GB of files, more than {LARGEST_PULL / 1e9:.3g}, and is not fetched; "
+            f"if you trust it: hf download {repository} --local-dir FOLDER, and give that folder"
+        )
+    return found.sha or revision
 
 
 def upload(run: Run, repository: str, private: bool, card: CardOptions) -> str:

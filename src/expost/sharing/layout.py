@@ -23,10 +23,13 @@ from expost.models.latents import LATENTS
 from expost.networks import NETWORKS
 from expost.registry import construct
 from expost.run import Run
+from expost.utils.reading import size_of
 from expost.utils.store import read_json
 
 CONFIG, WEIGHTS, SCORES, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 FITTED_ON = "densities/fitted_on.json"
+#: Where a run that was fetched came from: its repository and the commit.
+SOURCE = "source.json"
 PICTURES = SAMPLES, INTERPOLATIONS, RECONSTRUCTIONS = "samples.png", "interpolations.png", "reconstructions.png"
 
 #: Bytes of JSON that are read at most: a grammar of thousands of rules and the scores of many protocols fit.
@@ -76,6 +79,7 @@ def open_untrusted(folder: Path) -> Run:
 def _shapes(path: Path) -> Shapes:
     """Read the tensors' shapes from a file's header, which safetensors checks against the file's size."""
     try:
+        size_of(path)
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

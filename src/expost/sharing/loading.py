@@ -11,9 +11,9 @@ from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
 from expost.run import Run
 from expost.sharing.kinds import sharing_of
-from expost.sharing.layout import CARD, WEIGHTS, density_file, known_files, open_untrusted
+from expost.sharing.layout import CARD, SOURCE, WEIGHTS, density_file, known_files, open_untrusted
 from expost.utils.extras import require
-from expost.utils.store import replacing
+from expost.utils.store import replacing, write_json
 
 
 def from_pretrained(
@@ -27,7 +27,8 @@ def from_pretrained(
     The data it was trained on are not needed. A folder is read without any network. What is loaded cannot run code.
 
     Args:
-        source: A folder (a run's folder, or what `save_pretrained` wrote), or else a repository of the Hub, user/name.
+        source: A folder (a run's folder, or what `save_pretrained` wrote), or else a repository of the Hub, user/name,
+            or user/name@REVISION.
         revision: Branch, tag or commit of the repository; default: its main branch.
         device: auto, cpu, cuda or mps.
         offline: Take the repository from the local cache, without asking the Hub.
@@ -43,7 +44,10 @@ def from_pretrained(
 
 
 def fetch(source: str | Path, folder: Path, revision: str | None = None, offline: bool = False) -> Run:
-    """Fetch a published run into a folder, new or empty, after checking that it loads."""
+    """Fetch a published run into a folder, new or empty, after checking that it loads.
+
+    Of a repository, `source.json` records the name and the commit.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already; choose another --out")
     found = _locate(source, revision, offline)
@@ -52,6 +56,8 @@ def fetch(source: str | Path, folder: Path, revision: str | None = None, offline
         if (found / name).is_file():
             with replacing(folder / name) as temporary:
                 shutil.copyfile(found / name, temporary)
+    if not Path(os.path.expanduser(source)).is_dir():  # the cache's folder is named after the commit
+        write_json(folder / SOURCE, {"repository": str(source).partition("@")[0], "commit": found.name})
     return Run.open(folder)
 
 
@@ -65,9 +71,12 @@ def _locate(source: str | Path, revision: str | None, offline: bool) -> Path:
     if isinstance(source, Path) or path.is_absolute() or path.exists() or str(source).startswith((".", "~")):
         raise UsageError(f"{source} is no folder; give a run's folder, or a repository's name: user/name")
     require("huggingface_hub", "hub", f"fetching '{source}' needs huggingface_hub")
+    repository, _, pinned = str(source).partition("@")
+    if pinned and revision not in (None, pinned):
+        raise UsageError(f"'{source}' names revision '{pinned}', and revision is '{revision}'; give one of them")
     from expost.sharing.hub import download  # huggingface_hub takes a while to import, and a folder needs none of it
 
-    return download(str(source), revision, offline)
+    return download(repository, revision if revision is not None else pinned or None, offline)
 
 
 def load(run: Run, device: str) -> Generator | StringGenerator:

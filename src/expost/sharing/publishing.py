@@ -157,7 +157,7 @@ def _scores(run: Run, weights: str) -> list[Score]:
     if not isinstance(saved, list):
         raise DataError(f"{path} does not hold scores; move it away, or evaluate the run anew")
     name = run.config.data.name
-    scores = [score_from_json(_renamed(each, name, public_name(name))) for each in saved]
+    scores = [score_from_json(_renamed(each, name, public_name(name)), path) for each in saved]
     return [score for score in scores if score.card.model == weights]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from expost.errors import DataError
 from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
+
+_MOMENTS = frozenset(("exp_avg", "exp_avg_sq"))
+_ADAM = _MOMENTS | {"step"}
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
@@ -37,17 +41,37 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     tensors, record = read_tensors(path)
     position = _position(path, record)
     load_weights(path, model, {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            like = parameters[int(index)]
-            if tensor.dim():  # moments keep the layout of their parameter, so that the fused step runs as it did
-                tensor = torch.empty_like(like).copy_(tensor)
-            state.setdefault(int(index), {})[key] = tensor
+    names = (name for name in tensors if name.startswith("optimizer."))
+    try:
+        state = _state({name.removeprefix("optimizer."): tensors[name] for name in names}, parameters)
+    except (ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{path} is no checkpoint of this model's optimizer ({error}); remove it to start anew"
+        ) from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return position
+
+
+def _state(tensors: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Return Adam's state of each parameter, which is whole: the number of its steps, and two moments of its shape.
+
+    Raises:
+        ValueError, IndexError: if something lacks, is left over, or has another shape.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        if key not in _ADAM or tensor.shape != (like.shape if key in _MOMENTS else ()):
+            raise ValueError(f"'{name}' of shape {tuple(tensor.shape)}")
+        if key in _MOMENTS:  # moments keep the layout of their parameter, so that the fused step runs as it did
+            tensor = torch.empty_like(like).copy_(tensor)
+        state.setdefault(int(index), {})[key] = tensor
+    for found, values in state.items():
+        if values.keys() != _ADAM:
+            raise ValueError(f"it lacks '{found}.{min(_ADAM - values.keys())}'")
+    return state
 
 
 def _position(path: Path, record: dict[str, Any]) -> Position:

@@ -14,6 +14,7 @@ from expost import distributed
 from expost.errors import DataError
 from expost.utils.extras import installed
 from expost.utils.progress import say
+from expost.utils.reading import contents, parsed
 from expost.utils.store import sealed, write_text
 
 
@@ -73,11 +74,34 @@ def records(folder: Path, tensorboard: bool, epoch: int) -> Iterator[Records]:
         yield Records(path, board)
 
 
-def _cut(path: Path, epoch: int) -> None:
+def record_of(line: str) -> dict[str, Any] | None:
+    """Return the record of an epoch that a line of `metrics.jsonl` holds; None if it holds none."""
+    try:
+        record = parsed(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and type(record.get("epoch")) is int else None
+
+
+def lines_in(path: Path) -> list[str]:
+    """Return the lines of a `metrics.jsonl`, with their ends; none if there is no such file.
+
+    Raises:
+        DataError: if it cannot be read, or is no text.
+    """
     if not path.exists():
-        return
+        return []
+    try:
+        return contents(path).decode("utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is damaged: no text at byte {error.start:,}; restore it, or remove that line"
+        ) from None
+
+
+def _cut(path: Path, epoch: int) -> None:
     # a line may have been written just before a kill that lost its checkpoint
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = lines_in(path)
     kept = [line for number, line in enumerate(lines, 1) if _belongs(line, epoch, path, number)]
     if kept != lines:
         write_text(path, "".join(kept))
@@ -87,7 +111,7 @@ def _belongs(line: str, epoch: int, path: Path, number: int) -> bool:
     """Return whether a line records an epoch up to the checkpoint's; a line that a kill cut off does not."""
     if not line.endswith("\n"):
         return False
-    try:
-        return int(json.loads(line)["epoch"]) <= epoch
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}, line {number} is not a record of an epoch; remove that line to go on") from None
+    record = record_of(line)
+    if record is None:
+        raise DataError(f"{path}, line {number} is not a record of an epoch; remove that line to go on")
+    return int(record["epoch"]) <= epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from pathlib import Path
 
 from expost.errors import DataError
 from expost.utils.progress import progress
+from expost.utils.reading import size_of, unreadable
+
+#: Bytes a second that a server has to keep to on average, else it is given up: no file takes longer than its size
+#: divided by this.
+SLOWEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ def download(folder: Path, public: PublicFile, otherwise: str = "", timeout: flo
         folder: Folder for the file; made if missing.
         public: The file.
         otherwise: For the message, what helps besides putting the file there by hand: "or ...".
-        timeout: Seconds without an answer after which a server is given up.
+        timeout: Seconds without an answer after which a server is given up; also the seconds after which it has to
+            have kept to `SLOWEST`.
 
     Returns:
         Its path.
@@ -89,8 +96,12 @@ def verify(path: Path, public: PublicFile) -> bool:
     """
     if path.name not in (public.name, *public.aliases):
         return False
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size_of(path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
     try:
         _compare(digest, path.stat().st_size, public)
     except DataError as error:
@@ -99,9 +110,14 @@ def verify(path: Path, public: PublicFile) -> bool:
 
 
 def _blocks(url: str, timeout: float) -> Iterator[bytes]:
+    begun, size = time.monotonic(), 0
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
-            while block := response.read(1 << 20):
+            while block := response.read1(1 << 20):
+                size += len(block)
+                passed = time.monotonic() - begun
+                if passed > timeout and size < SLOWEST * passed:
+                    raise DataError(f"too slow: {size:,} bytes in {passed:.0f} s")
                 yield block
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DataError(str(error) or type(error).__name__) from None

@@ -28,6 +28,7 @@ from torch import Tensor
 from expost import distributed
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
+from expost.utils.reading import contents, parsed, size_of
 
 if sys.platform != "win32":
     import fcntl
@@ -40,6 +41,8 @@ _OURS = re.compile(r"[0-9a-f]{64} ")
 _SEAL = "sha256"
 #: Names of temporary files.
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.part(\.[^.]*)?")
+#: What a missing file of a run may mean.
+_INCOMPLETE = "is its folder a complete run?"
 
 
 def _umask() -> int:
@@ -265,15 +268,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: if the file is missing or is not JSON.
+        DataError: if the file is missing, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except RecursionError:
-        raise DataError(f"{path} is nested too deeply for any file of expost; it is not read") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parsed(contents(path, _INCOMPLETE))
+    except DataError:
+        raise
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); restore it or make it again") from None
 
 
@@ -312,8 +313,9 @@ def write_tensors(
 def read_tensors_record(path: Path) -> dict[str, Any]:
     """Return the record in a file of tensors; an empty one if the file is missing or damaged."""
     try:
+        size_of(path)
         with safe_open(path, framework="pt") as file:
-            found = json.loads(_parts((file.metadata() or {}).get(_KEY, "{}"))[1])
+            found = parsed(_parts((file.metadata() or {}).get(_KEY, "{}"))[1])
     except (OSError, SafetensorError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -338,18 +340,17 @@ def read_tensor_file(path: Path, device: str | torch.device = "cpu") -> TensorFi
     """Read what `write_tensors` wrote, or a foreign safetensors file, at once: the hash is of what is returned.
 
     Raises:
-        DataError: if the file is missing, truncated, no safetensors file, or does not agree with its checksum.
+        DataError: if the file is missing, cannot be read, is truncated, no safetensors file, or does not agree with
+            its checksum.
     """
+    payload = contents(path, _INCOMPLETE)
     try:
-        payload = path.read_bytes()
         tensors = tensors_of_bytes(payload)
         length = int.from_bytes(payload[:8], "little")
-        metadata = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
+        metadata = parsed(payload[8 : 8 + length]).get("__metadata__") or {}
         checksum, text = _parts(metadata.get(_KEY, "{}"))
-        record = json.loads(text)
-    except FileNotFoundError:
-        raise DataError(f"no file {path}; is its folder a complete run?") from None
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+        record = parsed(text)
+    except (SafetensorError, ValueError) as error:
         raise DataError(f"cannot read {path}: truncated or not safetensors ({error}); restore or remake it") from None
     # a foreign file may say anything, but not what we say under another word
     strange = _KEY not in metadata and any(map(_OURS.match, metadata.values()))
