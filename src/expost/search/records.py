@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,6 @@ from torch import Tensor
 from expost.densities import TractableDensity
 from expost.errors import DataError, UsageError
 from expost.search.result import Round, SearchResult
-from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -51,9 +53,9 @@ class Session:
             **asdict(config),
             "minimize": minimize,
             "objective": objective,
-            "codes": hash_tensors({"codes": codes}),
-            "scores": hash_tensors({"scores": scores}),
-            "density": None if density is None else f"{density!r} {hash_tensors(density.tensors)}",
+            "codes": _digest({"codes": codes}),
+            "scores": _digest({"scores": scores}),
+            "density": None if density is None else f"{density!r} {_digest(density.tensors)}",
         }
 
     def read(self) -> tuple[list[Round], frozenset[str] | None]:
@@ -177,3 +179,12 @@ def _known(record: dict[str, Any], path: Path) -> frozenset[str] | None:
     if not isinstance(known, list) or not all(isinstance(string, str) for string in known):
         raise _damaged(path)
     return frozenset(known)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 that format 1 has of named tensors; with another one, searches of 0.2.0 could not go on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
