@@ -54,7 +54,13 @@ def drift(one: Path, other: Path, name: str) -> tuple[float, float, float]:
         Differences of weights relative to the mean absolute weight of the tensor, and of scores in standard errors.
     """
     a, b = (read_tensors(folder / name / "model.safetensors")[0] for folder in (one, other))
-    far = torch.cat([((a[key] - b[key]).abs() / a[key].abs().mean().clamp_min(1e-12)).flatten() for key in a])
+    far = torch.cat(
+        [
+            ((a[key] - b[key]).abs() / a[key].abs().mean().clamp_min(1e-12)).flatten()
+            for key in a
+            if a[key].is_floating_point()
+        ]
+    )
     scores = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for folder in (one, other)]
     moved = [abs(value - scores[1][key][0]) / error for key, (value, error) in scores[0].items() if error]
     return float(far.max()), float(far.mean()), max(moved)
