@@ -9,12 +9,10 @@ from pathlib import Path
 import determinism_cases as cases
 import pytest
 import torch
-from torch import Tensor
 from torture import LONG, count, times
 
 import expost
 from expost.models.zoo import ZOO
-from expost.utils.store import read_tensors
 
 HERE = Path(__file__).parent
 #: In `make test`: one model of each kind of latent and of examples; in `make torture`: the zoo.
@@ -27,8 +25,8 @@ CHANGES: dict[str, tuple[dict[str, str], list[str]]] = {
     "time zone": ({"TZ": "Asia/Kolkata"}, []),
     "random state and order of files": ({}, ["--state", "5"]),
 }
-#: How far the weights of a tiny run may be from those of another order of sums, relative to the largest of a tensor.
-ROUNDING = 1e-3
+#: How far reconstructions of a tiny run may be from those of another order of sums, relative to the largest.
+ROUNDING = 0.03
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -105,19 +103,19 @@ def test_with_or_without_resume(model: str, tmp_path: Path, one_thread: None) ->
     assert not lost
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    return read_tensors(folder / "model.safetensors")[0]
+def largest_difference(one: Path, other: Path) -> float:
+    """Return the largest difference of reconstructions, relative to the largest pixel.
 
-
-def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Return the largest difference of weights, relative to the largest weight of the same tensor."""
-    assert a.keys() == b.keys()
-    pairs = [(a[name].double(), b[name].double()) for name in a if a[name].is_floating_point()]
-    return max(float((x - y).abs().max() / x.abs().max().clamp_min(1e-6)) for x, y in pairs)
+    Weights are no measure: a bias before batch norm has a gradient of rounding alone, and no effect.
+    """
+    first, second = (expost.Run.open(folder) for folder in (one, other))
+    x = first.data().test.x[:20]
+    a, b = (run.generator("cpu").reconstruct(x) for run in (first, second))
+    return float((a - b).abs().max() / a.abs().max())
 
 
 def test_another_number_of_threads_changes_rounding_only(tmp_path: Path, one_thread: None) -> None:
-    """A number of threads gives the same bits each time; another one gives the same weights up to rounding."""
+    """A number of threads gives the same bits each time; another one gives the same up to rounding."""
     models = MODELS[: times(2, len(MODELS))]
     found = []
     for name, threads in (("one", 1), ("two", 2), ("two again", 2)):
@@ -126,7 +124,7 @@ def test_another_number_of_threads_changes_rounding_only(tmp_path: Path, one_thr
         found.append(cases.runs(tmp_path / name, models))
     assert not differences(*found[1:])
     for model in [*models, "convolutions"]:
-        far = largest_difference(weights(tmp_path / "one" / model), weights(tmp_path / "two" / model))
+        far = largest_difference(tmp_path / "one" / model, tmp_path / "two" / model)
         count("another number of threads changes rounding only", 1, int(far > ROUNDING))
         assert far <= ROUNDING, (model, far)
 
