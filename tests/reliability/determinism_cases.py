@@ -178,6 +178,11 @@ def commands(folder: Path) -> dict[str, str]:
     return found
 
 
+def named(name: str) -> str:
+    """Return a file's name as the locale has it whose bytes are UTF-8."""
+    return os.fsdecode(name.encode())
+
+
 def folders(folder: Path, order: random.Random) -> dict[str, str]:
     """Read folders of files that were written in any order."""
     pictures = folder / "pictures"
@@ -186,13 +191,14 @@ def folders(folder: Path, order: random.Random) -> dict[str, str]:
     ]
     for name in order.sample(names, len(names)):
         pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (9, 9, 3), dtype=np.uint8)
-        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(pictures / f"{name}.png")
+        path = pictures / named(f"{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     arrays = folder / "arrays"
     arrays.mkdir()
     for name in order.sample(("b10", "b9", "ä", "Z", "c"), 5):
         noise = np.random.default_rng(list(name.encode()))
-        np.save(arrays / f"{name}.npy", noise.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
+        np.save(arrays / named(f"{name}.npy"), noise.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
     found = {}
     for path in (pictures, arrays):
         data = expost.load_data(str(path), size=8)
