@@ -6,6 +6,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,9 +61,8 @@ def test_everything_goes_on_from_it(saved, tmp_path, capsys, monkeypatch):
         assert Path(expost.sample(run, label="3", n=2, out=tmp_path / "threes.png")).stat().st_size
     expost.fit(run, "gmm", components=3)
     before = json.loads((saved / "metrics.json").read_text())["scores"]
-    scores = expost.evaluate(
-        run, ("gmm",), **({} if strings else {"features": "pixels", "allow_few": True}), samples=20
-    )
+    given: dict[str, Any] = {} if strings else {"features": "pixels", "allow_few": True}
+    scores = expost.evaluate(run, ("gmm",), samples=20, **given)
     assert before
     assert scores
     assert Path(report((saved,), tmp_path / "report.html")).stat().st_size
@@ -76,7 +76,7 @@ def test_everything_goes_on_from_it(saved, tmp_path, capsys, monkeypatch):
             return search(began["codes"], began["scores"], *rest)
 
         monkeypatch.setattr(expost.search, "optimize", on_this_machine)
-        options = {"batch": 2, "decodes": 2, "inducing": 4, "region": "box"}
+        options: dict[str, Any] = {"batch": 2, "decodes": 2, "inducing": 4, "region": "box"}
         assert len(expost.optimize(run, rounds=2, **options).rounds) == 2
     capsys.readouterr()
     done = run.finished_epochs()

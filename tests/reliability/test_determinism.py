@@ -31,7 +31,11 @@ TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-nod
 
 
 def results(
-    folder: Path, models: list[str], *options: str, start: tuple[str, ...] = (), **environment: str
+    folder: Path,
+    models: list[str],
+    *options: str,
+    start: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Run the cases in a new process, in a working directory of its own, and return the hash of each result."""
     folder.mkdir()
@@ -43,7 +47,7 @@ def results(
         ",".join(models),
         *options,
     ]
-    settings = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1", "GLOO_SOCKET_IFNAME": "lo"} | environment
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1", "GLOO_SOCKET_IFNAME": "lo"} | (environment or {})
     done = subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(done.stdout)
@@ -68,14 +72,14 @@ def test_nothing_but_the_seed_decides(reference: dict[str, str], tmp_path: Path)
     """Another process, working directory, hash seed, locale, time zone, order of files, random state of the caller."""
     environment = {key: value for changed, _ in CHANGES.values() for key, value in changed.items()}
     options = [option for _, given in CHANGES.values() for option in given]
-    assert not differences(reference, results(tmp_path / "all", MODELS, *options, **environment))
+    assert not differences(reference, results(tmp_path / "all", MODELS, *options, environment=environment))
 
 
 @pytest.mark.skipif(LONG is None, reason="make torture tries each change alone")
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_single_change_decides(reference: dict[str, str], tmp_path: Path, change: str) -> None:
     environment, options = CHANGES[change]
-    assert not differences(reference, results(tmp_path / "one", MODELS, *options, **environment))
+    assert not differences(reference, results(tmp_path / "one", MODELS, *options, environment=environment))
 
 
 def test_one_process_twice(reference: dict[str, str], tmp_path: Path, one_thread: None) -> None:
