@@ -245,8 +245,10 @@ def run_config_from_json(value: Any, path: Path) -> RunConfig:
     """
     if not isinstance(value, dict):
         raise DataError(f"{path} does not hold a run's configuration; give a folder that expost train made")
-    version = value.get("format")
-    if isinstance(version, int) and version > FORMAT:
+    version = value.get("format", FORMAT)
+    if type(version) is not int or version < 1:
+        raise DataError(f"{path} has no valid format version ({version!r}); restore it")
+    if version > FORMAT:
         raise DataError(
             f"{path} has format {version}, newer than this expost reads ({FORMAT}); upgrade with: pip install -U expost"
         )

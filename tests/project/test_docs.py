@@ -292,10 +292,13 @@ def test_a_notebook_runs(path, tmp_path):
             assert output["output_type"] != "error"
 
 
-def test_every_line_of_the_page_of_fidelity_names_a_test_that_exists():
-    rows = [line for line in (DOCS / "fidelity.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    lines = [row for row in rows if row != "| |" and not row.endswith("| test |")]
-    assert len(lines) > 25
+@pytest.mark.parametrize(("page", "least"), [("fidelity", 25), ("reliability", 20)])
+def test_every_line_of_a_page_of_promises_names_a_test_that_exists(page, least):
+    lines: list[str] = []
+    for table in re.split(r"\n{2,}", (DOCS / f"{page}.md").read_text(encoding="utf-8")):
+        rows = table.strip().splitlines()
+        lines += rows[2:] if rows and rows[0].endswith("| test |") else []
+    assert len(lines) > least
     before: list[str] = []
     for line in lines:
         cell = line.rsplit("|", 2)[1]

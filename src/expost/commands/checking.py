@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from expost.commands.arguments import RunLike
 from expost.errors import DataError, UsageError
-from expost.evaluation.scores import score_from_json
+from expost.evaluation.scores import saved_scores, score_from_json
 
 if TYPE_CHECKING:
     from expost.run import Run
@@ -329,8 +329,6 @@ class _Check:
             self._wrong(copy, "is missing", again)
 
     def _scores(self) -> None:
-        from expost.commands.scoring import saved_scores
-
         path = self.folder / "metrics.json"
         if not path.is_file() or self._record(path) is None:
             return

@@ -18,8 +18,8 @@ from expost.commands.arguments import (
 )
 from expost.commands.groups import takes
 from expost.config import to_json
-from expost.errors import DataError, UsageError
-from expost.evaluation.scores import Score, differences, score_from_json
+from expost.errors import UsageError
+from expost.evaluation.scores import FORMAT, Score, differences, saved_scores, score_from_json
 from expost.utils.progress import say
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def score_run(
     new, weights = [to_json(score) for score in scores], generator.weights
     # read again: another process may have scored meanwhile
     now = run.weights_hash()
-    update_json(path, lambda _: sealed({"format": 1, "scores": _merged(saved_scores(path), new, {weights, now})}))
+    update_json(path, lambda _: sealed({"format": FORMAT, "scores": _merged(saved_scores(path), new, {weights, now})}))
     if now != weights:
         say(f"warning: {run.folder} was trained on meanwhile: these scores are of earlier weights; evaluate it again")
     return scores
@@ -390,25 +390,6 @@ def _common_side(samples: str | Path, reference: str | Path, split: str) -> int 
         f"of the reference (at most {LARGEST}); --size sets another"
     )
     return side
-
-
-def saved_scores(path: Path) -> list[dict[str, Any]]:
-    """Return what a run's `metrics.json` holds, nothing if there is none.
-
-    Raises:
-        DataError: if it holds something else.
-    """
-    from expost.utils.store import read_json
-
-    if not path.exists():
-        return []
-    record = read_json(path)
-    scores = record.get("scores") if isinstance(record, dict) else None
-    if not isinstance(scores, list) or not all(
-        isinstance(s, dict) and {"name", "of", "card"} <= s.keys() for s in scores
-    ):
-        raise DataError(f"{path} does not hold scores; move it away to evaluate anew")
-    return scores
 
 
 def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]], models: Collection[str]) -> list[dict[str, Any]]:

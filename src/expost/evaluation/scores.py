@@ -18,6 +18,8 @@ from expost.errors import DataError, UsageError
 if TYPE_CHECKING:  # the command line's parser does without torch
     from expost.metrics.influence import Influence
 
+#: Version of the files that hold scores, in a run's folder and in a published one.
+FORMAT = 1
 #: Half the width of a 95 % interval, in standard errors.
 WIDTH = 1.96
 #: Fewer examples than this are called few.
@@ -169,6 +171,28 @@ def headline(scores: Sequence[Score]) -> str:
         what = {"values": "vectors, standardized values", "strings": "strings"}.get(card.features, "examples")
     few = "; few: differences within the errors mean nothing" if min(card.count, card.reference_count) < FEW else ""
     return f"{card.count:,} {what}; against {card.reference} ({card.reference_count:,}), seed {card.seed}{few}"
+
+
+def saved_scores(path: Path) -> list[dict[str, Any]]:
+    """Return the scores, as JSON values, that a run's `metrics.json` holds; nothing if there is none.
+
+    Raises:
+        DataError: if it holds something else, or a newer expost wrote it.
+    """
+    from expost.utils.store import read_json
+
+    if not path.exists():
+        return []
+    record = read_json(path)
+    version = record.get("format") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise DataError(f"{path} has format {version}, newer than {FORMAT}; upgrade with: pip install -U expost")
+    scores = record.get("scores") if isinstance(record, dict) else None
+    if not isinstance(scores, list) or not all(
+        isinstance(s, dict) and {"name", "of", "card"} <= s.keys() for s in scores
+    ):
+        raise DataError(f"{path} does not hold scores; move it away to evaluate anew")
+    return scores
 
 
 def score_from_json(value: Any, where: Path | str) -> Score:

@@ -8,17 +8,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from expost.errors import DataError
 from expost.evaluation.catalog import direction_of
 from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION
 from expost.evaluation.ranking import Ranked, comparable, rank
 from expost.evaluation.scores import Card as Protocol
-from expost.evaluation.scores import Score, in_rows, score_from_json
+from expost.evaluation.scores import Score, in_rows, saved_scores, score_from_json
 from expost.metrics.measures import MEASURES
 from expost.metrics.neighbours import expected_coverage
 from expost.report.blocks import Block, Card, Cards, Cell, Fact, Facts, Note, Section, Table
 from expost.report.verdict import bracket, decisive, interval
-from expost.utils.store import read_json
 
 #: Name of a run's own density where runs are compared: the paper's column N, whichever density it is.
 OWN = "own density"
@@ -31,12 +29,7 @@ def read_scores(folder: Path) -> list[Score]:
         DataError: if they cannot be read.
     """
     path = folder / "metrics.json"
-    if not path.exists():
-        return []
-    record = read_json(path)
-    if not (isinstance(record, dict) and isinstance(record.get("scores"), list)):
-        raise DataError(f"{path} does not hold scores; move it away and evaluate anew")
-    return [score_from_json(each, path) for each in record["scores"]]
+    return [score_from_json(each, path) for each in saved_scores(path)]
 
 
 def arrow(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -65,9 +67,9 @@ class Session:
             **asdict(config),
             "minimize": minimize,
             "objective": objective,
-            "codes": hash_tensors({"codes": codes}),
-            "scores": hash_tensors({"scores": scores}),
-            "density": None if density is None else f"{density!r} {hash_tensors(density.tensors)}",
+            "codes": _digest({"codes": codes}),
+            "scores": _digest({"scores": scores}),
+            "density": None if density is None else f"{density!r} {_digest(density.tensors)}",
         }
 
     @contextmanager
@@ -222,3 +224,12 @@ def _rounds(record: dict[str, Any], path: Path, tensors: Path) -> list[Round]:
 def _known(record: dict[str, Any]) -> frozenset[str] | None:
     known = record.get("known")
     return None if known is None else frozenset(known)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 that format 1 has of named tensors; with another one, searches of 0.2.0 could not go on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

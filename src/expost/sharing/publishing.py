@@ -10,7 +10,7 @@ from typing import Any
 from expost.config import to_json
 from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
-from expost.evaluation.scores import Score, score_from_json
+from expost.evaluation.scores import FORMAT, Score, saved_scores, score_from_json
 from expost.run import Run, open_run
 from expost.sharing.card import CardOptions, model_card
 from expost.sharing.kinds import sharing_of
@@ -25,7 +25,7 @@ from expost.sharing.layout import (
 )
 from expost.utils.extras import require
 from expost.utils.progress import progress, say
-from expost.utils.store import read_json, replacing, sealed, write_json, write_text
+from expost.utils.store import replacing, sealed, write_json, write_text
 
 
 def save_pretrained(
@@ -136,7 +136,7 @@ def write_published(run: Run, folder: Path, options: CardOptions, source: str) -
             write_json(folder / FITTED_ON, dict.fromkeys(chosen, generator.weights))
         bar.advance()
         if scores:
-            write_json(folder / SCORES, sealed({"format": 1, "scores": [to_json(score) for score in scores]}))
+            write_json(folder / SCORES, sealed({"format": FORMAT, "scores": [to_json(score) for score in scores]}))
         write_text(folder / CARD, model_card(replace(run, config=shared), generator, scores, shown, options, source))
         write_json(folder / CONFIG, sealed(to_json(shared)))  # last: with it the folder is a run
         bar.advance()
@@ -150,14 +150,8 @@ def _copy(source: Path, target: Path) -> None:
 def _scores(run: Run, weights: str) -> list[Score]:
     """Return the saved scores of these weights, with paths of data removed."""
     path = run.folder / SCORES
-    if not path.is_file():
-        return []
-    record = read_json(path)
-    saved = record.get("scores") if isinstance(record, dict) else None
-    if not isinstance(saved, list):
-        raise DataError(f"{path} does not hold scores; move it away, or evaluate the run anew")
     name = run.config.data.name
-    scores = [score_from_json(_renamed(each, name, public_name(name)), path) for each in saved]
+    scores = [score_from_json(_renamed(each, name, public_name(name)), path) for each in saved_scores(path)]
     return [score for score in scores if score.card.model == weights]
 
 
