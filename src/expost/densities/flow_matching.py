@@ -86,7 +86,7 @@ class FlowMatching(TractableDensity):
     depth: int = 3
     steps: int = 3_000
     batch_size: int = 512
-    lr: float = 1e-3
+    lr: float = 2e-3
     ode_steps: int = 8
     exact_divergence: int = 64
     probes: int = 8
