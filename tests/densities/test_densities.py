@@ -40,6 +40,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "gmm": {"components": 3},
     "bayesian-gmm": {"components": 3},
     "second-stage-vae": {"width": 24, "epochs": 3},
+    "flow": {"width": 16, "transforms": 2, "steps": 20},
+    "flow-matching": {"width": 24, "depth": 1, "steps": 20},
     "reduced": {"rank": 2, "base": "gaussian"},
     "conditional": {"base": "gaussian", "min_codes": 2},
 }
@@ -90,7 +92,17 @@ def fitted() -> dict[str, Density]:
 
 
 def test_registry_has_the_promised_densities() -> None:
-    promised = {"standard-normal", "gaussian", "gmm", "bayesian-gmm", "kde", "second-stage-vae", "reduced"}
+    promised = {
+        "standard-normal",
+        "gaussian",
+        "gmm",
+        "bayesian-gmm",
+        "kde",
+        "second-stage-vae",
+        "flow",
+        "flow-matching",
+    }
+    promised.add("reduced")
     assert promised <= set(DENSITIES)
     assert promised - set(TRACTABLE) == {"second-stage-vae"}
 

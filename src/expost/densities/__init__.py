@@ -17,6 +17,8 @@ from expost.densities import files
 from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
 from expost.densities.conditional import ConditionalDensity
+from expost.densities.flow import Flow
+from expost.densities.flow_matching import FlowMatching
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
 from expost.densities.kinds import DENSITIES, make_density
@@ -35,6 +37,8 @@ __all__ = [
     "ConditionalDensity",
     "Density",
     "Fit",
+    "Flow",
+    "FlowMatching",
     "Gaussian",
     "GaussianMixture",
     "KernelDensity",

@@ -6,6 +6,8 @@ from typing import Any
 
 from expost.densities.base import Density
 from expost.densities.bayesian import BayesianGaussianMixture
+from expost.densities.flow import Flow
+from expost.densities.flow_matching import FlowMatching
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
 from expost.densities.mixture import GaussianMixture
@@ -20,6 +22,8 @@ _KINDS: tuple[type[Density], ...] = (
     BayesianGaussianMixture,
     KernelDensity,
     SecondStageVAE,
+    Flow,
+    FlowMatching,
     Reduced,
 )
 

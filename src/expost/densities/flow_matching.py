@@ -1,0 +1,232 @@
+"""Flow matching: codes as the end of paths from noise, along a velocity that a small network learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from expost.densities import velocity
+from expost.densities.base import Fit
+from expost.densities.checks import check_float, check_int, check_seed
+from expost.densities.drawing import draw_normal
+from expost.densities.gaussian import Gaussian
+from expost.densities.linalg import LOG_2PI, whiten
+from expost.densities.tractable import TractableDensity
+from expost.densities.training import Held, cosine, hold_out, in_batches
+from expost.errors import DataError, UsageError
+from expost.utils.progress import progress
+
+#: The most numbers that a divergence holds at a time: rows times dimensions times width.
+_AT_ONCE = 2**24
+#: Draws of time and noise with which a held-out code is judged.
+_DRAWS = 8
+#: Largest number of held-out codes that a check looks at.
+_JUDGED = 2_048
+#: Checks of the held-out codes in a training.
+_CHECKS = 20
+#: Decay of the mean of the weights over steps.
+_DECAY = 0.999
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FlowMatching(TractableDensity):
+    """q(z): where noise arrives that follows a learned velocity from t = 0 to 1 (Lipman et al. 2023; Liu et al. 2023).
+
+    The codes are whitened, x_1 = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`. On the straight path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, I) the velocity is x_1 - x_0; its
+    expectation given x_t moves N(0, I) to the density of x_1. Were x_1 normal too, it would be a(t) x_t with
+    a(t) = (2 t - 1) / c(t), c(t) = (1 - t)^2 + t^2. A network f learns the rest, by least squares:
+
+        E || a(t) x_t + f(x_t / sqrt(c(t)), t) - (x_1 - x_0) ||^2,    t uniform on [0, 1].
+
+    In y = x_t / sqrt(c(t)) the path is dy/dt = f(y, t) / sqrt(c(t)), and y(0) = x_0, y(1) = x_1. It is followed in
+    `ode_steps` steps of Runge and Kutta's fourth order. The density is, by the change of variables along it,
+
+        log q(z) = log N(y(0); 0, I) - integral from 0 to 1 of div f(y, t) / sqrt(c(t)) dt - log det L.
+
+    Up to `exact_divergence` dimensions the divergence is exact; above, an unbiased estimate of it with `probes` random
+    signs a code (Hutchinson 1990), the same at every call. With f = 0, from which training starts, q is one Gaussian.
+
+    f is a residual perceptron that knows the time (`depth` blocks of `width`). It is trained in float32 by AdamW for
+    `steps` steps, with a rate that falls by a half cosine; what is kept is the mean of the weights over steps (decay
+    0.999). One tenth of the codes is held out: 20 times in a training their loss is measured, always with the same times
+    and noise, and the best weights stay, the start among them. So codes too few to learn from give one Gaussian.
+
+    Statistics: `seed`, `steps`, `best_step` (0: one Gaussian), `validation_loss` (of it, per code) and `gaussian_loss`
+    (of step 0).
+
+    Attributes:
+        width: Units of a layer.
+        depth: Residual blocks.
+        steps: Training steps.
+        batch_size: Codes of a step.
+        lr: Largest learning rate.
+        ode_steps: Steps of the path, four evaluations of the network each.
+        exact_divergence: Largest dimension with an exact divergence.
+        probes: Random signs of the estimate above it.
+        regularization: That of `Gaussian`, above 0.
+        seed: Seed of weights, held-out part, batches, times, noise and signs.
+
+    Example:
+        >>> z = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).sinh()
+        >>> density = FlowMatching(width=16, depth=1, steps=40).fit(z)
+        >>> density.sample(3).shape, density.log_prob(z[:5]).shape
+        (torch.Size([3, 2]), torch.Size([5]))
+    """
+
+    name: ClassVar[str] = "flow-matching"
+    words: ClassVar[str] = "flow matching"
+    width: int = 256
+    depth: int = 3
+    steps: int = 3_000
+    batch_size: int = 512
+    lr: float = 2e-3
+    ode_steps: int = 8
+    exact_divergence: int = 64
+    probes: int = 8
+    regularization: float = 1e-6
+    seed: int = 0
+
+    def _check(self) -> None:
+        for name in ("width", "depth", "steps", "batch_size", "ode_steps", "probes"):
+            check_int(name, getattr(self, name), minimum=1)
+        check_int("exact_divergence", self.exact_divergence, minimum=0)
+        if self.depth > velocity.DEEPEST:
+            raise UsageError(f"depth={self.depth} is too deep; give at most {velocity.DEEPEST}")
+        check_float("lr", self.lr, minimum=0, above=True)
+        check_float("regularization", self.regularization, minimum=0, above=True)
+        check_seed(self.seed)
+
+    def _fit(self, z: Tensor) -> Fit:
+        start = Gaussian(regularization=self.regularization).fit(z).tensors
+        with torch.enable_grad():
+            weights, statistics = self._train(whiten(z, start["mean"], start["cholesky"]).float())
+        return Fit(start | weights, {"seed": self.seed, **statistics})
+
+    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, float | int]]:
+        """Train on whitened codes, float32; return the best weights and the statistics."""
+        generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
+        held_out, training = hold_out(x, generator)
+        judged = held_out[:_JUDGED].repeat(_DRAWS, 1)
+        times, noise = _times(len(judged), generator).to(x.device), torch.randn(judged.shape, generator=generator)
+        noise = noise.to(x.device)
+        weights = velocity.initial(x.shape[1], self.width, self.depth, generator, x.device)
+        trained = [tensor.requires_grad_() for tensor in weights.values()]
+        mean = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, fused=True if x.is_cuda else None)
+        held = Held(mean, self._judge(judged, times, noise, mean))
+        every = max(1, self.steps // _CHECKS)
+        with progress("training the flow", self.steps) as bar:
+            for step, batch in enumerate(in_batches(training, self.batch_size, self.steps, generator), 1):
+                bar.advance()
+                optimizer.param_groups[0]["lr"] = cosine(self.lr, step, self.steps)
+                start = torch.randn(batch.shape, generator=generator).to(x.device)
+                loss = self._loss(batch, _times(len(batch), generator).to(x.device), start, weights)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                decay = min(_DECAY, (1 + step) / (10 + step))
+                torch._foreach_lerp_(list(mean.values()), [each.detach() for each in trained], 1 - decay)
+                if step % every == 0 or step == self.steps:
+                    validation = self._judge(judged, times, noise, mean)
+                    if not math.isfinite(validation):
+                        raise DataError(f"{self.name}: the loss is {validation} at step {step}; lower lr={self.lr:g}")
+                    held.keep(mean, validation, step)
+        return held.weights, {
+            "steps": self.steps,
+            "best_step": held.step,
+            "validation_loss": held.loss,
+            "gaussian_loss": held.first,
+        }
+
+    def _judge(self, x: Tensor, times: Tensor, noise: Tensor, weights: Mapping[str, Tensor]) -> float:
+        with torch.no_grad():
+            return self._loss(x, times, noise, weights).item()
+
+    def _loss(self, x: Tensor, times: Tensor, noise: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean squared error of the velocity, summed over dimensions: t (N, 1), x_1 and x_0 (N, d)."""
+        scale = _scale(times)
+        y = ((1 - times) * noise + times * x) / scale
+        of_gaussian = (2 * times - 1) / scale * y
+        rest = velocity.evaluate(y, times, weights, self.depth)
+        return (of_gaussian + rest - (x - noise)).square().sum(1).mean()
+
+    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        fit = self.tensors
+        y = draw_normal(n, self.dim, generator, fit["mean"].device, temperature).float()
+        for k in range(self.ode_steps):
+            y = _runge_kutta(self._slope, y, k / self.ode_steps, 1 / self.ode_steps)
+        return fit["mean"] + y.double() @ fit["cholesky"].T
+
+    def _slope(self, y: Tensor, t: float) -> Tensor:
+        """Return dy/dt."""
+        times = torch.full((len(y), 1), t, device=y.device)
+        return velocity.evaluate(y, times, self.tensors, self.depth) / _scale(times)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        fit = self.tensors
+        y = whiten(z, fit["mean"], fit["cholesky"]).float()
+        rows = max(1, _AT_ONCE // (self.width * self._directions))
+        logs = [self._log_density(each) for each in torch.split(y, rows)]
+        return torch.cat(logs) - fit["cholesky"].diagonal().log().sum()
+
+    @property
+    def _directions(self) -> int:
+        """Directions in which a divergence derives."""
+        return self.dim if self.dim <= self.exact_divergence else self.probes
+
+    def _log_density(self, y: Tensor) -> Tensor:
+        """Return the log-density of whitened codes, shape (N,), float64."""
+        d = self.dim
+        if d <= self.exact_divergence:
+            directions = torch.eye(d, device=y.device)
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            signs = torch.randint(0, 2, (self.probes, d), generator=generator)
+            directions = (2.0 * signs - 1.0).to(y.device)
+        share = 1.0 if d <= self.exact_divergence else 1 / self.probes
+
+        def with_divergence(state: Tensor, t: float) -> Tensor:
+            position = state[:, :d].float()
+
+            def along(v: Tensor) -> Tensor:
+                change: Tensor = jvp(lambda x: self._slope(x, t), (position,), (v.expand_as(position),))[1]
+                return (change * v).sum(1)
+
+            traces = vmap(along)(directions).double().sum(0)
+            return torch.cat([self._slope(position, t).double(), share * traces[:, None]], 1)
+
+        state = torch.cat([y.double(), torch.zeros(len(y), 1, dtype=torch.float64, device=y.device)], 1)
+        for k in range(self.ode_steps, 0, -1):
+            state = _runge_kutta(with_divergence, state, k / self.ode_steps, -1 / self.ode_steps)
+        # backwards, the last column is minus the integral
+        return -0.5 * (state[:, :d].square().sum(1) + d * LOG_2PI) + state[:, d]
+
+    def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        d = statistics["d"]
+        return {"mean": (d,), "cholesky": (d, d)} | velocity.shapes(d, self.width, self.depth)
+
+
+def _times(n: int, generator: torch.Generator) -> Tensor:
+    """Return n times in [0, 1), one in each n-th of it, in random order, shape (n, 1)."""
+    return ((torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n)[:, None]
+
+
+def _scale(t: Tensor) -> Tensor:
+    """Return sqrt((1 - t)^2 + t^2), the deviation of x_t where x_0 and x_1 are standard normal."""
+    return ((1 - t).square() + t.square()).sqrt()
+
+
+def _runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, t: float, h: float) -> Tensor:
+    """Take one step of the classical fourth-order method."""
+    first = slope(y, t)
+    second = slope(y + 0.5 * h * first, t + 0.5 * h)
+    third = slope(y + 0.5 * h * second, t + 0.5 * h)
+    fourth = slope(y + h * third, t + h)
+    return y + h / 6 * (first + 2 * second + 2 * third + fourth)

@@ -1,0 +1,222 @@
+"""Flow and flow matching: planted densities recovered, exact likelihoods, one Gaussian as the start."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from expost.densities import Flow, FlowMatching, Gaussian, TractableDensity
+from expost.errors import DataError, UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KINDS = ("coupling", "autoregressive", "affine")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def banana(n: int, seed: int) -> Tensor:
+    """(u, v / 2 + u^2), u and v from N(0, 1)."""
+    u = torch.randn(n, 2, generator=seeded(seed), dtype=torch.float64)
+    return torch.stack([u[:, 0], 0.5 * u[:, 1] + u[:, 0].square()], 1)
+
+
+def log_banana(z: Tensor) -> Tensor:
+    u, v = z[:, 0], 2 * (z[:, 1] - z[:, 0].square())
+    return -0.5 * (u.square() + v.square()) - math.log(2 * math.pi) + math.log(2)
+
+
+_ANGLES = torch.linspace(0, math.pi, 2_001, dtype=torch.float64)
+_MOONS = torch.cat(
+    [
+        torch.stack([_ANGLES.cos(), _ANGLES.sin()], 1),
+        torch.stack([1 - _ANGLES.cos(), 0.5 - _ANGLES.sin()], 1),
+    ]
+)
+_SPREAD = 0.15
+
+
+def moons(n: int, seed: int) -> Tensor:
+    """Two half circles, each as likely, with normal noise."""
+    generator = seeded(seed)
+    angle = math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    upper = torch.rand(n, generator=generator) < 0.5
+    x = torch.where(upper, angle.cos(), 1 - angle.cos())
+    y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
+    return torch.stack([x, y], 1) + _SPREAD * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def log_moons(z: Tensor) -> Tensor:
+    squared = torch.cdist(z, _MOONS).square()
+    weights = torch.ones(len(_MOONS), dtype=torch.float64)
+    weights[[0, 2_000, 2_001, 4_001]] = 0.5  # the trapezoidal rule over the angle
+    terms = -0.5 * squared / _SPREAD**2 + (weights / weights.sum()).log()
+    return torch.logsumexp(terms, 1) - math.log(2 * math.pi * _SPREAD**2)
+
+
+def test_the_planted_densities_integrate_to_one() -> None:
+    side = torch.linspace(-6, 12, 901, dtype=torch.float64)
+    grid = torch.cartesian_prod(side, side)
+    for log in (log_banana, log_moons):
+        assert torch.cat([log(part) for part in grid.split(20_000)]).exp().sum() * 0.02**2 == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize("planted", ["banana", "moons"])
+@pytest.mark.parametrize(
+    "density",
+    [FlowMatching(width=128, steps=3_000), Flow(width=64, steps=1_500)],
+    ids=["flow-matching", "flow"],
+)
+def test_a_planted_density_is_recovered(density: TractableDensity, planted: str) -> None:
+    draw, log = (banana, log_banana) if planted == "banana" else (moons, log_moons)
+    density.fit(draw(20_000, 0))
+    test = draw(5_000, 1)
+    ratio = log(test) - density.log_prob(test)
+    gaussian = log(test) - Gaussian().fit(draw(20_000, 0)).log_prob(test)
+    assert ratio.mean() < 0.02 + 3 * ratio.std() / math.sqrt(len(test))
+    assert gaussian.mean() > 0.3  # where one Gaussian is far off
+
+
+@pytest.fixture(scope="module")
+def bent() -> FlowMatching:
+    """A fit whose path is far from straight, in three dimensions."""
+    z = torch.randn(2_000, 3, generator=seeded(0))
+    z = torch.cat([z[:, :1], z[:, 1:2] + z[:, :1].square(), z[:, 2:].sinh()], 1) @ torch.randn(
+        3, 3, generator=seeded(1)
+    )
+    return FlowMatching(width=48, depth=2, steps=300, ode_steps=16).fit(z)
+
+
+def test_the_density_is_that_of_the_path_that_samples_take(bent: FlowMatching) -> None:
+    """Against the change of variables, with the determinant of the whole map by automatic differentiation."""
+    mean, factor = bent.tensors["mean"], bent.tensors["cholesky"]
+    noise = torch.randn(20, 3, generator=seeded(2), dtype=torch.float64)
+
+    def arrive(x: Tensor) -> Tensor:
+        y, h = x[None], 1 / bent.ode_steps
+        for k in range(bent.ode_steps):
+            t = k * h
+            first = bent._slope(y.float(), t).double()
+            second = bent._slope((y + h / 2 * first).float(), t + h / 2).double()
+            third = bent._slope((y + h / 2 * second).float(), t + h / 2).double()
+            y = y + h / 6 * (first + 2 * second + 2 * third + bent._slope((y + h * third).float(), t + h).double())
+        return mean + (y @ factor.T)[0]
+
+    jacobian = torch.stack([torch.autograd.functional.jacobian(arrive, x) for x in noise])
+    log_normal = -0.5 * (noise.square().sum(1) + 3 * math.log(2 * math.pi))
+    expected = log_normal - torch.linalg.slogdet(jacobian)[1]
+    assert bent.statistics["best_step"] > 0
+    assert (torch.linalg.slogdet(jacobian)[1] - factor.diagonal().log().sum()).abs().max() > 0.1  # the path matters
+    torch.testing.assert_close(bent.log_prob(torch.stack([arrive(x) for x in noise])), expected, atol=2e-3, rtol=0)
+
+
+def test_more_steps_of_the_path_change_little(bent: FlowMatching) -> None:
+    fine = FlowMatching(**bent.options | {"ode_steps": 64})
+    coarse = FlowMatching(**bent.options | {"ode_steps": 8})
+    z = bent.sample(500, generator=seeded(3))
+    for density in (fine, coarse):
+        density._state.fit = bent._state.fit
+    assert (fine.log_prob(z) - coarse.log_prob(z)).abs().mean() < 0.01
+    same = [density.sample(200, generator=seeded(4)) for density in (fine, coarse)]
+    assert (same[0] - same[1]).abs().mean() < 0.01 * same[0].std()
+
+
+def test_an_estimated_divergence_is_right_on_average(bent: FlowMatching) -> None:
+    z = bent.sample(400, generator=seeded(5))
+    exact = bent.log_prob(z)
+    estimates = []
+    for seed in range(4):
+        estimate = FlowMatching(**bent.options | {"exact_divergence": 2, "probes": 16, "seed": seed})
+        estimate._state.fit = bent._state.fit
+        estimates.append(estimate.log_prob(z))
+        assert torch.equal(estimates[-1], estimate.log_prob(z))  # the same at every call
+    difference = torch.stack(estimates).mean(0) - exact
+    assert (torch.stack(estimates).std(0) > 1e-4).float().mean() > 0.9  # it is an estimate
+    assert difference.abs().mean() < 0.1
+    assert difference.mean().abs() < 5 * difference.std() / math.sqrt(len(z))
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        FlowMatching(width=16, depth=1, steps=1, lr=1e-30),
+        *(Flow(kind=kind, width=16, steps=1, lr=1e-30) for kind in KINDS),
+    ],
+    ids=["flow-matching", *KINDS],
+)
+def test_training_starts_from_one_gaussian(density: TractableDensity) -> None:
+    z = torch.randn(200, 3, generator=seeded(0)) @ torch.randn(3, 3, generator=seeded(1)) + 2
+    gaussian = Gaussian().fit(z)
+    density.fit(z)
+    torch.testing.assert_close(density.log_prob(z), gaussian.log_prob(z), atol=1e-4, rtol=0)
+    mine, its = (each.sample(50, generator=seeded(2)) for each in (density, gaussian))
+    torch.testing.assert_close(mine, its, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "density", [FlowMatching(width=64, steps=400), Flow(width=64, steps=400)], ids=["matching", "flow"]
+)
+def test_ten_codes_give_no_better_than_they_say(density: TractableDensity) -> None:
+    """What fits the training codes alone is not kept."""
+    z = torch.randn(10, 6, generator=seeded(0))
+    density.fit(z)
+    assert density.statistics["validation_loss"] <= density.statistics["gaussian_loss"]
+    fresh = torch.randn(500, 6, generator=seeded(1))
+    assert density.log_prob(fresh).mean() > Gaussian().fit(z).log_prob(fresh).mean() - 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_flow_is_inverted_by_its_samples(kind: str) -> None:
+    z = banana(1_000, 0)
+    density = Flow(kind=kind, width=16, steps=60).fit(z)  # type: ignore[arg-type]
+    noise = torch.randn(30, 2, generator=seeded(3)).double()
+    samples = density.sample(30, generator=seeded(3)).double()
+    chain = density._fitted()()
+    whitened = torch.linalg.solve(density.tensors["cholesky"], (samples - density.tensors["mean"]).T).T
+    torch.testing.assert_close(chain(whitened), noise, atol=1e-4, rtol=0)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(chain, x) for x in whitened])
+    expected = torch.linalg.slogdet(jacobian)[1] - density.tensors["cholesky"].diagonal().log().sum()
+    expected = expected - 0.5 * (chain(whitened).square().sum(1) + 2 * math.log(2 * math.pi))
+    torch.testing.assert_close(density.log_prob(samples), expected, atol=1e-6, rtol=0)
+
+
+def test_without_zuko_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zuko", None)
+    with pytest.raises(UsageError, match=r"density 'flow' needs zuko; install it with: pip install 'expost\[flows\]'"):
+        Flow(steps=1).fit(torch.randn(50, 2))
+
+
+@pytest.mark.parametrize(
+    ("density", "match"),
+    [
+        (lambda: Flow(kind="spline"), "choose one of: coupling, autoregressive, affine"),
+        (lambda: Flow(bins=1), "bins=1"),
+        (lambda: Flow(transforms=1_000), "transforms=1000 is too deep"),
+        (lambda: FlowMatching(depth=1_000), "depth=1000 is too deep"),
+        (lambda: FlowMatching(ode_steps=0), "ode_steps=0"),
+        (lambda: FlowMatching(exact_divergence=-1), "exact_divergence=-1"),
+    ],
+)
+def test_options_out_of_range_are_refused(density: object, match: str) -> None:
+    assert callable(density)
+    with pytest.raises(UsageError, match=match):
+        density()
+
+
+@pytest.mark.parametrize("density", [FlowMatching(width=16, lr=1e30, steps=40), Flow(width=16, lr=1e30, steps=40)])
+def test_a_rate_that_explodes_is_named(density: TractableDensity) -> None:
+    with pytest.raises(DataError, match=r"the loss is (nan|inf) at step \d+; lower lr=1e\+30"):
+        density.fit(torch.randn(300, 2, generator=seeded(0)))
+
+
+def test_the_callers_random_state_stays() -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002 (the global state is what is looked at)
+    before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    Flow(width=8, steps=2).fit(torch.randn(50, 2, generator=seeded(0))).sample(3, generator=seeded(0))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
