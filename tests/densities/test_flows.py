@@ -1,6 +1,7 @@
 """Flow and flow matching: planted densities recovered, exact likelihoods, one Gaussian as the start."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from expost.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS = ("coupling", "autoregressive", "affine")
+Kind = Literal["coupling", "autoregressive", "affine"]
+KINDS: tuple[Kind, ...] = ("coupling", "autoregressive", "affine")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -170,9 +172,9 @@ def test_ten_codes_give_no_better_than_they_say(density: TractableDensity) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_flow_is_inverted_by_its_samples(kind: str) -> None:
+def test_the_flow_is_inverted_by_its_samples(kind: Kind) -> None:
     z = banana(1_000, 0)
-    density = Flow(kind=kind, width=16, steps=60).fit(z)  # type: ignore[arg-type]
+    density = Flow(kind=kind, width=16, steps=60).fit(z)
     noise = torch.randn(30, 2, generator=seeded(3)).double()
     samples = density.sample(30, generator=seeded(3)).double()
     chain = density._fitted()()
@@ -193,7 +195,10 @@ def test_without_zuko_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("density", "match"),
     [
-        (lambda: Flow(kind="spline"), "choose one of: coupling, autoregressive, affine"),
+        (
+            lambda: Flow(kind="spline"),  # type: ignore[arg-type]
+            "choose one of: coupling, autoregressive, affine",
+        ),
         (lambda: Flow(bins=1), "bins=1"),
         (lambda: Flow(transforms=1_000), "transforms=1000 is too deep"),
         (lambda: FlowMatching(depth=1_000), "depth=1000 is too deep"),
@@ -216,7 +221,7 @@ def test_a_rate_that_explodes_is_named(density: TractableDensity) -> None:
 def test_the_callers_random_state_stays() -> None:
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002 (the global state is what is looked at)
-    before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     Flow(width=8, steps=2).fit(torch.randn(50, 2, generator=seeded(0))).sample(3, generator=seeded(0))
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    assert before[1] == repr(np.random.get_state())  # noqa: NPY002

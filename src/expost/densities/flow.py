@@ -53,9 +53,9 @@ class Flow(TractableDensity):
     A sample takes one pass through a coupling map and d passes through the others.
 
     Every map starts as the identity, so that training starts from one Gaussian. It is by AdamW on the mean negative
-    log-likelihood for `steps` steps, with a rate that falls by a half cosine, in float32. One tenth of the codes is held
-    out: 20 times in a training their likelihood is measured, and the best weights stay, the start among them. So codes
-    too few to learn from give one Gaussian.
+    log-likelihood for `steps` steps, with a rate that falls by a half cosine, in float32. One tenth of the codes is
+    held out: 20 times in a training their likelihood is measured, and the best weights stay, the start among them. So
+    codes too few to learn from give one Gaussian.
 
     Statistics: `seed`, `steps`, `best_step` (0: one Gaussian), `validation_loss` (of it: nats of a whitened code) and
     `gaussian_loss` (of step 0).
@@ -176,7 +176,7 @@ class Flow(TractableDensity):
         if not bool(logs.isfinite().all()):
             row = int((~logs.isfinite()).nonzero()[0])
             raise DataError(
-                f"{self.name}: the density of code {row} is not finite: it is too far from those of the fit"
+                f"{self.name}: the density of code {row} is not finite; it is too far from the fitted codes"
             )
         return logs - fit["cholesky"].diagonal().log().sum()
 

@@ -39,8 +39,8 @@ _DECAY = 0.999
 class FlowMatching(TractableDensity):
     """q(z): where noise arrives that follows a learned velocity from t = 0 to 1 (Lipman et al. 2023; Liu et al. 2023).
 
-    The codes are whitened, x_1 = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`. On the straight path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, I) the velocity is x_1 - x_0; its
-    expectation given x_t moves N(0, I) to the density of x_1. Were x_1 normal too, it would be a(t) x_t with
+    The codes are whitened, x_1 = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`. On the straight
+    path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, I) the velocity is x_1 - x_0; its expectation given x_t moves N(0, I) to the density of x_1. Were x_1 normal too, it would be a(t) x_t with
     a(t) = (2 t - 1) / c(t), c(t) = (1 - t)^2 + t^2. A network f learns the rest, by least squares:
 
         E || a(t) x_t + f(x_t / sqrt(c(t)), t) - (x_1 - x_0) ||^2,    t uniform on [0, 1].
@@ -55,8 +55,8 @@ class FlowMatching(TractableDensity):
 
     f is a residual perceptron that knows the time (`depth` blocks of `width`). It is trained in float32 by AdamW for
     `steps` steps, with a rate that falls by a half cosine; what is kept is the mean of the weights over steps (decay
-    0.999). One tenth of the codes is held out: 20 times in a training their loss is measured, always with the same times
-    and noise, and the best weights stay, the start among them. So codes too few to learn from give one Gaussian.
+    0.999). One tenth of the codes is held out: 20 times in a training their loss is measured, always with the same
+    times and noise, and the best weights stay, the start among them. So codes too few to learn from give one Gaussian.
 
     Statistics: `seed`, `steps`, `best_step` (0: one Gaussian), `validation_loss` (of it, per code) and `gaussian_loss`
     (of step 0).

@@ -17,7 +17,7 @@ def hold_out(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def in_batches(x: Tensor, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield `steps` batches of `size` rows (all of them, if there are fewer): passes in random order, one after another.
+    """Yield `steps` batches of `size` rows (all, if there are fewer): passes in random order, one after another.
 
     The rows that are left over at the end of a pass begin the next.
     """
