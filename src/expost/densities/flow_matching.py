@@ -40,8 +40,9 @@ class FlowMatching(TractableDensity):
     """q(z): where noise arrives that follows a learned velocity from t = 0 to 1 (Lipman et al. 2023; Liu et al. 2023).
 
     The codes are whitened, x_1 = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`. On the straight
-    path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, I) the velocity is x_1 - x_0; its expectation given x_t moves N(0, I) to the density of x_1. Were x_1 normal too, it would be a(t) x_t with
-    a(t) = (2 t - 1) / c(t), c(t) = (1 - t)^2 + t^2. A network f learns the rest, by least squares:
+    path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, I) the velocity is x_1 - x_0; its expectation given x_t moves
+    N(0, I) to the density of x_1. Were x_1 normal too, it would be a(t) x_t with a(t) = (2 t - 1) / c(t),
+    c(t) = (1 - t)^2 + t^2. A network f learns the rest, by least squares:
 
         E || a(t) x_t + f(x_t / sqrt(c(t)), t) - (x_1 - x_0) ||^2,    t uniform on [0, 1].
 
