@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm, linear, silu
 #: Most blocks, so that no damaged or hostile file can ask for a billion of them.
 DEEPEST = 100
 #: Frequencies of the time: half a turn, one turn, ... in the unit interval.
-_FREQUENCIES = 6
+_FREQUENCIES = 4
 
 
 def shapes(d: int, width: int, depth: int) -> dict[str, tuple[int, ...]]:
