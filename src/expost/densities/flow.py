@@ -80,7 +80,7 @@ class Flow(TractableDensity):
     width: int = 128
     depth: int = 2
     bins: int = 8
-    steps: int = 2_000
+    steps: int = 1_000
     batch_size: int = 512
     lr: float = 1e-3
     regularization: float = 1e-6

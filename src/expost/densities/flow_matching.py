@@ -25,7 +25,7 @@ from expost.utils.progress import progress
 #: The most numbers that a divergence holds at a time: rows times dimensions times width.
 _AT_ONCE = 2**24
 #: Draws of time and noise with which a held-out code is judged.
-_DRAWS = 8
+_DRAWS = 4
 #: Largest number of held-out codes that a check looks at.
 _JUDGED = 2_048
 #: Checks of the held-out codes in a training.

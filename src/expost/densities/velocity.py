@@ -13,15 +13,17 @@ from torch.nn.functional import layer_norm, linear, silu
 DEEPEST = 100
 #: Frequencies of the time: half a turn, one turn, ... in the unit interval.
 _FREQUENCIES = 4
+#: Units of the embedding of the time.
+_EMBEDDED = 64
 
 
 def shapes(d: int, width: int, depth: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the weights by name, for positions of d dimensions."""
     found: dict[str, tuple[int, ...]] = {"in.weight": (width, d), "in.bias": (width,)}
-    found |= {"time.weight": (width, 2 * _FREQUENCIES), "time.bias": (width,)}
+    found |= {"time.weight": (_EMBEDDED, 2 * _FREQUENCIES), "time.bias": (_EMBEDDED,)}
     for i in range(depth):
         found |= {f"{i}.first.weight": (width, width), f"{i}.first.bias": (width,)}
-        found |= {f"{i}.time.weight": (width, width)}
+        found |= {f"{i}.time.weight": (width, _EMBEDDED)}
         found |= {f"{i}.second.weight": (width, width), f"{i}.second.bias": (width,)}
     return found | {"out.weight": (d, width), "out.bias": (d,)}
 
