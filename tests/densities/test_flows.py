@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from expost.densities import Flow, FlowMatching, Gaussian, TractableDensity
+from expost.densities.flow_matching import _runge_kutta
+from expost.densities.linalg import whiten
 from expost.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,6 +118,18 @@ def test_the_density_is_that_of_the_path_that_samples_take(bent: FlowMatching) -
     torch.testing.assert_close(bent.log_prob(torch.stack([arrive(x) for x in noise])), expected, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.25, 4.0])
+def test_temperature_multiplies_the_noise_at_the_start_of_the_path(bent: FlowMatching, temperature: float) -> None:
+    def start(t: float) -> Tensor:
+        z = bent.sample(100, generator=seeded(6), temperature=t).double()
+        y = whiten(z, bent.tensors["mean"], bent.tensors["cholesky"]).float()
+        for k in range(bent.ode_steps, 0, -1):
+            y = _runge_kutta(bent._slope, y, k / bent.ode_steps, -1 / bent.ode_steps)
+        return y
+
+    torch.testing.assert_close(start(temperature), math.sqrt(temperature) * start(1.0), atol=0.02, rtol=0)
+
+
 def test_more_steps_of_the_path_change_little(bent: FlowMatching) -> None:
     fine = FlowMatching(**bent.options | {"ode_steps": 64})
     coarse = FlowMatching(**bent.options | {"ode_steps": 8})
@@ -176,10 +190,11 @@ def test_the_flow_is_inverted_by_its_samples(kind: Kind) -> None:
     z = banana(1_000, 0)
     density = Flow(kind=kind, width=16, steps=60).fit(z)
     noise = torch.randn(30, 2, generator=seeded(3)).double()
-    samples = density.sample(30, generator=seeded(3)).double()
     chain = density._fitted()()
-    whitened = torch.linalg.solve(density.tensors["cholesky"], (samples - density.tensors["mean"]).T).T
-    torch.testing.assert_close(chain(whitened), noise, atol=1e-4, rtol=0)
+    for temperature in (4.0, 1.0):
+        samples = density.sample(30, generator=seeded(3), temperature=temperature).double()
+        whitened = whiten(samples, density.tensors["mean"], density.tensors["cholesky"])
+        torch.testing.assert_close(chain(whitened), math.sqrt(temperature) * noise, atol=1e-4, rtol=0)
     jacobian = torch.stack([torch.autograd.functional.jacobian(chain, x) for x in whitened])
     expected = torch.linalg.slogdet(jacobian)[1] - density.tensors["cholesky"].diagonal().log().sum()
     expected = expected - 0.5 * (chain(whitened).square().sum(1) + 2 * math.log(2 * math.pi))

@@ -158,6 +158,7 @@ def parse(arguments, status=0, target=None):
         @functools.wraps(function)
         def note(*args, **options):
             called.append(function)
+            return {}
 
         return note
 

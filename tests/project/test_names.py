@@ -115,7 +115,7 @@ def test_a_help_text_names_every_entry(command, option):
     ("command", "option"), [("fit", "density"), ("score", "measures"), ("interpolate", "method")], ids=lambda word: word
 )
 def test_a_help_text_that_is_a_list_names_nothing_else(command, option):
-    said = helps(command)[option].partition(";")[0].rstrip(".")
+    said = " ".join(helps(command)[option].split()).partition(";")[0].rstrip(".")
     assert re.split(r", | or ", said) == list(HELPS[command, option])
 
 

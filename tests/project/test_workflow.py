@@ -78,7 +78,7 @@ def command_of(name, load=cli.load):
     import functools
 
     function, _ = load(name)
-    return functools.wraps(function)(lambda *args, **options: None)
+    return functools.wraps(function)(lambda *args, **options: {})
 
 
 def test_jobs_end_older_ones_are_cancelled_and_downloads_are_kept():

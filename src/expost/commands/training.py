@@ -171,7 +171,7 @@ def _codec(
 
     own = ZOO[model].codec
     column = of_data.get("column")
-    if not is_strings(data_name(data), column):
+    if not is_strings(data_name(data), column, asked=own is not None or bool(given)):
         known = data_name(data) in DATASETS or Path(data_name(data)).exists() or on_hub(data_name(data)) is not None
         if not known:
             names = [*DATASETS, *STRING_DATASETS]

@@ -85,11 +85,11 @@ def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> F
     return Found(parts, where, tuple(dict.fromkeys(remarks)), domain=next(iter(found.values())).domain)
 
 
-def holds_strings(path: Path, column: str | None = None) -> bool:
+def holds_strings(path: Path, column: str | None = None, asked: bool = False) -> bool:
     """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
 
     Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
-    looks like SMILES, or is the only one and of text. A .txt with rows mostly of numbers is a table. Folders are that
+    looks like SMILES, or is the only one and of text. A .txt with rows mostly of numbers is a table, unless strings are `asked` for. Folders are that
     have such files and, a README or a licence aside, nothing else; or parquet or Arrow files of that kind.
     """
     try:
@@ -97,14 +97,14 @@ def holds_strings(path: Path, column: str | None = None) -> bool:
             return installed("pyarrow") and (column is not None or _arrow_holds_strings(tables[0]))
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
-            return bool(entries) and all(entry.is_file() and holds_strings(entry, column) for entry in entries)
+            return bool(entries) and all(entry.is_file() and holds_strings(entry, column, asked) for entry in entries)
         if not path.is_file():
             return False
         kind = kind_of(path)
         if kind in TABLES and column is not None:
             return True
         if kind == ".txt":
-            return _is_of_lines(path)
+            return asked or _is_of_lines(path)
         return has_strings(path) if kind in TABLES else kind in SUFFIXES
     except (DataError, OSError):
         return False

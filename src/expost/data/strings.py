@@ -88,12 +88,13 @@ def read_strings(
     return _assemble(str(name_or_path), found, None, seed, limit, seed)
 
 
-def is_strings(name_or_path: str | Path, column: str | None = None) -> bool:
+def is_strings(name_or_path: str | Path, column: str | None = None, asked: bool = False) -> bool:
     """Tell whether a name or a path is for `read_strings` rather than `load_data`; never raises.
 
     Args:
         name_or_path: The name or the path.
         column: The column of strings that was asked for, which makes any table one of strings.
+        asked: Whether strings are asked for otherwise, by a grammar or a model of strings: a .txt is then one of them.
     """
     if isinstance(name_or_path, str) and name_or_path in STRING_DATASETS:
         return True
@@ -104,7 +105,7 @@ def is_strings(name_or_path: str | Path, column: str | None = None) -> bool:
             return repository.holds_strings(str(name_or_path), column)
     except (DataError, UsageError):  # which reading it will say
         return False
-    return place is not None and holds_strings(place, column)
+    return place is not None and holds_strings(place, column, asked)
 
 
 def read_named_strings(name: str, named: NamedStrings, limit: int | None = None, seed: int = 0) -> Strings:

@@ -122,6 +122,7 @@ class Density(ABC):
         | a mixture of w_k N(m_k, S_k) | w_k N(m_k, T S_k) | the means, as often as their weights say |
         | kernels of bandwidth h | bandwidth sqrt(T) h | training codes |
         | a second stage, u and noise normal | u and noise of variance T | the code of u = 0 |
+        | a flow, noise normal | noise of variance T | the code of noise 0 |
 
         Below 1 samples are more typical and less varied, above 1 it is the other way round. With the same generator the
         noise is the same at every temperature, so that samples move on paths as it changes.

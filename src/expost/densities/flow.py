@@ -204,6 +204,8 @@ def _start_at_identity(flow: Any) -> None:
 
 def _log_prob(flow: Any, x: Tensor) -> Tensor:
     """Return the log-density of whitened codes, shape (N,)."""
+    if not len(x):
+        return x.new_zeros(0)
     u, log_determinant = flow().call_and_ladj(x)
     log_prob: Tensor = log_determinant - 0.5 * (u.square().sum(1) + x.shape[1] * LOG_2PI)
     return log_prob
