@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from expost.data.examples import Array, Preprocess
 from expost.data.intensities import Extent, check_finite, give, scaled, unit_to_bytes
-from expost.data.packing import check_unpacked
+from expost.data.packing import IMAGE, check_unpacked
 from expost.errors import DataError
 
 #: No others: Pillow has some that start programs (EPS).
@@ -172,7 +172,7 @@ def _opened(where: str, source: Source, read: Callable[[Image.Image], T]) -> T:
             bound = Image.MAX_IMAGE_PIXELS
             if bound is not None and image.width * image.height > bound:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            check_unpacked(where, 4 * image.width * image.height, _size(source))
+            check_unpacked(where, 4 * image.width * image.height, _size(source), IMAGE)
             _refuse_bands(image)
             return read(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -14,6 +14,10 @@ RATIO = 200
 hundredth; deflate reaches 1,032 for nothing but zeros."""
 
 
+IMAGE = 2**27
+"""What stands for `SMALL` where an image is read: 33 million pixels. A scanned page that is nearly blank packs to a
+thousandth."""
+
 TEXT = 2**23
 """What stands for `SMALL` where text is read, which takes longer: 8 MiB."""
 
