@@ -95,38 +95,6 @@ def holds_strings(path: Path, column: str | None = None, asked: bool = False) ->
     """
     try:
         if tables := arrow_files(path):
-            return _read_arrow(path, tables, column)
-        return _read_folder(path, column) if path.is_dir() else _read_file(path, column)
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}; make it readable") from None
-
-
-def read_string_parts(files: Mapping[str, Path], column: str | None = None) -> Found:
-    """Read files that hold a part each.
-
-    Args:
-        files: By part: "train", and "validation" or "test" or both.
-        column: See `read_string_path`.
-
-    Raises:
-        UsageError, DataError: see `read_string_path`.
-    """
-    found = {part: _read_file(file, column, divide=False) for part, file in files.items()}
-    parts = {part: one.parts[POOL] for part, one in found.items()}
-    remarks = [remark for one in found.values() for remark in one.remarks]
-    where = " and ".join(str(file) for file in files.values())
-    return Found(parts, where, tuple(dict.fromkeys(remarks)), domain=next(iter(found.values())).domain)
-
-
-def holds_strings(path: Path, column: str | None = None, asked: bool = False) -> bool:
-    """Tell whether a file or folder is for `read_string_path` rather than a table of numbers or images; never raises.
-
-    Files are that end in .smi or .txt, and tables with a column of strings: that was asked for, or is called so, or
-    looks like SMILES, or is the only one and of text. A .txt with rows mostly of numbers is a table, unless strings are `asked` for. Folders are that
-    have such files and, a README or a licence aside, nothing else; or parquet or Arrow files of that kind.
-    """
-    try:
-        if tables := arrow_files(path):
             return installed("pyarrow") and (column is not None or _arrow_holds_strings(tables[0]))
         if path.is_dir():
             entries = [entry for entry in path.iterdir() if entry.name[0] != "." and stem_of(entry) not in _ABOUT]
