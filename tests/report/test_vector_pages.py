@@ -15,6 +15,7 @@ from scipy.stats import ks_2samp
 import expost
 from expost.commands.reporting import report
 from expost.report import svg, vectors
+from expost.report.blocks import rounded
 from expost.report.files import csv_file
 from expost.report.subject import Subject
 from expost.report.vectors import COLUMNS, LONGEST_ROW, columns, correlations, marginal
@@ -63,7 +64,7 @@ def test_rows_stand_under_the_names_of_their_columns(page, subject):
     escaped = ["", "age", "income, in $", "&lt;b&gt;rooms&lt;/b&gt;", "constant"]
     assert named.count(escaped) >= 5  # reconstructions, samples of two densities, neighbours, paths
     for value in subject.data.test.x[0].tolist():
-        assert f">{value:.4g}".replace("-", "−") in page
+        assert f">{rounded(value, 4)}" in page
     assert "chart spark" not in page
     assert "polyline" not in page
 
@@ -163,7 +164,7 @@ def test_the_samples_shown_can_be_saved_as_csv(page, subject):
     drawn = subject.sample(1_000, "gmm")
     assert np.array(rows, dtype="float32") == pytest.approx(drawn.numpy())
     for value in drawn[0].tolist():  # the first is in the table
-        assert f">{value:.4g}".replace("-", "−") in page
+        assert f">{rounded(value, 4)}" in page
 
 
 def test_names_of_files_are_made_safe():

@@ -19,6 +19,7 @@ from share_loopback import make_run
 
 import expost
 from expost.commands.publishing import pull, push
+from expost.densities import load_density
 from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
 from expost.generators.strings import StringGenerator
@@ -78,7 +79,7 @@ def test_nothing_published_names_a_folder_of_this_machine(run, published):
             assert b"secret-place" not in content, path
             assert str(published.parent).encode() not in content, path
     assert "secret-place" in json.dumps(read_json(run.folder / "config.json"))  # it was there to be left out
-    assert "secret-place" in json.dumps(read_json(run.folder / "metrics.json"))
+    assert "secret-place" not in json.dumps(read_json(run.folder / "metrics.json"))
     assert read_json(published / "config.json")["data"]["name"] == "digits-of-mine.npz"
     assert {score["card"]["reference"] for score in read_json(published / "metrics.json")["scores"]} == {
         "digits-of-mine.npz test"
@@ -284,7 +285,11 @@ def test_hostile_tensors_are_refused(copy):
 
 def test_densities_of_another_model_are_refused_or_left_out(copy, tmp_path, capsys):
     other = make_run(tmp_path / "other", "rae", (6,), ("gaussian",))
-    shutil.copy(other.folder / "densities" / "gaussian.safetensors", copy / "densities" / "gaussian.safetensors")
+    taken, place = other.folder / "densities" / "gaussian.safetensors", copy / "densities" / "gaussian.safetensors"
+    shutil.copy(taken, place)
+    assert list(load_images(copy).densities) == ["gmm"]  # its file names the weights that it is of
+    assert "left out" in capsys.readouterr().err
+    load_density(taken).of_weights(Run.open(copy).weights_hash()).save(place)
     refused(copy, "codes with 4 dimensions, the model's have 16")
     write_json(copy / "densities" / "fitted_on.json", {"gmm": Run.open(copy).weights_hash()})
     assert list(load_images(copy).densities) == ["gmm"]

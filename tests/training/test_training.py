@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -391,14 +392,18 @@ def test_fitting_one_density_keeps_what_another_process_has_fitted_meanwhile(tmp
     generator = run.generator("cpu")
     first, second = generator.fit("gaussian", data.train.x), generator.fit("standard-normal", data.train.x)
     save = type(first).save
+    other = threading.Thread(target=run.save_density, args=("standard-normal", second))
 
-    def saving(self, path):  # the other process writes between the first one's look at the record and its own writing
+    def saving(self, path):  # the other begins between the first one's look at the record and its own writing
         monkeypatch.undo()
-        run.save_density("standard-normal", second)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()  # it waits
         return save(self, path)
 
     monkeypatch.setattr(type(first), "save", saving)
     run.save_density("gaussian", first)
+    other.join()
     assert set(run.generator("cpu").densities) == {"gaussian", "standard-normal"}
 
 

@@ -247,7 +247,7 @@ def refuse_more(config: ModelConfig, most: int) -> None:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"network {config.network} of width {config.width} cannot be built: {reason}") from None
     if count > most:
-        raise UsageError(f"the model has {count:,} weights, more than {most:,}; give a smaller width or size")
+        raise UsageError(f"the model has {count:,} weights, more than {most:,}; take a smaller width or size")
 
 
 def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = None) -> Autoencoder:
