@@ -38,4 +38,5 @@ def test_training_says_so_at_its_end(capsys, tmp_path):
     expost.train("vae", "digits", tmp_path / "run", epochs=1, beta=1e4, tensorboard=False)
     said = capsys.readouterr().err.splitlines()[-1]
     assert SAID in said
-    assert "train for longer, or lower --beta (see http" in said and said.endswith("#samples-are-all-alike)")
+    assert "train for longer, or lower --beta (see http" in said
+    assert said.endswith("#samples-are-all-alike)")

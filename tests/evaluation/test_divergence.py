@@ -23,7 +23,8 @@ def test_training_fit_and_report_warn_of_a_rate_that_left_a_huge_finite_loss(mod
     run = expost.train(model, "digits", tmp_path / "run", lr=1e3, **TINY)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(SAID)
-    assert "train again with a smaller --lr than 1000 (see http" in last and last.endswith("#the-loss-rises)")
+    assert "train again with a smaller --lr than 1000 (see http" in last
+    assert last.endswith("#the-loss-rises)")
     with suppress(DataError):  # the codes of such a model may all be equal
         expost.fit(run, "gaussian")
     assert SAID in capsys.readouterr().err
