@@ -485,7 +485,8 @@ def test_the_density_integrates_to_one(name: str) -> None:
     z = torch.tensor([[-1.0], [-0.8], [-0.7], [0.0], [1.4], [1.5], [2.0]], dtype=torch.float64)
     grid = torch.linspace(-30, 30, 60001, dtype=torch.float64)[:, None]
     mass = fit(tractable(name), z).log_prob(grid).exp().sum().item() * 1e-3
-    assert mass == pytest.approx(1, abs=1e-6)
+    # the path of flow matching is followed in float32, in eight steps
+    assert mass == pytest.approx(1, abs=5e-4 if name == "flow-matching" else 1e-6)
 
 
 @every_tractable
