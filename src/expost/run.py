@@ -336,7 +336,7 @@ class Run:
             return self.fresh_model()
         except UsageError as error:
             raise DataError(
-                f"{self.folder / 'model.safetensors'} does not fit the model of config.json: {error}; restore both"
+                f"{self.folder / 'config.json'} does not fit model.safetensors: {error}; restore both"
             ) from None
 
     def generator(self, device: str = "auto") -> Generator:

@@ -44,7 +44,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "reduced": ({"rank": 1, "base": "gaussian"}, {"rank": 1, "base": "gmm", "base_options": {"components": 2}}),
     "conditional": ({"base": "gaussian"},),
     "flow": ({"width": 16, "transforms": 2, "steps": 40}, {"width": 16, "steps": 40, "kind": "affine"}),
-    "flow-matching": ({"width": 24, "depth": 1, "steps": 60, "ode_steps": 16},),
+    "flow-matching": ({"width": 8, "depth": 1, "steps": 60, "ode_steps": 16},),
     "second-stage-vae": ({"width": 16, "epochs": 4}, {"width": 16, "epochs": 4, "noise": False}),
 }
 #: Densities whose eighth moment does not exist.

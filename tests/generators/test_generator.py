@@ -144,7 +144,8 @@ def test_interpolation_decodes_every_position_of_every_pair():
 def test_every_density_samples_through_a_trained_shape(density):
     model = build(configure("rae", (1, 28, 28), "small", {"width": 2, "latent_dim": 3})[0])
     generator = Generator.of(model)
-    options: dict[str, Any] = {"second-stage-vae": {"epochs": 2, "width": 16}}.get(density, {})
+    quick = {"second-stage-vae": {"epochs": 2, "width": 16}, "flow": {"steps": 5}, "flow-matching": {"steps": 5}}
+    options: dict[str, Any] = quick.get(density, {})
     generator.fit(density, torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8), **options)
     samples = generator.sample(7, density, seed=0)
     assert samples.shape == (7, 1, 28, 28)

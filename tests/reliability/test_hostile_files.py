@@ -255,9 +255,9 @@ BOMBS = {
     "x.csv.gz": lambda: gzip.compress((b"0.00000001," * 29 + b"1\n") * (len(ZEROS) // 640), 9),
     "line.csv.gz": lambda: gzip.compress(b"1" * len(ZEROS), 9),
     "x.smi.gz": lambda: gzip.compress((b"C" * 99 + b"\n") * (len(ZEROS) // 200), 9),
-    "x.png": lambda: png(5000, 5000, zlib.compress(bytes(5000 * 15001), 9)),
+    "x.png": lambda: png(6000, 6000, zlib.compress(bytes(6000 * 18001), 9)),
     "x.zip": lambda: zipped(
-        **{"a/1.png": png(5000, 5000, zlib.compress(bytes(5000 * 15001), 9)), "b/2.png": png(1, 1, b"")}
+        **{"a/1.png": png(6000, 6000, zlib.compress(bytes(6000 * 18001), 9)), "b/2.png": png(1, 1, b"")}
     ),
 }
 

@@ -276,8 +276,8 @@ def test_stopped_by_a_signal_a_command_says_so_in_one_line_and_goes_on(forked, s
         assert "Traceback" not in ended.said, ended
         if out.exists():
             check_whole(out)
-            check_cleared(out)
         finish(case, forked, expected)
+        check_cleared(out)  # a signal can come between the making of a temporary file and the note of it
     count(f"{number.name}, {name} ends in one line and goes on", len(chosen))
 
 

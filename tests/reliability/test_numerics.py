@@ -44,6 +44,8 @@ WIDTHS: dict[str, tuple[float, float] | None] = {
     # shrunk: with n codes in a component to n / (n + d) of their covariance, or less where a weight is shared
     "bayesian-gmm": (0.1, 1.95),
     "second-stage-vae": (0.02, 3.0),  # trained for three epochs
+    "flow": (0.05, 3.0),  # where a far code makes the deviation
+    "flow-matching": (0.05, 3.0),
 }
 #: Deviation of samples where the codes are constant, over the root mean square of the codes' deviations: the root of
 #: the ridge, 1e-3, and what 4,000 draws may be off.

@@ -36,16 +36,22 @@ def cosine(lr: float, step: int, steps: int) -> float:
 
 
 class Held:
-    """The weights that held-out codes like best."""
+    """The weights that held-out codes like best, among those that they like better than the start beyond chance."""
 
-    def __init__(self, weights: Mapping[str, Tensor], loss: float) -> None:
-        """Begin with the weights before the first step, and their loss."""
-        self.first = loss
-        self._take(weights, loss, 0)
+    def __init__(self, weights: Mapping[str, Tensor], losses: Tensor) -> None:
+        """Begin with the weights before the first step, and the loss of each held-out code."""
+        self._start = losses
+        self.first = losses.mean().item()
+        self._take(weights, self.first, 0)
 
-    def keep(self, weights: Mapping[str, Tensor], loss: float, step: int) -> None:
-        """Keep a copy of these, if their loss is the smallest so far."""
-        if loss < self.loss:
+    def keep(self, weights: Mapping[str, Tensor], losses: Tensor, step: int) -> None:
+        """Keep a copy of these, if their loss is the smallest so far.
+
+        It must also be below the start's by two standard errors of the paired difference.
+        """
+        loss, lead = losses.mean().item(), self._start - losses
+        error = lead.std().item() / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
+        if loss < self.loss and lead.mean().item() > 2 * error:
             self._take(weights, loss, step)
 
     def _take(self, weights: Mapping[str, Tensor], loss: float, step: int) -> None:

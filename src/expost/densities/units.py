@@ -46,9 +46,9 @@ class Units:
             z: Codes, shape (N, d), float64, not all equal in float32.
 
         Example:
-            >>> z = torch.tensor([[-1.0], [0.0], [1.0], [1e3]], dtype=torch.float64)
+            >>> z = torch.tensor([[-2.0], [-1.0], [0.0], [1.0], [2.0], [1e3]], dtype=torch.float64)
             >>> round(float(Units.of_bulk(z).scale), 3), round(float(Units.of_deviation(z).scale), 1)
-            (2.224, 433.0)
+            (2.224, 372.7)
         """
         spread = cls.of_deviation(z)
         n = len(z)
