@@ -179,7 +179,7 @@ class _Check:
             records.append(record)
         if lines is not None:
             self.epochs = records
-            self._right(path, f"records of {len(records)} epochs")
+            self._right(path, f"records of {len(records)} epoch{'s' * (len(records) != 1)}")
 
     def _best(self, epoch: int) -> float | None:
         """Return the lowest validation loss up to an epoch, as the records have it."""

@@ -108,10 +108,6 @@ def train(
         for part, options_of_part in (("data", of_data), ("training", of_training), ("model", of_model)):
             asked |= {f"{part}.{key}": as_saved(value) for key, value in options_of_part.items()}
         return go_on(Run.open(out, networks), asked, slots, dry_run)
-    from expost.data.strings import is_strings
-
-    if is_strings(data_name(data), of_data.get("column")):
-        refuse_for_strings(data, of_data)
     with distributed.main_first():
         published = PRESETS[preset or "small"].published
         suited = _codec(model, data, of_data, of_strings, published)
@@ -185,6 +181,7 @@ def _codec(
                 "give a file of strings, or train rae-l2 or vae on numbers or images"
             )
         return None
+    refuse_for_strings(data, of_data)
     codec = given.get("codec", own)
     if own not in (None, codec):
         raise UsageError(f"model '{model}' works on {own}, not on {codec}; leave --codec out, or take another model")

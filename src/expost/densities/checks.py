@@ -12,6 +12,8 @@ from expost.errors import DataError, UsageError
 
 # Squares of larger float32 codes overflow; no working encoder comes near.
 LARGEST_CODE = 1e18
+#: Most layers of a network, so that no damaged or hostile file can ask for a billion of them.
+DEEPEST = 100
 #: What codes may be stored as; narrower floats are for weights, and PyTorch does not compute in them.
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -40,6 +42,18 @@ def check_seed(value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         raise UsageError(f"seed={value!r} must be a whole number from 0 to {2**32 - 1}")
+
+
+def check_depth(name: str, value: object) -> None:
+    """Refuse a number of layers that is not a whole number from 1 to `DEEPEST`.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    check_int(name, value, minimum=1)
+    assert isinstance(value, int)
+    if value > DEEPEST:
+        raise UsageError(f"{name}={value} is too deep; give at most {DEEPEST}")
 
 
 def check_float(name: str, value: object, minimum: float, *, above: bool = False, below: float = math.inf) -> None:

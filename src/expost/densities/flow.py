@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
@@ -12,21 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from expost.densities.base import Fit
-from expost.densities.checks import check_choice, check_float, check_int, check_seed
+from expost.densities.checks import check_choice, check_depth, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
 from expost.densities.gaussian import Gaussian
 from expost.densities.linalg import LOG_2PI, whiten
 from expost.densities.tractable import TractableDensity
-from expost.densities.training import Held, cosine, hold_out, in_batches
-from expost.errors import DataError, UsageError
+from expost.densities.training import hold_out, in_batches, train
+from expost.errors import DataError
 from expost.utils.extras import require
-from expost.utils.progress import progress
 
 _PREFIX = "map."
-#: Most maps and most layers of one, so that no damaged or hostile file can ask for a billion of them.
-DEEPEST = 100
-#: Checks of the held-out codes in a training.
-_CHECKS = 20
+#: The most numbers that a map holds at a time.
+_AT_ONCE = 2**24
 #: Largest norm of a step's gradient; splines take a rare step far too far.
 _CLIP = 5.0
 
@@ -89,12 +85,11 @@ class Flow(TractableDensity):
 
     def _check(self) -> None:
         check_choice("kind", self.kind, ["coupling", "autoregressive", "affine"])
-        for name in ("transforms", "width", "depth", "steps", "batch_size"):
+        for name in ("width", "steps", "batch_size"):
             check_int(name, getattr(self, name), minimum=1)
-        check_int("bins", self.bins, minimum=2)
         for name in ("transforms", "depth"):
-            if getattr(self, name) > DEEPEST:
-                raise UsageError(f"{name}={getattr(self, name)} is too deep; give at most {DEEPEST}")
+            check_depth(name, getattr(self, name))
+        check_int("bins", self.bins, minimum=2)
         check_float("lr", self.lr, minimum=0, above=True)
         check_float("regularization", self.regularization, minimum=0, above=True)
         check_seed(self.seed)
@@ -106,35 +101,26 @@ class Flow(TractableDensity):
         kept = {_PREFIX + name: tensor for name, tensor in weights.items()}
         return Fit(start | kept, {"seed": self.seed, **statistics})
 
-    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, float | int]]:
+    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train on whitened codes, float32; return the best weights and the statistics."""
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
         held_out, training = hold_out(x, generator)
         flow = self._network(x.shape[1]).to(x.device)
         _start_at_identity(flow)
         optimizer = torch.optim.AdamW(flow.parameters(), lr=self.lr, fused=True if x.is_cuda else None)
-        held = Held(_parameters(flow), _judge(flow, held_out))
-        every = max(1, self.steps // _CHECKS)
-        with progress("training the flow", self.steps) as bar:
-            for step, batch in enumerate(in_batches(training, self.batch_size, self.steps, generator), 1):
-                bar.advance()
-                optimizer.param_groups[0]["lr"] = cosine(self.lr, step, self.steps)
-                loss = -_log_prob(flow, batch).mean()
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(flow.parameters(), _CLIP)
-                optimizer.step()
-                if step % every == 0 or step == self.steps:
-                    losses = _judge(flow, held_out)
-                    if not math.isfinite(mean := losses.mean().item()):
-                        raise DataError(f"{self.name}: the loss is {mean} at step {step}; lower lr={self.lr:g}")
-                    held.keep(_parameters(flow), losses, step)
-        return held.weights, {
-            "steps": self.steps,
-            "best_step": held.step,
-            "validation_loss": held.loss,
-            "gaussian_loss": held.first,
-        }
+
+        def step(batch: Tensor) -> None:
+            optimizer.zero_grad()
+            (-_log_prob(flow, batch).mean()).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(flow.parameters(), _CLIP)
+            optimizer.step()
+
+        def judge() -> Tensor:
+            with torch.no_grad():
+                return -self._in_parts(held_out, lambda x: _log_prob(flow, x))
+
+        batches = in_batches(training, self.batch_size, self.steps, generator)
+        return train(self.name, optimizer, self.lr, batches, self.steps, step, lambda: _parameters(flow), judge)
 
     def _network(self, d: int) -> Any:
         """Return zuko's chain of maps, its weights and orders of dimensions drawn with the seed."""
@@ -169,17 +155,24 @@ class Flow(TractableDensity):
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         fit = self.tensors
         noise = draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
-        return fit["mean"] + self._fitted()().inv(noise) @ fit["cholesky"].T
+        inverse = self._fitted()().inv
+        return fit["mean"] + self._in_parts(noise, inverse) @ fit["cholesky"].T
 
     def _log_prob(self, z: Tensor) -> Tensor:
         fit = self.tensors
-        logs = _log_prob(self._fitted(), whiten(z, fit["mean"], fit["cholesky"]))
+        flow = self._fitted()
+        logs = self._in_parts(whiten(z, fit["mean"], fit["cholesky"]), lambda x: _log_prob(flow, x))
         if not bool(logs.isfinite().all()):
             row = int((~logs.isfinite()).nonzero()[0])
             raise DataError(
                 f"{self.name}: the density of code {row} is not finite; it is too far from the fitted codes"
             )
         return logs - fit["cholesky"].diagonal().log().sum()
+
+    def _in_parts(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a function of rows, computed of so many at a time that memory is bounded."""
+        a_row = x.shape[1] * max(3 * self.bins, self.width)
+        return torch.cat([function(part) for part in torch.split(x, max(1, _AT_ONCE // a_row))])
 
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         d = statistics["d"]
@@ -210,9 +203,3 @@ def _log_prob(flow: Any, x: Tensor) -> Tensor:
     u, log_determinant = flow().call_and_ladj(x)
     log_prob: Tensor = log_determinant - 0.5 * (u.square().sum(1) + x.shape[1] * LOG_2PI)
     return log_prob
-
-
-def _judge(flow: Any, x: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each code."""
-    with torch.no_grad():
-        return -_log_prob(flow, x)

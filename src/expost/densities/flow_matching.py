@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -13,23 +13,19 @@ from torch.func import jvp, vmap
 
 from expost.densities import velocity
 from expost.densities.base import Fit
-from expost.densities.checks import check_float, check_int, check_seed
+from expost.densities.checks import check_depth, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
 from expost.densities.gaussian import Gaussian
 from expost.densities.linalg import LOG_2PI, whiten
 from expost.densities.tractable import TractableDensity
-from expost.densities.training import Held, cosine, hold_out, in_batches
-from expost.errors import DataError, UsageError
-from expost.utils.progress import progress
+from expost.densities.training import hold_out, in_batches, train
 
-#: The most numbers that a divergence holds at a time: rows times dimensions times width.
+#: The most numbers that a layer holds at a time: rows times width, and of a divergence times dimensions.
 _AT_ONCE = 2**24
 #: Draws of time and noise with which a held-out code is judged.
 _DRAWS = 4
 #: Largest number of held-out codes that a check looks at.
 _JUDGED = 2_048
-#: Checks of the held-out codes in a training.
-_CHECKS = 20
 #: Decay of the mean of the weights over steps.
 _DECAY = 0.999
 
@@ -96,11 +92,10 @@ class FlowMatching(TractableDensity):
     seed: int = 0
 
     def _check(self) -> None:
-        for name in ("width", "depth", "steps", "batch_size", "ode_steps", "probes"):
+        check_depth("depth", self.depth)
+        for name in ("width", "steps", "batch_size", "ode_steps", "probes"):
             check_int(name, getattr(self, name), minimum=1)
         check_int("exact_divergence", self.exact_divergence, minimum=0)
-        if self.depth > velocity.DEEPEST:
-            raise UsageError(f"depth={self.depth} is too deep; give at most {velocity.DEEPEST}")
         check_float("lr", self.lr, minimum=0, above=True)
         check_float("regularization", self.regularization, minimum=0, above=True)
         check_seed(self.seed)
@@ -111,7 +106,7 @@ class FlowMatching(TractableDensity):
             weights, statistics = self._train(whiten(z, start["mean"], start["cholesky"]).float())
         return Fit(start | weights, {"seed": self.seed, **statistics})
 
-    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, float | int]]:
+    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train on whitened codes, float32; return the best weights and the statistics."""
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
         held_out, training = hold_out(x, generator)
@@ -122,35 +117,24 @@ class FlowMatching(TractableDensity):
         trained = [tensor.requires_grad_() for tensor in weights.values()]
         mean = {name: tensor.detach().clone() for name, tensor in weights.items()}
         optimizer = torch.optim.AdamW(trained, lr=self.lr, fused=True if x.is_cuda else None)
-        held = Held(mean, self._judge(judged, times, noise, mean))
-        every = max(1, self.steps // _CHECKS)
-        with progress("training the flow", self.steps) as bar:
-            for step, batch in enumerate(in_batches(training, self.batch_size, self.steps, generator), 1):
-                bar.advance()
-                optimizer.param_groups[0]["lr"] = cosine(self.lr, step, self.steps)
-                start = torch.randn(batch.shape, generator=generator).to(x.device)
-                errors = self._errors(batch, _times(len(batch), generator).to(x.device), start, weights)
-                optimizer.zero_grad()
-                errors.mean().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                decay = min(_DECAY, (1 + step) / (10 + step))
-                torch._foreach_lerp_(list(mean.values()), [each.detach() for each in trained], 1 - decay)
-                if step % every == 0 or step == self.steps:
-                    losses = self._judge(judged, times, noise, mean)
-                    if not math.isfinite(loss := losses.mean().item()):
-                        raise DataError(f"{self.name}: the loss is {loss} at step {step}; lower lr={self.lr:g}")
-                    held.keep(mean, losses, step)
-        return held.weights, {
-            "steps": self.steps,
-            "best_step": held.step,
-            "validation_loss": held.loss,
-            "gaussian_loss": held.first,
-        }
+        numbers = itertools.count(1)
 
-    def _judge(self, x: Tensor, times: Tensor, noise: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean error of each held-out code over its draws."""
-        with torch.no_grad():
-            return self._errors(x, times, noise, weights).reshape(_DRAWS, -1).mean(0)
+        def step(batch: Tensor) -> None:
+            start = torch.randn(batch.shape, generator=generator).to(x.device)
+            errors = self._errors(batch, _times(len(batch), generator).to(x.device), start, weights)
+            optimizer.zero_grad()
+            errors.mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            number = next(numbers)
+            decay = min(_DECAY, (1 + number) / (10 + number))
+            torch._foreach_lerp_(list(mean.values()), [each.detach() for each in trained], 1 - decay)
+
+        def judge() -> Tensor:
+            with torch.no_grad():
+                return self._errors(judged, times, noise, mean).reshape(_DRAWS, -1).mean(0)  # over a code's draws
+
+        batches = in_batches(training, self.batch_size, self.steps, generator)
+        return train(self.name, optimizer, self.lr, batches, self.steps, step, lambda: mean, judge)
 
     def _errors(self, x: Tensor, times: Tensor, noise: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Return squared errors of the velocity, summed over dimensions, (N,), at t (N, 1), x_1 and x_0 (N, d)."""
@@ -162,10 +146,15 @@ class FlowMatching(TractableDensity):
 
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         fit = self.tensors
-        y = draw_normal(n, self.dim, generator, fit["mean"].device, temperature).float()
+        start = draw_normal(n, self.dim, generator, fit["mean"].device, temperature).float()
+        parts = torch.split(start, max(1, _AT_ONCE // self.width))
+        return fit["mean"] + torch.cat([self._follow(part) for part in parts]).double() @ fit["cholesky"].T
+
+    def _follow(self, y: Tensor) -> Tensor:
+        """Return where the path leads from y(0)."""
         for k in range(self.ode_steps):
             y = _runge_kutta(self._slope, y, k / self.ode_steps, 1 / self.ode_steps)
-        return fit["mean"] + y.double() @ fit["cholesky"].T
+        return y
 
     def _slope(self, y: Tensor, t: float) -> Tensor:
         """Return dy/dt."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from expost.densities.base import Fit
-from expost.densities.checks import check_bool, check_compatible, check_float, check_int, check_seed
+from expost.densities.checks import check_bool, check_compatible, check_depth, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
 from expost.densities.staged import StagedDensity
 from expost.densities.units import Units
@@ -24,8 +24,6 @@ _KEPT = ("encoder.", "mu.", "decoder.")
 # Initial value of a learned gamma. From 1, the deviation of standardized codes, training on uncorrelated codes never
 # leaves the trivial solution, a decoder that ignores u.
 _FIRST_GAMMA = 0.3
-#: Most layers, so that no damaged or hostile file can ask for a billion of them.
-DEEPEST = 100
 
 
 @final
@@ -93,11 +91,10 @@ class SecondStageVAE(StagedDensity):
     seed: int = 0
 
     def _check(self) -> None:
-        for name in ("width", "depth", "epochs", "batch_size", "patience"):
+        for name in ("width", "epochs", "batch_size", "patience"):
             check_int(name, getattr(self, name), minimum=1)
         check_float("lr", self.lr, minimum=0, above=True)
-        if self.depth > DEEPEST:
-            raise UsageError(f"depth={self.depth} is too deep; give at most {DEEPEST}")
+        check_depth("depth", self.depth)
         check_bool("noise", self.noise)
         check_seed(self.seed)
         if isinstance(self.kl_weight, str):

@@ -1,16 +1,23 @@
-"""What densities that are trained by gradient share: the held-out part, batches, the rate, the best weights."""
+"""What densities that are trained by steps share: the held-out part, batches, the loop, the best weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from expost.errors import DataError
+from expost.utils.progress import progress
+
+#: Checks of the held-out codes in a training.
+CHECKS = 20
+
 
 def hold_out(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a tenth of the rows (at least one), drawn at random, and the others (all, if there is but one)."""
+    """Return a tenth of the rows (at least one), drawn at random, and the others."""
     order = torch.randperm(len(x), generator=generator).to(x.device)
     held = max(1, len(x) // 10)
     return x[order[:held]], x[order[held:]]
@@ -30,12 +37,57 @@ def in_batches(x: Tensor, size: int, steps: int, generator: torch.Generator) -> 
         yield x[rows.to(x.device)]
 
 
-def cosine(lr: float, step: int, steps: int) -> float:
-    """Return the rate of a step from 1 to `steps`: half a cosine from `lr` to 0."""
-    return lr * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+def train(
+    name: str,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    batches: Iterator[Tensor],
+    steps: int,
+    step: Callable[[Tensor], None],
+    weights: Callable[[], Mapping[str, Tensor]],
+    judge: Callable[[], Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train by steps, with a rate that falls from `lr` to 0 by half a cosine; look at held-out codes `CHECKS` times.
+
+    Args:
+        name: The density's, for messages.
+        optimizer: Its rate is set before each step.
+        lr: Largest rate.
+        batches: A batch for each step.
+        steps: Their number.
+        step: Takes one step.
+        weights: Returns the weights as they are now.
+        judge: Returns the loss of each held-out code by them.
+
+    Returns:
+        The best weights, the start's among them (see `_Best`), and the statistics `steps`, `best_step`,
+        `validation_loss` and `gaussian_loss`, that of the start.
+
+    Raises:
+        DataError: if the loss is not finite.
+    """
+    best = _Best(weights(), judge())
+    every = max(1, steps // CHECKS)
+    with progress("training the flow", steps) as bar:
+        for number, batch in enumerate(batches, 1):
+            bar.advance()
+            for group in optimizer.param_groups:
+                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (number - 1) / steps))
+            step(batch)
+            if number % every == 0 or number == steps:
+                losses = judge()
+                if not math.isfinite(mean := losses.mean().item()):
+                    raise DataError(f"{name}: the loss is {mean} at step {number}; lower lr={lr:g}")
+                best.keep(weights(), losses, number)
+    return best.weights, {
+        "steps": steps,
+        "best_step": best.step,
+        "validation_loss": best.loss,
+        "gaussian_loss": best.first,
+    }
 
 
-class Held:
+class _Best:
     """The weights that held-out codes like best, among those that they like better than the start beyond chance."""
 
     def __init__(self, weights: Mapping[str, Tensor], losses: Tensor) -> None:

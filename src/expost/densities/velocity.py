@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, silu
 
-#: Most blocks, so that no damaged or hostile file can ask for a billion of them.
-DEEPEST = 100
 #: Frequencies of the time: half a turn, one turn, ... in the unit interval.
 _FREQUENCIES = 4
 #: Units of the embedding of the time.
