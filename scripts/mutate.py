@@ -33,6 +33,7 @@ SLOTS = "tests/models/test_slot_values.py"
 MEASURES = "tests/metrics/test_measures.py"
 SAMPLERS = "tests/densities/test_samplers.py"
 FITS = "tests/densities/test_density_fits.py"
+FLOWS = "tests/densities/test_flows.py"
 
 
 @dataclass(frozen=True)
@@ -542,6 +543,41 @@ MUTANTS: tuple[Mutant, ...] = (
         ("reduced: the log-determinant forgotten", ' - fit["scale"].log().sum()', "", "1-reduced"),
         ("reduced: dimensions off by one", "left_out = t.shape[1] - u.shape[1]", "left_out = t.shape[1]", "2-reduced"),
         ("reduced: the scale forgotten", 'fit["mean"] + fit["scale"] * (noise', 'fit["mean"] + (noise', "1-reduced"),
+    ),
+    *mutants(
+        "densities/flow_matching.py",
+        FLOWS,
+        ("flow matching: the divergence's sign", "share * traces[:, None]", "-share * traces[:, None]",
+         "density_is_that_of_the_path"),
+        ("flow matching: a probe counts whole", "else 1 / self.probes", "else 1.0", "estimated_divergence"),
+        ("flow matching: the log-determinant's sign", ' - fit["cholesky"].diagonal().log().sum()',
+         ' + fit["cholesky"].diagonal().log().sum()', "starts_from"),
+        ("flow matching: the path's scale left out", "self.tensors, self.depth) / _scale(times)",
+         "self.tensors, self.depth)", "planted_density_is and matching-banana"),
+        ("flow matching: the Gaussian's share with the wrong sign", "of_gaussian = (2 * times - 1)",
+         "of_gaussian = (1 - 2 * times)", "planted_density_is and matching-banana"),
+        ("flow matching: the temperature left out", "fit[\"mean\"].device, temperature).float()",
+         "fit[\"mean\"].device, 1.0).float()", "temperature"),
+        ("flow matching: Euler for Runge and Kutta", "y + h / 6 * (first + 2 * second + 2 * third + fourth)",
+         "y + h * first", "more_steps"),
+    ),
+    *mutants(
+        "densities/flow.py",
+        FLOWS,
+        ("flow: a missing 1/2", "log_determinant - 0.5 *", "log_determinant - 1.0 *", "inverted"),
+        ("flow: the log-determinant of the map left out", "log_determinant - 0.5 *", "0 * log_determinant - 0.5 *",
+         "inverted"),
+        ("flow: the log-determinant's sign", ' - fit["cholesky"].diagonal().log().sum()',
+         ' + fit["cholesky"].diagonal().log().sum()', "starts_from"),
+        ("flow: orders that all agree", "orders.permutation(d)", "np.arange(d)", "every_dimension"),
+    ),
+    *mutants(
+        "densities/training.py",
+        FLOWS,
+        ("training: the last weights for the best", "if loss < self.loss and lead.mean().item() > 2 * error:",
+         "if True:", "ten_codes"),
+        ("training: chance taken for a lead", " and lead.mean().item() > 2 * error", "", "beyond_chance"),
+        ("training: held-out codes trained on", "x[order[:held]], x[order[held:]]", "x[order[:held]], x", "held_out"),
     ),
     *mutants(
         "densities/second_stage.py",

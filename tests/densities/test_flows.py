@@ -11,6 +11,7 @@ from torch import Tensor
 from expost.densities import Flow, FlowMatching, Gaussian, TractableDensity
 from expost.densities.flow_matching import _runge_kutta
 from expost.densities.linalg import whiten
+from expost.densities.training import hold_out, in_batches, train
 from expost.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,6 +184,41 @@ def test_ten_codes_give_no_better_than_they_say(density: TractableDensity) -> No
     assert density.statistics["validation_loss"] <= density.statistics["gaussian_loss"]
     fresh = torch.randn(500, 6, generator=seeded(1))
     assert density.log_prob(fresh).mean() > Gaussian().fit(z).log_prob(fresh).mean() - 3
+
+
+def test_every_dimension_is_turned_by_the_others() -> None:
+    """The orders of dimensions differ from map to map, so that each one comes first and last in some."""
+    maps = Flow(transforms=8, width=4)._network(4).transforms
+    halves = {tuple(each.order.tolist()) for each in maps}
+    assert len(halves) > 2
+    assert {half[i] for half in halves for i in range(4)} == {0, 1}
+    assert all(len({half[i] for half in halves}) == 2 for i in range(4))
+
+
+def test_held_out_codes_are_not_trained_on() -> None:
+    x = torch.arange(40.0)[:, None]
+    held, others = hold_out(x, seeded(0))
+    assert len(held) == 4
+    assert sorted(torch.cat([held, others]).flatten().tolist()) == list(range(40))
+
+
+def test_weights_are_kept_only_where_their_lead_is_beyond_chance() -> None:
+    """Of two candidates the one with the lower loss leads by less than two standard errors, and is not kept."""
+    weight = torch.zeros(1)
+    start = torch.zeros(100)
+    spread = torch.linspace(-1, 1, 100)
+    candidates = [start, -0.2 + 2 * spread, -0.15 + 0.5 * spread, start]  # errors .117 and .029
+
+    def step(batch: Tensor) -> None:
+        weight.add_(1)
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    batches = in_batches(torch.zeros(10, 1), 5, 3, seeded(0))
+    judged = iter(candidates)
+    best, found = train("flow", optimizer, 1.0, batches, 3, step, lambda: {"w": weight}, lambda: next(judged))
+    assert (found["best_step"], best["w"].item()) == (2, 2.0)
+    assert found["validation_loss"] == pytest.approx(-0.15)
+    assert found["gaussian_loss"] == 0.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
