@@ -200,39 +200,12 @@ def _unions(own: Mapping[str, int], edges: Mapping[str, set[str]]) -> dict[str, 
     return {name: found[name] for name in own}
 
 
-def _components(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Return the strongly connected components, each after all that it leads to (Tarjan 1972), without recursion."""
-    order: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    found: list[list[str]] = []
-    path: list[str] = []  # names whose component is open
-    on_path: set[str] = set()
-    for root in edges:
-        if root in order:
-            continue
-        order[root] = lowest[root] = len(order)
-        path.append(root)
-        on_path.add(root)
-        calls = [(root, iter(edges.get(root, ())))]
-        while calls:
-            name, others = calls[-1]
-            for other in others:
-                if other not in order:
-                    order[other] = lowest[other] = len(order)
-                    path.append(other)
-                    on_path.add(other)
-                    calls.append((other, iter(edges.get(other, ()))))
-                    break
-                if other in on_path:
-                    lowest[name] = min(lowest[name], order[other])
-            else:
-                calls.pop()
-                if calls:
-                    lowest[calls[-1][0]] = min(lowest[calls[-1][0]], lowest[name])
-                if lowest[name] == order[name]:
-                    part = [path.pop()]
-                    while part[-1] != name:
-                        part.append(path.pop())
-                    on_path.difference_update(part)
-                    found.append(part)
-    return found
+def _components(edges: Mapping[str, Iterable[str]]) -> list[set[str]]:
+    """Return the strongly connected components, each after all that it leads to."""
+    import networkx  # slow to import, and only grammars need it
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(edges)
+    graph.add_edges_from((name, other) for name, others in edges.items() for other in others)
+    condensed = networkx.condensation(graph)
+    return [condensed.nodes[part]["members"] for part in reversed(list(networkx.topological_sort(condensed)))]
