@@ -28,7 +28,7 @@ import expost
 pytest.importorskip("gradio", reason="the explorer needs the extra: pip install 'expost[explorer]'")
 
 #: Most that the server may take above what it takes when idle: the bound of `docs/reliability.md`.
-MOST_MEMORY = 1_500_000_000
+MOST_MEMORY = 1_000_000_000
 USERS = 200
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 from expost.errors import DataError
 
@@ -17,7 +21,7 @@ DECODED_AT_ONCE = 1
 #: Seconds that an upload waits for its turn.
 PATIENCE = 20.0
 
-
+T = TypeVar("T")
 _BUSY = "as many files are being read as are taken at once; try again in a moment"
 
 
@@ -39,7 +43,9 @@ class Admission:
         self.size = size
         self._count = self._bytes = 0
         self._lock = threading.Lock()
-        self._decoding = threading.BoundedSemaphore(decoded)
+        self._turns = asyncio.Semaphore(decoded)
+        # Threads of their own: glibc keeps freed memory by thread, and each of a server's forty would keep an image's.
+        self._threads = ThreadPoolExecutor(decoded, thread_name_prefix="decode")
 
     @contextmanager
     def upload(self, size: int) -> Iterator[None]:
@@ -60,16 +66,17 @@ class Admission:
                 self._count -= 1
                 self._bytes -= size
 
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
-        """Wait for a turn to decode, and take it within the block.
+    async def decode(self, read: Callable[[bytes, str], T], body: bytes, name: str) -> T:
+        """Wait for a turn, and return what `read` makes of a file's bytes and name.
 
         Raises:
             Busy: if others take too long.
         """
-        if not self._decoding.acquire(timeout=PATIENCE):
-            raise Busy(_BUSY)
         try:
-            yield
+            await asyncio.wait_for(self._turns.acquire(), PATIENCE)
+        except TimeoutError:
+            raise Busy(_BUSY) from None
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(read, body, name))
         finally:
-            self._decoding.release()
+            self._turns.release()

@@ -154,15 +154,11 @@ class Gate:
                 if body is None:
                     most = f"{self.largest / 1e6:.3g} MB"
                     return JSONResponse({"error": f"the file is too large; at most {most} are taken"}, 413)
-                return JSONResponse({"item": await run_in_threadpool(self._read, body, name)})
+                return JSONResponse({"item": await self.admission.decode(self.read, body, name)})
         except Busy as error:
             return JSONResponse({"error": str(error)}, 503)
         except ValueError as error:
             return JSONResponse({"error": " ".join(str(error).split())}, 422)
-
-    def _read(self, body: bytes, name: str) -> str:
-        with self.admission.decoding():
-            return self.read(body, name)
 
     async def _save(self, path: str) -> Response:
         _, _, token, *_ = path.split("/")
