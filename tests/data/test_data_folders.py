@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from expost.data import load_data
-from expost.data.folders import sort_files, without_system
+from expost.data.folders import sort_files
+from expost.data.side_folders import without_system
 from expost.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)

@@ -12,12 +12,14 @@ import numpy as np
 from expost.data import decoding, idx
 from expost.data.arrays import read_arrays
 from expost.data.examples import Found, Overrules, Part
-from expost.data.folders import SYSTEM, Sorted, are_counters, left_out, sort_files, without_system
+from expost.data.folder_names import are_counters
+from expost.data.folders import Sorted, sort_files
 from expost.data.hdf5 import read_hdf5
 from expost.data.image_archives import ZipImages
 from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
 from expost.data.sheets import SUFFIXES as SHEETS
 from expost.data.sheets import is_sheet
+from expost.data.side_folders import SYSTEM, left_out, without_system
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.tables import read_tables
 from expost.data.tar_archives import Archive, TarImages, is_tar, stem_of_archive

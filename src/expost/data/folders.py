@@ -1,100 +1,23 @@
-"""What the folders of a data set's files mean: parts, classes, wrappers, and what is not the data themselves."""
+"""What the folders of a data set's files mean: parts, classes, wrappers."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from expost.data.examples import POOL
-from expost.data.splits import PART_WORDS, words_of
+from expost.data.folder_names import (
+    IMAGES,
+    FolderName,
+    ListedFile,
+    read_name,
+)
+from expost.data.side_folders import without_side
 from expost.errors import UsageError
 
-SYSTEM = frozenset(
-    {
-        "@eadir", "__macosx", ".thumbnails", ".thumb", ".thumbs", ".ipynb_checkpoints", "@__thumb", ".@__thumb",
-        "#recycle",
-        "@recycle", "$recycle.bin", ".trash", ".trashes", "lost+found", "system volume information", ".cache",
-        ".appledouble", ".picasaoriginals", ".comments", "@tmp", "#snapshot", "@snapshot", ".dtrash",
-    }
-)  # fmt: skip
-"""Folders, lower case, that systems and programs leave beside people's files."""
-
-THUMBNAILS = frozenset({"thumbnails", "thumbs", "_thumbs", "_thumbnails", "thumbnail", "previews"})
-"""Folders, lower case, of small copies, where they lie below or beside those of the images; else they are classes."""
-
-_FILLERS = frozenset({"set", "sets", "data", "dataset", "split", "splits", "folder", "files", "all", "part", "the"})
-_IMAGES = frozenset(
-    {
-        "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png",
-        "jpegimages", "frames", "raw", "rgb", "original", "originals", "input", "inputs",
-    }
-)  # fmt: skip
-_MASKS = frozenset(
-    {
-        "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "segmentation", "segmentations",
-        "seg",
-        "segs", "gt", "groundtruth", "matte", "mattes", "trimap", "trimaps", "depth", "depths",
-        "target",
-        "targets", "segmentationclass", "segmentationobject",
-    }
-)  # fmt: skip
-_SURE_MASKS = frozenset(
-    {
-        "annotation", "annotations", "annot", "segmentation", "segmentations", "groundtruth", "trimap", "trimaps",
-        "segmentationclass", "segmentationobject",
-    }
-)  # fmt: skip
-_MAY_BE_CLASSES = frozenset({"thumbs", "previews"})  # of THUMBNAILS
-_SMALL = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails", "tn", "small", "preview"})
-_FILE_MASKS = frozenset({"mask", "masks", "seg", "segmentation", "gt", "matte", "trimap", "thumb", "thumbnail"})
 _MOST = 0.75  # of the files: so many must name a part for the others to be strays
 _ORDER = {"train": 0, "validation": 1, "test": 2, POOL: 3}
-
-
-@dataclass(frozen=True)
-class _Name:
-    """What a folder's name says.
-
-    Attributes:
-        part: The part that a word of it stands for; empty if none does, or several do.
-        rest: Its words that are no part, no number and say nothing like "set" or "images", joined.
-        words: The words beside the part and numbers.
-    """
-
-    part: str
-    rest: str
-    words: frozenset[str]
-
-
-def _said(name: str) -> _Name:
-    words = [word for word in words_of(name) if not word.isdigit()]
-    parts = {PART_WORDS[word] for word in words if word in PART_WORDS}
-    if parts == {"train", "validation"}:  # train_val: what both are chosen from
-        parts = {"train"}
-    others = [word for word in words if word not in PART_WORDS]
-    rest = "_".join(word for word in others if word not in _FILLERS and word not in _IMAGES)
-    return _Name(parts.pop() if len(parts) == 1 else "", rest, frozenset(others))
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file of a data set.
-
-    Attributes:
-        index: Its place among the files.
-        folders: The folders that it lies in, from the top, as far as nothing is known of them yet.
-        stem: Its name, without what follows the last dot.
-        part: The part that it belongs to.
-        word: What the folder's name says beside the part: `cats` of `train_cats`.
-    """
-
-    index: int
-    folders: tuple[str, ...]
-    stem: str
-    part: str = POOL
-    word: str = ""
 
 
 @dataclass
@@ -140,11 +63,11 @@ def sort_files(
         ({'train': [0, 2], 'test': [1]}, {'train': ['cat', 'dog'], 'test': ['cat']})
     """
     found = Sorted()
-    files = [_File(index, path[:-1], path[-1].rpartition(".")[0] or path[-1]) for index, path in enumerate(paths)]
+    files = [ListedFile(index, path[:-1], path[-1].rpartition(".")[0] or path[-1]) for index, path in enumerate(paths)]
     if parts:
-        files = _without_side(_parted(files, paths, parts, found, what), found, what)
+        files = without_side(_parted(files, paths, parts, found, what), found.remarks, what)
     else:
-        files = _divided(_without_side(files, found, what), found, what, paths)
+        files = _divided(without_side(files, found.remarks, what), found, what, paths)
     files = _through_wrappers(_without_image_words(files))
     for part in sorted({file.part for file in files}, key=_ORDER.__getitem__):
         members = [file for file in files if file.part == part]
@@ -154,202 +77,24 @@ def sort_files(
     return found
 
 
-def without_system(paths: Sequence[tuple[str, ...]]) -> tuple[list[int], list[str]]:
-    """Return the indices of files outside the folders of `SYSTEM` and of thumbnails, and the names of the others' ones.
-
-    A folder of `THUMBNAILS` is one if it lies in a folder of about as many files of its kind, or shares the names of
-    its files with the folder that it lies in or one beside it. Mere counters say nothing of those beside it, unless
-    one is called `images` or the like. Without such images, it is a class.
-    """
-    side = _thumbnails([path for path in paths if not any(folder.lower() in SYSTEM for folder in path[:-1])])
-    kept: list[int] = []
-    left: list[str] = []
-    for index, path in enumerate(paths):
-        inside = next(
-            (path[at] for at in range(len(path) - 1) if path[at].lower() in SYSTEM or path[: at + 1] in side), None
-        )
-        if inside is None:
-            kept.append(index)
-        else:
-            left.append(inside)
-    return kept, left
-
-
-def _thumbnails(paths: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    """Return the folders of small copies of images in the folder above or in one beside."""
-    below: dict[tuple[str, ...], list[str]] = defaultdict(list)  # every folder with the files in and below it
-    direct: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for path in paths:
-        direct[path[:-1]].append(path[-1])
-        for level in range(1, len(path)):
-            below[path[:level]].append(path[-1])
-    beside: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for folder in below:
-        if folder[-1].lower() not in THUMBNAILS:
-            beside[folder[:-1]].append(folder[-1])
-    return {
-        folder
-        for folder, names in below.items()
-        if folder[-1].lower() in THUMBNAILS
-        and _small_copies(
-            folder[-1],
-            names,
-            direct.get(folder[:-1], []),
-            {other: below[(*folder[:-1], other)] for other in beside.get(folder[:-1], [])},
-        )
-    }
-
-
-def _small_copies(name: str, names: Sequence[str], above: Sequence[str], others: Mapping[str, Sequence[str]]) -> bool:
-    kinds = {_suffix(each) for each in names}
-    if 2 * sum(_suffix(each) in kinds for each in above) >= len(names):
-        return True
-    stems = _whole_stems(names)
-    if 2 * len(stems & _whole_stems(above)) >= len(stems):
-        return True
-    if any(_holds_images(other, name) for other in others):
-        return True
-    shared = any(2 * len(stems & _whole_stems(each)) >= len(stems) for each in others.values())
-    sure = name.lower() not in _MAY_BE_CLASSES and len(others) == 1
-    return shared and (sure or not are_counters(stems))
-
-
-def _suffix(name: str) -> str:
-    return name.rpartition(".")[2].lower()
-
-
-def _whole_stems(names: Iterable[str]) -> set[str]:
-    """Return the names of files without what follows the last dot, and what says that they are small."""
-    stems = (name.rpartition(".")[0] or name for name in names)
-    return {"_".join(word for word in words_of(stem) if word not in _SMALL) for stem in stems}
-
-
-def left_out(folders: Iterable[str], why: str, what: str) -> str:
-    """Say how many files were left out, in which folders.
-
-    Example:
-        >>> left_out(["@eaDir", "@eaDir", "thumbs"], "of the system", "images")
-        'left out 3 images in @eaDir, thumbs (of the system)'
-    """
-    counts = Counter(folders)
-    listed = ", ".join(list(counts)[:3]) + (", ..." if len(counts) > 3 else "")
-    total = sum(counts.values())
-    return f"left out {total:,} {what if total != 1 else what.removesuffix('s')} in {listed} ({why})"
-
-
-def _without_side(files: list[_File], found: Sorted, what: str) -> list[_File]:
-    """Leave out masks: folders beside those of the images, and files named after another one."""
-    inside: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for file in files:
-        for level, folder in enumerate(file.folders):
-            inside[file.folders[:level]][folder].add(_plain(file.stem))
-    masks: set[tuple[str, ...]] = set()
-    for parent, siblings in inside.items():
-        own = _own_words(siblings)
-        side = {name for name in siblings if _is_mask(own[name])}
-        others = {own[name]: stems for name, stems in siblings.items() if name not in side}
-        for name in side:
-            if any(_holds_images(other, own[name]) for other in others) or _paired(own[name], siblings[name], others):
-                masks.add((*parent, name))
-    kept: list[_File] = []
-    left = []
-    for file in files:
-        above = next(
-            (file.folders[:level] for level in range(1, len(file.folders) + 1) if file.folders[:level] in masks), ()
-        )
-        if above:
-            left.append(above[-1])
-        else:
-            kept.append(file)
-    if left:
-        found.remarks.append(left_out(left, "masks or labels beside the images", what))
-    stems = {(file.folders, file.stem.lower()) for file in kept}
-    named = [file for file in kept if _beside(file, stems)]
-    if named:
-        chosen = {file.index for file in named}
-        kept = [file for file in kept if file.index not in chosen]
-        found.remarks.append(
-            f"left out {len(named):,} {what} named after others ({named[0].stem}, ...): masks or thumbnails"
-        )
-    return kept
-
-
-def _own_words(names: Iterable[str]) -> dict[str, str]:
-    """Return names without the words that all of them have, those of parts aside: `Input` and `Masks` of ISIC_*."""
-    words = {name: _joined(name) for name in names}
-    shared = set.intersection(*map(set, words.values())) - set(PART_WORDS) if len(words) > 1 else set()
-    own = {name: "_".join(word for word in each if word not in shared) for name, each in words.items()}
-    return {name: bare if shared and bare else name for name, bare in own.items()}
-
-
-def _is_mask(name: str) -> bool:
-    words = [word for word in _joined(name) if not word.isdigit() and word not in PART_WORDS]
-    words = [word for word in words if word not in _FILLERS and word not in _IMAGES]
-    return bool(words) and (_MASKS.issuperset(words) or "".join(words) in _MASKS)
-
-
-def _joined(name: str) -> list[str]:
-    """Return the words of a name, with "ground truth" as one: each of the two alone may be a class."""
-    return "_".join(words_of(name)).replace("ground_truth", "groundtruth").split("_")
-
-
-def _holds_images(name: str, mask: str) -> bool:
-    """Tell whether a folder is that of the images that masks are of: `images`, or the part without the masks."""
-    said = _said(name)
-    return not said.rest and (bool(said.words & _IMAGES) or (said.part != "" and said.part == _said(mask).part))
-
-
-def _paired(name: str, stems: set[str], others: Mapping[str, set[str]]) -> bool:
-    """Tell whether a folder in the plural (`masks`; a class would be `mask`) has the names of its siblings' files.
-
-    Mere counters say nothing, as classes have them too, unless one folder is beside it that can be that of the images.
-    """
-    plural = bool(_said(name).words - {"mask", "label", "target", "seg", "depth"})
-    if not plural or len(stems & set().union(*others.values())) < 0.5 * len(stems):
-        return False
-    if not are_counters(stems):
-        return True
-    said = [_said(other) for other in others]
-    sure = not _SURE_MASKS.isdisjoint(_joined(name))
-    return len(said) == 1 and (sure or (not said[0].rest and bool(said[0].part or said[0].words & _IMAGES)))
-
-
-def are_counters(stems: set[str]) -> bool:
-    """Tell whether names differ in nothing but a number that runs on from 0 or 1, a few left out."""
-    found = [re.fullmatch(r"(\D*)([0-9]+)", stem) for stem in stems]
-    numbers = [int(match[2]) for match in found if match]
-    alike = len({match[1] for match in found if match}) == 1 and len(numbers) == len(stems)
-    return alike and max(numbers) <= 2 * len(numbers)
-
-
-def _plain(stem: str) -> str:
-    return "_".join(word for word in _joined(stem) if word not in _MASKS and word not in _IMAGES)
-
-
-def _beside(file: _File, stems: set[tuple[tuple[str, ...], str]]) -> bool:
-    stem = file.stem.lower()
-    cut = max(stem.rfind(sign) for sign in "_-. ")
-    return cut > 0 and stem[cut + 1 :] in _FILE_MASKS and (file.folders, stem[:cut]) in stems
-
-
-def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> list[_File]:
+def _divided(files: list[ListedFile], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> list[ListedFile]:
     """Give files their parts, and take the folders that say so away; leave out those outside the parts."""
     files, wrapper = _unwrapped(files)
     level = _level(files)
     if level is None:
-        for divided in ([replace(file, part=_said(file.stem).part or POOL) for file in files], _somewhere(files)):
+        for divided in ([replace(file, part=read_name(file.stem).part or POOL) for file in files], _somewhere(files)):
             named = [file for file in divided if file.part != POOL]
             parts = {file.part for file in named}
             if "train" in parts and len(parts) > 1 and len(named) >= _MOST * len(files):
                 _say_outside([file for file in divided if file.part == POOL], found, what, paths)
                 return named
-        part = next((said.part for said in map(_said, reversed(wrapper)) if said.part and not said.rest), "")
+        part = next((said.part for said in map(read_name, reversed(wrapper)) if said.part and not said.rest), "")
         return [replace(file, part=part if part not in ("", "train") else POOL) for file in files]
     whole = _plain_names(files, level)
-    inside: list[_File] = []
-    outside: list[_File] = []
+    inside: list[ListedFile] = []
+    outside: list[ListedFile] = []
     for file in files:
-        said = _said(file.folders[level]) if len(file.folders) > level else _Name("", "", frozenset())
+        said = read_name(file.folders[level]) if len(file.folders) > level else FolderName("", "", frozenset())
         if not said.part or (whole and said.rest):
             outside.append(file)
             continue
@@ -362,12 +107,12 @@ def _divided(files: list[_File], found: Sorted, what: str, paths: Sequence[tuple
     return inside
 
 
-def _without_repeated(files: list[_File], level: int) -> list[_File]:
+def _without_repeated(files: list[ListedFile], level: int) -> list[ListedFile]:
     """Take away a folder that holds all of a part and names it again, as some archives unpack: train/train/cats."""
     for part in {file.part for file in files}:
         while True:
             names = {file.folders[level] if len(file.folders) > level else "" for file in files if file.part == part}
-            if len(names) > 1 or _said(min(names)).part != part:
+            if len(names) > 1 or read_name(min(names)).part != part:
                 break
             files = [
                 replace(file, folders=(*file.folders[:level], *file.folders[level + 1 :]))
@@ -378,17 +123,17 @@ def _without_repeated(files: list[_File], level: int) -> list[_File]:
     return files
 
 
-def _say_outside(outside: Sequence[_File], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> None:
+def _say_outside(outside: Sequence[ListedFile], found: Sorted, what: str, paths: Sequence[tuple[str, ...]]) -> None:
     if outside:
         names = ", ".join(paths[file.index][-1] for file in outside[:3]) + (", ..." if len(outside) > 3 else "")
         found.remarks.append(f"ignored {len(outside):,} {what} outside the parts ({names})")
 
 
-def _somewhere(files: list[_File]) -> list[_File]:
+def _somewhere(files: list[ListedFile]) -> list[ListedFile]:
     """Divide files by some folder named after a part, whatever its level; the test part goes first."""
     done = []
     for file in files:
-        said = {level: _said(name) for level, name in enumerate(file.folders)}
+        said = {level: read_name(name) for level, name in enumerate(file.folders)}
         named = [level for level, name in said.items() if name.part and not name.rest]
         if not named:
             done.append(replace(file, part=POOL))
@@ -399,13 +144,13 @@ def _somewhere(files: list[_File]) -> list[_File]:
     return done
 
 
-def _again(files: list[_File]) -> list[_File]:
+def _again(files: list[ListedFile]) -> list[ListedFile]:
     """Divide the training part once more, where all of it lies in folders named after parts: training/train, /val."""
     train = [file for file in files if file.part == "train"]
     level = _level(train)
     if level is None or not all(len(file.folders) > level for file in train):
         return files
-    said = {file.index: _said(file.folders[level]) for file in train}
+    said = {file.index: read_name(file.folders[level]) for file in train}
     if not all(each.part and not each.rest for each in said.values()) or len({e.part for e in said.values()}) < 2:
         return files
     return [
@@ -416,7 +161,7 @@ def _again(files: list[_File]) -> list[_File]:
     ]
 
 
-def _unwrapped(files: list[_File]) -> tuple[list[_File], list[str]]:
+def _unwrapped(files: list[ListedFile]) -> tuple[list[ListedFile], list[str]]:
     """Look through folders that hold everything; also return their names."""
     names = []
     while files and all(file.folders for file in files) and len({file.folders[0] for file in files}) == 1:
@@ -425,14 +170,14 @@ def _unwrapped(files: list[_File]) -> tuple[list[_File], list[str]]:
     return files, names
 
 
-def _through_wrappers(files: list[_File]) -> list[_File]:
+def _through_wrappers(files: list[ListedFile]) -> list[ListedFile]:
     return _unwrapped(files)[0]
 
 
-def _level(files: Sequence[_File]) -> int | None:
+def _level(files: Sequence[ListedFile]) -> int | None:
     """Return the first level of folders that divides files into parts, counted from 0; None if none does."""
     for level in range(max((len(file.folders) for file in files), default=0)):
-        names = [_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}]
+        names = [read_name(name) for name in {file.folders[level] for file in files if len(file.folders) > level}]
         if _is_plain(names) and (len({name.part for name in names if name.part}) > 1 or _all_reach(files, level)):
             return level
         rests: dict[str, set[str]] = defaultdict(set)
@@ -447,17 +192,17 @@ def _level(files: Sequence[_File]) -> int | None:
     return None
 
 
-def _all_reach(files: Sequence[_File], level: int) -> bool:
+def _all_reach(files: Sequence[ListedFile], level: int) -> bool:
     """Tell whether no folder beside those of a level ends above it: of bus and rail/train, bus does."""
     above = {file.folders[:depth] for file in files if len(file.folders) > level for depth in range(level + 1)}
     return all(len(file.folders) > level or file.folders in above for file in files)
 
 
-def _plain_names(files: Sequence[_File], level: int) -> bool:
-    return _is_plain([_said(name) for name in {file.folders[level] for file in files if len(file.folders) > level}])
+def _plain_names(files: Sequence[ListedFile], level: int) -> bool:
+    return _is_plain([read_name(name) for name in {file.folders[level] for file in files if len(file.folders) > level}])
 
 
-def _is_plain(names: Sequence[_Name]) -> bool:
+def _is_plain(names: Sequence[FolderName]) -> bool:
     """Tell whether folders are parts by names that say no more: train and another part are there, or nothing else."""
     plain = [name for name in names if name.part and not name.rest]
     parts = {name.part for name in plain}
@@ -465,12 +210,12 @@ def _is_plain(names: Sequence[_Name]) -> bool:
 
 
 def _parted(
-    files: list[_File],
+    files: list[ListedFile],
     paths: Sequence[tuple[str, ...]],
     parts: Mapping[str, Sequence[str]],
     found: Sorted,
     what: str,
-) -> list[_File]:
+) -> list[ListedFile]:
     """Give files the parts that are asked for; leave out the others."""
     _, wrapper = _unwrapped(files)
     chosen: dict[int, str] = {}
@@ -501,7 +246,7 @@ def _parted(
     ]
 
 
-def _without_image_words(files: list[_File]) -> list[_File]:
+def _without_image_words(files: list[ListedFile]) -> list[ListedFile]:
     """Take folders called `images` and the like away: below a class, and where they hold all of a part.
 
     One that stands beside others in some part is a class in all of them.
@@ -516,13 +261,13 @@ def _without_image_words(files: list[_File]) -> list[_File]:
         kept = [
             name
             for level, name in enumerate(file.folders)
-            if not ((level or alone[file.part]) and _said(name).words & _IMAGES and not _said(name).rest)
+            if not ((level or alone[file.part]) and read_name(name).words & IMAGES and not read_name(name).rest)
         ]
         done.append(replace(file, folders=tuple(kept)))
     return done
 
 
-def _labels(members: Sequence[_File], found: Sorted) -> list[str] | None:
+def _labels(members: Sequence[ListedFile], found: Sorted) -> list[str] | None:
     if not all(file.folders and file.folders[0] for file in members):
         if any(file.folders for file in members):
             found.remarks.append("no labels, since some images lie outside the subfolders")
