@@ -15,8 +15,9 @@ from PIL import Image
 import expost
 from expost.commands.reporting import report
 from expost.errors import UsageError
-from expost.examples import figures
-from expost.examples.figures import INK, Bar, Look, Sheet, Text, Tile, as_svg, rasterized
+from expost.examples import lettering
+from expost.examples.figure_files import as_svg, rasterized
+from expost.examples.figures import INK, Bar, Look, Sheet, Text, Tile
 from expost.examples.histograms import edges_of, marginal
 from expost.examples.outputs import write_table, write_vectors
 from expost.examples.pictures import as_images, figure, save_picture
@@ -213,16 +214,16 @@ def test_a_long_title_is_wrapped_and_nothing_is_clipped():
     written = [mark for mark in sheet.marks if isinstance(mark, Text)]
     assert " ".join(mark.text for mark in written if mark.anchor == "l").split() == title.split()
     for mark in written:
-        width = figures.text_width(mark.text, mark.size)
+        width = lettering.text_width(mark.text, mark.size)
         start = mark.left - width * {"l": 0, "m": 0.5, "r": 1}[mark.anchor]
         assert start >= 0
         assert start + width <= sheet.width
-        assert mark.top + figures.line_height(mark.size) <= sheet.height
+        assert mark.top + lettering.line_height(mark.size) <= sheet.height
 
 
 def test_letters_that_no_font_has_are_said_and_kept_in_an_svg(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(figures, "FONTS", ())
-    figures.font_for.cache_clear()
+    monkeypatch.setattr(lettering, "FONTS", ())
+    lettering.font_for.cache_clear()
     x = torch.zeros(1, 1, 8, 8)
     save_picture(x, tmp_path / "a.svg", title="Größe")
     assert capsys.readouterr().err == ""
@@ -231,7 +232,7 @@ def test_letters_that_no_font_has_are_said_and_kept_in_an_svg(tmp_path, capsys, 
     assert "no font here has öß, which are drawn as boxes; write FILE.svg" in capsys.readouterr().err
     save_picture(x, tmp_path / "b.png", title="plain letters")
     assert capsys.readouterr().err == ""
-    figures.font_for.cache_clear()
+    lettering.font_for.cache_clear()
 
 
 def test_transparent_images_show_the_sheet(tmp_path):

@@ -49,7 +49,8 @@ def look_of(options: Mapping[str, Any], path: Path, title: str) -> Look:
     Raises:
         UsageError: for options that have no effect on such a file, or are out of range.
     """
-    from expost.examples.figures import PICTURE_SUFFIXES, Look
+    from expost.examples.figure_files import PICTURE_SUFFIXES
+    from expost.examples.figures import Look
 
     found = PICTURE.of(options)
     if path.suffix.lower() not in PICTURE_SUFFIXES:

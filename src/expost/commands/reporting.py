@@ -53,7 +53,7 @@ def report(
     Returns:
         Where the page is.
     """
-    from expost.examples.figures import PICTURE_SUFFIXES
+    from expost.examples.figure_files import PICTURE_SUFFIXES
     from expost.report.blocks import Page, Verdicts
     from expost.report.glance import side_by_side
     from expost.report.page import render

@@ -208,7 +208,9 @@ def panel(
         Where the figure is.
     """
     from expost.examples import PanelWish, examples_of
-    from expost.examples.figures import PICTURE_SUFFIXES, framed, save_sheet, sections, text_size, titled
+    from expost.examples.figure_files import PICTURE_SUFFIXES, save_sheet
+    from expost.examples.figures import framed, sections, titled
+    from expost.examples.lettering import text_size
     from expost.examples.outputs import check_output
     from expost.run import open_run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from expost.data.arrow_values import ArrowCells, class_names, image_column, kind_of
 from expost.data.columns import Column, Numbers, settled
 from expost.data.decoding import Source
 from expost.data.description import listing
@@ -27,7 +27,6 @@ from expost.data.table_labels import NO_LABELS, label_column, label_names, label
 from expost.data.tables import differences, places
 from expost.errors import DataError
 
-IMAGE_COLUMNS = ("image", "img", "images", "imgs", "jpg", "png", "webp")
 _IMAGES_AT_ONCE = 64
 _PROBED, _MOST_ROWS = 64, 65_536
 
@@ -118,7 +117,7 @@ def _mapped(path: Path) -> Any:
 
 def _from_tables(tables: Mapping[str, Any], asked: str | None) -> Images | Rows:
     first = next(iter(tables))
-    column = _image_column(tables[first].schema)
+    column = image_column(tables[first].schema)
     if column is None:
         files = {name: partial(_chunks, table, name) for name, table in tables.items()}
         schemas = {name: table.schema for name, table in tables.items()}
@@ -176,16 +175,6 @@ def _title(schema: Any, column: str, asked: str | None, where: str) -> _Title:
     return _Title(label, classes.get(label or "", ()), tuple(remarks))
 
 
-def class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Return the names of the classes 0, 1, ... by column, as `datasets` keeps them beside a table."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        found = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
-        return {name: tuple(map(str, names)) for name, names in found.items() if isinstance(names, list)}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
 def _chunks(table: Any, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
     """Read some columns of a table as batches of a bounded size."""
     chosen = table if columns is None else table.select(columns)
@@ -229,7 +218,7 @@ def _read(paths: Sequence[Path], asked: str | None) -> Images | Rows:
     opened = [pq.ParquetFile(path) for path in paths]
     for path, file in zip(paths, opened, strict=True):
         _refuse_bomb(path, file.metadata)
-    column = _image_column(opened[0].schema_arrow)
+    column = image_column(opened[0].schema_arrow)
     if column is None:
         files = {str(path): partial(_read_file, path) for path in paths}
         count = sum(file.metadata.num_rows for file in opened)
@@ -263,7 +252,7 @@ class TableSource:
     @property
     def has_images(self) -> bool:
         """Whether a column can hold encoded images."""
-        return _image_column(self.schema) is not None
+        return image_column(self.schema) is not None
 
 
 def source_of(path: Path) -> TableSource:
@@ -305,10 +294,10 @@ def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count:
                 f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind"
             )
         for title in names:
-            ours, theirs = _kind(schemas[first].field(title).type), _kind(schema.field(title).type)
+            ours, theirs = kind_of(schemas[first].field(title).type), kind_of(schema.field(title).type)
             if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
                 raise DataError(f"{name} has {theirs} in column '{title}', {first} has {ours}; give files of one kind")
-    kinds = [_kind(schemas[first].field(index).type) for index in range(len(names))]
+    kinds = [kind_of(schemas[first].field(index).type) for index in range(len(names))]
     labels = label_names(asked)
     texts = {}
     for name, kind in zip(names, kinds, strict=True):
@@ -416,93 +405,6 @@ def _row_group(path: Path, group: int, column: str) -> Iterator[Any]:
         raise
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({_line(error)}); download or save it again") from None
-
-
-@dataclass(frozen=True)
-class ArrowCells(Cells):
-    """A column of an Arrow table.
-
-    Attributes:
-        column: The column.
-    """
-
-    column: Any
-
-    def missing(self) -> Indices:
-        """Return the rows that have no value."""
-        if not self.column.null_count:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero(self.column.is_null().to_numpy(zero_copy_only=False))
-
-    def matrix(self, name: str) -> Array:
-        """Return the numbers, or equally long lists of numbers."""
-        return _matrix(self.column, name)
-
-    def values(self) -> Array:
-        """Return numbers or texts."""
-        if _is_numeric(self.column.type):
-            return _numpy(self.column)
-        return np.array([str(each) for each in self.column.to_pylist()], np.str_)
-
-
-def _matrix(column: Any, name: str) -> Array:
-    """Turn a column of numbers, or of equally long lists of numbers, into a matrix (N, d)."""
-    if column.null_count:  # inside of lists
-        raise DataError(f"{name}: {column.null_count} values are missing; fill them in or drop those rows")
-    if _is_numeric(column.type):
-        return _numpy(column).reshape(-1, 1).astype(np.float64)
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-    if len(lengths) != 1:
-        raise DataError(f"{name}: lists of {min(lengths)} to {max(lengths)} numbers; vectors need one length")
-    return _matrix(pc.list_flatten(column), name).reshape(len(column), -1)
-
-
-def _numpy(column: Any) -> Array:
-    """Return numbers as NumPy has them; decimals as float64."""
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
-
-
-def _kind(kind: Any) -> str:
-    """Return in words what a column of an Arrow type holds."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        return "categories" if _is_numeric(kind) else _kind(kind)
-    if _is_numeric(kind):
-        return "numbers"
-    if _is_numeric_list(kind):
-        return "lists of numbers"
-    if pa.types.is_null(kind):
-        return "empty"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "text"
-    if pa.types.is_temporal(kind):
-        return "dates"
-    return f"values of type {kind}"[:40]
-
-
-def _image_column(schema: Any) -> str | None:
-    usable = [field.name for field in schema if _is_image(field.type)]
-    named = [name for name in IMAGE_COLUMNS if name in usable]
-    return next(iter(named or usable), None)
-
-
-def _is_image(kind: Any) -> bool:
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _is_image(kind.field(index).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_numeric(kind: Any) -> bool:
-    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return plain or pa.types.is_decimal(kind)
-
-
-def _is_numeric_list(kind: Any) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and _is_numeric(kind.value_type)
 
 
 def _line(error: Exception) -> str:

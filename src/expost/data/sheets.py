@@ -2,67 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
-from expost.data.numerals import BOOLEAN, GAPS, is_numeral, is_plain
+from expost.data.numerals import GAPS, is_numeral, is_plain
+from expost.data.sheet_lines import (
+    ALIKE,
+    COMMENTS,
+    DELIMITERS,
+    OTHERS,
+    USUAL,
+    Comments,
+    Row,
+    are_quoted_whole,
+    cells_of,
+    delimiter_of,
+    is_marked,
+    is_numeric,
+    is_prose,
+    split_line,
+    uncommented,
+    without_quotes,
+)
 from expost.data.text import encoding_of, kind_of, lines_of
 from expost.errors import DataError
-
-Row: TypeAlias = tuple[int, list[str]]
-"""The number of a row's last line, and its cells."""
 
 PEEK = 200
 """Rows that are looked at before the others are read."""
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
 """Suffixes of files of delimited text; each may be followed by .gz."""
-
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces", "~": "tildes", "^": "carets"}
-#: Delimiters that stand in text, too: taken only between numbers.
-_IN_TEXT = " ~^"
-_USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
-_COMMENTS = ("#", "%", "//")
-_QUOTED = re.compile(r'"[^"]*"|\S+')
-#: How files begin that are no tables, whatever they are called.
-_OTHERS = {
-    "<!doctype html": "a page of HTML; download the file itself",
-    "<html": "a page of HTML; download the file itself",
-    "@relation": "ARFF; convert it to a table (scipy.io.arff.loadarff reads it)",
-    '{"': "JSON; convert it to a table",
-    "[{": "JSON; convert it to a table",
-    "version https://git-lfs": "a pointer of Git LFS; fetch the file with: git lfs pull",
-}
 _DECLARED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
 #: Lines of other widths that may stand above a table, as titles do.
 _MOST_TITLES = 20
-#: The share of rows that must have one width.
-_ALIKE = 0.8
-
-
-@dataclass
-class Comments:
-    """Which lines of a file are comments, and how many were skipped.
-
-    Attributes:
-        marks: What such lines begin with; empty where there are none.
-        top: How many stand above the table.
-        skipped: How many others were skipped.
-        line: The number of the line that was read last.
-    """
-
-    marks: tuple[str, ...] = ()
-    top: int = 0
-    skipped: int = 0
-    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,14 +90,14 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
     """
     lines = lines_of(path, longest)
     peeked = list(islice(lines, PEEK))
-    unquoted = _are_quoted_whole(peeked)
+    unquoted = are_quoted_whole(peeked)
     if unquoted:
-        lines, peeked = map(_unquoted, lines), list(map(_unquoted, peeked))
+        lines, peeked = map(without_quotes, lines), list(map(without_quotes, peeked))
     text = [line for line in peeked if not line.isspace()]
     if not text:
         raise DataError(f"{path} is empty; give a table")
     begun = next((line for line in text if not line.startswith("%")), text[0]).lstrip().lower()
-    for beginning, what in _OTHERS.items():
+    for beginning, what in OTHERS.items():
         if begun.startswith(beginning):
             raise DataError(f"{path} is {what}")
     remarks = [f"read as {encoding}" for encoding in [encoding_of(path)] if encoding]
@@ -127,20 +105,20 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
     declared = _DECLARED.fullmatch(text[0])
     top, begin = _top(peeked, declared is not None)
     body = [line for line in peeked[begin:] if not line.isspace()]
-    marked = sum(map(_is_marked, body))
+    marked = sum(map(is_marked, body))
     comments = Comments(("#",) if marked < 0.5 * len(body) else ())
-    body = [line for line in body if not (comments.marks and _is_marked(line))]
-    delimiter = declared.group(1) if declared else _delimiter(body, kind_of(path))
+    body = [line for line in body if not (comments.marks and is_marked(line))]
+    delimiter = declared.group(1) if declared else delimiter_of(body, kind_of(path))
     comments.line = begin
     comments.top = len(top)
-    whole = strings and not declared and _is_prose(body, delimiter)
-    rows = _cells(path, _uncommented(chain(peeked[begin:], lines), comments), delimiter, comments, whole)
+    whole = strings and not declared and is_prose(body, delimiter)
+    rows = cells_of(path, uncommented(chain(peeked[begin:], lines), comments), delimiter, comments, whole)
     head = list(islice(rows, PEEK))
     if not head:
         raise DataError(f"{path} is a table of empty cells; fill it")
     width, count = Counter(len(row) for _, row in head).most_common(1)[0]
     titles = 0
-    while titles < min(len(head), _MOST_TITLES) and len(head[titles][1]) != width and count >= _ALIKE * len(head):
+    while titles < min(len(head), _MOST_TITLES) and len(head[titles][1]) != width and count >= ALIKE * len(head):
         titles += 1
     if 0 < titles < len(head) and width > 1 and not strings and not _counted(head):
         quoted = all(line.lstrip().startswith('"') for line in body[titles:])
@@ -149,11 +127,11 @@ def open_sheet(path: Path, longest: int | None = None, *, strings: bool = False)
             remarks.append(f"skipped {_lines(len(dropped))} above the table ({_short(dropped[0])})")
     above = None
     if top:
-        words = _split(top[-1].lstrip().lstrip("#%/").strip(), delimiter)
+        words = split_line(top[-1].lstrip().lstrip("#%/").strip(), delimiter)
         above = words if len(words) == width and width > 1 else None
         remarks.append(f"skipped {_lines(len(top))} of comments at the top ({top[0].strip()[:40]})")
-    if delimiter != _USUAL.get(kind_of(path), delimiter):
-        remarks.append(f"separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
+    if delimiter != USUAL.get(kind_of(path), delimiter):
+        remarks.append(f"separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
     return Sheet(path, delimiter, head, rows, above, tuple(remarks), comments)
 
 
@@ -181,111 +159,10 @@ def _top(lines: Sequence[str], declared: bool) -> tuple[list[str], int]:
     """Return the comments at the top of a file, and the index of the first line that is none."""
     top: list[str] = []
     begin = 1 if declared else 0
-    while begin < len(lines) and (lines[begin].isspace() or lines[begin].lstrip().startswith(_COMMENTS)):
+    while begin < len(lines) and (lines[begin].isspace() or lines[begin].lstrip().startswith(COMMENTS)):
         top += [lines[begin]] if not lines[begin].isspace() else []
         begin += 1
     return (top, begin) if begin < len(lines) else ([], 0)
-
-
-def _are_quoted_whole(lines: Sequence[str]) -> bool:
-    """Tell whether all lines stand in quotation marks, and have several cells in them, most of which are numbers."""
-    filled = [line.strip() for line in lines if not line.isspace()]
-    if len(filled) < 2 or any(len(x) < 2 or x[0] != '"' or x[-1] != '"' or '"' in x[1:-1] for x in filled):
-        return False
-    inside = [line[1:-1] for line in filled]
-    rows = [_split(line, _delimiter(inside, ".csv")) for line in inside]
-    cells = [cell for row in rows[1:] for cell in row]
-    return len({len(row) for row in rows}) == 1 < len(rows[0]) and sum(map(is_numeral, cells)) > 0.5 * len(cells)
-
-
-def _unquoted(line: str) -> str:
-    text = line.strip()
-    return f"{text[1:-1]}\n" if len(text) > 1 and text[0] == '"' == text[-1] else line
-
-
-def _is_marked(line: str) -> bool:
-    return line.lstrip().startswith("#")
-
-
-def _uncommented(lines: Iterator[str], comments: Comments) -> Iterator[str]:
-    for line in lines:
-        comments.line += 1
-        if comments.marks and line.lstrip().startswith(comments.marks):
-            comments.skipped += 1
-        else:
-            yield line
-
-
-def _cells(path: Path, lines: Iterator[str], delimiter: str, comments: Comments, whole: bool = False) -> Iterator[Row]:
-    """Yield the rows that are not blank; if `whole`, a row of several cells as one."""
-    raw: list[str] = []
-    source = _noted(lines, raw) if whole else lines
-    try:
-        rows = (
-            map(_words, source) if delimiter == " " else csv.reader(source, delimiter=delimiter, skipinitialspace=True)
-        )
-        for row in rows:
-            if any(cell and not cell.isspace() for cell in row):
-                yield comments.line, ["".join(raw).strip()] if whole and len(row) > 1 else row
-            raw.clear()
-    except csv.Error as error:
-        raise DataError(f"{path}, line {comments.line}: {error}; is a quotation mark not closed?") from None
-
-
-def _noted(lines: Iterator[str], raw: list[str]) -> Iterator[str]:
-    """Yield lines, and add each to a list before."""
-    for line in lines:
-        raw.append(line)
-        yield line
-
-
-def _is_prose(lines: Sequence[str], delimiter: str) -> bool:
-    """Tell whether the first line has one cell, and few cells below are numbers."""
-    try:
-        rows = [row for row in (_split(line, delimiter) for line in lines) if row]
-    except csv.Error:
-        return False
-    cells = [cell for row in rows[1:] for cell in row]
-    return len(rows) > 1 and len(rows[0]) == 1 and sum(map(is_numeral, cells)) < 0.5 * len(cells)
-
-
-def _words(line: str) -> list[str]:
-    """Return what white space separates, with quotes around it taken off."""
-    if '"' not in line:
-        return line.split()
-    return [word[1:-1] if word[0] == '"' == word[-1] and len(word) > 1 else word for word in _QUOTED.findall(line)]
-
-
-def _split(line: str, delimiter: str) -> list[str]:
-    if delimiter == " ":
-        return _words(line)
-    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-
-
-def _delimiter(lines: Sequence[str], kind: str) -> str:
-    """Return what separates the cells of most lines; where nothing does, the suffix's usual delimiter."""
-    usual = _USUAL.get(kind, ",")
-    best, found = 0.0, usual
-    numeric = 0.0  # the share of numbers by the best one
-    for delimiter in dict.fromkeys([usual, *_DELIMITERS]):
-        try:
-            rows = [row for row in (_split(line, delimiter) for line in lines) if row]
-        except csv.Error:
-            continue
-        if not rows:
-            continue
-        width, count = Counter(map(len, rows)).most_common(1)[0]
-        cells = [cell for row in rows[1:] or rows for cell in row if len(row) == width]
-        typed = sum(is_numeral(cell) or cell.strip() in GAPS or cell.strip() in BOOLEAN for cell in cells)
-        numbers = typed / max(1, len(cells))
-        score = count / len(rows) + numbers
-        if width < 2 or count < _ALIKE * len(rows):
-            continue
-        if delimiter in _IN_TEXT and (count < len(rows) - 1 or numbers < (0.9 if numeric else 0.5)):
-            continue
-        if score > best + 1e-9:
-            best, found, numeric = score, delimiter, numbers
-    return found
 
 
 def _without_titles(
@@ -350,7 +227,7 @@ def refuse_ragged(sheet: Sheet, rows: Sequence[Row], width: int) -> None:
         if len(row) != width:
             advice = "complete or remove that row"
             if len(row) > width:
-                held = _DELIMITERS.get(sheet.delimiter, repr(sheet.delimiter))
+                held = DELIMITERS.get(sheet.delimiter, repr(sheet.delimiter))
                 decimals = ", decimal commas too," if sheet.delimiter == "," else ""
                 advice = f"line {sheet.head[0][0]} has {width}; quote cells with {held} in them{decimals} or {advice}"
             raise DataError(f"{sheet.path}, line {line}: {len(row)} of {width} columns; {advice}")
@@ -391,7 +268,7 @@ def header_of(sheet: Sheet) -> Header:
         return Header([f"f{index}" for index in range(len(sheet.head[1][1]))], False, 1, classes, (said,))
     body = [row for _, row in sheet.head[1:] if len(row) == len(first)]
     numbered = [f"f{index}" for index in range(len(first))]
-    numeric = [_is_numeric([row[index] for row in body]) for index in range(len(first))]
+    numeric = [is_numeric([row[index] for row in body]) for index in range(len(first))]
     words = [index for index, cell in enumerate(first) if cell and not is_numeral(cell)]
     gaps = [index for index in words if first[index] in GAPS]
     names = [index for index in words if index not in gaps and numeric[index]]
@@ -431,12 +308,6 @@ def _counted(head: Sequence[Row]) -> tuple[str, ...]:
     named = [cell for cell in first[2:] if cell]
     fits = counts and int(first[1]) == width[0][0] - 1
     return tuple(named) if fits and named and not any(map(is_numeral, named)) else ()
-
-
-def _is_numeric(cells: Sequence[str]) -> bool:
-    """Tell whether most of a column's cells, those without a value aside, are numbers."""
-    filled = [cell for cell in cells if cell.strip() and cell.strip() not in GAPS]
-    return bool(filled) and sum(map(is_numeral, filled)) > 0.5 * len(filled)
 
 
 def _ascend(values: Sequence[str], least: int) -> bool:

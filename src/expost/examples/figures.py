@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
-from io import BytesIO
-from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from expost.errors import UsageError
-from expost.utils.progress import say
-from expost.utils.store import replacing, write_text
+from expost.examples.lettering import (
+    line_height,
+    shortened,
+    text_size,
+    text_width,
+    wrapped,
+)
 
-BACKGROUND, INK, FAINT = (255, 255, 255), (40, 40, 40), (110, 110, 110)
-#: Suffixes that a picture is written to.
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
-#: Suffixes whose files keep text and bars apart from the pictures, or hold more dots than the sheet has pixels.
-SHEET_SUFFIXES = (".svg", ".pdf")
-#: Dots of a PDF for each pixel of its sheet, a side.
-PDF_DOTS = 2
-#: Most pixels of a picture; and the longest side that a format takes.
-LARGEST, LONGEST = 250_000_000, {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}
-#: Tried for text that the font which Pillow brings along has no glyphs for: it has those of ASCII.
-FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc")
+BACKGROUND = (255, 255, 255)
+INK = (40, 40, 40)
+FAINT = (110, 110, 110)
 
 #: Pictures whose edge is brighter, of 255, would not stand out from the sheet.
 LIGHT = 200
 
 Color = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
@@ -132,73 +122,6 @@ class Look:
 
 #: Nothing written, everything else as it comes.
 PLAIN = Look()
-
-
-@cache
-def font_for(text: str, size: int) -> Font:
-    """Return the font of this size that has most of the text's letters: Pillow's own, or one of the machine's."""
-    best = ImageFont.load_default(size)
-    assert isinstance(best, Font)
-    lacks = lacking(best, text)
-    for name in FONTS if lacks else ():
-        with suppress(OSError):  # it is not on this machine
-            other = ImageFont.truetype(name, size)
-            if len(missing := lacking(other, text)) < len(lacks):
-                best, lacks = other, missing
-    return best
-
-
-def lacking(font: Font, text: str) -> str:
-    """Return the letters of a text that a font has no glyphs for."""
-    if text.isascii():
-        return ""
-    box = bytes(font.getmask("\uffff"))
-    return "".join(
-        letter for letter in dict.fromkeys(text) if not letter.isspace() and bytes(font.getmask(letter)) == box
-    )
-
-
-def text_width(text: str, size: int) -> float:
-    """Return how wide a line of text is, in pixels."""
-    return font_for(text, size).getlength(text)
-
-
-def line_height(size: int) -> int:
-    """Return the distance between lines of text, in pixels."""
-    return math.ceil(1.3 * size)
-
-
-def printable(text: str) -> str:
-    """Return text in one line, without characters that cannot be drawn."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def shortened(text: str, size: int, width: float) -> str:
-    """Return text, cut so that it fits a width in pixels; three dots say that it was cut."""
-    text = printable(text)
-    if text_width(text, size) <= width:
-        return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(text[:middle] + "...", size) <= width else (low, middle - 1)
-    return text[:low] + "..."
-
-
-def wrapped(text: str, size: int, width: float) -> list[str]:
-    """Return text in lines that fit a width in pixels; a single word may be wider."""
-    lines: list[str] = []
-    for word in printable(text).split():
-        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
-
-
-def text_size(width: float) -> int:
-    """Return a size of text that reads well on a sheet of this width, in pixels."""
-    return round(min(max(width / 36, 13), 80))
 
 
 def titled(sheet: Sheet, title: str, size: int, least: int = 420, behind: int = 0, gap: float = 0.5) -> Sheet:
@@ -354,125 +277,3 @@ def lines_of_text(rows: Sequence[Sequence[str]], heads: Sequence[str], size: int
         if cell
     ]
     return Sheet(sum(widths) + space * (len(widths) - 1), step * len(every), tuple(marks), "", 0, step if heads else 0)
-
-
-def rasterized(sheet: Sheet, dots: int = 1) -> Image.Image:
-    """Draw a sheet with `dots` dots for each of its pixels, a side."""
-    check_size(sheet.width * dots, sheet.height * dots)
-    drawn = Image.new("RGB", (sheet.width * dots, sheet.height * dots), BACKGROUND)
-    pen = ImageDraw.Draw(drawn)
-    boxes = ""
-    for mark in sheet.marks:
-        left, top = mark.left * dots, mark.top * dots
-        if isinstance(mark, Tile):
-            size = mark.picture.width * dots, mark.picture.height * dots
-            tile = mark.picture.resize(size, Image.Resampling.NEAREST) if dots > 1 else mark.picture
-            drawn.paste(tile, (round(left), round(top)))
-        elif isinstance(mark, Bar):
-            right, bottom = round(left + mark.width * dots), round(top + mark.height * dots)
-            if right > round(left) and bottom > round(top):
-                pen.rectangle((round(left), round(top), right - 1, bottom - 1), fill=mark.ink)
-        else:
-            font = font_for(mark.text, mark.size * dots)
-            boxes += lacking(font, mark.text)
-            pen.text((left, top + _baseline(mark.size) * dots), mark.text, mark.ink, font, f"{mark.anchor}s")
-    if boxes:
-        letters = "".join(dict.fromkeys(boxes))
-        say(f"no font here has {letters}, which are drawn as boxes; write FILE.svg, whose viewer has its own fonts")
-    return drawn
-
-
-def as_svg(sheet: Sheet) -> str:
-    """Return a sheet as SVG: text is text, pictures are embedded PNGs."""
-    anchors = {"l": "start", "m": "middle", "r": "end"}
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{sheet.width}" height="{sheet.height}" '
-        f'viewBox="0 0 {sheet.width} {sheet.height}" font-family="Aileron, Helvetica, Arial, sans-serif">',
-        f"<title>{escape(sheet.title)}</title>" if sheet.title else "",
-        f'<rect width="{sheet.width}" height="{sheet.height}" fill="{_hex(BACKGROUND)}"/>',
-    ]
-    for mark in sheet.marks:
-        if isinstance(mark, Tile):
-            buffer = BytesIO()
-            without_color(mark.picture).save(buffer, "PNG", optimize=True)
-            data = base64.b64encode(buffer.getvalue()).decode()
-            lines.append(
-                f'<image x="{mark.left:g}" y="{mark.top:g}" width="{mark.picture.width}" '
-                f'height="{mark.picture.height}" image-rendering="pixelated" href="data:image/png;base64,{data}"/>'
-            )
-        elif isinstance(mark, Bar):
-            lines.append(
-                f'<rect x="{mark.left:g}" y="{mark.top:g}" width="{mark.width:g}" height="{mark.height:g}" '
-                f'fill="{_hex(mark.ink)}"/>'
-            )
-        else:  # as wide as was planned for, whichever font the viewer has
-            width = text_width(mark.text, mark.size)
-            lines.append(
-                f'<text x="{mark.left:g}" y="{mark.top + _baseline(mark.size):g}" font-size="{mark.size}" '
-                f'text-anchor="{anchors[mark.anchor]}" fill="{_hex(mark.ink)}" textLength="{width:.1f}" '
-                f'lengthAdjust="spacingAndGlyphs" xml:space="preserve" aria-label={quoteattr(mark.text)}>'
-                f"{escape(mark.text)}</text>"
-            )
-    return "\n".join([line for line in lines if line]) + "\n</svg>\n"
-
-
-def save_sheet(sheet: Sheet, path: Path) -> None:
-    """Write a sheet atomically, in the format that the file's suffix names."""
-    suffix = path.suffix.lower()
-    if suffix == ".svg":
-        write_text(path, as_svg(sheet))
-    elif suffix == ".pdf":
-        longest = max(1, math.isqrt(LARGEST // max(1, sheet.width * sheet.height)))
-        dots = min(PDF_DOTS, longest)
-        drawn = without_color(rasterized(sheet, dots))
-        with replacing(path) as temporary:
-            drawn.save(temporary, "PDF", resolution=72.0 * dots, title=sheet.title, quality=95, subsampling=0)
-    else:
-        save_raster(rasterized(sheet), path)
-
-
-def save_raster(picture: Image.Image, path: Path) -> None:
-    """Write a picture as it is, in a format of pixels."""
-    check_size(*picture.size, path.suffix.lower())
-    picture = without_color(picture)
-    if picture.mode in ("RGBA", "LA", "P") and path.suffix.lower() in (".jpg", ".jpeg"):
-        picture = opaque(picture)
-    with replacing(path) as temporary:
-        picture.save(temporary, optimize=True)
-
-
-def check_size(width: int, height: int, suffix: str = "") -> None:
-    """Refuse a picture that is too large to draw, or for its format.
-
-    Raises:
-        UsageError: which says its size.
-    """
-    if width * height > LARGEST or max(width, height) > LONGEST.get(suffix, max(width, height)):
-        raise UsageError(
-            f"the picture would have {width:,} x {height:,} pixels, too many{f' for {suffix}' if suffix else ''}; "
-            "give fewer examples or a smaller --scale"
-        )
-
-
-def opaque(picture: Image.Image) -> Image.Image:
-    """Return a picture in RGB; what is transparent shows the white sheet."""
-    if picture.mode not in ("RGBA", "LA", "P"):
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, (*BACKGROUND, 255)), layer).convert("RGB")
-
-
-def without_color(picture: Image.Image) -> Image.Image:
-    """Return a picture in shades of grey where it has no other colors: that is a third of the size."""
-    if picture.mode == "RGB" and len({channel.tobytes() for channel in picture.split()}) == 1:
-        return picture.convert("L")
-    return picture
-
-
-def _baseline(size: int) -> float:
-    """Return how far the letters' feet are below the top of their line."""
-    return 0.98 * size
-
-
-def _hex(color: Color) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from expost.examples.figures import FAINT, Bar, Color, Mark, Sheet, Text, line_height, text_width
+from expost.examples.figures import FAINT, Bar, Color, Mark, Sheet, Text
+from expost.examples.lettering import line_height, text_width
 
 Values = NDArray[np.floating]
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from expost.examples import pictures
-from expost.examples.figures import PICTURE_SUFFIXES, PLAIN, Look, Sheet
+from expost.examples.figure_files import PICTURE_SUFFIXES
+from expost.examples.figures import PLAIN, Look, Sheet
 from expost.examples.kind import Examples, Labels, Pair, PanelWish, Wish, counted, ends_of
 from expost.examples.outputs import write_examples
 from expost.generators.generator import Generator

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from expost.errors import UsageError
 from expost.examples import pictures
-from expost.examples.figures import PICTURE_SUFFIXES, PLAIN, Look
+from expost.examples.figure_files import PICTURE_SUFFIXES
+from expost.examples.figures import PLAIN, Look
 from expost.examples.kind import Labels
 from expost.utils.store import filling, leftovers, replacing, require_writable, write_text
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from expost.data.intensities import check_unit, round_to_bytes
 from expost.errors import DataError, UsageError
-from expost.examples import figures
-from expost.examples.figures import BACKGROUND, INK, PICTURE_SUFFIXES, PLAIN, SHEET_SUFFIXES, Look, Sheet
+from expost.examples import figure_files, figures, lettering
+from expost.examples.figure_files import PICTURE_SUFFIXES, SHEET_SUFFIXES
+from expost.examples.figures import BACKGROUND, INK, PLAIN, Look, Sheet
 
 __all__ = ["BACKGROUND", "INK", "as_images", "figure", "grid", "pairs", "panel", "save_picture", "to_bytes", "to_pil"]
 
@@ -122,8 +123,8 @@ def _tiles(images: Tensor, scale: int | None) -> list[Image.Image]:
     scale = scale or usual_scale(images)
     size = images.shape[3] * scale, images.shape[2] * scale
     side = math.ceil(math.sqrt(len(images)))
-    figures.check_size(size[0] * side, size[1] * side)
-    drawn = (figures.opaque(to_pil(image)) for image in images)
+    figure_files.check_size(size[0] * side, size[1] * side)
+    drawn = (figure_files.opaque(to_pil(image)) for image in images)
     return [tile.resize(size, Image.Resampling.NEAREST) if scale > 1 else tile for tile in drawn]
 
 
@@ -175,7 +176,7 @@ def _whole(picture: Image.Image) -> Sheet:
 
 def _finished(sheet: Sheet, title: str) -> Sheet:
     """Put a title above a figure, and white space around it."""
-    size = figures.text_size(sheet.width)
+    size = lettering.text_size(sheet.width)
     return figures.framed(figures.titled(sheet, title, size), round(0.8 * size))
 
 
@@ -188,7 +189,7 @@ def panel(sections: Sequence[tuple[str, Image.Image]], columns: int = 2, margin:
         margin: Pixels around each.
     """
     drawn = [figures.titled(_whole(picture), title, 18, 0, gap=0.25) for title, picture in sections]
-    return figures.rasterized(figures.framed(figures.arranged(drawn, columns, margin), margin))
+    return figure_files.rasterized(figures.framed(figures.arranged(drawn, columns, margin), margin))
 
 
 def save_picture(
@@ -223,18 +224,18 @@ def save_picture(
         raise UsageError("row_labels and column_labels are lists of texts; give ['a', 'b'], one for each")
     look = Look(title, tuple(row_labels) or None, tuple(column_labels) or None, columns, scale)
     if isinstance(picture, Sheet):
-        figures.save_sheet(picture, file)
+        figure_files.save_sheet(picture, file)
     elif not isinstance(picture, Image.Image):
-        figures.save_sheet(figure(as_images(picture), look), file)
+        figure_files.save_sheet(figure(as_images(picture), look), file)
     elif look == PLAIN and file.suffix.lower() not in SHEET_SUFFIXES:
-        figures.save_raster(picture, file)
+        figure_files.save_raster(picture, file)
     else:
-        figures.save_sheet(labelled(picture, look), file)
+        figure_files.save_sheet(labelled(picture, look), file)
 
 
 def labelled(picture: Image.Image, look: Look) -> Sheet:
     """Return a picture with a title and labels."""
-    whole = figures.opaque(picture)
+    whole = figure_files.opaque(picture)
     if look.scale:
         whole = whole.resize((whole.width * look.scale, whole.height * look.scale), Image.Resampling.NEAREST)
     return _whole(whole) if look.plain else _finished(figures.tiled([whole], 1, look, 0), look.title)

@@ -14,7 +14,8 @@ from expost.errors import DataError, Symptom, UsageError
 from expost.examples import pictures
 from expost.examples.domains import DOMAINS
 from expost.examples.domains import Strings as Texts
-from expost.examples.figures import PICTURE_SUFFIXES, PLAIN, Look, Sheet, lines_of_text
+from expost.examples.figure_files import PICTURE_SUFFIXES
+from expost.examples.figures import PLAIN, Look, Sheet, lines_of_text
 from expost.examples.kind import Examples, Labels, Pair, PanelWish, Wish, counted, ends_of
 from expost.examples.outputs import LINE_SUFFIXES, TEXT_SUFFIXES, write_strings, write_table
 from expost.generators.generator import Generator

@@ -9,9 +9,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from expost.examples.figures import PLAIN, Look, Sheet, arranged, shortened, titled
+from expost.examples.figures import PLAIN, Look, Sheet, arranged, titled
 from expost.examples.histograms import OUTLINES, REAL, key, marginal
 from expost.examples.kind import Examples, Labels, Pair, PanelWish, Wish
+from expost.examples.lettering import shortened
 from expost.examples.outputs import VECTOR_SUFFIXES, write_vectors
 from expost.generators.generator import Generator
 from expost.types import Data, Layout, layout_of

@@ -7,7 +7,7 @@ become rules of their own, which recurse to the right.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -30,32 +30,16 @@ from expost.grammar.rules import (
     without_empty,
     without_padding,
 )
+from expost.grammar.tokens import ARROW, CLOSING, Token, spans_of, tokens_of
 from expost.grammar.typography import untypeset
 
-_ARROW = r"-->|->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|="
-_TOKEN = re.compile(
-    rf"""(?P<space>[ \t\f\v]+) | (?P<line>\r\n|\r|\n)
-      | (?P<comment>\#[^\r\n]*|//[^\r\n]*)
-      | (?P<quoted>'[^'\r\n]*'|"[^"\r\n]*")
-      | (?P<angled><[^<>|\r\n]+>)
-      | (?P<chance>\[\s*+(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?\d++)?\s*+\])
-      | (?P<dots>\.\.\.?) | (?P<arrow>{_ARROW}) | (?P<bar>\||∣) | (?P<regular>/[^/\s](?:[^/\r\n]|\\/)*/)
-      | (?P<code>%[xdb][0-9A-Fa-f.-]+) | (?P<directive>%\w+) | (?P<name>[^\W\d]\w*(?:-(?![->])\w+)*'*|\w+)
-      | (?P<open>[(\[{{]) | (?P<close>[)\]}}]) | (?P<times>[*+?]) | (?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
-)
-#: What may begin what `_Closed` finds the end of.
-_OPENERS = frozenset("(/[‘“")
-_CLASS = re.compile(r"[^\]\s'\"]*")
-_CURLY = re.compile(r"[^’”\r\n]*")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 #: What is not read, and how it is written without.
 _REFUSED = {
     "regular": "a regular expression; write its alternatives out",
     "directive": "a directive; leave it out, and write its rules out",
     "code": "a character's number, as in ABNF; write the character in quotes",
 }
-_PRIMED = re.compile(rf"^[^\S\n]*+\w++'++\s*+({_ARROW})", re.MULTILINE)
+_PRIMED = re.compile(rf"^[^\S\n]*+\w++'++\s*+({ARROW})", re.MULTILINE)
 #: Names that become the same word are told apart by as many underscores, more of them by a number.
 _UNDERSCORES = 8
 _FOREIGN = re.compile(r"^[^\S\n]*+[<\w][^|'\"\n]*?(-->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|=)", re.MULTILINE)
@@ -88,23 +72,6 @@ def read_rules(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
             known = _FOREIGN.search(text) or any(reason in str(other) for reason in _REFUSED.values())
             raise (other if known else error) from None
         return without_padding(without_empty(rules)), notation
-
-
-@dataclass(frozen=True)
-class Token:
-    """A word of a grammar.
-
-    Attributes:
-        kind: Which group of the pattern it is.
-        text: As written.
-        line: The line that it is on.
-        tight: Whether it follows the word before without a space.
-    """
-
-    kind: str
-    text: str
-    line: int
-    tight: bool
 
 
 @dataclass
@@ -207,7 +174,7 @@ class _Reader:
             inside = self._alternatives(token.line)
             self.depth -= 1
             close = self.tokens[self.position] if self.position < len(self.tokens) else None
-            if close is None or close.text != _CLOSING[token.text]:
+            if close is None or close.text != CLOSING[token.text]:
                 raise DataError(f"{self.where}, line {token.line}: '{token.text}' is not closed; close or quote it")
             self.position += 1
             rights = [right for right, _ in inside]
@@ -233,7 +200,7 @@ class _Reader:
 
     def _letters(self, inside: str, line: int) -> list[Symbol]:
         """Return what stands for one of the characters of a class."""
-        spans = _spans(inside)
+        spans = spans_of(inside)
         size = self.size + sum(max(0, last - first + 1) for first, last in spans)
         check_budget(size, MOST_SYMBOLS, "symbols up to here", f"{self.where}, line {line}")
         found = dict.fromkeys(chr(point) for first, last in spans for point in range(first, last + 1))
@@ -339,7 +306,7 @@ def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
         >>> notation
         'BNF, EBNF, probabilities, which are left out, rules with ::='
     """
-    tokens = _tokens(text)
+    tokens = tokens_of(text)
     if not tokens:
         return [], ""
     refused = next((token for token in tokens if token.kind in _REFUSED), None)
@@ -354,89 +321,3 @@ def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
     if arrows - {"->"}:
         reader.note(f"rules with {min(arrows - {'->'})}")
     return [*reader.rules, *reader.added], ", ".join(reader.found)
-
-
-def _tokens(text: str) -> list[Token]:
-    """Return the words of a text; signs before names that say how Lark shapes its trees are left out."""
-    tokens: list[Token] = []
-    line, tight = 1, False
-    for kind, word in _words(text.removeprefix("\ufeff")):
-        if kind in ("space", "comment", "line"):
-            line += len(re.findall(r"\r\n|\r|\n", word))
-            tight = False
-            continue
-        if kind == "chance" and tokens and tokens[-1].kind == "arrow" and "." not in word:
-            kind = "range"
-        tokens.append(Token(kind, word, line, tight))
-        tight = True
-    return [
-        token
-        for index, token in enumerate(tokens)
-        if not (token.text in "?!" and (index == 0 or tokens[index - 1].line < token.line))
-    ]
-
-
-def _spans(inside: str) -> list[tuple[int, int]]:
-    """Return the code points that a class of characters stands for, from and to: a-z0-9_."""
-    found: list[tuple[int, int]] = []
-    index = 0
-    while index < len(inside):
-        last = index + 2 if inside[index + 1 : index + 2] == "-" and index + 2 < len(inside) else index
-        found.append((ord(inside[index]), ord(inside[last])))
-        index = last + 1
-    return found
-
-
-def _words(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the words of a text, each with its kind, in time linear in the text's length."""
-    closed = _Closed(text)
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        assert match is not None  # anything is `other`
-        kind, end = str(match.lastgroup), match.end()
-        if text[at] in _OPENERS and kind not in ("chance", "comment") and (found := closed.word(at)) is not None:
-            kind, end = found
-        yield kind, text[at:end]
-        at = end
-
-
-class _Closed:
-    """Finds the ends of comments, classes of characters and curly quotes, and looks at no character again and again.
-
-    What has no end after one place has none after a later place, and what ends at some place does so for every
-    beginning before it.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._ends = {"(": 0, "/": 0, "[": 0, "‘": 0}
-        self._dash = -1
-
-    def word(self, at: int) -> tuple[str, int] | None:
-        """Return kind and end of the word that begins with an opening sign; None if it is not closed."""
-        sign = self._text[at]
-        if sign in "(/":
-            if self._text[at + 1 : at + 2] != "*":
-                return None
-            end = self._find(sign, "*)" if sign == "(" else "*/", at + 2)
-            return None if end < 0 else ("comment", end + 2)
-        if sign == "[":
-            end = self._run(sign, _CLASS, at + 1)
-            is_range = self._text[end : end + 1] == "]" and self._dash > at + 1
-            return ("range", end + 1) if is_range else None
-        end = self._run("‘", _CURLY, at + 1)
-        return ("quoted", end + 1) if self._text[end : end + 1] in ("’", "”") else None
-
-    def _find(self, sign: str, close: str, start: int) -> int:
-        if 0 <= self._ends[sign] < start:
-            self._ends[sign] = self._text.find(close, start)
-        return self._ends[sign]
-
-    def _run(self, sign: str, pattern: re.Pattern[str], start: int) -> int:
-        if self._ends[sign] < start:
-            match = pattern.match(self._text, start)
-            self._ends[sign] = start if match is None else match.end()
-            if sign == "[":  # the last dash with a character behind it
-                self._dash = self._text.rfind("-", start, max(start, self._ends[sign] - 1))
-        return self._ends[sign]

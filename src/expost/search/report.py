@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from expost.errors import DataError
-from expost.examples.figures import PICTURE_SUFFIXES
+from expost.examples.figure_files import PICTURE_SUFFIXES
 from expost.examples.outputs import check_output
 from expost.examples.pictures import save_picture
 from expost.search.objective import Objective
