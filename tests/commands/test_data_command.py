@@ -74,7 +74,7 @@ def test_what_overrules_does_so_here_too(folder, capsys):
     assert shown["file"] == "x.png"
     cli.main(["data", "photos", "--parts", "train=train/cat", "test=train/dog", "--size", "8"])
     said = capsys.readouterr().out
-    assert "resized to 8x8; 11/1/12 for training/validation/test" in said
+    assert "resized to 8x8 where of another size; 11/1/12 for training/validation/test" in said
     with pytest.raises(DataError, match="integer pixels from 0 to 4095"):
         data("x.npy", layout="HWN")
 

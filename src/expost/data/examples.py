@@ -69,12 +69,15 @@ class Preprocess:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise UsageError(f"range is {low} to {high}; give two finite numbers, the lower first")
 
-    def describe(self) -> str:
+    def describe(self, every: bool = False) -> str:
         """Say in words what is done; empty if nothing is.
 
+        Args:
+            every: Whether every image is known to have another size than `size`.
+
         Example:
-            >>> Preprocess(crop=140, size=64).describe()
-            'central 140x140 crop, resized to 64x64'
+            >>> Preprocess(crop=140, size=64).describe(), Preprocess(size=64).describe()
+            ('central 140x140 crop, resized to 64x64', 'resized to 64x64 where of another size')
         """
         steps = []
         if self.range:
@@ -83,7 +86,7 @@ class Preprocess:
         if self.crop:
             steps.append(f"central {self.crop}x{self.crop} crop")
         if self.size:
-            steps.append(f"resized to {self.size}x{self.size}")
+            steps.append(f"resized to {self.size}x{self.size}" + ("" if self.crop or every else " where of another size"))
         if self.channels:
             steps.append("grey" if self.channels == 1 else "3 channels")
         if self.pad:

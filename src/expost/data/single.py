@@ -140,9 +140,9 @@ class Form:
         if prep.size and prep.size != min(seen) and not prep.crop and seen[0] != seen[1]:
             steps.append(f"central {min(seen)} x {min(seen)} square")
         if (channels == 1) == steps[1].endswith("grey"):  # it has them already
-            done = replace(prep, range=None, channels=None).describe()
+            done = replace(prep, range=None, channels=None).describe(every=True)
         else:
-            done = replace(prep, range=None).describe()
+            done = replace(prep, range=None).describe(every=True)
         return self._checked(read(prep), [*steps, done])
 
     def _padded(self, pixels: Array, steps: list[str]) -> Single:
