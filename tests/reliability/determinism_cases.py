@@ -43,6 +43,8 @@ DENSITY_OPTIONS: dict[str, dict[str, Any]] = {
     "bayesian-gmm": {"components": 3},
     "second-stage-vae": {"options": {"epochs": 2, "width": 16, "depth": 1}},
     "reduced": {"options": {"rank": 2}},
+    "flow": {"options": {"transforms": 2, "width": 16, "steps": 60}},
+    "flow-matching": {"options": {"width": 16, "depth": 1, "steps": 60}},
 }
 #: Of several processes, the first writes and looks.
 FIRST = os.environ.get("RANK", "0") == "0"

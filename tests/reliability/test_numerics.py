@@ -30,6 +30,7 @@ TRACTABLE = [name for name, kind in KINDS.items() if issubclass(kind, TractableD
 #: What makes a density with such an option quick.
 SMALL = {
     "components": 3, "max_iter": 60, "width": 24, "epochs": 3, "rank": 2, "base": "gaussian", "min_codes": 2,
+    "transforms": 2, "depth": 1, "steps": times(60, 300),
 }  # fmt: skip
 #: Samples drawn to see how wide they are.
 DRAWS = 4000
@@ -387,6 +388,7 @@ def test_log_q_integrates_to_one_and_samples_have_its_moments(name: str, d: int)
     Weights w = q / r have mean 1 whatever r is, and w f has the mean that f has under samples of q, if these follow q:
     f is each coordinate, its square, and log q itself. r has heavier tails than q, so that all have a variance.
     """
+    draws = times(20_000, 60_000)
     for seed in range(times(1, 12)):
         z, scale, offset = of_some_scale(seed, d)
         density = make(name, rank=min(2, d))
@@ -396,12 +398,12 @@ def test_log_q_integrates_to_one_and_samples_have_its_moments(name: str, d: int)
         assert isinstance(density, TractableDensity)
         spread = torch.cat([z, torch.randn(200, d, generator=seeded()).double()]) if name == "standard-normal" else z
         wide = Proposal.around(spread, 1.3, 5.0)
-        u = wide.sample(60_000, seed)
+        u = wide.sample(draws, seed)
         log_volume = scale.log().sum()
         log_q_wide = density.log_prob(u * scale + offset) + log_volume
         w = (log_q_wide - wide.log_prob(u)).exp()
         assert standard_errors(w, 1.0) < MOST_ERRORS
-        drawn = (density.sample(60_000, generator=seeded(seed)).double() - offset) / scale
+        drawn = (density.sample(draws, generator=seeded(seed)).double() - offset) / scale
         sure = drawn.abs() < 50  # beyond it there is nothing of either
         assert sure.all()
         ours, theirs = (

@@ -86,7 +86,9 @@ class Preprocess:
         if self.crop:
             steps.append(f"central {self.crop}x{self.crop} crop")
         if self.size:
-            steps.append(f"resized to {self.size}x{self.size}" + ("" if self.crop or every else " where of another size"))
+            steps.append(
+                f"resized to {self.size}x{self.size}" + ("" if self.crop or every else " where of another size")
+            )
         if self.channels:
             steps.append("grey" if self.channels == 1 else "3 channels")
         if self.pad:
