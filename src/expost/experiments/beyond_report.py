@@ -17,6 +17,8 @@ from expost.run import Run
 _FRECHET = ("fid", "fid-768", "frechet-")
 #: What the gap is measured from.
 _FROM = "gmm"
+#: The least gap, as a share of the mixture's distance.
+_LEAST_GAP = 0.01
 #: Rungs by what a reader calls them.
 WORDS = {
     RECONSTRUCTION: "Rec",
@@ -48,13 +50,13 @@ def closed(record: Mapping[str, Any], rung: str) -> list[float]:
     """Return the share of the gap between the mixture and the reconstructions that a rung closes, one a seed.
 
     With F the Frechet distances of one seed, it is (F_GMM - F) / (F_GMM - F_Rec): 0 for the mixture, 1 for samples as
-    good as reconstructions, below 0 for worse ones. Without a gap there is no share.
+    good as reconstructions, below 0 for worse ones. A seed whose gap is below a hundredth of F_GMM has none to close.
     """
     found = []
     for ours, start, end in zip(
         values(record, rung), values(record, _FROM), values(record, RECONSTRUCTION), strict=True
     ):
-        if start > end:
+        if start - end > _LEAST_GAP * start:
             found.append((start - ours) / (start - end))
     return found
 
@@ -87,7 +89,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         shares = [] if rung in (RECONSTRUCTION, _FROM) else [100 * share for share in closed(record, rung)]
         cells = [
             _cell(values(record, rung)),
-            _cell(shares, digits=2),
+            _percent(shares),
             _cell(_facts(record, rung, "log-likelihood"), digits=4),
             _cell(values(record, rung, "authenticity")),
             _cell(values(record, rung, "copying")),
@@ -138,3 +140,9 @@ def _cell(found: Sequence[float], digits: int = 3) -> str:
         return "-"
     spread = f" ± {np.std(found, ddof=1):.2g}" if len(found) > 1 else ""
     return f"{np.mean(found):.{digits}g}{spread}"
+
+
+def _percent(found: Sequence[float]) -> str:
+    if not found:
+        return "-"
+    return f"{np.mean(found):.0f}" + (f" ± {np.std(found, ddof=1):.0f}" if len(found) > 1 else "")
