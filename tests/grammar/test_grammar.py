@@ -1,5 +1,6 @@
 """Reading grammars: what is understood, what is refused and in which words, and what is worked out from a grammar."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,9 @@ def test_grammars_are_loaded_from_files_and_names_are_explained(tmp_path: Path):
     assert load_grammar(str(tmp_path / "own.cfg")).terminals == ("ä", "b")
     with pytest.raises(UsageError, match="no grammar and no file 'smile'; names: expressions, smiles"):
         load_grammar("smile")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is a pipe; give a file"):
+        load_grammar(tmp_path / "pipe")
     with pytest.raises(UsageError, match="cannot read the grammar"):
         load_grammar(tmp_path)
     with pytest.raises(UsageError, match="is no name and no path"):

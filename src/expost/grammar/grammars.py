@@ -11,6 +11,7 @@ from expost.grammar.notation import read_rules
 from expost.grammar.rules import shown
 from expost.registry import Registry
 from expost.utils.progress import say
+from expost.utils.reading import size_of
 
 #: Productions that are left out are named up to so many.
 LISTED = 5
@@ -98,7 +99,7 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
 
     Raises:
         UsageError: if it is neither a name nor a file.
-        DataError: if the file is not text, exceeds a budget of `expost.grammar.budgets`, or is no usable grammar, or
+        DataError: if the file is a pipe or a device, is not text, exceeds a budget of `expost.grammar.budgets`, or is no usable grammar, or
             the name of a symbol without a production is most likely another's with an error of typing.
 
     Example:
@@ -110,6 +111,8 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"grammar {name_or_path!r} is no name and no path; names: {', '.join(GRAMMARS)}")
     path = Path(name_or_path)
+    if path.exists() and not path.is_dir():
+        size_of(path)  # a pipe is refused here: opening it would wait for its writer
     try:
         with path.open("rb") as file:
             data = file.read(MOST_TEXT + 1)
