@@ -99,8 +99,9 @@ def load_grammar(name_or_path: str | Path) -> Grammar:
 
     Raises:
         UsageError: if it is neither a name nor a file.
-        DataError: if the file is a pipe or a device, is not text, exceeds a budget of `expost.grammar.budgets`, or is no usable grammar, or
-            the name of a symbol without a production is most likely another's with an error of typing.
+        DataError: if the file is a pipe or a device, is not text, exceeds a budget of `expost.grammar.budgets`, or is
+            no usable grammar, or the name of a symbol without a production is most likely another's with an error of
+            typing.
 
     Example:
         >>> load_grammar("expressions").describe()
