@@ -7,7 +7,7 @@ row in `WIDTHS` or `NOT_BY_DIMENSION`.
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ TRACTABLE = [name for name, kind in KINDS.items() if issubclass(kind, TractableD
 #: What makes a density with such an option quick.
 SMALL = {
     "components": 3, "max_iter": 60, "width": 24, "epochs": 3, "rank": 2, "base": "gaussian", "min_codes": 2,
-    "transforms": 2, "depth": 1, "steps": times(60, 300),
+    "transforms": 2, "depth": 1, "steps": times(60, 200),
 }  # fmt: skip
 #: Samples drawn to see how wide they are.
 DRAWS = 4000
@@ -307,14 +307,15 @@ def case_of(seed: int) -> Case:
     return Case(tensor, ", ".join(said))
 
 
-def cases(short: int, long: int) -> Iterator[Case]:
-    return map(case_of, range(times(short, long)))
+def rounds(name: str, short: int, long: int) -> int:
+    """Return how often to try a density; one that is trained in steps costs as much as ten others."""
+    return max(1, times(short, long) // (5 if "steps" in make(name).options else 1))
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_codes_made_by_chance_are_fitted_to_their_width_or_refused_with_the_reason(name: str) -> None:
     lost, tried = [], 0
-    for case in cases(25, 1300):
+    for case in map(case_of, range(rounds(name, 25, 1300))):
         tried += 1
         options = {"covariance": "diag"} if tried % 3 == 0 else {}
         if wrong := broken(name, case.z, **options):
@@ -388,8 +389,8 @@ def test_log_q_integrates_to_one_and_samples_have_its_moments(name: str, d: int)
     Weights w = q / r have mean 1 whatever r is, and w f has the mean that f has under samples of q, if these follow q:
     f is each coordinate, its square, and log q itself. r has heavier tails than q, so that all have a variance.
     """
-    draws = times(20_000, 60_000)
-    for seed in range(times(1, 12)):
+    draws = times(20_000, 60_000) if "steps" in make(name).options else 60_000
+    for seed in range(rounds(name, 1, 12)):
         z, scale, offset = of_some_scale(seed, d)
         density = make(name, rank=min(2, d))
         if name == "standard-normal":
@@ -422,7 +423,7 @@ def test_log_q_and_samples_follow_changes_of_unit_and_origin(name: str) -> None:
 
     Powers of two change no digit, so that the fits are the same but for the rounding of sums, and samples exactly so.
     """
-    for seed in range(times(6, 200)):
+    for seed in range(rounds(name, 6, 200)):
         random, d = np.random.default_rng(seed), 1 + seed % 5
         z = clusters(100, d, seed)
         powers = random.integers(-40, 41, 1 if name in NOT_BY_DIMENSION else d)
