@@ -22,10 +22,11 @@ class LatentCode:
 
     Attributes:
         z: What the decoder gets, shape (B, d) or (B, d, h, w). Noisy for stochastic latents in training.
-        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it.
+        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it, or on `indices` where there are some.
         log_var: Log-variance of the Gaussian posterior, broadcastable to `mean`; None where there is none.
-        quantized: The codebook vectors nearest to `mean`, with gradients to the codebook; None unless vector quantised.
-        indices: Their indices, int64, shape (B, h, w); None unless vector quantised.
+        quantized: The vectors of the symbols nearest to `mean`, with gradients to a codebook that is learned by them;
+            None unless the latent is discrete.
+        indices: These symbols, int64, shape (B, h, w); None unless the latent is discrete.
     """
 
     z: Tensor
@@ -42,20 +43,25 @@ class Loss:
     Attributes:
         total: Scalar, reconstruction + beta * penalty + lambda * regularizer.
         terms: Scalars by name ("reconstruction", and "penalty" / "regularizer" where the model has them), unweighted.
+        symbols: How often each symbol of a discrete code occurs in the batch, int64, shape (K,); None in training,
+            and for other codes.
     """
 
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    symbols: Tensor | None = None
 
     def times(self, share: float) -> Loss:
         """Scale by this shard's share of the batch."""
         if share == 1:
             return self
-        return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
+        terms = {name: value * share for name, value in self.terms.items()}
+        return Loss(self.total * share, terms, self.symbols)
 
     def detach(self) -> Loss:
         """Return the values without their graph of derivatives."""
-        return Loss(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return Loss(self.total.detach(), terms, self.symbols)
 
 
 @dataclass(frozen=True)
