@@ -409,8 +409,9 @@ def test_two_codes_are_enough(name: str) -> None:
 BAD_CODES: list[tuple[Any, str]] = [
     (np.zeros((4, 2)), "got ndarray"),
     (torch.zeros(4), "shape"),
-    (torch.zeros(4, 2, 2, 2), "shape"),
+    (torch.zeros(4, 2, 2, 2, 2), "or be maps"),
     (torch.zeros(4, 0), "shape"),
+    (torch.zeros(4, 2, 0, 3), "shape"),
     (torch.zeros(4, 2, dtype=torch.int64), "floating point, got int64"),
     (torch.randn(0, 2), "got 0"),
     (torch.randn(1, 2), "got 1"),

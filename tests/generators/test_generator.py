@@ -90,7 +90,6 @@ def test_the_mixture_is_the_default_density_once_it_is_fitted():
         (lambda g: g.fit("gmm"), "exactly one"),
         (lambda g: g.fit("gm", codes=torch.randn(9, 3)), "unknown density 'gm'"),
         (lambda g: g.fit("gmm", codes=torch.randn(9, 3), k=3), "has no option 'k'"),
-        (lambda g: g.fit("gaussian", codes=torch.randn(9, 3, 2, 2)), "codes are maps"),
         (lambda g: g.sample(0), "at least 1 sample"),
         (lambda g: g.encode(torch.empty(0, 6)), "no examples"),
         (lambda g: g.interpolate(torch.rand(2, 6), torch.rand(2, 6), 0.5, "cubic"), "unknown interpolation"),

@@ -302,8 +302,9 @@ class _Check:
         if density is None:
             return
         record, mine = read_tensor_file(path).record, "" if self.weights is None else self.weights.sha256
-        if self.run is not None and density.dim != self.run.config.model.latent_dim:
-            what = f"is of codes of {density.dim} dimensions, the model's have {self.run.config.model.latent_dim}"
+        if self.run is not None and density.shape[0] != self.run.config.model.latent_dim:
+            found = "x".join(map(str, density.shape))
+            what = f"is of codes of {found} dimensions, the model's have {self.run.config.model.latent_dim}"
             self._wrong(path, what, again)
         elif mine and density.weights not in ("", mine):
             self._wrong(path, "is of codes of other weights", again)

@@ -87,6 +87,11 @@ def fit(
     if components is not None:
         given["components"] = components
     construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    if opened.config.model.prior is None:
+        raise UsageError(
+            f"codes of {opened.config.model.name} are maps of codebook vectors, which these densities do not draw; "
+            "fit a model with a continuous code"
+        )
     opened.require_writable("densities/fitted_on.json")
     data = opened.data()
     if by is None:
@@ -96,7 +101,7 @@ def fit(
         opened.warn_of_trouble(generator.module, data)
         codes = generator.encode(data.train.x)
         fitted = generator.fit(density, codes=codes, **given)
-        _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
+        _remark_on_components(fitted, len(data.train))
         path = opened.save_density(density, fitted)
         return _learned(opened, Fitted(path, density, 0, ()), fitted, generator, data, codes)
     labels, kept, bins = _labels(data, by, bins)
@@ -119,7 +124,7 @@ def _learned(run: Run, fitted: Fitted, density: Density, generator: Generator, d
         return fitted
     z = generator.encode(held_out)
     found = compare(fitted.density, {**generator.densities, fitted.density: density}, codes, z)
-    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {z.shape[1]} dimensions, in nats:")
+    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {density.dim} dimensions, in nats:")
     for line in in_words(
         fitted.density, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"
     ):
@@ -127,16 +132,16 @@ def _learned(run: Run, fitted: Fitted, density: Density, generator: Generator, d
     return Fitted(fitted.path, fitted.density, len(z), tuple(found))
 
 
-def _remark_on_components(density: Density, codes: int, d: int) -> None:
+def _remark_on_components(density: Density, codes: int) -> None:
     """Warn if a mixture has too few codes per component to estimate full covariances."""
     from expost.densities import MixtureDensity
 
     if not isinstance(density, MixtureDensity) or density.covariance != "full":
         return
-    if density.components > 1 and codes < 2 * density.components * d:
+    if density.components > 1 and codes < 2 * density.components * density.dim:
         say(
-            f"{density.components} full covariances of {d} dimensions from {codes:,} codes are likely to overfit: "
-            "compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
+            f"{density.components} full covariances of {density.dim} dimensions from {codes:,} codes are likely to "
+            "overfit: compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import expost
+from expost.densities.checks import MOST_AXES
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_json, write_tensors
@@ -114,11 +116,15 @@ def read(path: Path) -> Saved:
 
 
 def check_size(saved: Saved) -> None:
-    """Refuse a record without n and d, the shape of the codes that the density was fitted on.
+    """Refuse a record without n and d, the shape of the codes that the density was fitted on, or of impossible maps.
 
     Raises:
-        DataError: if they are not two positive whole numbers.
+        DataError: if they are not two positive whole numbers, or a map has not d of them.
     """
     n, d = saved.statistics.get("n"), saved.statistics.get("d")
     if not (isinstance(n, int) and isinstance(d, int) and n > 0 and d > 0):
         raise DataError(f"{saved.path} does not say the codes' shape (n={n!r}, d={d!r}); restore the file or fit again")
+    shape = saved.statistics.get("shape", [d])
+    sides = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
+    if not sides or not 1 <= len(shape) < MOST_AXES or math.prod(shape) != d:
+        raise DataError(f"{saved.path} has codes of {d} dimensions and shape {shape!r}; restore the file or fit again")

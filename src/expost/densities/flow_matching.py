@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from expost.densities import velocity
 from expost.densities.base import Fit
 from expost.densities.checks import check_depth, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
@@ -19,6 +18,7 @@ from expost.densities.gaussian import Gaussian
 from expost.densities.linalg import LOG_2PI, whiten
 from expost.densities.tractable import TractableDensity
 from expost.densities.training import hold_out, in_batches, train
+from expost.densities.velocity import Perceptron, Velocity
 
 #: The most numbers that a layer holds at a time: rows times width, and of a divergence times dimensions.
 _AT_ONCE = 2**24
@@ -113,7 +113,7 @@ class FlowMatching(TractableDensity):
         judged = held_out[:_JUDGED].repeat(_DRAWS, 1)
         times, noise = _times(len(judged), generator).to(x.device), torch.randn(judged.shape, generator=generator)
         noise = noise.to(x.device)
-        weights = velocity.initial(x.shape[1], self.width, self.depth, generator, x.device)
+        weights = self._velocity(x.shape[1]).initial(generator, x.device)
         trained = [tensor.requires_grad_() for tensor in weights.values()]
         mean = {name: tensor.detach().clone() for name, tensor in weights.items()}
         optimizer = torch.optim.AdamW(trained, lr=self.lr, fused=True if x.is_cuda else None)
@@ -141,7 +141,7 @@ class FlowMatching(TractableDensity):
         scale = _scale(times)
         y = ((1 - times) * noise + times * x) / scale
         of_gaussian = (2 * times - 1) / scale * y
-        rest = velocity.evaluate(y, times, weights, self.depth)
+        rest = self._velocity(x.shape[1]).evaluate(y, times, weights)
         return (of_gaussian + rest - (x - noise)).square().sum(1)
 
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -159,7 +159,7 @@ class FlowMatching(TractableDensity):
     def _slope(self, y: Tensor, t: float) -> Tensor:
         """Return dy/dt."""
         times = torch.full((len(y), 1), t, device=y.device)
-        return velocity.evaluate(y, times, self.tensors, self.depth) / _scale(times)
+        return self._velocity(self.dim).evaluate(y, times, self.tensors) / _scale(times)
 
     def _log_prob(self, z: Tensor) -> Tensor:
         fit = self.tensors
@@ -202,7 +202,10 @@ class FlowMatching(TractableDensity):
 
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         d = statistics["d"]
-        return {"mean": (d,), "cholesky": (d, d)} | velocity.shapes(d, self.width, self.depth)
+        return {"mean": (d,), "cholesky": (d, d)} | self._velocity(d).shapes()
+
+    def _velocity(self, d: int) -> Velocity:
+        return Perceptron(dim=d, width=self.width, depth=self.depth)
 
 
 def _times(n: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from expost.densities.base import Fit
-from expost.densities.checks import check_choice, check_float, check_int, check_seed
+from expost.densities.checks import check_choice, check_determined, check_float, check_int, check_seed
 from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.em import rows_per_chunk
 from expost.densities.linalg import LOG_2PI, ml_covariance, stable_cholesky, whiten
@@ -162,6 +162,7 @@ def cross_validated(centers: Tensor, queries: int, seed: int) -> float:
 
 def covariance_kernel(z: Tensor, regularization: float) -> tuple[Tensor, Tensor, float]:
     """Return mean, Cholesky factor of the covariance (over N - 1, as scipy has it, plus the ridge), and the unit 1."""
+    check_determined(KernelDensity.name, *z.shape)
     n, units = z.shape[0], Units.of_bulk(z)
     shift, covariance = ml_covariance(units.apply(z), 0.0)
     covariance = covariance * (n / (n - 1))

@@ -267,14 +267,12 @@ _COPIES: dict[str, Callable[[Pool, Tensor, Tensor, int], float]] = {
 def latent_scores(
     generator_: Generator, data: Data, subjects: Sequence[str], card: Card, split: str = "test"
 ) -> list[Score]:
-    """Return the held-out log-likelihood of each density among the subjects, and the scores of the codes.
+    """Return the held-out log-likelihood of each density among the subjects, and the scores of codes that are vectors.
 
     Codes are noiseless. A VAE's are posterior means, narrower than the aggregate posterior: even if that is N(0, I),
     the means are not.
     """
     codes = generator_.encode(data.test.x)
-    if codes.dim() != 2:
-        return []
     # a likelihood depends on the scale of the codes: only densities of the same codes can be compared by it
     card = replace(
         card,
@@ -291,7 +289,7 @@ def latent_scores(
             same_codes = hash_tensors({"codes": codes})
             owned = replace(card, density={"name": name, **density.options}, reference_hash=same_codes)
             found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
-    if CODES in subjects:
+    if CODES in subjects and codes.dim() == 2:
         used, gap = dimensions(codes), prior_gap(codes)
         found += [
             Score("participation-ratio", CODES, used.participation_ratio, card),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from expost.densities import Density, Gaussian, StandardNormal, TractableDensity
-from expost.errors import Symptom, UsageError
+from expost.errors import DataError, Symptom, UsageError
 from expost.metrics.latent import HeldOutLikelihood, held_out_log_likelihood
+from expost.utils.progress import say
 
 #: Densities that a fitted one has to beat, by name.
 PLAIN: dict[str, type[TractableDensity]] = {"gaussian": Gaussian, "standard-normal": StandardNormal}
@@ -55,8 +56,8 @@ def compare(name: str, fitted: Mapping[str, Density], codes: Tensor, held_out: T
     Args:
         name: The density in question, a key of `fitted`.
         fitted: Fitted densities by name; those without a log-likelihood are left out.
-        codes: Codes that a Gaussian is fitted on, if none is, shape (N, d).
-        held_out: Codes that no density was fitted on, shape (n, d), n at least 2.
+        codes: Codes that a Gaussian is fitted on, if none is, (N, d) or maps.
+        held_out: Codes of their shape that no density was fitted on, n at least 2.
 
     Returns:
         The density in question first, if it has a log-likelihood.
@@ -64,7 +65,10 @@ def compare(name: str, fitted: Mapping[str, Density], codes: Tensor, held_out: T
     densities = dict(fitted)
     for plain, kind in PLAIN.items():
         if plain not in densities:
-            densities[plain] = kind().fit(codes)
+            try:
+                densities[plain] = kind().fit(codes)
+            except DataError as error:
+                say(f"not compared with {plain}: {error}")
     names = [name, *(each for each in densities if each != name)]
     found = {each: values for each in names if (values := _log_prob(densities[each], held_out)) is not None}
     own = found.get(name)

@@ -54,7 +54,8 @@ class Generator:
     Inside of `distributed.together` several processes share encoding, decoding and fitting; each has all results.
 
     Attributes:
-        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
+        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes, (B, d) or maps (B, C, H, W), on
+            `device`.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
         by_label: Densities fitted with labels, by the name of their kind.
@@ -139,7 +140,7 @@ class Generator:
             x: Examples (N, ...), uint8 images or floats (images in [0, 1]).
 
         Returns:
-            float32 codes on the CPU, shape (N, d).
+            float32 codes on the CPU, shape (N, d), or maps (N, C, H, W).
         """
         return self._batched(self.encode_batch, self.examples(x, "encoding"), "encoding")
 
@@ -158,23 +159,17 @@ class Generator:
         Args:
             density: Entry of `DENSITIES`.
             x: Training examples, which are encoded; or
-            codes: their codes (N, d), if at hand.
+            codes: their codes (N, d), or maps (N, C, H, W), if at hand.
             **options: Options of the density.
 
         Raises:
-            UsageError: if neither or both of `x` and `codes` are given, or codes are maps, or the name or an option is
-                unknown.
+            UsageError: if neither or both of `x` and `codes` are given, or the name or an option is unknown.
         """
         fresh = make_density(density, **options)
         if (x is None) == (codes is None):
             raise UsageError("fit needs either examples x or codes; give exactly one of them")
         z = self.encode(x) if x is not None else codes
         assert z is not None
-        if z.dim() != 2:
-            raise UsageError(
-                f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
-                "use a model with a vector code"
-            )
         self.densities[density] = fresh.fit(z.to(self.device)).of_weights(self.weights)
         return self.densities[density]
 
@@ -186,7 +181,7 @@ class Generator:
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
             labels: Classes, or with `bins` values of a property, shape (N,).
-            codes: Codes (N, d) of the labelled examples.
+            codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """

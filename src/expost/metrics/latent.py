@@ -169,11 +169,11 @@ def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihoo
 
     Args:
         density: A fitted density that can be evaluated.
-        codes: Codes that it was not fitted on, shape (n, d), n at least 2.
+        codes: Codes that it was not fitted on, of their shape, n at least 2.
 
     Raises:
-        UsageError: if the density cannot be evaluated or was not fitted, or `codes` are no (n, d) tensor of floats.
-        DataError: for fewer than 2 codes, another d than it was fitted on, NaN or infinity.
+        UsageError: if the density cannot be evaluated or was not fitted, or `codes` are no tensor of floats.
+        DataError: for fewer than 2 codes, another shape than it was fitted on, NaN or infinity.
 
     Example:
         >>> from expost.densities import StandardNormal
@@ -183,8 +183,8 @@ def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihoo
     """
     if not isinstance(density, TractableDensity):
         raise UsageError(f"density '{density.name}' has no log-likelihood; use one that has, such as gaussian or gmm")
-    z = check_features("codes", codes, 2)
-    values = density.log_prob(z)
+    z = check_features("codes", codes.flatten(1) if codes.dim() > 2 else codes, 2)
+    values = density.log_prob(z.reshape(codes.shape))
     mean = float(values.mean())
     error = float(values.std()) / math.sqrt(len(z)) if math.isfinite(mean) else math.inf
     return HeldOutLikelihood(mean, error, len(z))
