@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,20 @@ class LatentCode:
     log_var: Tensor | None = None
     quantized: Tensor | None = None
     indices: Tensor | None = None
+
+
+class Quantizer(Protocol):
+    """The symbols of a discrete code, and their vectors: what a grid of whole numbers stands for."""
+
+    @property
+    def symbols(self) -> int:
+        """Number of symbols K; they are numbered from 0."""
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """Return vectors, shape (B, d, h, w), of symbols, int64, shape (B, h, w)."""
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Return the symbols, int64, shape (B, h, w), whose vectors are nearest to those of a map (B, d, h, w)."""
 
 
 @dataclass(frozen=True)

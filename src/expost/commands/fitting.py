@@ -66,7 +66,7 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching or
-            reduced.
+            reduced; where codes are symbols (vq-vae, fsq-vae), autoregressive or categorical.
         components: Components of a mixture; default: 10, fewer for small classes.
         by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
             `expost sample RUN --label` draws from one class, or for one value of the property.
@@ -87,17 +87,13 @@ def fit(
     if components is not None:
         given["components"] = components
     construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
-    if opened.config.model.prior is None:
-        raise UsageError(
-            f"codes of {opened.config.model.name} are maps of codebook vectors, which these densities do not draw; "
-            "fit a model with a continuous code"
-        )
     opened.require_writable("densities/fitted_on.json")
     data = opened.data()
     if by is None:
         if bins is not None:
             raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
         generator = opened.generator(device)
+        generator.make(density, **given)
         opened.warn_of_trouble(generator.module, data)
         codes = generator.encode(data.train.x)
         fitted = generator.fit(density, codes=codes, **given)
@@ -106,6 +102,7 @@ def fit(
         return _learned(opened, Fitted(path, density, 0, ()), fitted, generator, data, codes)
     labels, kept, bins = _labels(data, by, bins)
     generator = opened.generator(device)
+    generator.make(density, **given)
     opened.warn_of_trouble(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
     codes = generator.encode(x)
@@ -124,7 +121,8 @@ def _learned(run: Run, fitted: Fitted, density: Density, generator: Generator, d
         return fitted
     z = generator.encode(held_out)
     found = compare(fitted.density, {**generator.densities, fitted.density: density}, codes, z)
-    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {density.dim} dimensions, in nats:")
+    kind = "symbols" if density.of_symbols else "dimensions"
+    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {density.dim} {kind}, in nats:")
     for line in in_words(
         fitted.density, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"
     ):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from expost.densities import files
+from expost.densities.autoregressive import Autoregressive
 from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
 from expost.densities.conditional import ConditionalDensity
@@ -26,6 +27,7 @@ from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
+from expost.densities.symbols import Categorical, SymbolDensity
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError
 from expost.registry import Registry
@@ -33,7 +35,9 @@ from expost.registry import Registry
 __all__ = [
     "DENSITIES",
     "NEED_LABELS",
+    "Autoregressive",
     "BayesianGaussianMixture",
+    "Categorical",
     "ConditionalDensity",
     "Density",
     "Fit",
@@ -48,6 +52,7 @@ __all__ = [
     "Reduced",
     "SecondStageVAE",
     "StandardNormal",
+    "SymbolDensity",
     "TractableDensity",
     "load_density",
     "make_density",

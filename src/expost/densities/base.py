@@ -65,6 +65,8 @@ class Density(ABC):
 
     name: ClassVar[str]
     words: ClassVar[str]
+    #: Whether codes are symbols, whole numbers, and the density a probability; see `SymbolDensity`.
+    of_symbols: ClassVar[bool] = False
     _state: _State = field(init=False, repr=False, default_factory=_State)
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class Density(ABC):
     ) -> Tensor:
         """Draw codes independently of one another.
 
-        Every density here turns standard normal noise into codes. A temperature T multiplies that noise's variance:
+        Every density of vectors turns standard normal noise into codes. A temperature T multiplies that noise's variance:
         N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays as it is.
 
         | density | at temperature T | as T goes to 0 |
@@ -127,6 +129,7 @@ class Density(ABC):
         | kernels of bandwidth h | bandwidth sqrt(T) h | training codes |
         | a second stage, u and noise normal | u and noise of variance T | the code of u = 0 |
         | a flow, noise normal | noise of variance T | the code of noise 0 |
+        | symbols of probability p | probability proportional to p^(1/T), symbol by symbol | the likeliest symbols |
 
         Below 1 samples are more typical and less varied, above 1 it is the other way round. With the same generator the
         noise is the same at every temperature, so that samples move on paths as it changes.
@@ -321,7 +324,8 @@ class Density(ABC):
             sound = bool(z.isfinite().all())
             if sound and isinstance(self, TractableDensity):
                 with suppress(UsageError):  # by label, of a kind that can only be sampled
-                    sound = bool(self.log_prob(z).isfinite().all()) and not bool(self.log_prob(z + 1).isnan().any())
+                    beside = z if self.of_symbols else z + 1
+                    sound = bool(self.log_prob(z).isfinite().all()) and not bool(self.log_prob(beside).isnan().any())
         except (DataError, IndexError, RuntimeError) as error:
             raise DataError(f"{path} holds no density ({error}); restore it or fit again") from None
         if not sound:

@@ -14,6 +14,7 @@ from torch import Tensor
 from expost.densities.base import Fit
 from expost.densities.labels import Classes, Label
 from expost.densities.tractable import TractableDensity
+from expost.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,8 +28,8 @@ class LabelledDensity(TractableDensity):
     @final
     @property
     def labels(self) -> tuple[Label, ...]:
-        """The classes' labels in ascending order; of bins, their bounds in words."""
-        return Classes.of(self.statistics).labels
+        """The classes' labels in ascending order; of bins, their bounds in words; none if it was fitted without."""
+        return Classes.of(self.statistics).labels if "labels" in self.statistics else ()
 
     @final
     @property
@@ -46,8 +47,9 @@ class LabelledDensity(TractableDensity):
         """Return the position in `labels` of a class, or of the bin that holds a value.
 
         Raises:
-            UsageError: if there is none (the message lists the labels), or the density was not fitted.
+            UsageError: if there is none (the message lists the labels), or the density was not fitted, or not by label.
         """
+        self._require_labels(f"label '{label}' is not known")
         return Classes.of(self.statistics).find(label)
 
     @final
@@ -58,7 +60,12 @@ class LabelledDensity(TractableDensity):
             DataError: if the codes are not finite or not (N, d).
             UsageError: if the density was not fitted, or can only be sampled.
         """
+        self._require_labels("there are no classes to tell apart")
         return self._evaluate(z, lambda codes: torch.softmax(self._log_joint(codes), 1))
+
+    def _require_labels(self, what: str) -> None:
+        if "labels" not in self.statistics:
+            raise UsageError(f"{what}: density '{self.name}' was fitted without labels; call fit(z, labels)")
 
     @final
     def _log_joint(self, z: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ def _subjects(
             else:
                 yield subject, generator_.decode(through.decode(through.encode(generator_.encode(x)))), stage, {}
         elif subject == INTERPOLATION:
-            codes = generator_.encode(x)
+            codes = generator_.points(generator_.encode(x))
             first, second = pairs(codes if through is None else through.encode(codes), protocol.seed)
             middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
             decoded = generator_.decode(middle if through is None else through.decode(middle))

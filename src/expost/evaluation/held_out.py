@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from expost.densities import Density, Gaussian, StandardNormal, TractableDensity
+from expost.densities import Categorical, Density, Gaussian, StandardNormal, SymbolDensity, TractableDensity
 from expost.errors import DataError, Symptom, UsageError
 from expost.metrics.latent import HeldOutLikelihood, held_out_log_likelihood
 from expost.utils.progress import say
 
 #: Densities that a fitted one has to beat, by name.
 PLAIN: dict[str, type[TractableDensity]] = {"gaussian": Gaussian, "standard-normal": StandardNormal}
+#: The same of symbols.
+SYMBOLS = Categorical.name
 #: A difference of fewer standard errors than this is none, nor is one of so few nats.
 CLEAR, ROUNDING = 2.0, 1e-6
 
@@ -63,16 +65,23 @@ def compare(name: str, fitted: Mapping[str, Density], codes: Tensor, held_out: T
         The density in question first, if it has a log-likelihood.
     """
     densities = dict(fitted)
-    for plain, kind in PLAIN.items():
+    for plain, fresh in _plain(fitted[name]).items():
         if plain not in densities:
             try:
-                densities[plain] = kind().fit(codes)
+                densities[plain] = fresh.fit(codes)
             except DataError as error:
                 say(f"not compared with {plain}: {error}")
     names = [name, *(each for each in densities if each != name)]
     found = {each: values for each in names if (values := _log_prob(densities[each], held_out)) is not None}
     own = found.get(name)
     return [_learned(each, densities[each], values, own, held_out) for each, values in found.items()]
+
+
+def _plain(density: Density) -> dict[str, TractableDensity]:
+    """Return densities that one has to beat, by name, not fitted."""
+    if isinstance(density, SymbolDensity):
+        return {SYMBOLS: Categorical(symbols=density.known)}
+    return {name: kind() for name, kind in PLAIN.items()}
 
 
 def _log_prob(density: Density, codes: Tensor) -> Tensor | None:
@@ -107,7 +116,7 @@ def in_words(name: str, learned: list[Learned], remedy: str) -> list[str]:
     if learned[0].density != name:
         return [*lines, f"{name} has no log-likelihood to compare; expost evaluate scores its samples"]
     for each in learned[1:]:
-        if each.density not in PLAIN or each.ahead is None or each.ahead_error is None:
+        if each.density not in (*PLAIN, SYMBOLS) or each.ahead is None or each.ahead_error is None:
             continue
         by = f"by {abs(each.ahead):.3g} ± {each.ahead_error:.1g} nats a code"
         if each.clearly > 0:

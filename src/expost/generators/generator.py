@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from expost import distributed
 from expost.data.intensities import unit_remedy
-from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import DENSITIES, ConditionalDensity, Density, LabelledDensity, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
-from expost.types import to_unit
+from expost.models.latents import Discrete
+from expost.types import Quantizer, to_unit
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import progress
@@ -55,7 +56,7 @@ class Generator:
 
     Attributes:
         encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes, (B, d) or maps (B, C, H, W), on
-            `device`.
+            `device`; of a discrete latent grids of symbols (B, h, w), whole numbers as floats.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
         by_label: Densities fitted with labels, by the name of their kind.
@@ -64,6 +65,7 @@ class Generator:
         module: The network behind the two functions, if known. It must be in evaluation mode: in training mode, batch
             norm makes an example's output depend on its batch, which biases scores.
         weights: SHA-256 of the file that the network's weights were read from; empty if unknown.
+        quantizer: The symbols of a discrete latent, on `device`; None where codes are vectors or maps of numbers.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
@@ -74,13 +76,17 @@ class Generator:
     batch_size: int = 500
     module: nn.Module | None = None
     weights: str = ""
+    quantizer: Quantizer | None = None
 
     @classmethod
     def of(cls, model: Autoencoder, device: torch.device | None = None, weights: str = "") -> Generator:
         """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
         model.eval()
         device = device or next(model.parameters()).device
-        return cls(model.encode, model.decode, device=device, module=model, weights=weights)
+        quantizer = model.latent if isinstance(model.latent, Discrete) else None
+        return cls(
+            model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer
+        )
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -140,7 +146,7 @@ class Generator:
             x: Examples (N, ...), uint8 images or floats (images in [0, 1]).
 
         Returns:
-            float32 codes on the CPU, shape (N, d), or maps (N, C, H, W).
+            float32 codes on the CPU, shape (N, d), or maps (N, C, H, W), or grids of symbols (N, h, w).
         """
         return self._batched(self.encode_batch, self.examples(x, "encoding"), "encoding")
 
@@ -152,6 +158,34 @@ class Generator:
         """Return D(E(x)), float32 on the CPU."""
         x = self.examples(x, "reconstructing")
         return self._batched(lambda batch: self.decode_batch(self.encode_batch(batch)), x, "reconstructing")
+
+    def points(self, z: Tensor) -> Tensor:
+        """Return codes as points that have distances: symbols (N, h, w) by their vectors (N, d, h, w), others as is."""
+        quantizer = self.quantizer
+        if quantizer is None:
+            return z
+        return self._batched(lambda batch: quantizer.vectors(batch.long()), z, "looking up vectors")
+
+    def codes_at(self, points: Tensor) -> Tensor:
+        """Return the codes nearest to points, as `points` has them: symbols, or the points themselves."""
+        quantizer = self.quantizer
+        return points if quantizer is None else self._batched(quantizer.nearest, points, "looking up symbols")
+
+    def make(self, density: str, **options: Any) -> Density:
+        """Make a density for this model's codes, yet to be fitted; of symbols it knows how many there are.
+
+        Raises:
+            UsageError: for a density of vectors where codes are symbols, or the reverse, and as `make_density` does.
+        """
+        return make_density(density, **self._suited(density, options))
+
+    def _suited(self, density: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a density for this model's codes, or refuse it."""
+        if DENSITIES[density].of_symbols == (self.quantizer is not None):
+            return dict(options) if self.quantizer is None else {"symbols": self.quantizer.symbols, **options}
+        found = "numbers, not symbols" if self.quantizer is None else "symbols, not vectors"
+        suited = ", ".join(name for name, kind in DENSITIES.items() if kind.of_symbols != DENSITIES[density].of_symbols)
+        raise UsageError(f"density '{density}' does not suit this model, whose codes are {found}; choose one of: {suited}")
 
     def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
         """Fit a density on codes, and keep it under its name.
@@ -165,7 +199,7 @@ class Generator:
         Raises:
             UsageError: if neither or both of `x` and `codes` are given, or the name or an option is unknown.
         """
-        fresh = make_density(density, **options)
+        fresh = self.make(density, **options)
         if (x is None) == (codes is None):
             raise UsageError("fit needs either examples x or codes; give exactly one of them")
         z = self.encode(x) if x is not None else codes
@@ -175,8 +209,10 @@ class Generator:
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
-    ) -> ConditionalDensity:
-        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
+    ) -> LabelledDensity:
+        """Fit a density by class, and keep it: `sample` then takes a label.
+
+        One that takes labels itself is fitted with them; of any other there is one for each class.
 
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
@@ -185,9 +221,11 @@ class Generator:
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
-        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
-        self.by_label[density] = fitted.of_weights(self.weights)
-        return fitted
+        fresh = self.make(density, **options)
+        if not isinstance(fresh, LabelledDensity):
+            fresh = ConditionalDensity(base=density, base_options=options)
+        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins).of_weights(self.weights)
+        return self.by_label[density]
 
     def draw(
         self,
@@ -277,8 +315,12 @@ class Generator:
         return self.decode(self.draw(n, density, label, source, code_temperature))
 
     def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
-        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""
-        between, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
+        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`.
+
+        Between symbols the path goes through their vectors; `decode` takes the symbols nearest to each point.
+        """
+        between = INTERPOLATIONS[method]
+        first, last = self.points(self.encode(a)), self.points(self.encode(b))
         return torch.stack([between(first, last, position) for position in t.reshape(-1)], 1)
 
     def interpolate(self, a: Tensor, b: Tensor, t: Tensor | float = 0.5, method: str = "linear") -> Tensor:
