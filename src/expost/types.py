@@ -22,7 +22,7 @@ class LatentCode:
 
     Attributes:
         z: What the decoder gets, shape (B, d) or (B, d, h, w). Noisy for stochastic latents in training.
-        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it, or on `indices` where there are some.
+        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it, or on `indices` if there are any.
         log_var: Log-variance of the Gaussian posterior, broadcastable to `mean`; None where there is none.
         quantized: The vectors of the symbols nearest to `mean`, with gradients to a codebook that is learned by them;
             None unless the latent is discrete.

@@ -75,15 +75,14 @@ def evaluate(
     """
     from expost.densities import DENSITIES
     from expost.evaluation.protocol import CODES, INTERPOLATION, RECONSTRUCTION, Protocol
+    from expost.generators.generator import own_densities
     from expost.run import open_run
 
     protocol = Protocol(measures, samples, method, seed, bootstrap, allow_few)
     opened = open_run(run)
     for name in densities:
         _ = DENSITIES[name]
-    prior = opened.config.model.prior
-    names = densities or (() if prior is None else tuple(dict.fromkeys((prior.name, "gmm"))))
-    subjects = (RECONSTRUCTION, *names, INTERPOLATION, *([] if prior is None else [CODES]))
+    subjects = (RECONSTRUCTION, *(densities or own_densities(opened.config.model)), INTERPOLATION, CODES)
     scores = score_run(opened, subjects, features, protocol, device)
     from expost.report.verdict import symptoms
 

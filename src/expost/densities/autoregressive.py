@@ -38,15 +38,15 @@ class Autoregressive(SymbolDensity):
         P(z_t = k | z_<t, c) proportional to p_t(k) exp(f_k(z_<t, t, c)).
 
     It starts from f = 0 and is trained by AdamW on the mean of -log P(z) for `steps` steps, with a rate that falls by a
-    half cosine, in float32. One tenth of the codes is held out: 20 times in a training their likelihood is measured, and
-    the best weights stay if they lead the start by two standard errors. So codes too few to learn from give independent
-    symbols.
+    half cosine, in float32. One tenth of the codes is held out: 20 times in a training their likelihood is measured,
+    and the best weights stay if they lead the start by two standard errors. So codes too few to learn from give
+    independent symbols.
 
     With labels, c is the class of a code, and P(z) = sum_c pi_c P(z | c). A temperature T divides the logits of each
-    symbol in turn, and `top_k` leaves the k likeliest: both change samples, never `log_prob`, which is that of P itself.
+    symbol in turn, and `top_k` leaves the k likeliest: both change samples, never `log_prob`, which is that of P.
 
-    Statistics: those of `SymbolDensity`, `seed`, `steps`, `best_step` (0: independent symbols), `validation_loss` (nats
-    of a code) and `categorical_loss` (of step 0).
+    Statistics: those of `SymbolDensity`, `seed`, `steps`, `best_step` (0: independent symbols), `validation_loss`
+    (nats of a code) and `categorical_loss` (of step 0).
 
     Attributes:
         width: Numbers of a position, a multiple of `heads`.
@@ -119,9 +119,7 @@ class Autoregressive(SymbolDensity):
         batches = in_batches(training, self.batch_size, self.steps, generator)
         with torch.enable_grad(), torch.random.fork_rng(devices=[grids.device] if grids.is_cuda else []):
             torch.manual_seed(self.seed)  # of dropout
-            best, found = train(
-                self.name, optimizer, self.lr, batches, self.steps, step, lambda: weights, judge
-            )
+            best, found = train(self.name, optimizer, self.lr, batches, self.steps, step, lambda: weights, judge)
         statistics = {"seed": self.seed, **found}
         statistics["categorical_loss"] = statistics.pop("gaussian_loss")
         return Fit({"start": start} | {_PREFIX + name: weight for name, weight in best.items()}, statistics)

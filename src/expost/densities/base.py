@@ -119,8 +119,8 @@ class Density(ABC):
     ) -> Tensor:
         """Draw codes independently of one another.
 
-        Every density of vectors turns standard normal noise into codes. A temperature T multiplies that noise's variance:
-        N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays as it is.
+        Every density of vectors turns standard normal noise into codes. A temperature T multiplies that noise's
+        variance: N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays.
 
         | density | at temperature T | as T goes to 0 |
         |---|---|---|

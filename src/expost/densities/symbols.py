@@ -30,8 +30,8 @@ _SHARES = tuple(10.0**k for k in range(-1, 5))
 class SymbolDensity(LabelledDensity):
     """P(z) of grids z of S symbols, whole numbers from 0 to K - 1, shape (N, h, w), (N, L) or any other, as floats.
 
-    It is a mass function: probabilities of all K^S grids sum to 1, and log P is at most 0. It is not to be compared with
-    a density of vectors.
+    It is a mass function: probabilities of all K^S grids sum to 1, and log P is at most 0. It is not to be compared
+    with a density of vectors.
 
     A new one has, beside the methods of any density, `_fit_grids`, `_log_prob_of` and `_draw_of`. Statistics hold
     `symbols` (K) and `counts` (codes of each class, one class without labels).
@@ -239,7 +239,7 @@ class Categorical(SymbolDensity):
         table = self.tensors["log"]
         uniform = draw_uniform(len(classes), self.dim, generator, table.device)
         probabilities, drawn = tempered(table, temperature), []
-        for rows, u in zip(classes.to(table.device).split(256), uniform.split(256), strict=True):
+        for rows, u in zip(*(torch.split(each, 256) for each in (classes.to(table.device), uniform)), strict=True):
             drawn.append(choose_symbols(probabilities[rows], u))
         return torch.cat(drawn) if drawn else uniform
 

@@ -1,7 +1,8 @@
 """A small decoder-only transformer over a grid of symbols in raster order (Vaswani et al. 2017; Radford et al. 2019).
 
-Position t predicts symbol t from symbols 0 to t - 1: what goes in is the embedding of symbol t - 1 (of a start symbol at
-t = 0), of t's row, of t's column and of the class. Weights are a dictionary of tensors, so that a density can keep them.
+Position t predicts symbol t from symbols 0 to t - 1: what goes in is the embedding of symbol t - 1 (of a start symbol
+at t = 0), of t's row, of t's column and of the class. Weights are a dictionary of tensors, so that a density can keep
+them.
 """
 
 from __future__ import annotations
@@ -76,9 +77,7 @@ class Transformer:
             weights[name] = weight.to(device)
         return weights
 
-    def logits(
-        self, grids: Tensor, classes: Tensor, weights: Mapping[str, Tensor], dropout: float = 0.0
-    ) -> Tensor:
+    def logits(self, grids: Tensor, classes: Tensor, weights: Mapping[str, Tensor], dropout: float = 0.0) -> Tensor:
         """Return the logits of every symbol given those before it, shape (N, S, K).
 
         Args:
@@ -146,7 +145,9 @@ class Transformer:
         """Return what follows attention in a block."""
         joined = functional.linear(mixed.transpose(1, 2).flatten(2), weights[f"block{k}.mixed"])
         x = x + functional.dropout(joined, dropout)
-        up = functional.linear(_norm(x, weights[f"block{k}.norm2"]), weights[f"block{k}.up"], weights[f"block{k}.up_bias"])
+        up = functional.linear(
+            _norm(x, weights[f"block{k}.norm2"]), weights[f"block{k}.up"], weights[f"block{k}.up_bias"]
+        )
         down = functional.linear(functional.gelu(up), weights[f"block{k}.down"], weights[f"block{k}.down_bias"])
         return x + functional.dropout(down, dropout)
 

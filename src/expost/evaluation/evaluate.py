@@ -40,7 +40,7 @@ from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import Space
 from expost.metrics.image import PIXEL_SCORES
 from expost.metrics.influence import Influence
-from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
+from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap, symbol_use
 from expost.metrics.measures import MEASURES, Cloud
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.pool import Pool
@@ -289,11 +289,18 @@ def latent_scores(
             same_codes = hash_tensors({"codes": codes})
             owned = replace(card, density={"name": name, **density.options}, reference_hash=same_codes)
             found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
-    if CODES in subjects and codes.dim() == 2:
-        used, gap = dimensions(codes), prior_gap(codes)
+    quantizer = generator_.quantizer
+    if CODES in subjects and quantizer is not None:
+        used = symbol_use(codes.long().flatten().bincount(minlength=quantizer.symbols))
         found += [
-            Score("participation-ratio", CODES, used.participation_ratio, card),
-            Score("active-units", CODES, float(used.active_units), card),
+            Score("symbol-perplexity", CODES, used.perplexity, card),
+            Score("symbol-usage", CODES, used.usage, card),
+        ]
+    elif CODES in subjects and codes.dim() == 2:
+        spread, gap = dimensions(codes), prior_gap(codes)
+        found += [
+            Score("participation-ratio", CODES, spread.participation_ratio, card),
+            Score("active-units", CODES, float(spread.active_units), card),
             Score.measured("kl-from-normal", CODES, gap.kl, card, gap.kl_influence),
             Score.measured("frechet-from-normal", CODES, gap.frechet, card, gap.frechet_influence),
             Score("mmd-z-from-normal", CODES, gap.mmd_z, card),

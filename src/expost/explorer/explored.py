@@ -21,7 +21,7 @@ from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
-from expost.generators.generator import Generator, usual_density
+from expost.generators.generator import Generator, own_densities, usual_density
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
@@ -82,8 +82,8 @@ class Explored:
         generator: Its model, with the densities that belong to its weights.
         kind: What its examples are.
         chosen: Which training examples are on the map and compared, shape (N,).
-        codes: Their codes, shape (N, d), maps flattened, with labels.
-        code_shape: Shape of one code.
+        codes: Their codes, shape (N, d), maps flattened, with labels; of symbols their vectors.
+        code_shape: Shape of one code, before it is flattened.
         space: Coordinates of the codes.
         uploads: Examples that were uploaded or typed.
         results: Results that can be saved.
@@ -124,10 +124,11 @@ class Explored:
         if len(chosen) < len(train):
             say(f"{len(chosen):,} of {len(train):,} training examples are on the map and compared")
         x = train.x[chosen]
-        z = model.encode(x)
+        z = model.points(model.encode(x))
         kind = VIEWS[kind_of_data(data).like](model, data, x, run.config.data)
         labels = data.labels(train)
-        codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
+        named = None if labels is None else labels[chosen.numpy()]
+        codes = Codes(z.flatten(1), named, lambda drawn: model.points(drawn).flatten(1))
         title = run.folder.resolve().name or str(run.folder)
         return cls(title, run, data, model, kind, chosen, codes, tuple(z.shape[1:]), Space.of(codes.z))
 
@@ -197,8 +198,8 @@ class Explored:
         return self.kind.decode(z.reshape(-1, *self.code_shape), temperature, seed)
 
     def encode(self, item: Any) -> Tensor:
-        """Return codes, flat, shape (N, d)."""
-        return self.kind.encode(item).flatten(1)
+        """Return codes, flat, shape (N, d); of symbols their vectors."""
+        return self.codes.rows(self.kind.encode(item))
 
     def sample(
         self, choice: str | None, n: int, temperature: float = 1.0, seed: int = 0, label: str | None = None,
@@ -221,7 +222,8 @@ class Explored:
         temperature = between("the temperature", temperature, 0, HOTTEST)
         symbol_temperature = between("the temperature of symbols", symbol_temperature, 0, HOTTEST)
         if not self.choices:
-            raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density gmm")
+            usual = own_densities(self.run.config.model)[-1]
+            raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density {usual}")
         if choice not in self.choices:
             raise UsageError(f"unknown density '{str(choice)[:40]}'; choose one of: {', '.join(self.choices)}")
         assert choice is not None
@@ -236,7 +238,7 @@ class Explored:
             z = torch.cat([by_label.sample(1, each, generator=source, temperature=temperature) for each in drawn])
         else:
             z = by_label.sample(n, label, generator=source, temperature=temperature)
-        z = z.cpu()
+        z = self.codes.rows(z.cpu())
         return Drawn(self.decode(z, symbol_temperature, seed), z)
 
     def path(self, a: str, b: str, method: str, steps: int) -> Drawn:
@@ -267,13 +269,17 @@ class Explored:
             return None
         density = self.densities[name]
         assert isinstance(density, TractableDensity)
-        return name, float(density.log_prob(z.to(density.device))[0])
+        return name, float(density.log_prob(self._codes_of(z).to(density.device))[0])
+
+    def _codes_of(self, z: Tensor) -> Tensor:
+        """Return flat codes as densities see them."""
+        return self.generator.codes_at(z.reshape(-1, *self.code_shape))
 
     def keep(self, drawn: Drawn, stem: str) -> list[tuple[str, str]]:
         """Keep examples and codes so that they can be saved; return labels and addresses of the files."""
         size = self.kind.size(drawn.items) + 4 * drawn.z.numel()
         files = {file.name.rpartition(".")[2].upper(): file for file in self.kind.files(drawn.items, stem)}
-        files["codes (NPY)"] = codes_file(drawn.z, stem)
+        files["codes (NPY)"] = codes_file(self._codes_of(drawn.z), stem)
         return [(label, f"save/{self.results.keep(file, size)}/{file.name}") for label, file in files.items()]
 
 

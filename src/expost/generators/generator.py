@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
+from expost.config import ModelConfig
 from expost.data.intensities import unit_remedy
-from expost.densities import DENSITIES, ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import DENSITIES, Autoregressive, ConditionalDensity, Density, LabelledDensity, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
-from expost.models.latents import Discrete
+from expost.models.latents import LATENTS, Discrete
 from expost.types import Quantizer, to_unit
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
@@ -40,6 +41,26 @@ def usual_density(fitted: Iterable[str]) -> str | None:
     """
     names = list(fitted)
     return USUAL if USUAL in names else names[-1] if names else None
+
+
+def own_densities(model: ModelConfig) -> tuple[str, ...]:
+    """Return the densities that a model is scored with where none are named: its own, and gmm unless codes are symbols.
+
+    Runs of early versions name none where codes are symbols: then it is `autoregressive`.
+    """
+    own = Autoregressive.name if model.prior is None else model.prior.name
+    return (own,) if DENSITIES[own].of_symbols else tuple(dict.fromkeys((own, USUAL)))
+
+
+def mismatch(density: Density, model: ModelConfig) -> str | None:
+    """Return in words, after "is of", what a density's codes have that the model's have not; None if they may agree."""
+    symbols = issubclass(LATENTS[model.latent.name], Discrete)
+    if density.of_symbols != symbols:
+        return f"codes that are {'symbols' if density.of_symbols else 'vectors'}, the model's are not"
+    if not symbols and density.shape[0] != model.latent_dim:
+        found = "x".join(map(str, density.shape))
+        return f"codes of {found} dimensions, the model's have {model.latent_dim}"
+    return None
 
 
 @dataclass
@@ -84,9 +105,7 @@ class Generator:
         model.eval()
         device = device or next(model.parameters()).device
         quantizer = model.latent if isinstance(model.latent, Discrete) else None
-        return cls(
-            model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer
-        )
+        return cls(model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer)
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -185,7 +204,9 @@ class Generator:
             return dict(options) if self.quantizer is None else {"symbols": self.quantizer.symbols, **options}
         found = "numbers, not symbols" if self.quantizer is None else "symbols, not vectors"
         suited = ", ".join(name for name, kind in DENSITIES.items() if kind.of_symbols != DENSITIES[density].of_symbols)
-        raise UsageError(f"density '{density}' does not suit this model, whose codes are {found}; choose one of: {suited}")
+        raise UsageError(
+            f"density '{density}' does not suit this model, whose codes are {found}; choose one of: {suited}"
+        )
 
     def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
         """Fit a density on codes, and keep it under its name.

@@ -27,7 +27,6 @@ from expost.networks.layers import glorot
 from expost.registry import Registry
 from expost.types import LatentCode
 
-
 #: Most symbols of a discrete latent without a codebook.
 MOST_SYMBOLS = 2**16
 #: Levels of finite scalar quantisation by the number of dimensions (Mentzer et al. 2024, table 1).
@@ -172,7 +171,7 @@ class ConstantVariance(Latent):
 class Discrete(Latent):
     """A grid of symbols: at each position of a map one of `symbols` vectors, numbered from 0.
 
-    A code is then a grid (B, h, w) of whole numbers, or the map (B, d, h, w) of their vectors; `decodable` takes either.
+    A code is then a grid (B, h, w) of whole numbers, or the map (B, d, h, w) of their vectors; `decodable` takes both.
     A new one has `symbols`, `vectors`, `nearest` and `forward`, whose code has `indices`.
     """
 
@@ -210,8 +209,8 @@ class VectorQuantized(Discrete):
 
     The codebook starts at vectors of the first training batch (so that it lies where the encoder's output lies; then
     N_k = 1 and m_k = e_k), and a vector that no position has chosen for `patience` training batches is moved to a
-    position of the current batch, as if it had just started (dead codes are restarted likewise by Dhariwal et al. 2020):
-    without both, a few vectors take everything and the others never get a gradient. The paper has neither.
+    position of the current batch, as if it had just started (as Dhariwal et al. 2020 restart dead codes): without both,
+    a few vectors take everything and the others never get a gradient. The paper has neither.
 
     Args:
         in_features: Channels of the encoder's feature map.
@@ -330,7 +329,7 @@ class VectorQuantized(Discrete):
 class FiniteScalar(Discrete):
     """Each of d numbers rounded to one of a few levels: no codebook to learn (Mentzer et al. 2024, section 3).
 
-    With L levels in a dimension, h = (L - 1) (1 - 1e-3) / 2 and o = 1/2 for even L, 0 for odd, the encoder's number x is
+    With L levels in a dimension, h = (L - 1) (1 - 1e-3) / 2, o = 1/2 for even L and 0 for odd, the encoder's number x is
 
         f(x) = h tanh(x + tan(o / h)) - o,    z = round(f(x)) / floor(L / 2),
 
@@ -353,7 +352,7 @@ class FiniteScalar(Discrete):
         if levels is None:
             levels = LEVELS.get(latent_dim)
         if not levels:
-            raise UsageError(f"there are no usual levels for latent_dim={latent_dim}; give --set latent.levels=[8,5,5]")
+            raise UsageError(f"latent_dim={latent_dim} has no usual levels; give them: --set latent.levels=[8,5,5]")
         if min(levels) < 2 or math.prod(levels) > MOST_SYMBOLS:
             raise UsageError(
                 f"levels are {list(levels)}; give at least 2 in each dimension, and at most {MOST_SYMBOLS:,} symbols"
@@ -389,7 +388,9 @@ class FiniteScalar(Discrete):
 
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
         """Return rounded codes; `noise` has no effect."""
-        bounded = self.amplitude * torch.tanh(self.mean(features) + torch.tan(self.offset / self.amplitude)) - self.offset
+        bounded = (
+            self.amplitude * torch.tanh(self.mean(features) + torch.tan(self.offset / self.amplitude)) - self.offset
+        )
         mean = bounded / self.middle
         rounded = (bounded.round() / self.middle).detach()
         return LatentCode(mean + (rounded - mean).detach(), mean, quantized=rounded, indices=self.nearest(rounded))

@@ -50,9 +50,13 @@ class Subject:
         """Codes of training examples, drawn at random, with their labels."""
         train = self.data.train
         chosen = torch.randperm(len(train), generator=generator(self.seed, PAIRS, 2))[:ENCODED]
-        codes = self.generator.encode(train.x[chosen])
         labels = self.data.labels(train)
-        return Codes(codes.flatten(1), None if labels is None else labels[chosen.numpy()])
+        z = self.rows(self.generator.encode(train.x[chosen]))
+        return Codes(z, None if labels is None else labels[chosen.numpy()], self.rows)
+
+    def rows(self, z: Tensor) -> Tensor:
+        """Return codes as points, one row each."""
+        return self.generator.points(z).flatten(1)
 
     def sample_codes(self, n: int, density: str) -> Tensor:
         """Draw n codes, the same as an evaluation with this seed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from expost.config import TrainingConfig
 from expost.distributed.gradients import Gradients, replicated
 from expost.distributed.shards import Noise, split
 from expost.errors import DataError
+from expost.metrics.latent import symbol_use
 from expost.models.autoencoder import Autoencoder
 from expost.models.latents import Discrete
 from expost.training.batches import Batches
@@ -248,7 +249,7 @@ class Loop:
             for name, value in [("total", loss.total), *loss.terms.items()]:
                 sums[name] = sums.get(name, 0.0) + value.item() * share
         values, occurred = distributed.total(torch.tensor(list(sums.values()), dtype=torch.float64), occurred)
-        return dict(zip(sums, values.tolist(), strict=True)) | (_use(occurred) if symbols else {})
+        return dict(zip(sums, values.tolist(), strict=True)) | (asdict(symbol_use(occurred)) if symbols else {})
 
     def agree(self, sums: Mapping[str, Tensor], flags: Sequence[bool] = ()) -> tuple[dict[str, float], list[bool]]:
         """Exchange what all processes must decide alike; it waits for the device.
@@ -306,20 +307,6 @@ class Loop:
         if bad:
             at = f"epoch {self.position.epoch + 1}, step {self.position.step}"
             raise NonFiniteLossError(f"the loss stopped being finite in {at} ({bad})")
-
-
-def _use(occurred: Tensor) -> dict[str, float]:
-    """Return perplexity and usage of symbols that occurred so often, shape (K,).
-
-    Example:
-        >>> _use(torch.tensor([2.0, 2.0, 0.0, 0.0]))
-        {'perplexity': 2.0, 'usage': 0.5}
-    """
-    shares = occurred / occurred.sum()
-    return {
-        "perplexity": torch.special.entr(shares).sum().exp().item(),
-        "usage": (occurred > 0).double().mean().item(),
-    }
 
 
 def _finite(value: float) -> bool:
