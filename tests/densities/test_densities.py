@@ -45,7 +45,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "reduced": {"rank": 2, "base": "gaussian"},
     "conditional": {"base": "gaussian", "min_codes": 2},
 }
-KINDS: dict[str, type[Density]] = {**DENSITIES, **NEED_LABELS}
+#: Of vectors; `test_symbols` has the contract of those of symbols.
+KINDS: dict[str, type[Density]] = {
+    name: kind for name, kind in {**DENSITIES, **NEED_LABELS}.items() if not kind.of_symbols
+}
 NAMES = list(KINDS)
 TRACTABLE = [name for name, kind in KINDS.items() if issubclass(kind, TractableDensity)]
 #: Densities that are not affine in their noise; `test_flows` has what a temperature does to them.

@@ -141,9 +141,12 @@ def test_interpolation_decodes_every_position_of_every_pair():
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_every_density_samples_through_a_trained_shape(density):
-    model = build(configure("rae", (1, 28, 28), "small", {"width": 2, "latent_dim": 3})[0])
+    of_symbols = DENSITIES[density].of_symbols
+    sizes = {"width": 2} if of_symbols else {"width": 2, "latent_dim": 3}
+    model = build(configure("vq-vae" if of_symbols else "rae", (1, 28, 28), "small", sizes)[0])
     generator = Generator.of(model)
     quick = {"second-stage-vae": {"epochs": 2, "width": 16}, "flow": {"steps": 5}, "flow-matching": {"steps": 5}}
+    quick["autoregressive"] = {"steps": 5, "width": 8}
     options: dict[str, Any] = quick.get(density, {})
     generator.fit(density, torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8), **options)
     samples = generator.sample(7, density, seed=0)

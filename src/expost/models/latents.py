@@ -329,7 +329,7 @@ class VectorQuantized(Discrete):
 class FiniteScalar(Discrete):
     """Each of d numbers rounded to one of a few levels: no codebook to learn (Mentzer et al. 2024, section 3).
 
-    With L levels in a dimension, h = (L - 1) (1 - 1e-3) / 2, o = 1/2 for even L and 0 for odd, the encoder's number x is
+    With L levels, h = (L - 1) (1 - 1e-3) / 2, and o = 1/2 for even L, 0 for odd, the number x of the encoder becomes
 
         f(x) = h tanh(x + tan(o / h)) - o,    z = round(f(x)) / floor(L / 2),
 
@@ -363,17 +363,13 @@ class FiniteScalar(Discrete):
             )
         self.mean = glorot(nn.Conv2d(in_features, latent_dim, 1))
         self.levels = tuple(int(level) for level in levels)
-        counts = torch.tensor(self.levels, dtype=torch.float32).view(1, -1, 1, 1)
+        count = torch.tensor(self.levels).view(1, -1, 1, 1)
         place = torch.tensor([math.prod(self.levels[:j]) for j in range(latent_dim)]).view(1, -1, 1, 1)
-        self.amplitude: Tensor
-        self.offset: Tensor
         self.middle: Tensor
         self.count: Tensor
         self.place: Tensor
-        self.register_buffer("amplitude", (counts - 1) * (1 - 1e-3) / 2, persistent=False)
-        self.register_buffer("offset", (counts % 2 == 0).float() / 2, persistent=False)
-        self.register_buffer("middle", counts // 2, persistent=False)
-        self.register_buffer("count", counts.long(), persistent=False)
+        self.register_buffer("middle", count // 2, persistent=False)
+        self.register_buffer("count", count, persistent=False)
         self.register_buffer("place", place, persistent=False)
 
     @classmethod
@@ -388,9 +384,10 @@ class FiniteScalar(Discrete):
 
     def forward(self, features: Tensor, noise: bool) -> LatentCode:
         """Return rounded codes; `noise` has no effect."""
-        bounded = (
-            self.amplitude * torch.tanh(self.mean(features) + torch.tan(self.offset / self.amplitude)) - self.offset
-        )
+        x = self.mean(features)
+        amplitude = (self.count - 1).to(x.dtype) * (1 - 1e-3) / 2
+        offset = (self.count % 2 == 0).to(x.dtype) / 2
+        bounded = amplitude * torch.tanh(x + torch.tan(offset / amplitude)) - offset
         mean = bounded / self.middle
         rounded = (bounded.round() / self.middle).detach()
         return LatentCode(mean + (rounded - mean).detach(), mean, quantized=rounded, indices=self.nearest(rounded))
@@ -398,7 +395,7 @@ class FiniteScalar(Discrete):
     def vectors(self, indices: Tensor) -> Tensor:
         """Return the levels of symbols, in [-1, 1]."""
         digits = indices[:, None] // self.place % self.count
-        return (digits - self.middle) / self.middle
+        return (digits - self.middle).to(self.mean.weight.dtype) / self.middle
 
     def nearest(self, z: Tensor) -> Tensor:
         """Return the symbols whose levels are nearest to a map's numbers."""
