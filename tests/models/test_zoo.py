@@ -21,7 +21,10 @@ from expost.models.zoo import ZOO
 from expost.networks import NETWORKS
 from expost.registry import Part, Registry
 
-COMMAND_LINE = "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae fsq-vae grae gvae gcvvae character-vae"
+COMMAND_LINE = (
+    "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae fsq-vae grae gvae gcvvae "
+    "character-vae"
+)
 #: Models of which weights are published; the gradient penalty's is ours.
 PUBLISHED = [
     name
