@@ -127,20 +127,21 @@ def test_channels_are_standardized_about_the_mean_of_each_position() -> None:
 
 def test_a_constant_channel_is_sampled_as_that_constant() -> None:
     z = torch.cat([torch.randn(60, 1, 4, 4, generator=seeded()), torch.full((60, 1, 4, 4), 7.5)], 1)
-    density = FlowMatching(width=8, steps=5).fit(z)
+    density = FlowMatching(width=8, steps=5, ode_steps=2).fit(z)
     samples = density.sample(50, generator=seeded())
     torch.testing.assert_close(samples[:, 1], z[:50, 1], atol=5e-3, rtol=0)
-    assert density.log_prob(z).isfinite().all()
+    assert density.log_prob(z[:3]).isfinite().all()
+    assert torch.equal(FlowMatching(**density.options).fit(z).sample(50, generator=seeded()), samples)
 
 
 @pytest.mark.parametrize("unit", [1e-5, 1e5])
 def test_the_fit_knows_no_scale(unit: float) -> None:
     z = torch.randn(60, 2, 3, 3, generator=seeded()).double()
-    plain, scaled = (FlowMatching(width=8, steps=8).fit(each) for each in (z, unit * z))
+    plain, scaled = (FlowMatching(width=8, steps=8, ode_steps=2).fit(each) for each in (z, unit * z))
     mine, its = (each.sample(20, generator=seeded()) for each in (plain, scaled))
     torch.testing.assert_close(its / unit, mine, rtol=1e-3, atol=1e-3)
-    expected = plain.log_prob(z) - 18 * math.log(unit)
-    torch.testing.assert_close(scaled.log_prob(unit * z), expected, rtol=0, atol=1e-2)
+    expected = plain.log_prob(z[:5]) - 18 * math.log(unit)
+    torch.testing.assert_close(scaled.log_prob(unit * z[:5]), expected, rtol=0, atol=1e-2)
 
 
 # ------------------------------------------------------------------------------------------------------ planted fields
@@ -179,17 +180,15 @@ class Field:
 
 def test_a_planted_field_is_recovered() -> None:
     field = Field(4, 3)
-    density = FlowMatching(width=16, steps=500, lr=5e-3).fit(field.draw(5_000, 0))
-    test = field.draw(150, 1)
+    density = FlowMatching(width=16, steps=350, lr=5e-3, ode_steps=4).fit(field.draw(3_000, 0))
+    test = field.draw(80, 1)
     ratio = field.log_prob(test) - density.log_prob(test)
     independent = field.log_prob(test) + 0.5 * (test.flatten(1).square().sum(1) + 12 * math.log(2 * math.pi))
-    assert independent.mean() > 1.5  # that is where training starts
+    assert independent.mean() > 1.2  # that is where training starts
     assert ratio.mean() < 0.15 + 3 * ratio.std() / math.sqrt(len(test))
-    samples = density.sample(4_000, generator=seeded(2)).flatten(1).double()
-    torch.testing.assert_close(samples.mean(0), torch.zeros(12).double(), atol=0.12, rtol=0)
+    samples = density.sample(2_000, generator=seeded(2)).flatten(1).double()
+    torch.testing.assert_close(samples.mean(0), torch.zeros(12).double(), atol=0.15, rtol=0)
     torch.testing.assert_close(torch.cov(samples.T), field.covariance, atol=0.2, rtol=0)
-    again = FlowMatching(**density.options).fit(field.draw(5_000, 0))
-    assert torch.equal(again.sample(9, generator=seeded()), density.sample(9, generator=seeded()))
 
 
 def blobs(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -205,9 +204,9 @@ def blobs(n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_a_blob_at_a_random_place_is_told_from_its_gaussian() -> None:
-    z, _ = blobs(5_000, 0)
-    test, log = blobs(150, 10)
-    density = FlowMatching(width=16, steps=600, lr=5e-3).fit(z)
+    z, _ = blobs(3_000, 0)
+    test, log = blobs(60, 10)
+    density = FlowMatching(width=16, steps=350, lr=5e-3, ode_steps=4).fit(z)
     away = (log - density.log_prob(test)).mean()
     gaussian = (log - Gaussian().fit(z).log_prob(test)).mean()
     assert gaussian > 3
@@ -251,17 +250,17 @@ def test_the_density_of_a_map_of_two_positions_integrates_to_one() -> None:
     z = torch.cat([z[..., :1], 0.5 * z[..., 1:] + z[..., :1].square()], 3)
     density = FlowMatching(width=8, steps=120, lr=5e-3, network="convolutional").fit(z)
     assert density.statistics["best_step"] > 0
-    side = torch.linspace(-9, 13, 111, dtype=torch.float64)
-    grid = torch.cartesian_prod(side, side).reshape(-1, 1, 1, 2)
-    assert density.log_prob(grid).exp().sum() * 0.2**2 == pytest.approx(1, abs=0.02)
+    across, up = torch.arange(-4.5, 4.6, 0.3, dtype=torch.float64), torch.arange(-4, 13, 0.3, dtype=torch.float64)
+    grid = torch.cartesian_prod(across, up).reshape(-1, 1, 1, 2)
+    assert density.log_prob(grid).exp().sum() * 0.3**2 == pytest.approx(1, abs=0.02)
 
 
 def test_an_estimated_divergence_is_right_on_average(small: FlowMatching) -> None:
-    z = small.sample(60, generator=seeded(5))
+    z = small.sample(40, generator=seeded(5))
     exact = small.log_prob(z)
     estimates = []
-    for seed in range(6):
-        estimate = FlowMatching(**small.options | {"exact_divergence": 3, "probes": 4, "seed": seed, "ode_steps": 8})
+    for seed in range(4):
+        estimate = FlowMatching(**small.options | {"exact_divergence": 3, "probes": 4, "seed": seed, "ode_steps": 4})
         estimate._state.fit, estimate._state.shape = small._state.fit, small._state.shape
         estimates.append(estimate.log_prob(z))
     assert (torch.stack(estimates).std(0) > 1e-4).all()  # it is an estimate
