@@ -34,7 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "reduced": {"rank": 3, "base": "gaussian"},
 }
 #: Densities whose network looks at the map as a map: what they estimate is not that of the flattened codes.
-LOOK: set[str] = set()
+LOOK = {"flow-matching"}
 #: Densities of numbers; `test_symbols` has those of symbols.
 VECTORS = [name for name, kind in DENSITIES.items() if not kind.of_symbols]
 SHAPES = [(2, 3, 4), (3, 5), (1, 1, 2)]

@@ -139,7 +139,8 @@ def _remark_on_components(density: Density, codes: int) -> None:
     if density.components > 1 and codes < 2 * density.components * density.dim:
         say(
             f"{density.components} full covariances of {density.dim} dimensions from {codes:,} codes are likely to "
-            "overfit: compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
+            "overfit: compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set "
+            "covariance=diag"
         )
 
 

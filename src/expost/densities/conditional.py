@@ -208,7 +208,7 @@ def _shrunk(z: Tensor, pooled: Tensor, units: Units, shape: tuple[int, ...]) -> 
     covariance.diagonal().add_(_RIDGE)
     factor = units.scale[:, None] * stable_cholesky(covariance, "a class")
     log_likelihood = log_normal(z, mean, factor).mean().item()
-    statistics = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood}
+    statistics: dict[str, Any] = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood}
     if len(shape) > 1:
         statistics["shape"] = list(shape)
     tensors = {"mean": mean, "cholesky": factor}

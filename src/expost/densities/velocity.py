@@ -22,8 +22,13 @@ EMBEDDED = 64
 class Velocity(ABC):
     """f(y, t, c): what flow matching learns, as a function of weights that are kept by name.
 
-    A new one has its sizes as fields, `shapes` and `evaluate`. Its last layer is called "out".
+    A new one has its sizes as fields, `units`, `shapes` and `evaluate`. Its last layer is called "out".
     """
+
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """Numbers that its largest layer holds of one position."""
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,6 +90,11 @@ class Perceptron(Velocity):
     dim: int
     width: int
     depth: int
+
+    @property
+    def units(self) -> int:
+        """The width."""
+        return self.width
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by name."""
