@@ -16,6 +16,7 @@ from pathlib import Path
 from expost.densities import files
 from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
+from expost.densities.choice import Choice, HeldOut, usual_density
 from expost.densities.conditional import ConditionalDensity
 from expost.densities.flow import Flow
 from expost.densities.flow_matching import FlowMatching
@@ -34,6 +35,7 @@ __all__ = [
     "DENSITIES",
     "NEED_LABELS",
     "BayesianGaussianMixture",
+    "Choice",
     "ConditionalDensity",
     "Density",
     "Fit",
@@ -41,6 +43,7 @@ __all__ = [
     "FlowMatching",
     "Gaussian",
     "GaussianMixture",
+    "HeldOut",
     "KernelDensity",
     "LabelledDensity",
     "MixtureDensity",
@@ -51,6 +54,7 @@ __all__ = [
     "TractableDensity",
     "load_density",
     "make_density",
+    "usual_density",
 ]
 
 #: Densities that cannot be fitted without labels; `DENSITIES` has the others.
