@@ -75,7 +75,10 @@ class HeldOut:
         Raises:
             ValueError, LookupError, TypeError, AttributeError: if it is none.
         """
-        split, values = record["split"], torch.tensor([float(each) for each in record["values"].split()]).double()
+        split, values = (
+            record["split"],
+            torch.tensor([float(each) for each in record["values"].split()], dtype=torch.float64),
+        )
         if not isinstance(split, str) or not len(values) or bool((values.isnan() | (values == math.inf)).any()):
             raise ValueError("its held-out log-likelihoods are no numbers")
         return cls(split, values)

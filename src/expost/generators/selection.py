@@ -251,6 +251,25 @@ def _open(name: str, options: Mapping[str, Any]) -> tuple[list[str], dict[str, A
     return open_, fixed
 
 
+def folds(count: int, labels: ArrayLike | Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+    """Return rows to fit on and rows to hold out, for each of `FOLDS` parts of so many codes, drawn at random.
+
+    Args:
+        count: How many codes.
+        labels: Their classes, shape (count,): each part then has its share of every class.
+    """
+    order, parts = _shuffled(count), min(FOLDS, count)
+    if labels is not None:
+        order = order[torch.from_numpy(np.argsort(np.asarray(labels)[order.numpy()], kind="stable"))]
+    turn = torch.empty_like(order)
+    turn[order] = torch.arange(count) % parts
+    return [((turn != k).nonzero()[:, 0], (turn == k).nonzero()[:, 0]) for k in range(parts)]
+
+
+def _shuffled(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(0, SAMPLES)))
+
+
 @dataclass(frozen=True, eq=False)
 class _Fold:
     """Codes to fit on, by their rows, and codes that are held out, with their distances to the nearest fitted ones."""
@@ -284,14 +303,10 @@ class _Task:
 
     @classmethod
     def of(cls, z: Tensor, held_out: Tensor | None, labels: Labels | None) -> _Task:
-        order = torch.randperm(len(z), generator=torch.Generator().manual_seed(stream_seed(0, SAMPLES)))
         if len(z) < FEW:
-            if labels is not None:  # a fifth of every class
-                order = order[torch.from_numpy(np.argsort(np.asarray(labels[0])[order.numpy()], kind="stable"))]
-            turns = torch.empty_like(order)
-            turns[order] = torch.arange(len(z)) % min(FOLDS, len(z))
-            folds = [((turns != k).nonzero()[:, 0], z[turns == k]) for k in range(min(FOLDS, len(z)))]
-            return cls(z, labels, tuple(_Fold.of(z, *fold) for fold in folds), False)
+            turns = folds(len(z), None if labels is None else labels[0])
+            return cls(z, labels, tuple(_Fold.of(z, rows, z[others]) for rows, others in turns), False)
+        order = _shuffled(len(z))
         if held_out is not None and len(held_out) > 1:
             others = spaced(len(held_out), KEPT)
             kept = held_out if others is None else held_out[others]
