@@ -17,6 +17,7 @@ from expost.densities import files
 from expost.densities.autoregressive import Autoregressive
 from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
+from expost.densities.choice import Choice, HeldOut, usual_density
 from expost.densities.conditional import ConditionalDensity
 from expost.densities.flow import Flow
 from expost.densities.flow_matching import FlowMatching
@@ -38,6 +39,7 @@ __all__ = [
     "Autoregressive",
     "BayesianGaussianMixture",
     "Categorical",
+    "Choice",
     "ConditionalDensity",
     "Density",
     "Fit",
@@ -45,6 +47,7 @@ __all__ = [
     "FlowMatching",
     "Gaussian",
     "GaussianMixture",
+    "HeldOut",
     "KernelDensity",
     "LabelledDensity",
     "MixtureDensity",
@@ -56,6 +59,7 @@ __all__ = [
     "TractableDensity",
     "load_density",
     "make_density",
+    "usual_density",
 ]
 
 #: Densities that cannot be fitted without labels; `DENSITIES` has the others.

@@ -24,6 +24,7 @@ from torch import Tensor
 from expost import distributed
 from expost.densities import files
 from expost.densities.checks import check_codes, check_float, check_int
+from expost.densities.choice import HeldOut
 from expost.densities.labels import read_labels
 from expost.densities.linalg import precise_device
 from expost.errors import DataError, UsageError
@@ -53,6 +54,7 @@ class _State:
         self.shape: tuple[int, ...] = ()
         self.device = torch.device("cpu")
         self.weights = ""
+        self.held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,13 +62,17 @@ class Density(ABC):
     """A distribution of codes. Options are the keyword arguments; they never change, the fit may be made again.
 
     A new density is a frozen, keyword-only dataclass with a `name`, `words` that call it so in a sentence, its options
-    as fields, `_check`, `_fit`, `_draw` and `_layout`, and one line in the registry.
+    as fields, `_check`, `_fit`, `_draw` and `_layout`, and one line in the registry. Where some options may be chosen
+    by held-out likelihood (`auto`), `grids` has a function for each, from codes and the other options to the values
+    that are tried; `tried` are the options with which `--density auto` tries the density, None leaves it out.
     """
 
     name: ClassVar[str]
     words: ClassVar[str]
     #: Whether codes are symbols, whole numbers, and the density a probability; see `SymbolDensity`.
     of_symbols: ClassVar[bool] = False
+    grids: ClassVar[Mapping[str, Callable[[Tensor, Mapping[str, Any]], Sequence[Any]]]] = {}
+    tried: ClassVar[Mapping[str, Any] | None] = {}
     _state: _State = field(init=False, repr=False, default_factory=_State)
 
     def __post_init__(self) -> None:
@@ -198,6 +204,24 @@ class Density(ABC):
 
     @final
     @property
+    def held_out(self) -> HeldOut | None:
+        """Log-likelihoods of codes that it was not fitted on, where `judged` gave them; else None."""
+        return self._state.held_out
+
+    @final
+    def judged(self, held_out: HeldOut | None) -> Self:
+        """Note how likely held-out codes are under it, by which it is compared with others (`usual_density`)."""
+        self._state.held_out = held_out
+        return self
+
+    @final
+    @property
+    def size(self) -> int:
+        """How many numbers were fitted: of two that describe codes alike, the one with fewer is simpler."""
+        return sum(tensor.numel() for tensor in self._require_fit().tensors.values())
+
+    @final
+    @property
     def statistics(self) -> dict[str, Any]:
         """Facts about the fit: n and d always, of maps their shape; seed, iterations, converged where they apply."""
         return dict(self._require_fit().statistics)
@@ -244,7 +268,8 @@ class Density(ABC):
             OSError: if the folder cannot be written.
         """
         fit = self._require_fit()
-        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors, self.weights)
+        held_out = None if self.held_out is None else self.held_out.record()
+        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors, self.weights, held_out)
 
     @final
     @classmethod
@@ -275,17 +300,19 @@ class Density(ABC):
         files.check_size(saved)
         try:
             layout = density._layout(saved.statistics)
+            held_out = None if saved.held_out is None else HeldOut.read(saved.held_out)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # of any JSON
             raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
         saved.require(layout)
         density._state.fit, density._state.weights = Fit(saved.tensors, saved.statistics), saved.weights
         density._state.shape = code_shape(saved.statistics)
-        return density
+        return density.judged(held_out)
 
     def _accept(self, z: Tensor, estimate: Callable[[Tensor], Fit]) -> Self:
         """Check the codes, estimate in float64, and keep the result; the frame around every way to fit."""
         self._state.fit = None  # a failed second fit must not leave the first one in use
         self._state.weights = ""
+        self._state.held_out = None
         check_codes(z)
         # A caller may encode under inference_mode or autocast; neither may reach the arithmetic (or the training) in
         # here.

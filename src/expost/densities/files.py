@@ -37,6 +37,7 @@ class Saved:
         statistics: Facts about the fit.
         tensors: Parameters by name, on the CPU.
         weights: SHA-256 of the weights whose codes it describes; empty where that is not known.
+        held_out: The record of a `HeldOut`; None where there is none.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Saved:
     statistics: dict[str, Any]
     tensors: dict[str, Tensor]
     weights: str = ""
+    held_out: Mapping[str, Any] | None = None
 
     def require(self, layout: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse tensors other than those of `layout`, and any that are not finite.
@@ -71,6 +73,7 @@ def write(
     statistics: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     weights: str = "",
+    held_out: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a fit and return the safetensors file; the JSON has the same name and the suffix `.json`."""
     target = resolve(path)
@@ -85,6 +88,8 @@ def write(
     }
     if weights:
         record["weights"] = weights
+    if held_out is not None:
+        record["held_out"] = dict(held_out)
     write_tensors(target, tensors, record)
     write_json(target.with_suffix(".json"), record)
     return target
@@ -112,7 +117,7 @@ def read(path: Path) -> Saved:
         raise DataError(
             f"{target}: the tensors are not those that were saved (wrong checksum); restore it or fit again"
         )
-    return Saved(target, name, options, statistics, tensors, str(record.get("weights", "")))
+    return Saved(target, name, options, statistics, tensors, str(record.get("weights", "")), record.get("held_out"))
 
 
 def check_size(saved: Saved) -> None:

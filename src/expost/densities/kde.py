@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -59,6 +59,10 @@ class KernelDensity(TractableDensity):
 
     name: ClassVar[str] = "kde"
     words: ClassVar[str] = "the kernel density"
+    grids: ClassVar[Mapping[str, Callable[[Tensor, Mapping[str, Any]], Sequence[Any]]]] = {
+        "bandwidth": lambda z, options: bandwidths(z, KernelDensity(**options))
+    }
+    tried: ClassVar[Mapping[str, Any] | None] = {"bandwidth": "auto"}
     bandwidth: str | float = "scott"
     kernel: str = "covariance"
     regularization: float = 1e-6
@@ -158,6 +162,17 @@ def cross_validated(centers: Tensor, queries: int, seed: int) -> float:
         for i, h in enumerate(grid):
             total[i] += torch.logsumexp(-0.5 / h**2 * squared, 1).sum() - chunk.shape[0] * d * h.log()
     return float(grid[total.argmax()])
+
+
+def bandwidths(z: Tensor, density: KernelDensity) -> list[float]:
+    """Return the bandwidths that are tried where one is to be chosen: from .03 to 3.2 times Scott's, each 1.47 times.
+
+    Args:
+        z: Codes, shape (N, d).
+        density: Whose kernel says in which units.
+    """
+    unit = KERNELS[density.kernel](z.double(), density.regularization)[2]
+    return [float(each) * unit * scott(z, 0, 0) for each in _GRID[::2]]
 
 
 def covariance_kernel(z: Tensor, regularization: float) -> tuple[Tensor, Tensor, float]:

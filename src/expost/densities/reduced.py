@@ -55,6 +55,7 @@ class Reduced(TractableDensity):
 
     name: ClassVar[str] = "reduced"
     words: ClassVar[str] = "the reduced density"
+    tried: ClassVar[Mapping[str, Any] | None] = None  # it is its base in fewer dimensions, which is tried itself
     rank: int = 64
     base: str = "gmm"
     base_options: Mapping[str, Any] = field(default_factory=dict)

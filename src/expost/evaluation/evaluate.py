@@ -307,5 +307,22 @@ def latent_scores(
         ]
     for score in found:
         if not math.isfinite(score.value):
-            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
+            say(f"{score.name} of {score.of} is infinite, and is left out: {_why_infinite(score, codes)}")
     return [score for score in found if math.isfinite(score.value)]
+
+
+def _why_infinite(score: Score, codes: Tensor) -> str:
+    """Say why a score of the codes has no finite value, and what to do."""
+    n, d = codes.shape
+    if score.of != CODES:
+        return "a held-out code is impossible under the density; fit one with more noise, or another density"
+    if n <= d:
+        return (
+            f"{n} codes span at most {n - 1} of their {d} dimensions, so their covariance has no inverse; score more "
+            f"than {d} examples"
+        )
+    rank = int(torch.linalg.matrix_rank(codes.double().T.cov(), hermitian=True))
+    return (
+        f"the codes use {rank} of {d} dimensions and are constant in the others, which no noise of N(0, I) is; train "
+        f"again with --latent-dim {max(1, rank)}, or look at frechet-from-normal instead, which is finite"
+    )

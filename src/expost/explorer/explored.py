@@ -12,7 +12,7 @@ from torch import Tensor
 
 from expost.config import DataConfig
 from expost.data.single import Form
-from expost.densities import Density, LabelledDensity, TractableDensity
+from expost.densities import Choice, Density, LabelledDensity, TractableDensity, usual_density
 from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.explorer.images import Images
@@ -21,7 +21,7 @@ from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
-from expost.generators.generator import Generator, own_densities, usual_density
+from expost.generators.generator import Generator, own_densities
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
@@ -148,8 +148,18 @@ class Explored:
 
     @property
     def density(self) -> str | None:
-        """The default choice: gmm if it is fitted, else the last."""
-        return usual_density(self.choices)
+        """The default choice: the best fitted, of those by label if there is no other (`usual_density`)."""
+        return None if self._taken is None else self._taken.name
+
+    @property
+    def why(self) -> str | None:
+        """Why it is the default choice."""
+        return None if self._taken is None else f"the first choice: {self._taken.why}"
+
+    @property
+    def _taken(self) -> Choice | None:
+        labelled = {f"{name} by label": density for name, density in self.generator.by_label.items()}
+        return usual_density(self.densities or labelled)
 
     def conditional(self, choice: str | None) -> LabelledDensity | None:
         """Return the densities by label of a choice, None if it names a plain density."""
@@ -263,13 +273,12 @@ class Explored:
 
     def log_density(self, z: Tensor) -> tuple[str, float] | None:
         """Return the name of a density that can be evaluated, and its logarithm at a code; None if there is none."""
-        names = [name for name, density in self.densities.items() if isinstance(density, TractableDensity)]
-        name = usual_density(names)
-        if name is None:
+        tractable = {name: each for name, each in self.densities.items() if isinstance(each, TractableDensity)}
+        taken = usual_density(tractable)
+        if taken is None:
             return None
-        density = self.densities[name]
-        assert isinstance(density, TractableDensity)
-        return name, float(density.log_prob(self._codes_of(z).to(density.device))[0])
+        density = tractable[taken.name]
+        return taken.name, float(density.log_prob(self._codes_of(z).to(density.device))[0])
 
     def _codes_of(self, z: Tensor) -> Tensor:
         """Return flat codes as densities see them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,32 +15,30 @@ from torch import Tensor, nn
 from expost import distributed
 from expost.config import ModelConfig
 from expost.data.intensities import unit_remedy
-from expost.densities import DENSITIES, Autoregressive, ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import (
+    DENSITIES,
+    Autoregressive,
+    ConditionalDensity,
+    Density,
+    HeldOut,
+    LabelledDensity,
+    make_density,
+    usual_density,
+)
+from expost.densities.choice import UNRECORDED, log_likelihoods
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
+from expost.generators.selection import Selection, asked, select
 from expost.models.autoencoder import Autoencoder
 from expost.models.latents import LATENTS, Discrete
 from expost.types import Quantizer, to_unit
+from expost.utils.hashing import hash_tensors
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import progress
 
 #: How far beyond [0, 1] pixels may lie, as what interpolation of images leaves.
 _BEYOND = 0.01
-
-#: The density that is taken where none is named, if it is fitted.
-USUAL = "gmm"
-
-
-def usual_density(fitted: Iterable[str]) -> str | None:
-    """Return which of the fitted densities is taken where none is named: gmm if it is among them, else the last.
-
-    Example:
-        >>> usual_density(["gmm", "kde"]), usual_density(["gaussian", "kde"]), usual_density([])
-        ('gmm', 'kde', None)
-    """
-    names = list(fitted)
-    return USUAL if USUAL in names else names[-1] if names else None
 
 
 def own_densities(model: ModelConfig) -> tuple[str, ...]:
@@ -49,12 +47,17 @@ def own_densities(model: ModelConfig) -> tuple[str, ...]:
     Runs of early versions name none where codes are symbols: then it is `autoregressive`.
     """
     own = Autoregressive.name if model.prior is None else model.prior.name
-    return (own,) if DENSITIES[own].of_symbols else tuple(dict.fromkeys((own, USUAL)))
+    return (own,) if DENSITIES[own].of_symbols else tuple(dict.fromkeys((own, UNRECORDED)))
+
+
+def of_symbols(model: ModelConfig) -> bool:
+    """Return whether a model's codes are symbols."""
+    return issubclass(LATENTS[model.latent.name], Discrete)
 
 
 def mismatch(density: Density, model: ModelConfig) -> str | None:
     """Return in words, after "is of", what a density's codes have that the model's have not; None if they may agree."""
-    symbols = issubclass(LATENTS[model.latent.name], Discrete)
+    symbols = of_symbols(model)
     if density.of_symbols != symbols:
         return f"codes that are {'symbols' if density.of_symbols else 'vectors'}, the model's are not"
     if not symbols and density.shape[0] != model.latent_dim:
@@ -208,25 +211,79 @@ class Generator:
             f"density '{density}' does not suit this model, whose codes are {found}; choose one of: {suited}"
         )
 
-    def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
+    def fit(
+        self,
+        density: str,
+        x: Tensor | None = None,
+        codes: Tensor | None = None,
+        held_out: Tensor | None = None,
+        **options: Any,
+    ) -> Density:
         """Fit a density on codes, and keep it under its name.
 
         Args:
-            density: Entry of `DENSITIES`.
+            density: Entry of `DENSITIES`; or `auto`, which chooses one: see `select`.
             x: Training examples, which are encoded; or
             codes: their codes (N, d), or maps (N, C, H, W), if at hand.
-            **options: Options of the density.
+            held_out: Examples or codes, as the others are, that it is not fitted on: how likely they are decides which
+                density is taken where none is named.
+            **options: Options of the density; those that are `auto`, as components="auto", are chosen.
 
         Raises:
             UsageError: if neither or both of `x` and `codes` are given, or the name or an option is unknown.
         """
-        fresh = self.make(density, **options)
+        chosen = asked(density, options)
+        fresh = None if chosen else self.make(density, **options)
         if (x is None) == (codes is None):
             raise UsageError("fit needs either examples x or codes; give exactly one of them")
         z = self.encode(x) if x is not None else codes
         assert z is not None
-        self.densities[density] = fresh.fit(z.to(self.device)).of_weights(self.weights)
-        return self.densities[density]
+        others = self.encode(held_out) if x is not None and held_out is not None else held_out
+        if fresh is None:
+            fitted = self.select(density, z, others, **options).density
+        else:
+            fitted = self._keep(density, fresh.fit(z.to(self.device)))
+        if held_out is not None and others is not None:
+            values = log_likelihoods(fitted, others)
+            fitted.judged(None if values is None else HeldOut.of(hash_tensors({"x": held_out}), values))
+        return fitted
+
+    def select(
+        self,
+        density: str,
+        codes: Tensor,
+        held_out: Tensor | None = None,
+        labels: ArrayLike | Tensor | None = None,
+        bins: int | None = None,
+        distance: Callable[[Density], float | None] | None = None,
+        **options: Any,
+    ) -> Selection:
+        """Choose a density for codes, or options of one, by held-out likelihood, and keep it under its own name.
+
+        The candidates are fitted side by side: see `expost.generators.selection`.
+
+        Args:
+            density: `auto`, or an entry of `DENSITIES` of which some options are `auto`.
+            codes: Codes, shape (N, d), or maps or symbols.
+            held_out: Codes of validation examples; None holds out a tenth of `codes`.
+            labels: Classes, or with `bins` values of a property, shape (N,): candidates are fitted by label.
+            bins: Into how many bins of equal counts a property is cut.
+            distance: Computes the Frechet distance of a density, for the table.
+            **options: Options of the density; with `auto` those of candidates, {"gmm.covariance": "diag"}.
+        """
+        named = None if labels is None else (labels, bins)
+        symbols = None if self.quantizer is None else self.quantizer.symbols
+        found = select(density, options, codes.to(self.device), held_out, named, distance, symbols)
+        if labels is not None and isinstance(found.density, LabelledDensity):
+            self.by_label[found.name] = found.density.of_weights(self.weights)
+        else:
+            self._keep(found.name, found.density)
+        return found
+
+    def _keep(self, name: str, fitted: Density) -> Density:
+        self.densities.pop(name, None)  # the last fitted is the last
+        self.densities[name] = fitted.of_weights(self.weights)
+        return fitted
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
@@ -234,6 +291,8 @@ class Generator:
         """Fit a density by class, and keep it: `sample` then takes a label.
 
         One that takes labels itself is fitted with them; of any other there is one for each class.
+
+        With an option that is `auto`, `select` takes labels too.
 
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
@@ -284,7 +343,9 @@ class Generator:
 
     def labelled_name(self, name: str | None = None) -> str:
         """Return the name of the density that `labelled` returns, or refuse it as that does."""
-        name = name or usual_density(self.by_label) or USUAL
+        if name is None:
+            taken = usual_density(self.by_label)
+            name = UNRECORDED if taken is None else taken.name
         if name not in self.by_label:
             raise UsageError(
                 f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
@@ -295,7 +356,7 @@ class Generator:
         """Return a fitted density.
 
         Args:
-            name: Its name; None takes `gmm` if it is fitted, else the last in `densities`.
+            name: Its name; None takes the one under which held-out codes are likeliest (`usual_density`).
 
         Raises:
             UsageError: if it is not fitted.
@@ -305,9 +366,10 @@ class Generator:
     def density_name(self, name: str | None = None) -> str:
         """Return the name of the density that `density` returns, or refuse it as that does."""
         fitted = ", ".join(self.densities) or "none"
-        name = usual_density(self.densities) if name is None else name
+        if name is None and (taken := usual_density(self.densities)) is not None:
+            name = taken.name
         if name is None or name not in self.densities:
-            wanted = name or USUAL
+            wanted = name or UNRECORDED
             remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return name

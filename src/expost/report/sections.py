@@ -12,9 +12,10 @@ from expost.errors import DataError
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.generators.generator import own_densities
+from expost.generators.selection import HEAD, in_words, rows
 from expost.models.latents import LATENTS
 from expost.registry import Part
-from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
+from expost.report.blocks import Block, Cell, Fact, Facts, Note, RunPage, Section, Table
 from expost.report.codes import code_map
 from expost.report.glance import Glance
 from expost.report.images import IMAGES
@@ -227,7 +228,12 @@ def _example_sections(subject: Subject) -> list[Section]:
     fitted = bool(subject.generator.densities)
     return [
         Section("reconstructions", "Reconstructions", _made(makers.reconstructions, subject)),
-        Section("samples", "Samples", (*stale, *(_made(makers.samples, subject) if fitted else absent))),
+        Section(
+            "samples",
+            "Samples",
+            (*stale, *(_made(makers.samples, subject) if fitted else absent), *_made(_selections, subject)),
+            "" if subject.choice is None else f"Where one density is shown, {subject.choice.line}.",
+        ),
         *([Section("columns", "Columns", _made(makers.columns, subject))] if makers.columns is not None else []),
         Section(
             "neighbours",
@@ -246,6 +252,17 @@ def _example_sections(subject: Subject) -> list[Section]:
             _made(lambda each: code_map(each.codes, each.generator.densities, each.seed), subject),
         ),
     ]
+
+
+def _selections(subject: Subject) -> list[Block]:
+    """Return tables of what densities were chosen from; all candidates, the choice first in words."""
+    tables: list[Block] = []
+    for by, record in subject.run.selections().items():
+        *_, why = in_words(record)
+        named = f"A density by {by} was chosen" if by else "A density was chosen"
+        body = tuple(tuple(map(Cell, row)) for row in rows(record, full=True))
+        tables.append(Table(f"{named}: {why}", HEAD, body, folded=True))
+    return tables
 
 
 def _made(maker: Maker, subject: Subject) -> tuple[Block, ...]:

@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from expost.generators.generator import Generator, usual_density
+from expost.densities import Choice, usual_density
+from expost.generators.generator import Generator
 from expost.metrics.pool import Pool
 from expost.report.blocks import Block
 from expost.report.codes import Codes
@@ -42,7 +43,12 @@ class Subject:
 
     @property
     def density(self) -> str | None:
-        """The density to show where one is enough: gmm if it is fitted, else the last."""
+        """The density to show where one is enough: the best fitted (`usual_density`)."""
+        return None if (taken := self.choice) is None else taken.name
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which density is shown where one is enough, and why."""
         return usual_density(self.generator.densities)
 
     @cached_property
