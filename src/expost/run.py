@@ -352,7 +352,7 @@ class Run:
         generator = Generator.of(model, weights=weights)
         for folder, words in (("", ""), ("by_label/", " by label")):
             for name, density in self._saved(weights, folder, words):
-                if folder and isinstance(density, LabelledDensity):
+                if isinstance(density, LabelledDensity) and density.labelled:
                     generator.by_label[name] = density.to(generator.device)
                 else:
                     generator.densities[name] = density.to(generator.device)

@@ -203,10 +203,14 @@ def test_what_is_no_symbol_is_refused(name: str, z: Tensor, words: str, fitted: 
 
 @every_density
 def test_labels_that_were_not_given_are_not_known(name: str, fitted: dict[str, SymbolDensity]) -> None:
-    for attempt in (lambda: fitted[name].sample(2, 1), lambda: fitted[name].posterior(ALL)):
+    for attempt in (
+        lambda: fitted[name].sample(2, 1),
+        lambda: fitted[name].posterior(ALL),
+        lambda: fitted[name].labels,
+    ):
         with pytest.raises(UsageError, match="was fitted without labels"):
             attempt()
-    assert fitted[name].labels == ()
+    assert not fitted[name].labelled
 
 
 @every_density

@@ -93,21 +93,22 @@ class Autoregressive(SymbolDensity):
     def _fit_grids(self, grids: Tensor, classes: Tensor, count: int, symbols: int) -> Fit:
         network = self._network(self._state.shape, count, symbols)
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
-        held_out, training = hold_out(torch.cat([classes[:, None], grids], 1), generator)
-        start = frequencies(training[:, 1:], symbols).log()
+        held_out, training = hold_out(torch.arange(len(grids)), generator)
+        start = frequencies(grids[training.to(grids.device)], symbols).log()
         table, judged = start.float(), held_out[:_JUDGED]
         weights = network.initial(generator, grids.device)
         trained = [tensor.requires_grad_() for tensor in weights.values()]
         optimizer = torch.optim.AdamW(trained, lr=self.lr, fused=True if grids.is_cuda else None)
 
         def losses(rows: Tensor, dropout: float) -> Tensor:
-            logits = table + network.logits(rows[:, 1:], rows[:, 0], weights, dropout)
-            flat = functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+            rows = rows.to(grids.device)
+            logits = table + network.logits(grids[rows], classes[rows], weights, dropout)
+            flat = functional.cross_entropy(logits.flatten(0, 1), grids[rows].flatten(), reduction="none")
             return flat.view(len(rows), -1).sum(1)
 
-        def step(batch: Tensor) -> None:
+        def step(rows: Tensor) -> None:
             optimizer.zero_grad()
-            losses(batch, self.dropout).mean().backward()  # type: ignore[no-untyped-call]
+            losses(rows, self.dropout).mean().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, _CLIP)
             optimizer.step()
 

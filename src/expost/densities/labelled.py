@@ -22,20 +22,26 @@ class LabelledDensity(TractableDensity):
     """A density that can be fitted with labels, then sampled and evaluated for one of them.
 
     A new one has, beside the methods of a density without labels, `counts`, `_fit_labelled`, `_draw_given` and
-    `_log_prob_given`. Its statistics hold `Classes.record`.
+    `_log_prob_given`. The statistics of a fit with labels hold `Classes.record`.
     """
 
     @final
     @property
+    def labelled(self) -> bool:
+        """Whether it was fitted with labels."""
+        return "labels" in self.statistics
+
+    @final
+    @property
     def labels(self) -> tuple[Label, ...]:
-        """The classes' labels in ascending order; of bins, their bounds in words; none if it was fitted without."""
-        return Classes.of(self.statistics).labels if "labels" in self.statistics else ()
+        """The classes' labels in ascending order; of bins, their bounds in words."""
+        return self._classes.labels
 
     @final
     @property
     def edges(self) -> tuple[float, ...]:
         """The bins' bounds, ascending; empty where labels are classes themselves."""
-        return Classes.of(self.statistics).edges
+        return self._classes.edges
 
     @property
     @abstractmethod
@@ -47,10 +53,17 @@ class LabelledDensity(TractableDensity):
         """Return the position in `labels` of a class, or of the bin that holds a value.
 
         Raises:
-            UsageError: if there is none (the message lists the labels), or the density was not fitted, or not by label.
+            UsageError: if there is none (the message lists the labels), or the density was not fitted with labels.
         """
-        self._require_labels(f"label '{label}' is not known")
-        return Classes.of(self.statistics).find(label)
+        return self._classes.find(label)
+
+    @final
+    @property
+    def _classes(self) -> Classes:
+        statistics = self.statistics
+        if "labels" not in statistics:
+            raise UsageError(f"density '{self.name}' was fitted without labels; give them to fit: fit(z, labels)")
+        return Classes.of(statistics)
 
     @final
     def posterior(self, z: Tensor) -> Tensor:
@@ -58,14 +71,10 @@ class LabelledDensity(TractableDensity):
 
         Raises:
             DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted, or can only be sampled.
+            UsageError: if the density was not fitted with labels, or can only be sampled.
         """
-        self._require_labels("there are no classes to tell apart")
+        _ = self._classes  # refuses a fit without
         return self._evaluate(z, lambda codes: torch.softmax(self._log_joint(codes), 1))
-
-    def _require_labels(self, what: str) -> None:
-        if "labels" not in self.statistics:
-            raise UsageError(f"{what}: density '{self.name}' was fitted without labels; call fit(z, labels)")
 
     @final
     def _log_joint(self, z: Tensor) -> Tensor:

@@ -75,14 +75,14 @@ class SymbolDensity(LabelledDensity):
 
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         counts = torch.tensor(self.counts, dtype=torch.float64)
-        classes = draw_index(n, counts, generator) if self.labels else torch.zeros(n, dtype=torch.int64)
+        classes = draw_index(n, counts, generator) if self.labelled else torch.zeros(n, dtype=torch.int64)
         return self._draw_of(classes.to(self.device), generator, temperature)
 
     def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
         return self._draw_of(torch.full((n,), c, device=self.device), generator, temperature)
 
     def _log_prob(self, z: Tensor) -> Tensor:
-        return torch.logsumexp(self._log_joint(z), 1) if self.labels else self._log_prob_given(0, z)
+        return torch.logsumexp(self._log_joint(z), 1) if self.labelled else self._log_prob_given(0, z)
 
     def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
         grids = _read(z, self.known, self.name)
