@@ -8,6 +8,7 @@ metrics.jsonl             one line per epoch
 tensorboard/              the same for TensorBoard
 densities/NAME.*          fitted densities, and the weights they were fitted on
 densities/by_label/NAME.* densities fitted with labels
+selection.json            of what a density was chosen (`--density auto`), and why
 metrics.json              scores
 source.json               of a run that was pulled: the repository and its commit
 """
@@ -19,7 +20,7 @@ import copy
 import hashlib
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ from expost.utils.store import (
     read_tensor_file,
     require_writable,
     sealed,
+    update_json,
     write_json,
 )
 
@@ -80,6 +82,8 @@ class Trouble:
     symptom: Symptom
 
 
+#: Of what densities were chosen.
+SELECTION = "selection.json"
 #: The precision of epochs whose record does not name one.
 UNRECORDED = "not recorded"
 
@@ -345,23 +349,30 @@ class Run:
         A density that was fitted on codes of earlier weights is left out, with a message on stderr.
         """
         model, weights = self.loaded(device)
-        generator, fitted_on = Generator.of(model, weights=weights), self._fitted_on()
+        generator = Generator.of(model, weights=weights)
         for folder, words in (("", ""), ("by_label/", " by label")):
-            for path in sorted((self.folder / "densities" / folder).glob("[!.]*.safetensors")):
-                if fitted_on.get(folder + path.stem) != weights:
-                    stale = f"density {path.stem}{words}"
-                    say(f"{stale} was fitted before the weights changed, and is left out; fit it again")
-                    continue
-                density = load_density(path).to(generator.device)
-                if density.weights not in ("", weights):  # early versions did not record them with the density
-                    say(f"density {path.stem}{words} is of another model's codes, and is left out; fit it again")
-                    continue
-                density.of_weights(weights)
-                if isinstance(density, LabelledDensity):
-                    generator.by_label[path.stem] = density
+            for name, density in self._saved(weights, folder, words):
+                if isinstance(density, LabelledDensity) and density.labelled:
+                    generator.by_label[name] = density.to(generator.device)
                 else:
-                    generator.densities[path.stem] = density
+                    generator.densities[name] = density.to(generator.device)
         return generator
+
+    def densities(self) -> dict[str, Density]:
+        """Read the densities that describe codes of the weights, on the CPU, without the model; none by label."""
+        return dict(self._saved(self.weights_hash(), "", "", quiet=True))
+
+    def _saved(self, weights: str, folder: str, words: str, quiet: bool = False) -> Iterator[tuple[str, Density]]:
+        """Yield the densities in a folder that are of the weights, with their names; say which are not."""
+        fitted_on = self._fitted_on()
+        for path in sorted((self.folder / "densities" / folder).glob("[!.]*.safetensors")):
+            stale = "was fitted before the weights changed" if fitted_on.get(folder + path.stem) != weights else ""
+            density = None if stale else load_density(path)
+            if density is not None and density.weights in ("", weights):  # early versions did not record them there
+                yield path.stem, density.of_weights(weights)
+            elif not quiet:
+                why = stale or "is of another model's codes"
+                say(f"density {path.stem}{words} {why}, and is left out; fit it again")
 
     def string_generator(self, device: str = "auto") -> StringGenerator:
         """Load the trained model of strings, its densities, and the codec it was trained with.
@@ -389,6 +400,29 @@ class Run:
         if self.weights_hash() != weights:
             say(f"warning: {self.folder} was trained on meanwhile: {name} is of codes of earlier weights; fit it again")
         return path
+
+    def save_selection(self, by: str, record: Mapping[str, Any]) -> None:
+        """Keep of what a density was chosen, with the weights whose codes it is about.
+
+        Args:
+            by: What it was fitted by, "label" for example; empty for a density of all codes.
+            record: From `Selection.record`.
+        """
+        weights, path = self.weights_hash(), self.folder / SELECTION
+        kept = {key: each for key, each in self.selections().items() if key != by}
+        update_json(path, lambda _: sealed({"format": 1, "weights": weights, "selections": kept | {by: dict(record)}}))
+
+    def selections(self) -> dict[str, Any]:
+        """Return of what densities were chosen, as `save_selection` kept it, for the weights as they are.
+
+        Raises:
+            DataError: if the file is damaged.
+        """
+        path = self.folder / SELECTION
+        record = read_json(path) if path.exists() else {"weights": "", "selections": {}}
+        if not isinstance(record, dict) or not isinstance(found := record.get("selections"), dict):
+            raise DataError(f"{path} is damaged; remove it, and fit with --density auto again")
+        return found if record.get("weights") == self.weights_hash() else {}
 
     def require_writable(self, name: str) -> None:
         """Refuse, before any work, a run that this process cannot write a file to.

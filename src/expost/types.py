@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ class LatentCode:
 
     Attributes:
         z: What the decoder gets, shape (B, d) or (B, d, h, w). Noisy for stochastic latents in training.
-        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it.
+        mean: The noiseless code E(x), same shape as `z`; densities are fitted on it, or on `indices` if there are any.
         log_var: Log-variance of the Gaussian posterior, broadcastable to `mean`; None where there is none.
-        quantized: The codebook vectors nearest to `mean`, with gradients to the codebook; None unless vector quantised.
-        indices: Their indices, int64, shape (B, h, w); None unless vector quantised.
+        quantized: The vectors of the symbols nearest to `mean`, with gradients to a codebook that is learned by them;
+            None unless the latent is discrete.
+        indices: These symbols, int64, shape (B, h, w); None unless the latent is discrete.
     """
 
     z: Tensor
@@ -35,6 +36,20 @@ class LatentCode:
     indices: Tensor | None = None
 
 
+class Quantizer(Protocol):
+    """The symbols of a discrete code, and their vectors: what a grid of whole numbers stands for."""
+
+    @property
+    def symbols(self) -> int:
+        """Number of symbols K; they are numbered from 0."""
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """Return vectors, shape (B, d, h, w), of symbols, int64, shape (B, h, w)."""
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Return the symbols, int64, shape (B, h, w), whose vectors are nearest to those of a map (B, d, h, w)."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """A training objective: the weighted total and its unweighted terms, so that logs compare across models.
@@ -42,20 +57,25 @@ class Loss:
     Attributes:
         total: Scalar, reconstruction + beta * penalty + lambda * regularizer.
         terms: Scalars by name ("reconstruction", and "penalty" / "regularizer" where the model has them), unweighted.
+        symbols: How often each symbol of a discrete code occurs in the batch, int64, shape (K,); None in training,
+            and for other codes.
     """
 
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    symbols: Tensor | None = None
 
     def times(self, share: float) -> Loss:
         """Scale by this shard's share of the batch."""
         if share == 1:
             return self
-        return Loss(self.total * share, {name: value * share for name, value in self.terms.items()})
+        terms = {name: value * share for name, value in self.terms.items()}
+        return Loss(self.total * share, terms, self.symbols)
 
     def detach(self) -> Loss:
         """Return the values without their graph of derivatives."""
-        return Loss(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return Loss(self.total.detach(), terms, self.symbols)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "reduced": {"rank": 2, "base": "gaussian"},
     "conditional": {"base": "gaussian", "min_codes": 2},
 }
-KINDS: dict[str, type[Density]] = {**DENSITIES, **NEED_LABELS}
+#: Of vectors; `test_symbols` has the contract of those of symbols.
+KINDS: dict[str, type[Density]] = {
+    name: kind for name, kind in {**DENSITIES, **NEED_LABELS}.items() if not kind.of_symbols
+}
 NAMES = list(KINDS)
 TRACTABLE = [name for name, kind in KINDS.items() if issubclass(kind, TractableDensity)]
 #: Densities that are not affine in their noise; `test_flows` has what a temperature does to them.
@@ -409,8 +412,9 @@ def test_two_codes_are_enough(name: str) -> None:
 BAD_CODES: list[tuple[Any, str]] = [
     (np.zeros((4, 2)), "got ndarray"),
     (torch.zeros(4), "shape"),
-    (torch.zeros(4, 2, 2, 2), "shape"),
+    (torch.zeros(4, 2, 2, 2, 2), "or be maps"),
     (torch.zeros(4, 0), "shape"),
+    (torch.zeros(4, 2, 0, 3), "shape"),
     (torch.zeros(4, 2, dtype=torch.int64), "floating point, got int64"),
     (torch.randn(0, 2), "got 0"),
     (torch.randn(1, 2), "got 1"),

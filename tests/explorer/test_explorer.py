@@ -396,8 +396,17 @@ def test_a_run_of_maps_of_codes_and_one_dimension_can_be_explored(tmp_path):
     coordinates, rest = maps.space.split(z)
     torch.testing.assert_close(maps.space.join(coordinates, rest), z, atol=1e-5, rtol=1e-5)
     assert maps.density is None
-    with pytest.raises(UsageError, match="no density is fitted"):
+    with pytest.raises(UsageError, match="no density is fitted.*--density autoregressive"):
         maps.sample(None, 3)
+    expost.fit(tmp_path / "vq", "autoregressive", options={"width": 8, "depth": 1, "heads": 1, "steps": 5})
+    maps = Explored.of(Run.open(tmp_path / "vq"), 60, "cpu")
+    drawn = maps.sample("autoregressive", 3)
+    assert drawn.z.shape == maps.codes.z[:3].shape
+    assert "log probability of the nearest symbols under autoregressive" in Tags(views.point(maps, drawn.z[:1])).text
+    grid = maps.generator.codes_at(drawn.z.view(3, *maps.code_shape))
+    assert grid.shape == (3, 8, 8)
+    torch.testing.assert_close(maps.generator.decode(grid), drawn.items)
+    assert maps.path("test:0", "test:1", "linear", 4).items.shape == (4, 1, 32, 32)
     expost.train("rae", "digits", tmp_path / "line", latent_dim=1, width=16, **options)
     line = Explored.of(Run.open(tmp_path / "line"), 60, "cpu")
     assert line.space.plane is None

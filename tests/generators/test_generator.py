@@ -1,6 +1,7 @@
 """The generator: encoding, ex-post densities, interpolation, and other people's autoencoders."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from expost.densities import DENSITIES
+from expost.densities import DENSITIES, Categorical
 from expost.errors import UsageError
 from expost.evaluation.evaluate import evaluate_generator
 from expost.evaluation.protocol import Protocol, chosen_examples, pick_space
 from expost.examples.pictures import pairs
-from expost.generators.generator import Generator
+from expost.generators.generator import Generator, own_densities
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import build
 from expost.models.presets import configure
@@ -90,7 +91,6 @@ def test_the_mixture_is_the_default_density_once_it_is_fitted():
         (lambda g: g.fit("gmm"), "exactly one"),
         (lambda g: g.fit("gm", codes=torch.randn(9, 3)), "unknown density 'gm'"),
         (lambda g: g.fit("gmm", codes=torch.randn(9, 3), k=3), "has no option 'k'"),
-        (lambda g: g.fit("gaussian", codes=torch.randn(9, 3, 2, 2)), "codes are maps"),
         (lambda g: g.sample(0), "at least 1 sample"),
         (lambda g: g.encode(torch.empty(0, 6)), "no examples"),
         (lambda g: g.interpolate(torch.rand(2, 6), torch.rand(2, 6), 0.5, "cubic"), "unknown interpolation"),
@@ -142,9 +142,12 @@ def test_interpolation_decodes_every_position_of_every_pair():
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_every_density_samples_through_a_trained_shape(density):
-    model = build(configure("rae", (1, 28, 28), "small", {"width": 2, "latent_dim": 3})[0])
+    of_symbols = DENSITIES[density].of_symbols
+    sizes = {"width": 2} if of_symbols else {"width": 2, "latent_dim": 3}
+    model = build(configure("vq-vae" if of_symbols else "rae", (1, 28, 28), "small", sizes)[0])
     generator = Generator.of(model)
     quick = {"second-stage-vae": {"epochs": 2, "width": 16}, "flow": {"steps": 5}, "flow-matching": {"steps": 5}}
+    quick["autoregressive"] = {"steps": 5, "width": 8}
     options: dict[str, Any] = quick.get(density, {})
     generator.fit(density, torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8), **options)
     samples = generator.sample(7, density, seed=0)
@@ -235,3 +238,47 @@ def test_the_temperature_of_codes_scales_their_spread_and_none_is_the_center():
     torch.testing.assert_close(cold, (codes.mean(0) @ basis.t()).expand_as(cold), atol=1e-3, rtol=0)
     with pytest.raises(UsageError, match="temperature"):
         generator.sample(3, "gaussian", code_temperature=-1.0)
+
+
+@pytest.mark.parametrize("name", ["vq-vae", "fsq-vae"])
+def test_symbols_are_codes_like_others(name):
+    model = build(configure(name, (1, 28, 28), "small", {"width": 2})[0])
+    generator = Generator.of(model)
+    x = torch.rand(6, 1, 28, 28)
+    z = generator.encode(x)
+    assert z.shape == (6, 7, 7)
+    assert torch.equal(z, z.round())
+    assert 0 <= z.min() <= z.max() < generator.quantizer.symbols
+    reconstructed = generator.reconstruct(x)
+    torch.testing.assert_close(generator.decode(z), reconstructed)
+    torch.testing.assert_close(model(x).detach(), reconstructed)
+    points = generator.points(z)
+    assert points.shape == (6, model.latent.mean.out_channels, 7, 7)
+    assert torch.equal(generator.codes_at(points), z)
+    torch.testing.assert_close(generator.decode(points), reconstructed)
+    path = generator.interpolate(x[:2], x[2:4], torch.tensor([0.0, 0.4, 1.0]))
+    torch.testing.assert_close(path[:, 0], reconstructed[:2])
+    torch.testing.assert_close(path[:, 2], reconstructed[2:4])
+    nearest = generator.codes_at(0.6 * points[:2] + 0.4 * points[2:4])
+    torch.testing.assert_close(path[:, 1], generator.decode(nearest))
+    fitted = generator.fit("categorical", codes=z)
+    assert fitted.options["symbols"] == generator.quantizer.symbols
+    assert generator.draw(5).shape == (5, 7, 7)
+
+
+def test_densities_of_numbers_and_of_symbols_are_told_apart():
+    symbols = Generator.of(build(configure("fsq-vae", (1, 28, 28), "small", {"width": 2})[0]))
+    vectors = Generator.of(build(configure("rae", (1, 28, 28), "small", {"width": 2})[0]))
+    with pytest.raises(UsageError, match="'gmm' does not suit.*codes are symbols.*one of: categorical, autoregressive"):
+        symbols.fit("gmm", torch.rand(6, 1, 28, 28))
+    with pytest.raises(UsageError, match="'autoregressive' does not suit.*codes are numbers.*gaussian, gmm"):
+        vectors.fit("autoregressive", torch.rand(6, 1, 28, 28))
+    x = torch.rand(40, 1, 28, 28)
+    labels = torch.arange(40) % 2
+    fitted = symbols.fit_by_label("categorical", labels, symbols.encode(x))
+    assert isinstance(fitted, Categorical)  # takes labels itself
+    assert symbols.draw(3, "categorical", 1).shape == (3, 7, 7)
+    assert own_densities(configure("fsq-vae", (1, 28, 28))[0]) == ("autoregressive",)
+    early = replace(configure("vq-vae", (1, 28, 28))[0], prior=None)  # as runs of early versions say
+    assert own_densities(early) == ("autoregressive",)
+    assert own_densities(configure("rae", (1, 28, 28))[0]) == ("gaussian", "gmm")

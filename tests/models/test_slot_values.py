@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from expost.errors import UsageError
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
 from expost.models.penalties import PENALTIES, mmd
@@ -107,13 +108,41 @@ def quantized_code(latent, h, eps, options):
     return {"mean": mean, "z": vectors, "quantized": vectors, "indices": indices}
 
 
+def rounded_code(latent, h, eps, options):
+    """By the appendix of Mentzer et al. 2024, number by number."""
+    x, levels = affine(latent.mean, h), options["levels"]
+    mean, rounded = torch.empty_like(x), torch.empty_like(x)
+    indices, place = torch.zeros(x.shape[0], *x.shape[2:], dtype=torch.int64), 1
+    for j, level in enumerate(levels):
+        half = (level - 1) * (1 - 1e-3) / 2
+        offset = 0.5 if level % 2 == 0 else 0.0
+        bounded = torch.tanh(x[:, j] + math.tan(offset / half)) * half - offset
+        mean[:, j], rounded[:, j] = bounded / (level // 2), bounded.detach().round() / (level // 2)
+        indices += place * (bounded.detach().round() + level // 2).long()
+        place *= level
+    return {"mean": mean, "z": rounded, "quantized": rounded, "indices": indices}
+
+
+def nearest_levels(latent, z):
+    """The level of each number at the least distance."""
+    found = torch.empty_like(z)
+    for j, level in enumerate(latent.levels):
+        values = (torch.arange(level) - level // 2).double() / (level // 2)
+        found[:, j] = values[(z[:, j, ..., None] - values).abs().argmin(-1)]
+    return found
+
+
 LATENT_CASES = {
     "deterministic": LatentCase(lambda latent, h, eps, options: dict.fromkeys(("mean", "z"), affine(latent.mean, h))),
     "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01})),
     "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3}, {"noise_scale": 0.01})),
     "vector-quantized": LatentCase(
-        quantized_code, ({"codebook_size": 16},), "mean", lambda latent, z: nearest(latent, z)[0]
+        quantized_code,
+        ({"codebook_size": 16}, {"codebook_size": 16, "decay": 0.9}),
+        "mean",
+        lambda latent, z: nearest(latent, z)[0],
     ),
+    "finite-scalar": LatentCase(rounded_code, ({"levels": (4, 3, 7)},), "mean", nearest_levels),
 }
 
 
@@ -173,6 +202,83 @@ def assert_latent_gradients(case, options, latent, features):
     for name in ("mean", "log_var", "quantized"):
         if name in (formula := case.code(latent, features, eps, options)) and formula[name].requires_grad:
             gradient(name, name)
+
+
+def test_moving_means_follow_the_batches_by_the_formula():
+    """Three batches, written out position by position: van den Oord et al. 2017, appendix A.1."""
+    torch.manual_seed(0)
+    latent = VectorQuantized(in_features=2, latent_dim=2, codebook_size=5, patience=None, decay=0.7).double()
+    with torch.no_grad():
+        nn.init.dirac_(latent.mean.weight)
+        latent.mean.bias.zero_()
+    latent.started.fill_(True)
+    latent.sums.copy_(latent.codebook)
+    codebook = [vector.clone() for vector in latent.codebook]
+    counts, sums = [1.0] * 5, [vector.clone() for vector in codebook]
+    for seed in range(3):
+        features = draw(4, 2, 3, 2, seed=seed)
+        code = latent(features, noise=True)
+        points = features.movedim(1, -1).reshape(-1, 2)
+        chosen = [min(range(5), key=lambda k: float((point - codebook[k]).square().sum())) for point in points]
+        assert code.indices.flatten().tolist() == chosen
+        close(code.quantized, torch.stack([codebook[k] for k in chosen]).view(4, 3, 2, 2).movedim(-1, 1))
+        for k in range(5):
+            mine = [point for point, which in zip(points, chosen, strict=True) if which == k]
+            counts[k] = 0.7 * counts[k] + 0.3 * len(mine)
+            sums[k] = 0.7 * sums[k] + 0.3 * sum(mine, torch.zeros(2).double())
+            codebook[k] = sums[k] / counts[k]
+        close(latent.codebook, torch.stack(codebook))
+    latent.eval()(features, noise=True)
+    close(latent.codebook, torch.stack(codebook))  # held-out batches move nothing
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_without_patience_and_data_the_codebook_is_the_papers(decay):
+    torch.manual_seed(0)
+    options = {"patience": None, "decay": decay, "from_data": False}
+    latent = VectorQuantized(in_features=2, latent_dim=2, codebook_size=8, **options)
+    with torch.no_grad():
+        latent.codebook[3] = 1000.0
+    before = latent.codebook.clone()
+    for _ in range(30):
+        latent(draw(8, 2, 3, 3).float(), noise=True)
+    assert torch.equal(latent.codebook, before) == (decay is None)  # gradients alone move it
+    assert (latent.codebook[3] == 1000.0).all() or decay is not None
+
+
+@pytest.mark.parametrize("levels", [(2,), (8, 5, 5, 5), (3, 4), (2, 2, 2)])
+def test_levels_and_symbols_are_one_to_one(levels):
+    latent = LATENTS["finite-scalar"](in_features=3, latent_dim=len(levels), levels=levels)
+    assert latent.symbols == math.prod(levels)
+    numbers = torch.arange(latent.symbols)[:, None, None]
+    vectors = latent.vectors(numbers)
+    assert len(vectors.flatten(1).unique(dim=0)) == latent.symbols
+    assert vectors.abs().max() <= 1
+    assert torch.equal(latent.nearest(vectors), numbers)
+    assert torch.equal(latent.decodable(numbers.float()), vectors)
+    # every symbol is reached, by numbers of the encoder from far below to far above
+    with torch.no_grad():
+        latent.mean.weight.zero_()
+        found = set()
+        for value in torch.linspace(-6, 6, 60):
+            latent.mean.bias.fill_(value)
+            found |= set(latent.nearest(latent(torch.zeros(1, 3, 1, 1), False).quantized).flatten().tolist())
+    assert {0, latent.symbols - 1} <= found
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"levels": (8, 1, 5)}, "at least 2 in each dimension"),
+        ({"levels": (300, 300, 2)}, "at most 65,536 symbols"),
+        ({"levels": (8, 5)}, "latent_dim is 3, and there are 2 levels; give --latent-dim 2"),
+    ],
+)
+def test_levels_out_of_range_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        LATENTS["finite-scalar"](in_features=5, latent_dim=3, **options)
+    with pytest.raises(UsageError, match="latent_dim=2 has no usual levels"):
+        LATENTS["finite-scalar"](in_features=5, latent_dim=2)
 
 
 def test_a_vector_is_moved_in_the_batch_in_which_its_patience_ends():

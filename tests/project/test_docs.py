@@ -209,8 +209,7 @@ def test_the_page_of_scores_has_every_score_with_its_direction():
 def test_the_page_of_models_has_every_row_of_the_zoo():
     rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", (DOCS / "zoo.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: cells.split(" | ") for name, cells in rows} == {
-        name: [row.latent.name, row.penalty.name, row.regularizer.name, row.prior.name if row.prior else "-"]
-        for name, row in ZOO.items()
+        name: [row.latent.name, row.penalty.name, row.regularizer.name, row.prior.name] for name, row in ZOO.items()
     }
 
 

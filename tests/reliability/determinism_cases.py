@@ -111,7 +111,7 @@ def data_of(model: str) -> tuple[str, dict[str, Any]]:
     row = ZOO[model]
     if row.codec:
         return STRINGS
-    return VECTORS if row.prior else IMAGES  # codes that are no vectors are on a map
+    return IMAGES if DENSITIES[row.prior.name].of_symbols else VECTORS  # symbols are on a map
 
 
 def runs(folder: Path, models: list[str]) -> dict[str, str]:
@@ -122,7 +122,9 @@ def runs(folder: Path, models: list[str]) -> dict[str, str]:
         with leaving_the_caller_s_state(f"train {name}"):
             run = expost.train(model, data, folder / name, **options)
         found[f"{name}: weights"] = weights(run)
-        if ZOO[model].prior is None:
+        if DENSITIES[ZOO[model].prior.name].of_symbols:
+            expost.fit(run, "autoregressive", options={"width": 8, "steps": 5})
+            found[f"{name}: fit"] = density(run, "autoregressive")
             continue
         with leaving_the_caller_s_state(f"fit, sample, reconstruct, interpolate {name}"):
             expost.fit(run, "gmm", components=3)
@@ -151,7 +153,7 @@ def commands(folder: Path) -> dict[str, str]:
     data, options = VECTORS
     more = options | {"limit": 300, "batch_size": 20, "epochs": 8}
     run = expost.train("rae-l2", data, folder / "run", **more)
-    for name in DENSITIES:
+    for name in (name for name, kind in DENSITIES.items() if not kind.of_symbols):
         with leaving_the_caller_s_state(f"fit {name}"):
             expost.fit(run, name, **DENSITY_OPTIONS.get(name, {}))
         found[f"density {name}"] = density(run, name)

@@ -19,6 +19,7 @@ from torture import count, times
 import expost
 from expost.errors import DataError, UsageError
 from expost.models.autoencoder import Autoencoder, build
+from expost.models.latents import LATENTS
 from expost.models.presets import configure
 from expost.models.zoo import ZOO
 from expost.training.loop import Loop, NonFiniteLossError
@@ -95,7 +96,9 @@ def finite(model: Autoencoder) -> bool:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_extreme_data_end_in_finite_weights_or_in_a_line_with_the_step(name: str, precision: str) -> None:
-    side = 28 if ZOO[name].prior is None else 8  # codes on a map come from convolutions, which need larger images
+    side = (
+        28 if LATENTS[ZOO[name].latent.name].spatial else 8
+    )  # codes on a map come from convolutions, which need larger images
     kinds = [images(kind, side) for kind in IMAGES] + [rows(kind) for kind in ROWS]
     refused, tried = 0, 0
     for x in kinds[1 :: times(3, 1)]:

@@ -271,14 +271,23 @@ def test_data_that_have_changed_are_said(tmp_path):
     assert "has changed since the run was started" in report_on(tmp_path / "run", to=tmp_path).words
 
 
-def test_vector_quantised_codes_have_a_map_and_no_density(tmp_path):
+def test_codes_of_symbols_have_a_map_and_samples(tmp_path):
     run = tmp_path / "vq"
     expost.train("vq-vae", "mnist-5k", run, epochs=1, width=2, limit=60, tensorboard=False, precision="float32")
     page = report_on(run, to=tmp_path)
     harmless(page)
-    assert "Densities need a vector a code" in page.words
+    assert "expost fit" in page.words
+    assert "--density autoregressive" in page.words
+    assert "perplexity of the symbols" in page.words
     assert sum("map" in each["class"] for each in page.all("svg")) == 1
     assert len(page.all("img")) == 24 + 8
+    expost.fit(run, "autoregressive", options={"width": 8, "depth": 1, "heads": 1, "steps": 5})
+    page = report_on(run, to=tmp_path)
+    harmless(page)
+    assert "cannot be drawn" not in page.words
+    assert "those of autoregressive are estimated from samples" in page.words
+    assert sum("map" in each["class"] for each in page.all("svg")) == 1
+    assert len(page.all("img")) > 24 + 8
 
 
 def test_one_dimensional_codes_have_no_map(tmp_path):

@@ -15,6 +15,7 @@ from expost.config import DataConfig, RunConfig
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS
 from expost.grammar.grammars import load_grammar
+from expost.models.latents import Discrete
 from expost.models.presets import configure
 from expost.registry import Part, construct
 from expost.run import Run
@@ -38,6 +39,7 @@ Entry = tuple[str, tuple[int, ...], dict[str, Any], dict[str, Any]]
 #: One of each network and latent, spectral norm on both sides, and the vector-quantised model.
 MODELS: dict[str, Entry] = {
     "conv4, vector-quantized": ("vq-vae", (3, 28, 32), {"width": 4, "network": "conv4"}, {}),
+    "conv4, finite-scalar": ("fsq-vae", (1, 28, 32), {"width": 4, "network": "conv4"}, {}),
     "conv5, spectral norm": ("rae-sn", (1, 32, 33), {"width": 4, "network": "conv5"}, {"regularizer.scope": "both"}),
     "mlp, gaussian": ("vae", (6,), {"width": 16, "latent_dim": 3}, {}),
     "gru": ("grae", (15, 12), {"width": 20, "network": "gru-expressions"}, {}),
@@ -98,7 +100,7 @@ def test_outputs_are_those_of_torch_for_any_batch(exported):
     for size in (1, 2, 7, 100):
         x = examples(run.config.model.shape, size, seed=size)
         with torch.inference_mode():
-            codes = model.encode(x)
+            codes = model.code(x).mean
             points = codes + 10 * torch.randn(codes.shape, generator=torch.Generator().manual_seed(size))
             decoded = model.decode(points)
         (z,) = encoder.run(["z"], {"x": x.numpy()})
@@ -107,8 +109,17 @@ def test_outputs_are_those_of_torch_for_any_batch(exported):
         np.testing.assert_allclose(z, codes.numpy(), atol=1e-4, rtol=0)
         np.testing.assert_allclose(y, decoded.numpy(), atol=1e-4, rtol=0)
         assert np.ptp(decoded.numpy(), axis=0).max() > 1e-2 or size == 1  # outputs depend on codes
-    assert [record.path.name for record in records] == ["encoder.onnx", "decoder.onnx"]
-    assert all(record.difference is not None and 0 < record.difference < 1e-4 for record in records)
+    symbols = isinstance(model.latent, Discrete)
+    names = ["encoder.onnx", "decoder.onnx", *(["vectors.onnx"] if symbols else [])]
+    assert [record.path.name for record in records] == names
+    assert all(record.difference is not None and 0 < record.difference < 1e-4 for record in records[:2])
+    if symbols:  # a grid from any source, looked up and decoded, is what torch makes of it
+        with torch.inference_mode():
+            grid = model.encode(x)
+            decoded = model.decode(grid)
+        (z,) = session(folder / "vectors.onnx").run(["z_of_symbols"], {"symbols": grid.long().numpy()})
+        (y,) = decoder.run(["y"], {"z": z})
+        np.testing.assert_allclose(y, decoded.numpy(), atol=1e-4, rtol=0)
 
 
 def test_files_say_what_they_are(exported):

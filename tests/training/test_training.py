@@ -19,6 +19,7 @@ import expost
 from expost.commands import train
 from expost.config import DataConfig, RunConfig
 from expost.errors import DataError, Interrupted, UsageError
+from expost.generators.generator import Generator
 from expost.models.presets import configure
 from expost.report.training import History
 from expost.run import Run, load
@@ -577,3 +578,17 @@ def test_convolutions_of_two_dimensions_alone_are_laid_out_anew():
     assert gray.weight.stride() == torch.empty(4, 1, 3, 3).to(memory_format=torch.channels_last).stride()
     assert gray.weight.stride() != torch.empty(4, 1, 3, 3).stride()
     assert same(before, model.state_dict())
+
+
+def test_the_use_of_symbols_is_recorded_and_said(tmp_path, capsys):
+    run, data = start(tmp_path / "run", "vq-vae", 2, DataConfig("mnist-5k", limit=60), width=2, precision="float32")
+    model = run.train(data)
+    history = History.read(tmp_path / "run" / "metrics.jsonl")
+    record = history.epochs[history.best - 1]["validation"]
+    counts = Generator.of(model).encode(data.validation.x).long().flatten().bincount(minlength=512).double()
+    shares = counts[counts > 0] / counts.sum()
+    assert record["perplexity"] == pytest.approx(float((-(shares * shares.log()).sum()).exp()), rel=1e-6)
+    assert record["usage"] == pytest.approx(float((counts > 0).double().mean()))
+    said = f"{history.epochs[-1]['validation']['usage']:.0%} of 512 symbols used, perplexity"
+    assert said in capsys.readouterr().err
+    assert not {"perplexity", "usage"} & history.epochs[0]["train"].keys()

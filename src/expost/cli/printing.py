@@ -124,9 +124,11 @@ def show_ranking(ranking: list[Ranked]) -> None:
 
     console, first = _console(), ranking[0].score
     console.print(shown(headline([first])), markup=False, highlight=False, soft_wrap=True)
-    table = Table("", "run", f"{_with_arrow(first.name)} of {first.of}", box=None, pad_edge=False)
+    one = all(each.score.of == first.of for each in ranking)
+    columns = [f"{_with_arrow(first.name)} of {first.of}"] if one else [_with_arrow(first.name), "of"]
+    table = Table("", "run", *columns, box=None, pad_edge=False)
     for each in ranking:
-        table.add_row(each.shown, Text(shown(each.label)), _shown(each.score))
+        table.add_row(each.shown, Text(shown(each.label)), _shown(each.score), *([] if one else [shown(each.score.of)]))
     console.print(table)
     if any(each.tied for each in ranking):
         console.print("= : a tie, as the difference is within its 95 % interval", markup=False, highlight=False)

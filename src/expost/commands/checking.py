@@ -291,6 +291,7 @@ class _Check:
 
     def _density(self, path: Path, filed: Mapping[str, Any] | None, name: str) -> None:
         from expost.densities import load_density
+        from expost.generators.generator import mismatch
         from expost.utils.store import read_json, read_tensor_file
 
         again, copy = f"fit it again: expost fit --density {path.stem}", path.with_suffix(".json")
@@ -302,9 +303,8 @@ class _Check:
         if density is None:
             return
         record, mine = read_tensor_file(path).record, "" if self.weights is None else self.weights.sha256
-        if self.run is not None and density.dim != self.run.config.model.latent_dim:
-            what = f"is of codes of {density.dim} dimensions, the model's have {self.run.config.model.latent_dim}"
-            self._wrong(path, what, again)
+        if self.run is not None and (what := mismatch(density, self.run.config.model)):
+            self._wrong(path, f"is of {what}", again)
         elif mine and density.weights not in ("", mine):
             self._wrong(path, "is of codes of other weights", again)
         elif record["density"] != path.stem and isinstance(written, dict) and written.get("density") == path.stem:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from expost.commands.arguments import Options, RunLike, parse_options, prior_options, together
 from expost.commands.groups import takes
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from expost.densities import Density
-    from expost.evaluation.held_out import Learned
+    from expost.evaluation.held_out import Judge, Learned
     from expost.generators.generator import Generator
     from expost.run import Run
     from expost.types import Data
-
-#: Most held-out codes that densities are compared on.
-MOST_HELD_OUT = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,14 @@ class Fitted:
         density: Its name.
         codes: How many codes of the validation split it was compared on; 0 if it was not.
         log_likelihoods: Its log-likelihood on them, beside those of the other densities.
+        selection: Of what it was chosen and why, if it was: the record that `selection.json` keeps.
     """
 
     path: Path
     density: str
     codes: int
     log_likelihoods: tuple[Learned, ...]
+    selection: Mapping[str, Any] | None = None
 
     def __fspath__(self) -> str:
         """Return the file's path."""
@@ -53,7 +53,7 @@ class Fitted:
 def fit(
     run: RunLike,
     density: str,
-    components: int | None = None,
+    components: int | Literal["auto"] | None = None,
     by: str | None = None,
     bins: int | None = None,
     options: Options = (),
@@ -65,19 +65,29 @@ def fit(
 
     Args:
         run: The run.
-        density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching or
-            reduced.
-        components: Components of a mixture; default: 10, fewer for small classes.
+        density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching,
+            reduced, categorical or autoregressive; or auto: those that suit the codes and can be evaluated are fitted
+            side by side, and the one is kept under which codes of the validation split are likeliest, unless it
+            memorises. categorical and autoregressive are for symbols (vq-vae, fsq-vae), the others for numbers.
+        components: Components of a mixture, or auto for the likeliest of 1, 2, 5, 10, 20, 50; default: 10, fewer for
+            small classes.
         by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
             `expost sample RUN --label` draws from one class, or for one value of the property.
         bins: Number of bins of equal counts that a property is cut into; default: 5.
-        options: Other options of the density, for example covariance=diag.
+        options: Other options of the density, for example covariance=diag, or bandwidth=auto; with density auto those
+            of candidates, for example gmm.covariance=diag flow.steps=300.
         device: auto, cpu, cuda or mps.
 
     Returns:
         Where it was saved, and its log-likelihood on held-out codes beside that of other densities.
     """
+    import torch
+
     from expost.densities import DENSITIES
+    from expost.evaluation.held_out import Judge
+    from expost.evaluation.selecting import distance_to
+    from expost.generators.generator import of_symbols
+    from expost.generators.selection import asked, check_candidates, in_words
     from expost.run import open_run
 
     opened = open_run(run)
@@ -86,57 +96,73 @@ def fit(
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
-    construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    if choose := asked(density, given):
+        # wrong words are refused before the codes are computed
+        check_candidates(density, given, of_symbols(opened.config.model))
+    else:
+        construct(DENSITIES, Part(density, given))
     opened.require_writable("densities/fitted_on.json")
     data = opened.data()
-    if by is None:
-        if bins is not None:
-            raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
-        generator = opened.generator(device)
-        opened.warn_of_trouble(generator.module, data)
-        codes = generator.encode(data.train.x)
-        fitted = generator.fit(density, codes=codes, **given)
-        _remark_on_components(fitted, len(data.train), opened.config.model.latent_dim)
-        path = opened.save_density(density, fitted)
-        return _learned(opened, Fitted(path, density, 0, ()), fitted, generator, data, codes)
-    labels, kept, bins = _labels(data, by, bins)
+    labels: ArrayLike | None = None
+    kept = torch.arange(len(data.train))
+    if by is not None:
+        labels, kept, bins = _labels(data, by, bins)
+    elif bins is not None:
+        raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
     generator = opened.generator(device)
+    if not choose:
+        generator.make(density, **given)
     opened.warn_of_trouble(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
-    codes = generator.encode(x)
-    classes = generator.fit_by_label(density, labels, codes, bins, **given)
-    path = opened.save_density(f"by_label/{density}", classes)
-    return _learned(opened, Fitted(path, f"{density} by {by}", 0, ()), classes, generator, data, codes)
+    codes, judge = generator.encode(x), Judge.of(generator, data)
+    record = None
+    if choose:
+        distance = distance_to(generator, data)
+        selection = generator.select(density, codes, judge.enough, labels, bins, distance, **given)
+        density, record = selection.name, selection.record()
+        fitted = selection.density
+    elif labels is None:
+        fitted = generator.fit(density, codes=codes, **given)
+    else:
+        fitted = generator.fit_by_label(density, labels, codes, bins, **given)
+    _remark_on_components(fitted, len(codes))
+    judge.judge(fitted)
+    path = opened.save_density(density if by is None else f"by_label/{density}", fitted)
+    if record is not None:
+        opened.save_selection(by or "", record)
+        for line in in_words(record):
+            say(line)
+    found = _learned(opened, density if by is None else f"{density} by {by}", fitted, generator, judge, codes)
+    return replace(found, path=path, selection=record)
 
 
-def _learned(run: Run, fitted: Fitted, density: Density, generator: Generator, data: Data, codes: Tensor) -> Fitted:
+def _learned(run: Run, name: str, density: Density, generator: Generator, judge: Judge, codes: Tensor) -> Fitted:
     """Return what a density has learned, and say it: its log-likelihood on held-out codes beside others'."""
     from expost.evaluation.held_out import compare, in_words
 
-    held_out = data.validation.x[:MOST_HELD_OUT]
-    if len(held_out) < 2:
-        say(f"the validation split has {len(held_out)} examples, too few to compare densities on")
-        return fitted
-    z = generator.encode(held_out)
-    found = compare(fitted.density, {**generator.densities, fitted.density: density}, codes, z)
-    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {z.shape[1]} dimensions, in nats:")
-    for line in in_words(
-        fitted.density, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"
-    ):
+    if judge.enough is None:
+        say(f"the validation split has {len(judge.codes)} examples, too few to compare densities on")
+        return Fitted(Path(), name, 0, ())
+    z = judge.codes
+    found = compare(name, {**generator.densities, name: density}, codes, z, judge.split)
+    kind = "symbols" if density.of_symbols else "dimensions"
+    say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {density.dim} {kind}, in nats:")
+    for line in in_words(name, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"):
         say(line)
-    return Fitted(fitted.path, fitted.density, len(z), tuple(found))
+    return Fitted(Path(), name, len(z), tuple(found))
 
 
-def _remark_on_components(density: Density, codes: int, d: int) -> None:
+def _remark_on_components(density: Density, codes: int) -> None:
     """Warn if a mixture has too few codes per component to estimate full covariances."""
     from expost.densities import MixtureDensity
 
     if not isinstance(density, MixtureDensity) or density.covariance != "full":
         return
-    if density.components > 1 and codes < 2 * density.components * d:
+    if density.components > 1 and codes < 2 * density.components * density.dim:
         say(
-            f"{density.components} full covariances of {d} dimensions from {codes:,} codes are likely to overfit: "
-            "compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set covariance=diag"
+            f"{density.components} full covariances of {density.dim} dimensions from {codes:,} codes are likely to "
+            "overfit: compare the log-likelihoods that expost evaluate prints; give fewer --components, or --set "
+            "covariance=diag"
         )
 
 

@@ -99,7 +99,8 @@ def report(
         own = {label: prior.name if prior else None for label, prior in zip(labels, priors, strict=True)}
         said = tuple((page.title, page.verdict.text) for page in pages if page.verdict is not None)
         beside = [*([Verdicts(said)] if said else []), *side_by_side(glances)]
-        comparison = (ranking(scores, own, beside),)
+        taken = [glance.density for _, glance in glances.values() if glance.density is not None]
+        comparison = (ranking(scores, own, beside, taken),)
     title = title or (labels[0] if len(labels) == 1 else f"{len(labels)} runs")
     if len(pages) == 1:
         pages = [replace(pages[0], title=title)]

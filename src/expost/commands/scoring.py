@@ -55,7 +55,8 @@ def evaluate(
 
     Args:
         run: The run.
-        densities: Which densities to sample from; default: the model's own (the paper's column N) and gmm.
+        densities: Which densities to sample from; default: the model's own (the paper's column N), and of the others
+            that are fitted the one under which held-out codes are likeliest, gmm if there is none.
         measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
             memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Strings have
             others: properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian
@@ -81,15 +82,27 @@ def evaluate(
     opened = open_run(run)
     for name in densities:
         _ = DENSITIES[name]
-    prior = opened.config.model.prior
-    names = densities or (() if prior is None else tuple(dict.fromkeys((prior.name, "gmm"))))
-    subjects = (RECONSTRUCTION, *names, INTERPOLATION, *([] if prior is None else [CODES]))
+    names = densities or _usual(opened)
+    subjects = (RECONSTRUCTION, *names, INTERPOLATION, CODES)
     scores = score_run(opened, subjects, features, protocol, device)
     from expost.report.verdict import symptoms
 
     for words, symptom in symptoms(scores):
         say(f"{words} (see {symptom.address})")
     return scores
+
+
+def _usual(run: Run) -> tuple[str, ...]:
+    """Return what is sampled from unless asked: the model's own density, and the best of the others that are fitted."""
+    from expost.densities import usual_density
+    from expost.generators.generator import own_densities
+
+    own, *more = own_densities(run.config.model)
+    taken = usual_density({name: each for name, each in run.densities().items() if name != own})
+    if taken is None:
+        return (own, *more)
+    say(f"beside {own}, the model's own, {taken.line}")
+    return own, taken.name
 
 
 @together
@@ -108,6 +121,7 @@ def score_run(
     import torch
 
     from expost.densities import DENSITIES
+    from expost.evaluation.held_out import Judge
     from expost.evaluation.protocol import Protocol
     from expost.evaluation.scoring import Request, scorer_of, stage_of
     from expost.utils.store import sealed, update_json
@@ -122,6 +136,7 @@ def score_run(
     wanted = [name for name in dict.fromkeys((*subjects, *([stage] if stage else []))) if name in DENSITIES]
     missing = [name for name in wanted if name not in generator.densities or _cannot_encode(generator, name, stage)]
     codes = generator.encode(data.train.x) if missing else torch.empty(0)
+    judge = Judge.of(generator, data) if missing else None
     for name in missing:
         options = prior_options(run, name)
         if name in generator.densities:
@@ -129,7 +144,10 @@ def score_run(
             say(f"density {name} was saved without its encoder, through which it reconstructs; it is fitted again")
         if "seed" in inspect.signature(DENSITIES[name]).parameters:
             options.setdefault("seed", protocol.seed)
-        run.save_density(name, generator.fit(name, codes=codes, **options))
+        fitted = generator.fit(name, codes=codes, **options)
+        if judge is not None:
+            judge.judge(fitted)
+        run.save_density(name, fitted)
     scores = score_with(generator, subjects, generator.weights, "test")
     new, weights = [to_json(score) for score in scores], generator.weights
     # read again: another process may have scored meanwhile
@@ -152,7 +170,7 @@ def _cannot_encode(generator: Generator, name: str, stage: str | None) -> bool:
 def rank(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     score: str | None = None,
-    of: str = "gmm",
+    of: str | None = None,
     ignoring: tuple[str, ...] = (),
 ) -> list[Ranked]:
     """Rank runs by a saved score, with ties; leave out, with the reason, runs that were scored in another way.
@@ -164,7 +182,8 @@ def rank(
         runs: Evaluated runs.
         score: Which score, for example fid or recall; default: the first that all runs have (for strings never validity
             or novelty, which a collapsed model wins).
-        of: What was scored: reconstruction, interpolation, or a density.
+        of: What was scored: reconstruction, interpolation, or a density; default: of each run, among the densities that
+            it has scores of, the one under which held-out codes are likeliest.
         ignoring: Fields of the protocol that may differ, for example version.
 
     Returns:
@@ -181,15 +200,21 @@ def rank(
         label: [score_from_json(each, path) for path in (run.folder / "metrics.json",) for each in saved_scores(path)]
         for label, run in opened.items()
     }
-    score = score or _first_in_common(saved, of)
+    subjects = {label: of or _scored(opened[label], scores) for label, scores in saved.items()}
+    if of is None:
+        listing = {name: [label for label in saved if subjects[label] == name] for name in subjects.values()}
+        each_of = "; ".join(f"{name} of {', '.join(labels)}" for name, labels in listing.items())
+        best = each_of if len(listing) > 1 else next(iter(listing))
+        say(f"ranked by samples of the best fitted density: {best}; --of names another")
+    score = score or _first_in_common(saved, subjects)
     found: dict[str, Score] = {}
     lacking: dict[str, str] = {}
     for label, scores in saved.items():
-        mine = [each for each in scores if each.of == of and each.name == score]
+        mine = [each for each in scores if each.of == subjects[label] and each.name == score]
         if mine:
             found[label] = mine[-1]
         else:
-            lacking[label] = _lack(label, scores, score, of)
+            lacking[label] = _lack(label, scores, score, subjects[label])
     if len(found) < min(len(runs), 2):
         raise UsageError(next(iter(lacking.values())))
     alike, odd = comparable(found, ignoring, {label: opened[label].config.model.shape for label in found})
@@ -208,6 +233,18 @@ def rank(
     if unknown and len(ranking) > 1:
         say(f"no standard error is saved for {', '.join(unknown)}: ties with them cannot be told; evaluate again")
     return ranking
+
+
+def _scored(run: Run, scores: Sequence[Score]) -> str:
+    """Return which density of a run is ranked unless asked: the best of those that it has scores of."""
+    from expost.densities import DENSITIES, usual_density
+    from expost.densities.choice import UNRECORDED
+
+    names = [name for name in dict.fromkeys(each.of for each in scores) if name in DENSITIES]
+    taken = usual_density({name: each for name, each in run.densities().items() if name in names})
+    if taken is not None:
+        return taken.name
+    return UNRECORDED if UNRECORDED in names or not names else names[-1]
 
 
 def _lack(label: str, scores: Sequence[Score], name: str, of: str) -> str:
@@ -241,16 +278,20 @@ def _ranks(name: str) -> bool:
     return direction.sign != 0 and not direction.gameable
 
 
-def _first_in_common(saved: Mapping[str, Sequence[Score]], of: str) -> str:
+def _first_in_common(saved: Mapping[str, Sequence[Score]], subjects: Mapping[str, str]) -> str:
     """Return the first score that all runs have and that has a preferred direction.
 
     Raises:
         UsageError: if there is none; the message names the first run that shares none with those before it.
     """
-    names = {label: [s.name for s in scores if s.of == of and _ranks(s.name)] for label, scores in saved.items()}
+    names = {
+        label: [each.name for each in scores if each.of == subjects[label] and _ranks(each.name)]
+        for label, scores in saved.items()
+    }
     first, *_ = names
     common = list(dict.fromkeys(names[first]))
     for label, mine in names.items():
+        of = subjects[label]
         if not mine:
             raise UsageError(f"{label} has no score of {of} to rank by; run: expost evaluate {label}")
         if not any(name in mine for name in common):

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from expost.densities import Density
+    from expost.generators.generator import Generator
     from expost.run import Run
     from expost.search import Objective, SearchResult
+    from expost.types import Data
 
 #: Largest share of the training set that a search starts from, as in the paper.
 BEGUN_WITH = 0.9
@@ -58,7 +61,7 @@ def optimize(
     run: RunLike,
     objective: str | None = None,
     *,
-    density: str = "gmm",
+    density: str | None = None,
     codes: int | None = None,
     out: Output | None = None,
     options: Options = (),
@@ -75,7 +78,8 @@ def optimize(
             its terms normalized on ZINC 250k unless options say otherwise), qed (high drug-likeness), or
             MODULE:FUNCTION, your own function of a list of strings, found in the working directory. Default: expression
             for expressions, plogp for molecules.
-        density: The density of region density; fitted first if it is not.
+        density: The density of region density, fitted first if it is not; default: the fitted one under which held-out
+            codes are likeliest, of those that can be evaluated, else gmm.
         codes: Start from at most this many training codes; default: 90 % of all.
         out: The search's folder; default: one in the run's.
         options: Options of the objective, for example target=sin(x)*x, or minimize=true for a function of your own.
@@ -115,10 +119,7 @@ def optimize(
     texts = [text or "" for text in strings.codec.decode(data.train.x[chosen])]
     goal = make_objective(wanted, **parse_options(options))
     z, scores = _begin(strings.generator.encode(data.train.x[chosen]), texts, goal)
-    if config.region == "density" and density not in strings.generator.densities:
-        fitted = strings.generator.fit(density, data.train.x, **prior_options(opened, density))
-        opened.save_density(density, fitted)
-    bound = strings.generator.density(density) if config.region == "density" else None
+    bound = _region(opened, strings.generator, data, density) if config.region == "density" else None
 
     def decode(points: Tensor, k: int, source: torch.Generator) -> list[str | None]:
         return strings.best_of(points, k, domain.valid, source=source)[0]
@@ -139,6 +140,26 @@ def optimize(
     else:
         say(f"nothing valid was found, so there is no picture; the table: {folder / 'table.md'}")
     return result
+
+
+def _region(run: Run, generator: Generator, data: Data, density: str | None) -> Density:
+    """Return the density whose mass is searched: as asked, else the best fitted, else gmm; fit it if it is not."""
+    from expost.densities import TractableDensity, usual_density
+    from expost.densities.choice import UNRECORDED
+    from expost.evaluation.held_out import Judge
+
+    if density is None:
+        tractable = {name: each for name, each in generator.densities.items() if isinstance(each, TractableDensity)}
+        taken = usual_density(tractable)
+        if taken is not None:
+            say(taken.line)
+            return tractable[taken.name]
+        density = UNRECORDED
+    if density not in generator.densities:
+        fitted = generator.fit(density, data.train.x, **prior_options(run, density))
+        Judge.of(generator, data).judge(fitted)
+        run.save_density(density, fitted)
+    return generator.density(density)
 
 
 def _begin(codes: Tensor, texts: list[str], objective: Objective) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -20,6 +21,7 @@ from expost.utils.progress import say
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from expost.densities import Density
     from expost.types import Split
 
 
@@ -45,7 +47,7 @@ def sample(
             file per sample). Tables: FILE.csv or .npy. Strings: FILE.txt, .smi or .csv; molecules also a picture. In a
             CSV, the last column is the label, if one is given. Default: samples.png, .csv or .txt in the run's folder,
             numbered where it exists.
-        density: A fitted density; default: gmm if it is fitted, else the last one.
+        density: A fitted density; default: the one under which held-out codes are likeliest.
         label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
         code_temperature: Below 1, samples concentrate near the modes of the density (cleaner, less diverse); above
@@ -69,12 +71,12 @@ def sample(
     path = check_output(Path(out) if out is not None else within(opened.folder, examples.usual), examples.samples)
     look = look_of(picture, path, "")
     generator = opened.generator(device)
-    named, labels, of = density, None, ""
+    labels, of = None, ""
     if label is None:
-        named = generator.density_name(density)
+        named = generator.density_name(_taken(density, generator.densities))
     else:
-        by_label = generator.labelled(density)
-        named = generator.labelled_name(density)
+        named = generator.labelled_name(_taken(density, generator.by_label))
+        by_label = generator.labelled(named)
         found = by_label.labels[by_label.class_index(label)]
         labels, of = [found] * n, f" for label {found}"
     if "title" not in PICTURE.of(picture):
@@ -82,7 +84,7 @@ def sample(
         spread = "" if code_temperature == 1 else f" at code temperature {code_temperature:g}"
         title = f"{counted(n, 'sample')} of {model} through {named}{of}{spread}, trained on {data}"
         look = replace(look, title=title, own=False)
-    wish = Wish(n, density, label, seed, temperature, code_temperature)
+    wish = Wish(n, named, label, seed, temperature, code_temperature)
     examples.write(examples.draw(generator, wish), path, look, labels)
     return path
 
@@ -232,6 +234,16 @@ def panel(
     whole = titled(sections(parts, 2, size), look.title, round(1.4 * size))
     save_sheet(framed(whole, round(1.5 * size)), path)
     return path
+
+
+def _taken(asked: str | None, fitted: Mapping[str, Density]) -> str | None:
+    """Return the density that was asked for, else the best fitted, and say which that is; None if none is fitted."""
+    from expost.densities import usual_density
+
+    if asked is not None or (taken := usual_density(fitted)) is None:
+        return asked
+    say(taken.line)
+    return taken.name
 
 
 def _first(split: Split, n: int) -> Tensor:

@@ -14,8 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from expost.densities import files
+from expost.densities.autoregressive import Autoregressive
 from expost.densities.base import Density, Fit
 from expost.densities.bayesian import BayesianGaussianMixture
+from expost.densities.choice import Choice, HeldOut, usual_density
 from expost.densities.conditional import ConditionalDensity
 from expost.densities.flow import Flow
 from expost.densities.flow_matching import FlowMatching
@@ -26,6 +28,7 @@ from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
+from expost.densities.symbols import Categorical, SymbolDensity
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError
 from expost.registry import Registry
@@ -33,7 +36,10 @@ from expost.registry import Registry
 __all__ = [
     "DENSITIES",
     "NEED_LABELS",
+    "Autoregressive",
     "BayesianGaussianMixture",
+    "Categorical",
+    "Choice",
     "ConditionalDensity",
     "Density",
     "Fit",
@@ -41,6 +47,7 @@ __all__ = [
     "FlowMatching",
     "Gaussian",
     "GaussianMixture",
+    "HeldOut",
     "KernelDensity",
     "LabelledDensity",
     "MixtureDensity",
@@ -48,9 +55,11 @@ __all__ = [
     "Reduced",
     "SecondStageVAE",
     "StandardNormal",
+    "SymbolDensity",
     "TractableDensity",
     "load_density",
     "make_density",
+    "usual_density",
 ]
 
 #: Densities that cannot be fitted without labels; `DENSITIES` has the others.

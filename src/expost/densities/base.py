@@ -1,8 +1,9 @@
 """The density slot: a distribution q(z) fitted on codes after training (Ghosh et al. 2020, section 4).
 
-A density sees nothing but a matrix of codes, one row per example. `fit` estimates it, `sample` draws new codes, and
-where the density can be evaluated (`TractableDensity`) `log_prob` does so. All arithmetic of the fit is float64,
-whatever the codes are.
+A density sees nothing but codes: vectors (N, d), sequences (N, C, L) or maps (N, C, H, W). `fit` estimates it, `sample`
+draws new codes of that shape, and where the density can be evaluated (`TractableDensity`) `log_prob` does so. What
+follows a method's underscore gets and gives each code as one row: a map flattened, d = C H W. All arithmetic of the fit
+is float64, whatever the codes are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
@@ -22,6 +24,7 @@ from torch import Tensor
 from expost import distributed
 from expost.densities import files
 from expost.densities.checks import check_codes, check_float, check_int
+from expost.densities.choice import HeldOut
 from expost.densities.labels import read_labels
 from expost.densities.linalg import precise_device
 from expost.errors import DataError, UsageError
@@ -48,8 +51,10 @@ class _State:
 
     def __init__(self) -> None:
         self.fit: Fit | None = None
+        self.shape: tuple[int, ...] = ()
         self.device = torch.device("cpu")
         self.weights = ""
+        self.held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,11 +62,17 @@ class Density(ABC):
     """A distribution of codes. Options are the keyword arguments; they never change, the fit may be made again.
 
     A new density is a frozen, keyword-only dataclass with a `name`, `words` that call it so in a sentence, its options
-    as fields, `_check`, `_fit`, `_draw` and `_layout`, and one line in the registry.
+    as fields, `_check`, `_fit`, `_draw` and `_layout`, and one line in the registry. Where some options may be chosen
+    by held-out likelihood (`auto`), `grids` has a function for each, from codes and the other options to the values
+    that are tried; `tried` are the options with which `--density auto` tries the density, None leaves it out.
     """
 
     name: ClassVar[str]
     words: ClassVar[str]
+    #: Whether codes are symbols, whole numbers, and the density a probability; see `SymbolDensity`.
+    of_symbols: ClassVar[bool] = False
+    grids: ClassVar[Mapping[str, Callable[[Tensor, Mapping[str, Any]], Sequence[Any]]]] = {}
+    tried: ClassVar[Mapping[str, Any] | None] = {}
     _state: _State = field(init=False, repr=False, default_factory=_State)
 
     def __post_init__(self) -> None:
@@ -88,7 +99,8 @@ class Density(ABC):
         neither used nor changed.
 
         Args:
-            z: Codes, shape (N, d), any floating dtype, finite, at least two different rows.
+            z: Codes, shape (N, d), or maps (N, C, H, W) or (N, C, L), any floating dtype, finite, at least two that
+                differ.
             labels: For a `LabelledDensity`: a class for each code, shape (N,), whole numbers or strings; or, with
                 `bins`, a property, numbers.
             bins: For a property: the number of bins of nearly equal counts (quantiles), or the bins' bounds, ascending,
@@ -113,8 +125,8 @@ class Density(ABC):
     ) -> Tensor:
         """Draw codes independently of one another.
 
-        Every density here turns standard normal noise into codes. A temperature T multiplies that noise's variance:
-        N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays as it is.
+        Every density of vectors turns standard normal noise into codes. A temperature T multiplies that noise's
+        variance: N(0, T I) takes the place of N(0, I); what is drawn beside it, such as a mixture's component, stays.
 
         | density | at temperature T | as T goes to 0 |
         |---|---|---|
@@ -123,6 +135,7 @@ class Density(ABC):
         | kernels of bandwidth h | bandwidth sqrt(T) h | training codes |
         | a second stage, u and noise normal | u and noise of variance T | the code of u = 0 |
         | a flow, noise normal | noise of variance T | the code of noise 0 |
+        | symbols of probability p | probability proportional to p^(1/T), symbol by symbol | the likeliest symbols |
 
         Below 1 samples are more typical and less varied, above 1 it is the other way round. With the same generator the
         noise is the same at every temperature, so that samples move on paths as it changes.
@@ -135,7 +148,7 @@ class Density(ABC):
             temperature: T, at least 0; 1 draws from the density itself.
 
         Returns:
-            Codes, shape (n, d), float32, in random order.
+            Codes, shape (n, d), or the maps' (n, C, H, W), float32, in random order.
 
         Raises:
             UsageError: if `n` is no whole number of at least 0, the temperature is negative or not finite, the
@@ -150,7 +163,7 @@ class Density(ABC):
             else:
                 labelled = self._labelled()
                 z = labelled._draw_given(labelled.class_index(label), int(n), generator, float(temperature))
-            return z.to(torch.float32).to(self.device)
+            return z.to(torch.float32).to(self.device).reshape(-1, *self.shape)
 
     @final
     @property
@@ -161,8 +174,15 @@ class Density(ABC):
     @final
     @property
     def dim(self) -> int:
-        """Dimension d of the codes it was fitted on."""
+        """Dimension d of the codes it was fitted on; of maps C H W."""
         return int(self.statistics["d"])
+
+    @final
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a code: (d,), or of maps (C, H, W) or (C, L)."""
+        self._require_fit()
+        return self._state.shape
 
     @final
     @property
@@ -184,8 +204,26 @@ class Density(ABC):
 
     @final
     @property
+    def held_out(self) -> HeldOut | None:
+        """Log-likelihoods of codes that it was not fitted on, where `judged` gave them; else None."""
+        return self._state.held_out
+
+    @final
+    def judged(self, held_out: HeldOut | None) -> Self:
+        """Note how likely held-out codes are under it, by which it is compared with others (`usual_density`)."""
+        self._state.held_out = held_out
+        return self
+
+    @final
+    @property
+    def size(self) -> int:
+        """How many numbers were fitted: of two that describe codes alike, the one with fewer is simpler."""
+        return sum(tensor.numel() for tensor in self._require_fit().tensors.values())
+
+    @final
+    @property
     def statistics(self) -> dict[str, Any]:
-        """Facts about the fit: n and d always; seed, iterations, converged, log_likelihood where they apply."""
+        """Facts about the fit: n and d always, of maps their shape; seed, iterations, converged where they apply."""
         return dict(self._require_fit().statistics)
 
     @final
@@ -230,7 +268,8 @@ class Density(ABC):
             OSError: if the folder cannot be written.
         """
         fit = self._require_fit()
-        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors, self.weights)
+        held_out = None if self.held_out is None else self.held_out.record()
+        return files.write(Path(path), self.name, self.options, fit.statistics, fit.tensors, self.weights, held_out)
 
     @final
     @classmethod
@@ -261,21 +300,25 @@ class Density(ABC):
         files.check_size(saved)
         try:
             layout = density._layout(saved.statistics)
+            held_out = None if saved.held_out is None else HeldOut.read(saved.held_out)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # of any JSON
             raise DataError(f"{saved.path} is inconsistent ({error}); restore it or fit again") from None
         saved.require(layout)
         density._state.fit, density._state.weights = Fit(saved.tensors, saved.statistics), saved.weights
-        return density
+        density._state.shape = code_shape(saved.statistics)
+        return density.judged(held_out)
 
     def _accept(self, z: Tensor, estimate: Callable[[Tensor], Fit]) -> Self:
         """Check the codes, estimate in float64, and keep the result; the frame around every way to fit."""
         self._state.fit = None  # a failed second fit must not leave the first one in use
         self._state.weights = ""
+        self._state.held_out = None
         check_codes(z)
         # A caller may encode under inference_mode or autocast; neither may reach the arithmetic (or the training) in
         # here.
         with torch.inference_mode(False), torch.autocast(z.device.type, enabled=False):
-            codes = z.detach().to(precise_device(z.device)).to(torch.float64, copy=True)
+            codes = z.detach().to(precise_device(z.device)).to(torch.float64, copy=True).flatten(1)
+            self._state.shape = tuple(z.shape[1:])
             with torch.no_grad(), distributed.all_or_none():
                 fit = estimate(codes)
             distributed.copy_from_main(*fit.tensors.values())  # several processes hold one fit, to the last bit
@@ -283,7 +326,9 @@ class Density(ABC):
                 raise DataError(
                     f"{self.name}: the fit is not finite; standardize the codes or look for outliers in them"
                 )
-        statistics = {"n": z.shape[0], "d": z.shape[1], **fit.statistics}
+        statistics = {"n": codes.shape[0], "d": codes.shape[1], **fit.statistics}
+        if z.dim() > 2:
+            statistics["shape"] = list(z.shape[1:])
         self._state.fit = Fit(dict(fit.tensors), statistics)
         self._state.device = z.device
         return self
@@ -305,7 +350,9 @@ class Density(ABC):
             z = self.sample(2, generator=torch.Generator().manual_seed(0))
             sound = bool(z.isfinite().all())
             if sound and isinstance(self, TractableDensity):
-                sound = bool(self.log_prob(z).isfinite().all()) and not bool(self.log_prob(z + 1).isnan().any())
+                with suppress(UsageError):  # by label, of a kind that can only be sampled
+                    beside = z if self.of_symbols else z + 1
+                    sound = bool(self.log_prob(z).isfinite().all()) and not bool(self.log_prob(beside).isnan().any())
         except (DataError, IndexError, RuntimeError) as error:
             raise DataError(f"{path} holds no density ({error}); restore it or fit again") from None
         if not sound:
@@ -326,7 +373,10 @@ class Density(ABC):
 
     @abstractmethod
     def _fit(self, z: Tensor) -> Fit:
-        """Estimate from checked codes, float64, shape (N, d), without gradients; raise DataError on failure."""
+        """Estimate from checked codes, float64, shape (N, d), without gradients; raise DataError on failure.
+
+        Maps arrive flattened; `self._state.shape` is their shape.
+        """
 
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -335,6 +385,16 @@ class Density(ABC):
     @abstractmethod
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors of a fit with these statistics (n and d always); loading checks them."""
+
+
+def code_shape(statistics: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of the codes of a fit with these statistics: (d,), or that of maps.
+
+    Example:
+        >>> code_shape({"n": 9, "d": 5}), code_shape({"n": 9, "d": 64, "shape": [4, 4, 4]})
+        ((5,), (4, 4, 4))
+    """
+    return tuple(statistics.get("shape", (statistics["d"],)))
 
 
 D = TypeVar("D", bound=Density)

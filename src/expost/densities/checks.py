@@ -14,6 +14,10 @@ from expost.errors import DataError, UsageError
 LARGEST_CODE = 1e18
 #: Most layers of a network, so that no damaged or hostile file can ask for a billion of them.
 DEEPEST = 100
+#: Most axes of codes: those of maps, (N, C, H, W).
+MOST_AXES = 4
+#: Dimensions from which a full covariance must be one that the codes determine.
+_LARGE = 1_024
 #: What codes may be stored as; narrower floats are for weights, and PyTorch does not compute in them.
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -105,23 +109,28 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise UsageError(f"{name}={value!r} is unknown; choose one of: {', '.join(choices)}")
 
 
-def check_compatible(z: object, d: int | None = None) -> None:
-    """Refuse what is not a finite floating-point matrix of codes with d columns (any number from 1 if None).
+def check_compatible(z: object, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse what are not finite floating-point codes of one shape: vectors (d,), sequences (C, L), maps (C, H, W).
+
+    Args:
+        z: Codes, shape (N, *shape).
+        shape: Of a code; any of the three if None.
 
     Raises:
-        DataError: if it is not.
+        DataError: if they are not.
 
     Example:
-        >>> check_compatible(torch.zeros(3, 2), d=16)
+        >>> check_compatible(torch.zeros(3, 2), shape=(16,))
         Traceback (most recent call last):
         ...
         expost.errors.DataError: codes have 2 dimensions, but the density was fitted on 16; encode with the same model
     """
     if not isinstance(z, Tensor):
         raise DataError(f"codes must be a torch tensor, got {type(z).__name__}; convert them with torch.as_tensor")
-    if z.dim() != 2 or z.shape[1] == 0:
+    if not 2 <= z.dim() <= MOST_AXES or 0 in z.shape[1:]:
         raise DataError(
-            f"codes must have shape (examples, dimensions), got {tuple(z.shape)}; flatten each code to one row"
+            f"codes must have shape (examples, dimensions), or be maps (examples, channels, height, width), got "
+            f"{tuple(z.shape)}; give each code one row, or one map"
         )
     kind = str(z.dtype).removeprefix("torch.") if z.layout == torch.strided else str(z.layout).removeprefix("torch.")
     if z.dtype not in _DTYPES or z.layout != torch.strided:
@@ -129,11 +138,12 @@ def check_compatible(z: object, d: int | None = None) -> None:
         raise DataError(f"codes must be dense and floating point, got {kind}; convert them with {remedy}")
     if z.is_meta:
         raise DataError("codes are on device meta, which holds no numbers; encode on cpu or a device of this machine")
-    if d is not None and z.shape[1] != d:
-        raise DataError(
-            f"codes have {z.shape[1]} dimensions, but the density was fitted on {d}; encode with the same model"
-        )
-    finite = z.isfinite().all(1)
+    if shape is not None and tuple(z.shape[1:]) != shape:
+        vectors = z.dim() == 2 and len(shape) == 1
+        found = f"{z.shape[1]} dimensions" if vectors else f"shape {tuple(z.shape[1:])}"
+        fitted = shape[0] if vectors else f"codes of shape {shape}"
+        raise DataError(f"codes have {found}, but the density was fitted on {fitted}; encode with the same model")
+    finite = z.isfinite().flatten(1).all(1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise DataError(f"codes contain NaN or infinity, first in row {row}; check the inputs and the encoder")
@@ -143,8 +153,8 @@ def check_codes(z: object) -> None:
     """Refuse codes that no density can be fitted on.
 
     Raises:
-        DataError: if they are no finite floating-point matrix, absurdly large, or all equal in float32, the precision
-            of samples.
+        DataError: if they are no finite floating-point codes of one shape, absurdly large, or all equal in float32, the
+            precision of samples.
 
     Example:
         >>> check_codes(torch.ones(100, 16))
@@ -168,4 +178,29 @@ def check_codes(z: object) -> None:
         raise DataError(
             f"all {z.shape[0]} codes are equal in float32, the precision of samples: they differ by at most "
             f"{differ:.3g} at a size of {largest:.3g}; center and scale them first"
+        )
+
+
+def check_determined(name: str, n: int, d: int) -> None:
+    """Refuse a full covariance of many dimensions that the codes leave singular: it would be the ridge's, not theirs.
+
+    Args:
+        name: The density's.
+        n: Number of codes.
+        d: Their dimensions.
+
+    Raises:
+        DataError: for more than 1,024 dimensions and at most as many codes as dimensions.
+
+    Example:
+        >>> check_determined("gaussian", n=500, d=4096)
+        Traceback (most recent call last):
+        ...
+        expost.errors.DataError: gaussian: 500 codes cannot determine a full covariance of 4096 dimensions (8.4e+06 \
+numbers); use density reduced (base=gaussian), or give more than 4096 codes
+    """
+    if d > _LARGE and n <= d:
+        raise DataError(
+            f"{name}: {n} codes cannot determine a full covariance of {d} dimensions ({d * (d + 1) / 2:.2g} numbers); "
+            f"use density reduced (base={name}), or give more than {d} codes"
         )

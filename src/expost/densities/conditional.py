@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expost.densities.base import Density, Fit, restore_part
+from expost.densities.base import Density, Fit, code_shape, restore_part
 from expost.densities.checks import check_choice, check_int
 from expost.densities.drawing import draw_index
 from expost.densities.gaussian import Gaussian
@@ -120,9 +120,9 @@ class ConditionalDensity(LabelledDensity):
         units = Units.of_bulk(z)
         pooled = _pooled_covariance([units.apply(group) for group in groups]) if few else None
         parts = [
-            self._fit_class(group, classes.labels[c])
+            self._fit_class(group.reshape(-1, *self._state.shape), classes.labels[c])
             if c not in few or pooled is None
-            else _shrunk(group, pooled, units)
+            else _shrunk(group, pooled, units, self._state.shape)
             for c, group in enumerate(groups)
         ]
         records = [{"density": part.name, "options": part.options, "fit": part.statistics} for part in parts]
@@ -132,7 +132,8 @@ class ConditionalDensity(LabelledDensity):
     def _fit_class(self, z: Tensor, label: Label) -> Density:
         density = make_density(self.base, **self.base_options)
         if "components" in density.options and "components" not in self.base_options:
-            density = make_density(self.base, **dict(self.base_options) | {"components": default_components(*z.shape)})
+            components = default_components(len(z), z[0].numel())
+            density = make_density(self.base, **dict(self.base_options) | {"components": components})
         try:
             return density.fit(z)
         except DataError as error:
@@ -147,7 +148,7 @@ class ConditionalDensity(LabelledDensity):
         return z
 
     def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        return self._part(c).sample(n, generator=generator, temperature=temperature)
+        return self._part(c).sample(n, generator=generator, temperature=temperature).flatten(1)
 
     def _log_prob(self, z: Tensor) -> Tensor:
         return torch.logsumexp(self._log_joint(z), 1)
@@ -155,7 +156,7 @@ class ConditionalDensity(LabelledDensity):
     def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
         part = self._part(c)
         if isinstance(part, TractableDensity):
-            return part.log_prob(z)
+            return part.log_prob(z.reshape(-1, *self.shape))
         names = ", ".join(name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity))
         raise UsageError(f"density '{part.name}' cannot be evaluated, only sampled; choose a base of: {names}")
 
@@ -166,7 +167,7 @@ class ConditionalDensity(LabelledDensity):
         for part in parts:
             if not all(isinstance(part["fit"].get(name), int) and part["fit"][name] > 0 for name in ("n", "d")):
                 raise ValueError("a class does not say the shape of its codes")
-        if any(part["fit"]["d"] != statistics["d"] for part in parts):
+        if any(code_shape(part["fit"]) != code_shape(statistics) for part in parts):
             raise ValueError("its densities differ in dimension")
         return {
             f"{c}.{name}": shape
@@ -192,13 +193,13 @@ def _pooled_covariance(groups: Sequence[Tensor]) -> Tensor:
     if spare < d + 1:
         raise DataError(
             f"{n} codes in {len(groups)} classes are too few for a covariance in {d} dimensions; give at least "
-            f"{len(groups) + d + 1} codes, or fewer classes"
+            f"{len(groups) + d + 1} codes, fewer classes, or the least codes of a class that has its own: min_codes"
         )
     centered = torch.cat([group - group.mean(0) for group in groups])
     return centered.T @ centered / spare
 
 
-def _shrunk(z: Tensor, pooled: Tensor, units: Units) -> Density:
+def _shrunk(z: Tensor, pooled: Tensor, units: Units, shape: tuple[int, ...]) -> Density:
     """Return the Gaussian of a class with few codes (see `ConditionalDensity`); `pooled` is of codes in units."""
     n, d = z.shape
     mean = z.mean(0)
@@ -207,6 +208,8 @@ def _shrunk(z: Tensor, pooled: Tensor, units: Units) -> Density:
     covariance.diagonal().add_(_RIDGE)
     factor = units.scale[:, None] * stable_cholesky(covariance, "a class")
     log_likelihood = log_normal(z, mean, factor).mean().item()
-    statistics = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood}
+    statistics: dict[str, Any] = {"n": n, "d": d, "shrunk": True, "log_likelihood": log_likelihood}
+    if len(shape) > 1:
+        statistics["shape"] = list(shape)
     tensors = {"mean": mean, "cholesky": factor}
     return restore_part(Gaussian(regularization=_RIDGE), statistics, tensors, "", z.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import expost
+from expost.densities.checks import MOST_AXES
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_json, write_tensors
@@ -35,6 +37,7 @@ class Saved:
         statistics: Facts about the fit.
         tensors: Parameters by name, on the CPU.
         weights: SHA-256 of the weights whose codes it describes; empty where that is not known.
+        held_out: The record of a `HeldOut`; None where there is none.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Saved:
     statistics: dict[str, Any]
     tensors: dict[str, Tensor]
     weights: str = ""
+    held_out: Mapping[str, Any] | None = None
 
     def require(self, layout: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse tensors other than those of `layout`, and any that are not finite.
@@ -69,6 +73,7 @@ def write(
     statistics: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     weights: str = "",
+    held_out: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a fit and return the safetensors file; the JSON has the same name and the suffix `.json`."""
     target = resolve(path)
@@ -83,6 +88,8 @@ def write(
     }
     if weights:
         record["weights"] = weights
+    if held_out is not None:
+        record["held_out"] = dict(held_out)
     write_tensors(target, tensors, record)
     write_json(target.with_suffix(".json"), record)
     return target
@@ -110,15 +117,19 @@ def read(path: Path) -> Saved:
         raise DataError(
             f"{target}: the tensors are not those that were saved (wrong checksum); restore it or fit again"
         )
-    return Saved(target, name, options, statistics, tensors, str(record.get("weights", "")))
+    return Saved(target, name, options, statistics, tensors, str(record.get("weights", "")), record.get("held_out"))
 
 
 def check_size(saved: Saved) -> None:
-    """Refuse a record without n and d, the shape of the codes that the density was fitted on.
+    """Refuse a record without n and d, the shape of the codes that the density was fitted on, or of impossible maps.
 
     Raises:
-        DataError: if they are not two positive whole numbers.
+        DataError: if they are not two positive whole numbers, or a map has not d of them.
     """
     n, d = saved.statistics.get("n"), saved.statistics.get("d")
     if not (isinstance(n, int) and isinstance(d, int) and n > 0 and d > 0):
         raise DataError(f"{saved.path} does not say the codes' shape (n={n!r}, d={d!r}); restore the file or fit again")
+    shape = saved.statistics.get("shape", [d])
+    sides = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
+    if not sides or not 1 <= len(shape) < MOST_AXES or math.prod(shape) != d:
+        raise DataError(f"{saved.path} has codes of {d} dimensions and shape {shape!r}; restore the file or fit again")

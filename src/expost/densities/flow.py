@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expost.densities.base import Fit
-from expost.densities.checks import check_choice, check_depth, check_float, check_int, check_seed
+from expost.densities.checks import check_choice, check_depth, check_determined, check_float, check_int, check_seed
 from expost.densities.drawing import draw_normal
 from expost.densities.gaussian import Gaussian
 from expost.densities.linalg import LOG_2PI, whiten
@@ -95,6 +95,7 @@ class Flow(TractableDensity):
         check_seed(self.seed)
 
     def _fit(self, z: Tensor) -> Fit:
+        check_determined(self.name, *z.shape)
         start = Gaussian(regularization=self.regularization).fit(z).tensors
         with torch.enable_grad():
             weights, statistics = self._train(whiten(z, start["mean"], start["cholesky"]).float())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expost import distributed
 from expost.densities.base import Fit
-from expost.densities.checks import check_float
+from expost.densities.checks import check_determined, check_float
 from expost.densities.drawing import draw_normal
 from expost.densities.linalg import LOG_2PI, log_normal, ml_covariance, precise_device, stable_cholesky
 from expost.densities.tractable import TractableDensity
@@ -82,6 +82,7 @@ class Gaussian(TractableDensity):
         check_float("regularization", self.regularization, minimum=0)
 
     def _fit(self, z: Tensor) -> Fit:
+        check_determined(self.name, *z.shape)
         units = Units.of_bulk(z)
         shift, covariance = ml_covariance(units.apply(z), self.regularization)
         mean, factor = units.undo(shift), units.scale[:, None] * stable_cholesky(covariance, "the codes")

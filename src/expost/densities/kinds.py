@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from expost.densities.autoregressive import Autoregressive
 from expost.densities.base import Density
 from expost.densities.bayesian import BayesianGaussianMixture
 from expost.densities.flow import Flow
@@ -13,6 +14,7 @@ from expost.densities.kde import KernelDensity
 from expost.densities.mixture import GaussianMixture
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
+from expost.densities.symbols import Categorical
 from expost.registry import Part, Registry, construct
 
 _KINDS: tuple[type[Density], ...] = (
@@ -25,6 +27,8 @@ _KINDS: tuple[type[Density], ...] = (
     Flow,
     FlowMatching,
     Reduced,
+    Categorical,
+    Autoregressive,
 )
 
 DENSITIES: Registry[type[Density]] = Registry("density", {kind.name: kind for kind in _KINDS})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
@@ -21,6 +21,8 @@ from expost.densities.tractable import TractableDensity
 from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 
+#: Components that are tried where they are to be chosen.
+COMPONENTS = (1, 2, 5, 10, 20, 50)
 #: Most numbers in all covariances together: 400 MB in float64, and hours of a fit.
 _MOST_NUMBERS = 50_000_000
 
@@ -55,6 +57,9 @@ class MixtureDensity(TractableDensity):
         seed: Seed of the starts.
     """
 
+    grids: ClassVar[Mapping[str, Callable[[Tensor, Mapping[str, Any]], Sequence[Any]]]] = {
+        "components": lambda z, options: [k for k in COMPONENTS if k <= len(z)]
+    }
     components: int = 10
     covariance: str = "full"
     n_init: int = 1
@@ -146,6 +151,7 @@ class GaussianMixture(MixtureDensity):
 
     name: ClassVar[str] = "gmm"
     words: ClassVar[str] = "the mixture"
+    tried: ClassVar[Mapping[str, Any] | None] = {"components": "auto"}
 
     def fit_from(self, z: Tensor, start: MixtureStart) -> Self:
         """Run EM from given parameters instead of from k-means; everything else is as in `fit`.

@@ -55,6 +55,7 @@ class Reduced(TractableDensity):
 
     name: ClassVar[str] = "reduced"
     words: ClassVar[str] = "the reduced density"
+    tried: ClassVar[Mapping[str, Any] | None] = None  # it is its base in fewer dimensions, which is tried itself
     rank: int = 64
     base: str = "gmm"
     base_options: Mapping[str, Any] = field(default_factory=dict)
@@ -115,9 +116,9 @@ class Reduced(TractableDensity):
         from expost.densities.kinds import DENSITIES, make_density  # the registry holds this class
 
         kind = DENSITIES[self.base]  # looked at before it is made: a base of a base has no end
-        if not issubclass(kind, TractableDensity) or kind is Reduced:
-            names = (name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity))
-            choices = ", ".join(name for name in names if name != self.name)
+        if not issubclass(kind, TractableDensity) or kind is Reduced or kind.of_symbols:
+            kinds = {name: kind for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity)}
+            choices = ", ".join(name for name, kind in kinds.items() if name != self.name and not kind.of_symbols)
             raise UsageError(f"base='{self.base}' cannot be evaluated in fewer dimensions; choose one of: {choices}")
         density = make_density(self.base, **self.base_options)
         assert isinstance(density, TractableDensity)

@@ -216,25 +216,25 @@ class SecondStageVAE(StagedDensity):
         """Return the means mu(t) of the codes' own codes u, float32, shape (N, d).
 
         Raises:
-            DataError: if the codes are not finite or not (N, d).
+            DataError: if the codes are not finite or of another shape.
             UsageError: if the density was not fitted, or its file is of a version that did not keep the encoder.
         """
         if not self.encodes:
             raise UsageError("this second stage was saved without its encoder; fit it again")
-        check_compatible(z, self.dim)
+        check_compatible(z, self.shape)
         fit = self.tensors
         deviation = fit["deviation"]
-        t = (z.detach().to(deviation) - fit["mean"]) / deviation.masked_fill(deviation == 0, 1.0)
+        t = (z.detach().to(deviation).flatten(1) - fit["mean"]) / deviation.masked_fill(deviation == 0, 1.0)
         hidden = _perceptron(t.float(), fit, "encoder", self.depth).relu()
         return linear(hidden, fit["mu.weight"], fit["mu.bias"]).to(z.device)
 
     @torch.no_grad()
     def decode(self, u: Tensor) -> Tensor:
-        """Return the codes z = mean + deviation D(u), float32, shape (N, d), without observation noise."""
-        check_compatible(u, self.dim)
+        """Return the codes z = mean + deviation D(u), float32, of their shape, without observation noise."""
+        check_compatible(u, (self.dim,))
         fit = self.tensors
         t = self._decode(u.detach().to(fit["mean"].device).float(), fit).double()
-        return (fit["mean"] + fit["deviation"] * t).float().to(u.device)
+        return (fit["mean"] + fit["deviation"] * t).float().to(u.device).reshape(-1, *self.shape)
 
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         d = statistics["d"]

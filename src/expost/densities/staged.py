@@ -23,8 +23,8 @@ class StagedDensity(Density):
 
     @abstractmethod
     def encode(self, z: Tensor) -> Tensor:
-        """Return the noiseless u of codes z (N, d), float32."""
+        """Return the noiseless u of codes z (N, ...), float32, shape (N, d)."""
 
     @abstractmethod
     def decode(self, u: Tensor) -> Tensor:
-        """Return the codes of u, noiseless, float32, shape (N, d)."""
+        """Return the codes of u, noiseless, float32, of the shape that the density was fitted on."""

@@ -24,14 +24,14 @@ class TractableDensity(Density):
         Each row is evaluated on its own, so the batch may hold any number of codes, held-out ones included.
 
         Args:
-            z: Codes, shape (N, d), any floating dtype, finite.
+            z: Codes, shape (N, d), or maps of the shape that it was fitted on, any floating dtype, finite.
             label: A class, or a value of the property; None is all of them.
 
         Returns:
             Log-densities, shape (N,), float64, on the device of `z` (on the CPU if that has no float64).
 
         Raises:
-            DataError: if the codes are not finite or not (N, d).
+            DataError: if the codes are not finite or of another shape.
             UsageError: if the density was not fitted, or does not know the label.
         """
         if label is None:
@@ -50,27 +50,26 @@ class TractableDensity(Density):
         code among many hardly changes its fit.
 
         Args:
-            z: Training codes, any number, shape (N, d), any floating dtype, finite.
+            z: Training codes, any number, of the shape that it was fitted on, any floating dtype, finite.
 
         Returns:
             Log-densities, shape (N,), as from `log_prob`.
 
         Raises:
-            DataError: if the codes are not finite or not (N, d).
+            DataError: if the codes are not finite or of another shape.
             UsageError: if the density was not fitted.
         """
         return self._evaluate(z, self._log_prob_left_out)
 
     def _evaluate(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        self._require_fit()
-        check_compatible(z, self.dim)
+        check_compatible(z, self.shape)
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            codes = z.detach().to(precise_device(self.device)).to(torch.float64)
+            codes = z.detach().to(precise_device(self.device)).to(torch.float64).flatten(1)
             return function(codes).to(precise_device(z.device))
 
     @abstractmethod
     def _log_prob(self, z: Tensor) -> Tensor:
-        """Evaluate checked codes, float64, on the density's device."""
+        """Evaluate checked codes, float64, shape (N, d), on the density's device."""
 
     def _log_prob_left_out(self, z: Tensor) -> Tensor:
         """Evaluate checked training codes, each as if left out of the fit."""

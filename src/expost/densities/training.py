@@ -68,7 +68,7 @@ def train(
     """
     best = _Best(weights(), judge())
     every = max(1, steps // CHECKS)
-    with progress("training the flow", steps) as bar:
+    with progress(f"fitting {name}", steps) as bar:
         for number, batch in enumerate(batches, 1):
             bar.advance()
             for group in optimizer.param_groups:

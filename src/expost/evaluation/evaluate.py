@@ -40,7 +40,7 @@ from expost.generators.interpolation import INTERPOLATIONS
 from expost.metrics import Space
 from expost.metrics.image import PIXEL_SCORES
 from expost.metrics.influence import Influence
-from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap
+from expost.metrics.latent import dimensions, held_out_log_likelihood, prior_gap, symbol_use
 from expost.metrics.measures import MEASURES, Cloud
 from expost.metrics.memorization import authenticity, copying_test
 from expost.metrics.pool import Pool
@@ -234,7 +234,7 @@ def _subjects(
             else:
                 yield subject, generator_.decode(through.decode(through.encode(generator_.encode(x)))), stage, {}
         elif subject == INTERPOLATION:
-            codes = generator_.encode(x)
+            codes = generator_.points(generator_.encode(x))
             first, second = pairs(codes if through is None else through.encode(codes), protocol.seed)
             middle = INTERPOLATIONS[protocol.method](first, second, torch.tensor(0.5))
             decoded = generator_.decode(middle if through is None else through.decode(middle))
@@ -267,14 +267,12 @@ _COPIES: dict[str, Callable[[Pool, Tensor, Tensor, int], float]] = {
 def latent_scores(
     generator_: Generator, data: Data, subjects: Sequence[str], card: Card, split: str = "test"
 ) -> list[Score]:
-    """Return the held-out log-likelihood of each density among the subjects, and the scores of the codes.
+    """Return the held-out log-likelihood of each density among the subjects, and the scores of codes that are vectors.
 
     Codes are noiseless. A VAE's are posterior means, narrower than the aggregate posterior: even if that is N(0, I),
     the means are not.
     """
     codes = generator_.encode(data.test.x)
-    if codes.dim() != 2:
-        return []
     # a likelihood depends on the scale of the codes: only densities of the same codes can be compared by it
     card = replace(
         card,
@@ -291,16 +289,40 @@ def latent_scores(
             same_codes = hash_tensors({"codes": codes})
             owned = replace(card, density={"name": name, **density.options}, reference_hash=same_codes)
             found.append(Score("log-likelihood", name, likelihood.mean, owned, likelihood.standard_error))
-    if CODES in subjects:
-        used, gap = dimensions(codes), prior_gap(codes)
+    quantizer = generator_.quantizer
+    if CODES in subjects and quantizer is not None:
+        used = symbol_use(codes.long().flatten().bincount(minlength=quantizer.symbols))
         found += [
-            Score("participation-ratio", CODES, used.participation_ratio, card),
-            Score("active-units", CODES, float(used.active_units), card),
+            Score("symbol-perplexity", CODES, used.perplexity, card),
+            Score("symbol-usage", CODES, used.usage, card),
+        ]
+    elif CODES in subjects and codes.dim() == 2:
+        spread, gap = dimensions(codes), prior_gap(codes)
+        found += [
+            Score("participation-ratio", CODES, spread.participation_ratio, card),
+            Score("active-units", CODES, float(spread.active_units), card),
             Score.measured("kl-from-normal", CODES, gap.kl, card, gap.kl_influence),
             Score.measured("frechet-from-normal", CODES, gap.frechet, card, gap.frechet_influence),
             Score("mmd-z-from-normal", CODES, gap.mmd_z, card),
         ]
     for score in found:
         if not math.isfinite(score.value):
-            say(f"{score.name} of {score.of} is {score.value}, which is no score, and is left out")
+            say(f"{score.name} of {score.of} is infinite, and is left out: {_why_infinite(score, codes)}")
     return [score for score in found if math.isfinite(score.value)]
+
+
+def _why_infinite(score: Score, codes: Tensor) -> str:
+    """Say why a score of the codes has no finite value, and what to do."""
+    n, d = codes.shape
+    if score.of != CODES:
+        return "a held-out code is impossible under the density; fit one with more noise, or another density"
+    if n <= d:
+        return (
+            f"{n} codes span at most {n - 1} of their {d} dimensions, so their covariance has no inverse; score more "
+            f"than {d} examples"
+        )
+    rank = int(torch.linalg.matrix_rank(codes.double().T.cov(), hermitian=True))
+    return (
+        f"the codes use {rank} of {d} dimensions and are constant in the others, which no noise of N(0, I) is; train "
+        f"again with --latent-dim {max(1, rank)}, or look at frechet-from-normal instead, which is finite"
+    )

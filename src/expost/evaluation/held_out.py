@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from expost.densities import Density, Gaussian, StandardNormal, TractableDensity
-from expost.errors import Symptom, UsageError
-from expost.metrics.latent import HeldOutLikelihood, held_out_log_likelihood
+from expost.densities import Categorical, Density, Gaussian, HeldOut, StandardNormal, SymbolDensity, TractableDensity
+from expost.densities.choice import CLEAR, KEPT, Lead, lead, log_likelihoods, spaced
+from expost.errors import DataError, Symptom
+from expost.generators.generator import Generator
+from expost.types import Data
+from expost.utils.hashing import hash_tensors
+from expost.utils.progress import say
 
 #: Densities that a fitted one has to beat, by name.
 PLAIN: dict[str, type[TractableDensity]] = {"gaussian": Gaussian, "standard-normal": StandardNormal}
-#: A difference of fewer standard errors than this is none, nor is one of so few nats.
-CLEAR, ROUNDING = 2.0, 1e-6
+#: The same of symbols.
+SYMBOLS = Categorical.name
 
 
 @dataclass(frozen=True)
@@ -44,50 +48,90 @@ class Learned:
     @property
     def clearly(self) -> int:
         """1 if it is clearly better than the fitted density, -1 if clearly worse, else 0."""
-        if self.ahead is None or self.ahead_error is None or abs(self.ahead) <= max(CLEAR * self.ahead_error, ROUNDING):
-            return 0
-        return 1 if self.ahead > 0 else -1
+        return 0 if self.ahead is None or self.ahead_error is None else Lead(self.ahead, self.ahead_error).clearly
 
 
-def compare(name: str, fitted: Mapping[str, Density], codes: Tensor, held_out: Tensor) -> list[Learned]:
+def compare(
+    name: str, fitted: Mapping[str, Density], codes: Tensor, held_out: Tensor, split: str = ""
+) -> list[Learned]:
     """Compare a density with one Gaussian, N(0, I) and the others that are fitted, on held-out codes.
 
     Args:
         name: The density in question, a key of `fitted`.
         fitted: Fitted densities by name; those without a log-likelihood are left out.
-        codes: Codes that a Gaussian is fitted on, if none is, shape (N, d).
-        held_out: Codes that no density was fitted on, shape (n, d), n at least 2.
+        codes: Codes that a Gaussian is fitted on, if none is, (N, d) or maps.
+        held_out: Codes of their shape that no density was fitted on, n at least 2.
+        split: Hash of what they are codes of: a density that has their log-likelihoods on record is not asked again.
 
     Returns:
         The density in question first, if it has a log-likelihood.
     """
     densities = dict(fitted)
-    for plain, kind in PLAIN.items():
+    for plain, fresh in _plain(fitted[name]).items():
         if plain not in densities:
-            densities[plain] = kind().fit(codes)
+            try:
+                densities[plain] = fresh.fit(codes)
+            except DataError as error:
+                say(f"not compared with {plain}: {error}")
     names = [name, *(each for each in densities if each != name)]
-    found = {each: values for each in names if (values := _log_prob(densities[each], held_out)) is not None}
+    found = {each: values for each in names if (values := _values(densities[each], held_out, split)) is not None}
     own = found.get(name)
-    return [_learned(each, densities[each], values, own, held_out) for each, values in found.items()]
+    return [_learned(each, HeldOut(split, values), own) for each, values in found.items()]
 
 
-def _log_prob(density: Density, codes: Tensor) -> Tensor | None:
-    if not isinstance(density, TractableDensity):
-        return None
-    try:
-        return density.log_prob(codes)
-    except UsageError:  # fitted by label, of a kind that cannot be evaluated
-        return None
+def _plain(density: Density) -> dict[str, TractableDensity]:
+    """Return densities that one has to beat, by name, not fitted."""
+    if isinstance(density, SymbolDensity):
+        return {SYMBOLS: Categorical(symbols=density.known)}
+    return {name: kind() for name, kind in PLAIN.items()}
 
 
-def _learned(name: str, density: Density, values: Tensor, own: Tensor | None, codes: Tensor) -> Learned:
-    likelihood: HeldOutLikelihood = held_out_log_likelihood(density, codes)
-    ahead = error = None
-    if own is not None:
-        difference = values - own
-        if bool(difference.isfinite().all()):
-            ahead, error = float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
-    return Learned(name, likelihood.mean, likelihood.standard_error, ahead, error)
+def _values(density: Density, codes: Tensor, split: str) -> Tensor | None:
+    known = density.held_out
+    if known is not None and known.split == split and len(known.values) == len(codes):
+        return known.values
+    return log_likelihoods(density, codes)
+
+
+def _learned(name: str, likelihood: HeldOut, own: Tensor | None) -> Learned:
+    ahead = None if own is None else lead(likelihood.values, own)
+    return Learned(
+        name,
+        likelihood.mean,
+        likelihood.standard_error,
+        None if ahead is None else ahead.mean,
+        None if ahead is None else ahead.error,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Codes of validation examples, on which densities of one model are compared.
+
+    Attributes:
+        codes: Shape (n, d), at most `KEPT`, evenly spaced over the split.
+        split: Hash of the examples.
+    """
+
+    codes: Tensor
+    split: str
+
+    @classmethod
+    def of(cls, generator: Generator, data: Data) -> Judge:
+        """Encode validation examples."""
+        rows = spaced(len(data.validation), KEPT)
+        x = data.validation.x if rows is None else data.validation.x[rows]
+        return cls(generator.encode(x) if len(x) else torch.empty(0), hash_tensors({"x": x}))
+
+    @property
+    def enough(self) -> Tensor | None:
+        """The codes, None if there are too few to compare on."""
+        return self.codes if len(self.codes) > 1 else None
+
+    def judge(self, density: Density) -> None:
+        """Note with a fitted density how likely these codes are under it; nothing if there are fewer than two."""
+        values = log_likelihoods(density, self.codes) if len(self.codes) > 1 else None
+        density.judged(None if values is None else HeldOut.of(self.split, values))
 
 
 def in_words(name: str, learned: list[Learned], remedy: str) -> list[str]:
@@ -103,7 +147,7 @@ def in_words(name: str, learned: list[Learned], remedy: str) -> list[str]:
     if learned[0].density != name:
         return [*lines, f"{name} has no log-likelihood to compare; expost evaluate scores its samples"]
     for each in learned[1:]:
-        if each.density not in PLAIN or each.ahead is None or each.ahead_error is None:
+        if each.density not in (*PLAIN, SYMBOLS) or each.ahead is None or each.ahead_error is None:
             continue
         by = f"by {abs(each.ahead):.3g} ± {each.ahead_error:.1g} nats a code"
         if each.clearly > 0:

@@ -28,7 +28,7 @@ class Wish:
 
     Attributes:
         count: How many.
-        density: A fitted density; None takes gmm if it is fitted, else another.
+        density: A fitted density; None takes the best (`usual_density`).
         label: A class, or a value of a property; None takes any.
         seed: Seeds the draws.
         temperature: Strings only: 0 takes the most likely symbol at each step.

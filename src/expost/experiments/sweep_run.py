@@ -14,6 +14,7 @@ from typing import Any
 from expost._version import __version__
 from expost.commands import score_run
 from expost.config import to_json
+from expost.densities import DENSITIES
 from expost.errors import DataError
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol
 from expost.evaluation.scores import Score
@@ -83,9 +84,9 @@ class Job:
 
     def subjects(self) -> tuple[str, ...]:
         """Return what is scored."""
-        prior = ZOO[self.model].prior
-        names = self.densities or (() if prior is None else (prior.name, "gmm"))
-        return (RECONSTRUCTION, *dict.fromkeys(names))
+        own = ZOO[self.model].prior.name
+        usual = (own,) if DENSITIES[own].of_symbols else (own, "gmm")
+        return (RECONSTRUCTION, *dict.fromkeys(self.densities or usual))
 
 
 def as_options(chosen: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from expost._version import __version__
 from expost.commands import data_name, score_run
 from expost.config import DataConfig, to_json
+from expost.densities import DENSITIES
 from expost.errors import DataError, UsageError
 from expost.evaluation.catalog import ALL_MEASURES
 from expost.evaluation.protocol import (
@@ -132,12 +133,13 @@ class Cells:
             UsageError: if the model has none of the columns.
         """
         prior = _prior(self.model)
-        scored = {"Rec": RECONSTRUCTION, "N": prior, "GMM": prior and "gmm", "Interp": INTERPOLATION}
+        mixture = None if DENSITIES[prior].of_symbols else "gmm"
+        scored = {"Rec": RECONSTRUCTION, "N": prior, "GMM": mixture, "Interp": INTERPOLATION}
         found = [scored[column] for column in self.columns or COLUMNS]
         subjects = tuple(dict.fromkeys(subject for subject in found if subject is not None))
         if not subjects:
             raise UsageError(f"model '{self.model}' has no column {' or '.join(self.columns)}; leave it out")
-        return (*subjects, CODES) if prior is not None and not self.columns else subjects
+        return subjects if self.columns else (*subjects, CODES)
 
 
 def reproduce_table1(
@@ -291,9 +293,8 @@ def _density(run: Run, subject: str) -> dict[str, str]:
     return density_hash(run, stage_of(run.config.model, (subject,)) or subject)
 
 
-def _prior(name: str) -> str | None:
-    prior = ZOO[name].prior
-    return None if prior is None else prior.name
+def _prior(name: str) -> str:
+    return ZOO[name].prior.name
 
 
 def _command(dataset: str, scale: str, models: Sequence[str], seeds: int, features: str, columns: Sequence[str]) -> str:

@@ -132,7 +132,9 @@ def sampling(blocks: gr.Blocks, explored: Explored) -> None:
     token = gr.State("")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
-            choice = gr.Dropdown(explored.choices, value=explored.density, label="Density", elem_id="density")
+            choice = gr.Dropdown(
+                explored.choices, value=explored.density, label="Density", info=explored.why, elem_id="density"
+            )
             label = gr.Dropdown(_labels(first), value="any", label="Label", visible=first is not None, elem_id="label")
             temperature = gr.Slider(
                 0, 2, 1.0, step=0.01, label="Temperature", info="of the density: 1 as fitted, 0 only its centers",

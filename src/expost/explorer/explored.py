@@ -12,7 +12,7 @@ from torch import Tensor
 
 from expost.config import DataConfig
 from expost.data.single import Form
-from expost.densities import Density, LabelledDensity, TractableDensity
+from expost.densities import Choice, Density, LabelledDensity, TractableDensity, usual_density
 from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.explorer.images import Images
@@ -21,7 +21,7 @@ from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
 from expost.explorer.vectors import Vectors
-from expost.generators.generator import Generator, usual_density
+from expost.generators.generator import Generator, own_densities
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.generators.strings import StringGenerator
 from expost.report.codes import Codes
@@ -82,8 +82,8 @@ class Explored:
         generator: Its model, with the densities that belong to its weights.
         kind: What its examples are.
         chosen: Which training examples are on the map and compared, shape (N,).
-        codes: Their codes, shape (N, d), maps flattened, with labels.
-        code_shape: Shape of one code.
+        codes: Their codes, shape (N, d), maps flattened, with labels; of symbols their vectors.
+        code_shape: Shape of one code, before it is flattened.
         space: Coordinates of the codes.
         uploads: Examples that were uploaded or typed.
         results: Results that can be saved.
@@ -124,10 +124,11 @@ class Explored:
         if len(chosen) < len(train):
             say(f"{len(chosen):,} of {len(train):,} training examples are on the map and compared")
         x = train.x[chosen]
-        z = model.encode(x)
+        z = model.points(model.encode(x))
         kind = VIEWS[kind_of_data(data).like](model, data, x, run.config.data)
         labels = data.labels(train)
-        codes = Codes(z.flatten(1), None if labels is None else labels[chosen.numpy()])
+        named = None if labels is None else labels[chosen.numpy()]
+        codes = Codes(z.flatten(1), named, lambda drawn: model.points(drawn).flatten(1))
         title = run.folder.resolve().name or str(run.folder)
         return cls(title, run, data, model, kind, chosen, codes, tuple(z.shape[1:]), Space.of(codes.z))
 
@@ -147,8 +148,18 @@ class Explored:
 
     @property
     def density(self) -> str | None:
-        """The default choice: gmm if it is fitted, else the last."""
-        return usual_density(self.choices)
+        """The default choice: the best fitted, of those by label if there is no other (`usual_density`)."""
+        return None if self._taken is None else self._taken.name
+
+    @property
+    def why(self) -> str | None:
+        """Why it is the default choice."""
+        return None if self._taken is None else f"the first choice: {self._taken.why}"
+
+    @property
+    def _taken(self) -> Choice | None:
+        labelled = {f"{name} by label": density for name, density in self.generator.by_label.items()}
+        return usual_density(self.densities or labelled)
 
     def conditional(self, choice: str | None) -> LabelledDensity | None:
         """Return the densities by label of a choice, None if it names a plain density."""
@@ -197,8 +208,8 @@ class Explored:
         return self.kind.decode(z.reshape(-1, *self.code_shape), temperature, seed)
 
     def encode(self, item: Any) -> Tensor:
-        """Return codes, flat, shape (N, d)."""
-        return self.kind.encode(item).flatten(1)
+        """Return codes, flat, shape (N, d); of symbols their vectors."""
+        return self.codes.rows(self.kind.encode(item))
 
     def sample(
         self, choice: str | None, n: int, temperature: float = 1.0, seed: int = 0, label: str | None = None,
@@ -221,7 +232,8 @@ class Explored:
         temperature = between("the temperature", temperature, 0, HOTTEST)
         symbol_temperature = between("the temperature of symbols", symbol_temperature, 0, HOTTEST)
         if not self.choices:
-            raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density gmm")
+            usual = own_densities(self.run.config.model)[-1]
+            raise UsageError(f"no density is fitted; run: expost fit {self.run.folder} --density {usual}")
         if choice not in self.choices:
             raise UsageError(f"unknown density '{str(choice)[:40]}'; choose one of: {', '.join(self.choices)}")
         assert choice is not None
@@ -236,7 +248,7 @@ class Explored:
             z = torch.cat([by_label.sample(1, each, generator=source, temperature=temperature) for each in drawn])
         else:
             z = by_label.sample(n, label, generator=source, temperature=temperature)
-        z = z.cpu()
+        z = self.codes.rows(z.cpu())
         return Drawn(self.decode(z, symbol_temperature, seed), z)
 
     def path(self, a: str, b: str, method: str, steps: int) -> Drawn:
@@ -261,19 +273,22 @@ class Explored:
 
     def log_density(self, z: Tensor) -> tuple[str, float] | None:
         """Return the name of a density that can be evaluated, and its logarithm at a code; None if there is none."""
-        names = [name for name, density in self.densities.items() if isinstance(density, TractableDensity)]
-        name = usual_density(names)
-        if name is None:
+        tractable = {name: each for name, each in self.densities.items() if isinstance(each, TractableDensity)}
+        taken = usual_density(tractable)
+        if taken is None:
             return None
-        density = self.densities[name]
-        assert isinstance(density, TractableDensity)
-        return name, float(density.log_prob(z.to(density.device))[0])
+        density = tractable[taken.name]
+        return taken.name, float(density.log_prob(self._codes_of(z).to(density.device))[0])
+
+    def _codes_of(self, z: Tensor) -> Tensor:
+        """Return flat codes as densities see them."""
+        return self.generator.codes_at(z.reshape(-1, *self.code_shape))
 
     def keep(self, drawn: Drawn, stem: str) -> list[tuple[str, str]]:
         """Keep examples and codes so that they can be saved; return labels and addresses of the files."""
         size = self.kind.size(drawn.items) + 4 * drawn.z.numel()
         files = {file.name.rpartition(".")[2].upper(): file for file in self.kind.files(drawn.items, stem)}
-        files["codes (NPY)"] = codes_file(drawn.z, stem)
+        files["codes (NPY)"] = codes_file(self._codes_of(drawn.z), stem)
         return [(label, f"save/{self.results.keep(file, size)}/{file.name}") for label, file in files.items()]
 
 

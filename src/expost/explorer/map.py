@@ -33,12 +33,12 @@ def draw_map(
     assert plane is not None
     points = plane.project(codes.z)[:DOTS]
     labels = None if codes.labels is None else codes.labels[:DOTS]
-    frame = frame_around(points, [reach(density, plane, 0) for density in densities.values()])
+    frame = frame_around(points, [reach(density, plane, 0, codes.rows) for density in densities.values()])
     dots, legend = colored_dots(points, labels, frame)
     layers, names = [], []
     for name, density in densities.items():
         try:
-            drawn = contours(surface(density, plane, frame.x, frame.y, 0), frame)
+            drawn = contours(surface(density, plane, frame.x, frame.y, 0, codes.rows), frame)
         except DataError:  # it has nothing to draw in this plane
             continue
         names.append(name)

@@ -10,6 +10,7 @@ from torch import Tensor
 from expost.explorer.explored import Drawn, Explored
 from expost.explorer.kinds import Neighbours
 from expost.explorer.markup import caption, downloads, facts, heading, join, note, number, panel
+from expost.models.latents import LATENTS
 
 #: Neighbours that are shown.
 NEAREST = 6
@@ -20,7 +21,7 @@ COMMON = 5
 def header(explored: Explored) -> Markup:
     """Return the run's name, model and data."""
     config = explored.run.config.model
-    dims = "codes on a map" if config.prior is None else f"{config.latent_dim} latent dimensions"
+    dims = "codes on a map" if LATENTS[config.latent.name].spatial else f"{config.latent_dim} latent dimensions"
     fitted = ", ".join(explored.choices) or "no density fitted"
     parts = (f"{config.name} on {explored.data.name.rpartition('/')[2]}", dims, fitted)
     return Markup('<header class="ex"><h1>{}</h1><p>{}</p></header>').format(explored.title, " · ".join(parts))
@@ -38,7 +39,8 @@ def point(explored: Explored, z: Tensor) -> Markup:
     values = [("distance to the nearest training code", number(near.distances[0]))]
     found = explored.log_density(z)
     if found is not None:
-        values.append((f"log density under {found[0]}", number(found[1])))
+        what = "density" if explored.generator.quantizer is None else "probability of the nearest symbols"
+        values.append((f"log {what} under {found[0]}", number(found[1])))
     return panel(
         explored.kind.one(drawn.items),
         caption(f"The {explored.kind.noun} decoded from the code at the ring and the sliders."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +13,26 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from expost import distributed
+from expost.config import ModelConfig
 from expost.data.intensities import unit_remedy
-from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import (
+    DENSITIES,
+    Autoregressive,
+    ConditionalDensity,
+    Density,
+    HeldOut,
+    LabelledDensity,
+    make_density,
+    usual_density,
+)
+from expost.densities.choice import UNRECORDED, log_likelihoods
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
+from expost.generators.selection import Selection, asked, select
 from expost.models.autoencoder import Autoencoder
-from expost.types import to_unit
+from expost.models.latents import LATENTS, Discrete
+from expost.types import Quantizer, to_unit
+from expost.utils.hashing import hash_tensors
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
 from expost.utils.progress import progress
@@ -26,19 +40,30 @@ from expost.utils.progress import progress
 #: How far beyond [0, 1] pixels may lie, as what interpolation of images leaves.
 _BEYOND = 0.01
 
-#: The density that is taken where none is named, if it is fitted.
-USUAL = "gmm"
 
+def own_densities(model: ModelConfig) -> tuple[str, ...]:
+    """Return the densities that a model is scored with where none are named: its own, and gmm unless codes are symbols.
 
-def usual_density(fitted: Iterable[str]) -> str | None:
-    """Return which of the fitted densities is taken where none is named: gmm if it is among them, else the last.
-
-    Example:
-        >>> usual_density(["gmm", "kde"]), usual_density(["gaussian", "kde"]), usual_density([])
-        ('gmm', 'kde', None)
+    Runs of early versions name none where codes are symbols: then it is `autoregressive`.
     """
-    names = list(fitted)
-    return USUAL if USUAL in names else names[-1] if names else None
+    own = Autoregressive.name if model.prior is None else model.prior.name
+    return (own,) if DENSITIES[own].of_symbols else tuple(dict.fromkeys((own, UNRECORDED)))
+
+
+def of_symbols(model: ModelConfig) -> bool:
+    """Return whether a model's codes are symbols."""
+    return issubclass(LATENTS[model.latent.name], Discrete)
+
+
+def mismatch(density: Density, model: ModelConfig) -> str | None:
+    """Return in words, after "is of", what a density's codes have that the model's have not; None if they may agree."""
+    symbols = of_symbols(model)
+    if density.of_symbols != symbols:
+        return f"codes that are {'symbols' if density.of_symbols else 'vectors'}, the model's are not"
+    if not symbols and density.shape[0] != model.latent_dim:
+        found = "x".join(map(str, density.shape))
+        return f"codes of {found} dimensions, the model's have {model.latent_dim}"
+    return None
 
 
 @dataclass
@@ -54,7 +79,8 @@ class Generator:
     Inside of `distributed.together` several processes share encoding, decoding and fitting; each has all results.
 
     Attributes:
-        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes (B, d), on `device`.
+        encode_batch: Maps a batch of examples (images as floats in [0, 1]) to codes, (B, d) or maps (B, C, H, W), on
+            `device`; of a discrete latent grids of symbols (B, h, w), whole numbers as floats.
         decode_batch: Maps a batch of codes to examples, on `device`.
         densities: The fitted densities by name.
         by_label: Densities fitted with labels, by the name of their kind.
@@ -63,6 +89,7 @@ class Generator:
         module: The network behind the two functions, if known. It must be in evaluation mode: in training mode, batch
             norm makes an example's output depend on its batch, which biases scores.
         weights: SHA-256 of the file that the network's weights were read from; empty if unknown.
+        quantizer: The symbols of a discrete latent, on `device`; None where codes are vectors or maps of numbers.
     """
 
     encode_batch: Callable[[Tensor], Tensor]
@@ -73,13 +100,15 @@ class Generator:
     batch_size: int = 500
     module: nn.Module | None = None
     weights: str = ""
+    quantizer: Quantizer | None = None
 
     @classmethod
     def of(cls, model: Autoencoder, device: torch.device | None = None, weights: str = "") -> Generator:
         """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
         model.eval()
         device = device or next(model.parameters()).device
-        return cls(model.encode, model.decode, device=device, module=model, weights=weights)
+        quantizer = model.latent if isinstance(model.latent, Discrete) else None
+        return cls(model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer)
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -139,7 +168,7 @@ class Generator:
             x: Examples (N, ...), uint8 images or floats (images in [0, 1]).
 
         Returns:
-            float32 codes on the CPU, shape (N, d).
+            float32 codes on the CPU, shape (N, d), or maps (N, C, H, W), or grids of symbols (N, h, w).
         """
         return self._batched(self.encode_batch, self.examples(x, "encoding"), "encoding")
 
@@ -152,47 +181,131 @@ class Generator:
         x = self.examples(x, "reconstructing")
         return self._batched(lambda batch: self.decode_batch(self.encode_batch(batch)), x, "reconstructing")
 
-    def fit(self, density: str, x: Tensor | None = None, codes: Tensor | None = None, **options: Any) -> Density:
+    def points(self, z: Tensor) -> Tensor:
+        """Return codes as points that have distances: symbols (N, h, w) by their vectors (N, d, h, w), others as is."""
+        quantizer = self.quantizer
+        if quantizer is None:
+            return z
+        return self._batched(lambda batch: quantizer.vectors(batch.long()), z, "looking up vectors")
+
+    def codes_at(self, points: Tensor) -> Tensor:
+        """Return the codes nearest to points, as `points` has them: symbols, or the points themselves."""
+        quantizer = self.quantizer
+        return points if quantizer is None else self._batched(quantizer.nearest, points, "looking up symbols")
+
+    def make(self, density: str, **options: Any) -> Density:
+        """Make a density for this model's codes, yet to be fitted; of symbols it knows how many there are.
+
+        Raises:
+            UsageError: for a density of vectors where codes are symbols, or the reverse, and as `make_density` does.
+        """
+        return make_density(density, **self._suited(density, options))
+
+    def _suited(self, density: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a density for this model's codes, or refuse it."""
+        if DENSITIES[density].of_symbols == (self.quantizer is not None):
+            return dict(options) if self.quantizer is None else {"symbols": self.quantizer.symbols, **options}
+        found = "numbers, not symbols" if self.quantizer is None else "symbols, not vectors"
+        suited = ", ".join(name for name, kind in DENSITIES.items() if kind.of_symbols != DENSITIES[density].of_symbols)
+        raise UsageError(
+            f"density '{density}' does not suit this model, whose codes are {found}; choose one of: {suited}"
+        )
+
+    def fit(
+        self,
+        density: str,
+        x: Tensor | None = None,
+        codes: Tensor | None = None,
+        held_out: Tensor | None = None,
+        **options: Any,
+    ) -> Density:
         """Fit a density on codes, and keep it under its name.
 
         Args:
-            density: Entry of `DENSITIES`.
+            density: Entry of `DENSITIES`; or `auto`, which chooses one: see `select`.
             x: Training examples, which are encoded; or
-            codes: their codes (N, d), if at hand.
-            **options: Options of the density.
+            codes: their codes (N, d), or maps (N, C, H, W), if at hand.
+            held_out: Examples or codes, as the others are, that it is not fitted on: how likely they are decides which
+                density is taken where none is named.
+            **options: Options of the density; those that are `auto`, as components="auto", are chosen.
 
         Raises:
-            UsageError: if neither or both of `x` and `codes` are given, or codes are maps, or the name or an option is
-                unknown.
+            UsageError: if neither or both of `x` and `codes` are given, or the name or an option is unknown.
         """
-        fresh = make_density(density, **options)
+        chosen = asked(density, options)
+        fresh = None if chosen else self.make(density, **options)
         if (x is None) == (codes is None):
             raise UsageError("fit needs either examples x or codes; give exactly one of them")
         z = self.encode(x) if x is not None else codes
         assert z is not None
-        if z.dim() != 2:
-            raise UsageError(
-                f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
-                "use a model with a vector code"
-            )
-        self.densities[density] = fresh.fit(z.to(self.device)).of_weights(self.weights)
-        return self.densities[density]
+        others = self.encode(held_out) if x is not None and held_out is not None else held_out
+        if fresh is None:
+            fitted = self.select(density, z, others, **options).density
+        else:
+            fitted = self._keep(density, fresh.fit(z.to(self.device)))
+        if held_out is not None and others is not None:
+            values = log_likelihoods(fitted, others)
+            fitted.judged(None if values is None else HeldOut.of(hash_tensors({"x": held_out}), values))
+        return fitted
+
+    def select(
+        self,
+        density: str,
+        codes: Tensor,
+        held_out: Tensor | None = None,
+        labels: ArrayLike | Tensor | None = None,
+        bins: int | None = None,
+        distance: Callable[[Density], float | None] | None = None,
+        **options: Any,
+    ) -> Selection:
+        """Choose a density for codes, or options of one, by held-out likelihood, and keep it under its own name.
+
+        The candidates are fitted side by side: see `expost.generators.selection`.
+
+        Args:
+            density: `auto`, or an entry of `DENSITIES` of which some options are `auto`.
+            codes: Codes, shape (N, d), or maps or symbols.
+            held_out: Codes of validation examples; None holds out a tenth of `codes`.
+            labels: Classes, or with `bins` values of a property, shape (N,): candidates are fitted by label.
+            bins: Into how many bins of equal counts a property is cut.
+            distance: Computes the Frechet distance of a density, for the table.
+            **options: Options of the density; with `auto` those of candidates, {"gmm.covariance": "diag"}.
+        """
+        named = None if labels is None else (labels, bins)
+        symbols = None if self.quantizer is None else self.quantizer.symbols
+        found = select(density, options, codes.to(self.device), held_out, named, distance, symbols)
+        if labels is not None and isinstance(found.density, LabelledDensity):
+            self.by_label[found.name] = found.density.of_weights(self.weights)
+        else:
+            self._keep(found.name, found.density)
+        return found
+
+    def _keep(self, name: str, fitted: Density) -> Density:
+        self.densities.pop(name, None)  # the last fitted is the last
+        self.densities[name] = fitted.of_weights(self.weights)
+        return fitted
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
-    ) -> ConditionalDensity:
-        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
+    ) -> LabelledDensity:
+        """Fit a density by class, and keep it: `sample` then takes a label.
+
+        One that takes labels itself is fitted with them; of any other there is one for each class.
+
+        With an option that is `auto`, `select` takes labels too.
 
         Args:
             density: Entry of `DENSITIES`, the kind of every class's own.
             labels: Classes, or with `bins` values of a property, shape (N,).
-            codes: Codes (N, d) of the labelled examples.
+            codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
-        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
-        self.by_label[density] = fitted.of_weights(self.weights)
-        return fitted
+        fresh = self.make(density, **options)
+        if not isinstance(fresh, LabelledDensity):
+            fresh = ConditionalDensity(base=density, base_options=options)
+        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins).of_weights(self.weights)
+        return self.by_label[density]
 
     def draw(
         self,
@@ -230,7 +343,9 @@ class Generator:
 
     def labelled_name(self, name: str | None = None) -> str:
         """Return the name of the density that `labelled` returns, or refuse it as that does."""
-        name = name or usual_density(self.by_label) or USUAL
+        if name is None:
+            taken = usual_density(self.by_label)
+            name = UNRECORDED if taken is None else taken.name
         if name not in self.by_label:
             raise UsageError(
                 f"no '{name}' is fitted by label; fit it first: expost fit RUN --density {name} --by label"
@@ -241,7 +356,7 @@ class Generator:
         """Return a fitted density.
 
         Args:
-            name: Its name; None takes `gmm` if it is fitted, else the last in `densities`.
+            name: Its name; None takes the one under which held-out codes are likeliest (`usual_density`).
 
         Raises:
             UsageError: if it is not fitted.
@@ -251,9 +366,10 @@ class Generator:
     def density_name(self, name: str | None = None) -> str:
         """Return the name of the density that `density` returns, or refuse it as that does."""
         fitted = ", ".join(self.densities) or "none"
-        name = usual_density(self.densities) if name is None else name
+        if name is None and (taken := usual_density(self.densities)) is not None:
+            name = taken.name
         if name is None or name not in self.densities:
-            wanted = name or USUAL
+            wanted = name or UNRECORDED
             remedy = f"fit it first: expost fit RUN --density {wanted}, or generator.fit('{wanted}', x)"
             raise UsageError(f"density '{wanted}' is not fitted (fitted: {fitted}); {remedy}")
         return name
@@ -282,8 +398,12 @@ class Generator:
         return self.decode(self.draw(n, density, label, source, code_temperature))
 
     def path(self, a: Tensor, b: Tensor, t: Tensor, method: str = "linear") -> Tensor:
-        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`."""
-        between, first, last = INTERPOLATIONS[method], self.encode(a), self.encode(b)
+        """Return points between the codes of examples, shape (N, T, ...); arguments are those of `interpolate`.
+
+        Between symbols the path goes through their vectors; `decode` takes the symbols nearest to each point.
+        """
+        between = INTERPOLATIONS[method]
+        first, last = self.points(self.encode(a)), self.points(self.encode(b))
         return torch.stack([between(first, last, position) for position in t.reshape(-1)], 1)
 
     def interpolate(self, a: Tensor, b: Tensor, t: Tensor | float = 0.5, method: str = "linear") -> Tensor:

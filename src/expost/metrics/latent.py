@@ -31,6 +31,8 @@ LATENT_SCORES: dict[str, Direction] = {
     "kl-from-normal": LOWER,
     "frechet-from-normal": LOWER,
     "mmd-z-from-normal": NEITHER,
+    "symbol-perplexity": NEITHER,
+    "symbol-usage": NEITHER,
 }
 
 
@@ -70,6 +72,34 @@ def dimensions(codes: Tensor) -> Dimensions:
         participation_ratio=float(total**2 / eigenvalues.square().sum()),
         active_units=int((cov.diagonal() > ACTIVE_VARIANCE).sum()),
     )
+
+
+@dataclass(frozen=True)
+class SymbolUse:
+    """How many of K symbols codes use, with p_k the share of symbol k at all sites of all codes.
+
+    Attributes:
+        perplexity: exp(-sum_k p_k log p_k), from 1 to K: as many equally likely symbols have this entropy.
+        usage: Share of the symbols that occur, in (0, 1].
+    """
+
+    perplexity: float
+    usage: float
+
+
+def symbol_use(occurred: Tensor) -> SymbolUse:
+    """Measure how evenly symbols are used.
+
+    Args:
+        occurred: How often each of the K symbols occurs, shape (K,), not all 0.
+
+    Example:
+        >>> symbol_use(torch.tensor([2, 2, 0, 0]))
+        SymbolUse(perplexity=2.0, usage=0.5)
+    """
+    counts = occurred.double()
+    entropy = torch.special.entr(counts / counts.sum()).sum()
+    return SymbolUse(entropy.exp().item(), (counts > 0).double().mean().item())
 
 
 @dataclass(frozen=True)
@@ -169,11 +199,11 @@ def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihoo
 
     Args:
         density: A fitted density that can be evaluated.
-        codes: Codes that it was not fitted on, shape (n, d), n at least 2.
+        codes: Codes that it was not fitted on, of their shape, n at least 2.
 
     Raises:
-        UsageError: if the density cannot be evaluated or was not fitted, or `codes` are no (n, d) tensor of floats.
-        DataError: for fewer than 2 codes, another d than it was fitted on, NaN or infinity.
+        UsageError: if the density cannot be evaluated or was not fitted, or `codes` are no tensor of floats.
+        DataError: for fewer than 2 codes, another shape than it was fitted on, NaN or infinity.
 
     Example:
         >>> from expost.densities import StandardNormal
@@ -183,8 +213,8 @@ def held_out_log_likelihood(density: Density, codes: Tensor) -> HeldOutLikelihoo
     """
     if not isinstance(density, TractableDensity):
         raise UsageError(f"density '{density.name}' has no log-likelihood; use one that has, such as gaussian or gmm")
-    z = check_features("codes", codes, 2)
-    values = density.log_prob(z)
+    z = check_features("codes", codes.flatten(1) if codes.dim() > 2 else codes, 2)
+    values = density.log_prob(z.reshape(codes.shape))
     mean = float(values.mean())
     error = float(values.std()) / math.sqrt(len(z)) if math.isfinite(mean) else math.inf
     return HeldOutLikelihood(mean, error, len(z))

@@ -16,7 +16,7 @@ from expost.distributed import world
 from expost.distributed.shards import normal_like
 from expost.errors import UsageError
 from expost.grammar.stepwise import Stepwise
-from expost.models.latents import LATENTS, Latent
+from expost.models.latents import LATENTS, Discrete, Latent
 from expost.models.penalties import PENALTIES, Penalty
 from expost.models.reconstructions import RECONSTRUCTIONS, Reconstruction
 from expost.models.regularizers import REGULARIZERS, Regularizer
@@ -118,11 +118,14 @@ class Autoencoder(nn.Module):
         return functional.one_hot(x.long(), self.shape[-1]).float()
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the noiseless codes E(x), float32, shape (B, d) or (B, d, h, w)."""
-        return self.code(x).mean
+        """Return the noiseless codes E(x), float32, shape (B, d), or symbols (B, h, w) of a discrete latent."""
+        code = self.code(x)
+        return code.mean if code.indices is None else code.indices.to(code.mean.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return D(z), float32, shape (B, *shape); logits for strings.
+
+        Codes of a discrete latent are symbols (B, h, w), or vectors (B, d, h, w), of which the nearest are taken.
 
         Raises:
             UsageError: if the decoder reads its own output, so that there is no D(z); use `stepwise`.
@@ -192,7 +195,14 @@ class Autoencoder(nn.Module):
         total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
-        return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})
+        terms = {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer}
+        return Loss(total, terms, None if self.training else self._occurrences(code))
+
+    def _occurrences(self, code: LatentCode) -> Tensor | None:
+        """Return how often each symbol occurs in discrete codes, shape (K,); None for other codes."""
+        if code.indices is None or not isinstance(self.latent, Discrete):
+            return None
+        return torch.bincount(code.indices.flatten(), minlength=self.latent.symbols)
 
 
 def _remedy(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:

@@ -141,6 +141,8 @@ class MaximumMeanDiscrepancy(Penalty):
 class VectorQuantization(Penalty):
     """Codebook and commitment terms, ||sg(z_e) - e||^2 + c ||z_e - sg(e)||^2 (van den Oord et al. 2017, eq. 3).
 
+    Of a codebook of moving means the first term has no gradient. It stays in the value, so that curves compare.
+
     Args:
         commitment: The weight c of the second term; 0.25 in the paper.
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from expost.config import ModelConfig, TrainingConfig
 from expost.densities import DENSITIES
 from expost.errors import UsageError
+from expost.models.latents import LATENTS
 from expost.models.official import (
     KERAS_MIN_DELTA,
     PAPER,
@@ -98,7 +99,7 @@ def _resolve(
         regularizer = _with_options(REGULARIZERS, regularizer, setting.regularizer_options)
         if not published:
             regularizer = _with_options(REGULARIZERS, regularizer, _SMALL_OPTIONS)
-    if prior is not None and published:  # preset small lets a second stage learn its weight, which samples better
+    if published:  # preset small lets a second stage learn its weight, which samples better
         prior = _with_options(DENSITIES, prior, setting.prior_options)
     model = ModelConfig(
         name=name,
@@ -141,7 +142,9 @@ def paper(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     for setting in PAPER.values():
         if tuple(shape) == setting.shape:
             width = _official(name, setting, given).width
-            return _resolve(name, shape, setting, width, setting.network, setting.latent_dim, True, given)
+            latent = ZOO[name].latent
+            latent_dim = LATENTS[latent.name].dimension(latent.options, setting.latent_dim)
+            return _resolve(name, shape, setting, width, setting.network, latent_dim, True, given)
     shapes = ", ".join(f"{key} {setting.shape}" for key, setting in PAPER.items())
     raise UsageError(
         f"preset paper knows the shapes {shapes}, not {tuple(shape)}; use preset small, or --size 32 or 64"
@@ -177,8 +180,9 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     setting = nearest_setting(shape)
     convolutional = images and min(shape[1:]) >= SMALLEST_SIDE
     latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
-    if ZOO[name].prior is None:
-        latent_dim = min(16, math.prod(shape))  # of one vector of the map
+    latent = ZOO[name].latent
+    if LATENTS[latent.name].spatial:
+        latent_dim = LATENTS[latent.name].dimension(latent.options, min(16, math.prod(shape)))  # of a vector of the map
     width, network = (32, setting.network) if convolutional else (256, "mlp")
     model, _ = _resolve(name, shape, setting, width, network, latent_dim, False, given)
     precision: Precision = "auto" if convolutional else "float32"
@@ -301,6 +305,9 @@ def configure(
         if part is None or not option:
             raise UsageError(f"unknown option '{key}'; write SLOT.OPTION=VALUE with SLOT one of: {', '.join(slots)}")
         changes[slot] = Part(part.name, {**part.options, **changes.get(slot, part).options, option: value})
+    if "latent_dim" not in changes and "latent" in changes:
+        kind, given = LATENTS[row.latent.name], changes["latent"].options
+        changes["latent_dim"] = kind.dimension(given, config.latent_dim)
     kept = {key: value for key, value in (training_overrides or {}).items() if value is not None}
     config, training = replace(config, **changes), replace(training, **kept)
     if examples and not PRESETS[preset].published:

@@ -112,7 +112,7 @@ def strings(
     A code that is larger than a row allows is cut, with a remark on stderr unless the dimension is `given`.
     """
     row = ZOO[name]
-    if row.prior is None:
+    if LATENTS[row.latent.name].spatial:
         raise UsageError(f"model '{name}' has codes on a map, which rows of symbols do not have; choose another model")
     setting = next(each for each in STRINGS if shape[0] <= each.longest)
     long = _BOUNDED if row.family == "vae" else _READS_ITSELF

@@ -25,7 +25,7 @@ class Row:
         latent: Entry of `LATENTS`.
         penalty: Entry of `PENALTIES`.
         regularizer: Entry of `REGULARIZERS`.
-        prior: Entry of `DENSITIES` that the model's own samples come from; None where codes are not vectors.
+        prior: Entry of `DENSITIES` that the model's own samples come from.
         family: The official code's loss scaling.
         beta: Weight of the penalty in paper form where the model itself sets it; None where the data does.
         codec: Entry of the codecs, for models that are defined on strings; None where the data decides.
@@ -35,7 +35,7 @@ class Row:
     latent: Part
     penalty: Part
     regularizer: Part
-    prior: Part | None
+    prior: Part
     family: Family
     beta: float | None = None
     codec: Literal["grammar", "characters"] | None = None
@@ -81,13 +81,21 @@ ZOO: Registry[Row] = Registry(
         ),
         "two-stage-vae": Row("VAE, second VAE on its codes", _gaussian, _kl, _none, Part("second-stage-vae"), "vae"),
         "vq-vae": Row(
-            "vector-quantised codes on a map",
-            Part("vector-quantized"),
+            "symbols of a learned codebook on a map",
+            Part("vector-quantized", {"decay": 0.99}),
             Part("vector-quantization"),
             _none,
-            None,
+            Part("autoregressive"),
             "none",
             beta=1.0,
+        ),
+        "fsq-vae": Row(
+            "numbers rounded to a few levels on a map",
+            Part("finite-scalar"),
+            _none,
+            _none,
+            Part("autoregressive"),
+            "none",
         ),
         "grae": Row(
             "RAE-L2 over the productions of a grammar",

@@ -16,7 +16,7 @@ from expost.densities import Density
 from expost.errors import DataError
 from expost.report import svg
 from expost.report.blocks import Block, Drawing, Drawings, Key, Note
-from expost.report.plane import Array, Plane, Surface, reach, surface
+from expost.report.plane import Array, Plane, Rows, Surface, flat, reach, surface
 
 #: Contours enclose these parts of a density's mass.
 MASSES = (0.9, 0.7, 0.5, 0.3, 0.1)
@@ -34,10 +34,12 @@ class Codes:
     Attributes:
         z: Shape (N, d); maps of codes are flattened.
         labels: Numbers or names, shape (N,), or None.
+        rows: Turns codes of a density into points like `z`: of symbols it takes their vectors.
     """
 
     z: Tensor
     labels: NDArray[Any] | None
+    rows: Rows = flat
 
 
 def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[Block]:
@@ -54,14 +56,14 @@ def code_map(codes: Codes, densities: Mapping[str, Density], seed: int) -> list[
     plane = Plane.of(codes.z)
     points = plane.project(codes.z)[:DOTS]
     labels = None if codes.labels is None else codes.labels[:DOTS]
-    frame = frame_around(points, [reach(density, plane, seed) for density in densities.values()])
+    frame = frame_around(points, [reach(density, plane, seed, codes.rows) for density in densities.values()])
     colored, legend = colored_dots(points, labels, frame)
     share = f"{sum(plane.explained):.0%}"
     what = f"{len(points):,} codes of training examples in the plane of their two principal axes"
     maps, missing, estimated = [], [], []
     for name, density in densities.items():
         try:
-            found = surface(density, plane, frame.x, frame.y, seed)
+            found = surface(density, plane, frame.x, frame.y, seed, codes.rows)
         except DataError as error:
             missing.append(Note(f"No contours of {name}: {error}."))
             continue

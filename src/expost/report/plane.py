@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -17,8 +18,15 @@ from expost.errors import DataError
 from expost.utils.seeding import SAMPLES, generator
 
 Array = NDArray[np.float64]
-#: Samples of a density that cannot be projected exactly.
-DRAWN = 20_000
+#: Turns codes into points, one row each.
+Rows = Callable[[Tensor], Tensor]
+#: Samples of a density that cannot be projected exactly; of symbols, which are drawn one by one.
+DRAWN, DRAWN_SYMBOLS = 20_000, 1_000
+
+
+def flat(z: Tensor) -> Tensor:
+    """Return codes as rows, shape (N, d)."""
+    return z.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +165,9 @@ class Surface:
         return float(falling[found]) if found < len(held) else 0.0
 
 
-def surface(density: Density, plane: Plane, x: tuple[float, float], y: tuple[float, float], seed: int) -> Surface:
+def surface(
+    density: Density, plane: Plane, x: tuple[float, float], y: tuple[float, float], seed: int, rows: Rows = flat
+) -> Surface:
     """Evaluate a density's marginal on a grid of the plane.
 
     Args:
@@ -166,23 +176,25 @@ def surface(density: Density, plane: Plane, x: tuple[float, float], y: tuple[flo
         x: Ends of the grid.
         y: Likewise.
         seed: Seeds the samples of a density that cannot be projected.
+        rows: Turns its samples into points of the plane's space.
 
     Raises:
         DataError: for a density of codes of another dimension.
     """
-    if density.dim != len(plane.mean):
+    if not density.of_symbols and density.dim != len(plane.mean):
         raise DataError(f"density {density.name} is of {density.dim} dimensions, the codes have {len(plane.mean)}")
     across, up = np.linspace(*x, 161), np.linspace(*y, 161)
     mixture = shadow(density, plane)
     if mixture is not None:
         points = np.stack(np.meshgrid(across, up), -1).reshape(-1, 2)
         return Surface(across, up, mixture.pdf(points).reshape(len(up), len(across)), True)
-    return Surface(across, up, _estimated(plane.project(_drawn(density, seed)), across, up), False)
+    points = plane.project(rows(_drawn(density, seed)))
+    return Surface(across, up, _estimated(points, across, up), False)
 
 
 def _drawn(density: Density, seed: int) -> Tensor:
     with torch.inference_mode():
-        return density.sample(DRAWN, generator=generator(seed, SAMPLES, 4))
+        return density.sample(DRAWN_SYMBOLS if density.of_symbols else DRAWN, generator=generator(seed, SAMPLES, 4))
 
 
 def _estimated(points: Array, x: Array, y: Array) -> Array:
@@ -195,7 +207,8 @@ def _estimated(points: Array, x: Array, y: Array) -> Array:
     return np.asarray(gaussian_filter(density, widths, mode="constant"), dtype=np.float64)
 
 
-def reach(density: Density, plane: Plane, seed: int) -> tuple[Array, Array]:
+def reach(density: Density, plane: Plane, seed: int, rows: Rows = flat) -> tuple[Array, Array]:
     """Return the corners of a box with nearly all of a density's marginal: 2.3 standard deviations around its mean."""
-    points = plane.project(density.sample(2_000, generator=generator(seed, SAMPLES, 5)))
+    count = DRAWN_SYMBOLS if density.of_symbols else 2_000
+    points = plane.project(rows(density.sample(count, generator=generator(seed, SAMPLES, 5))))
     return points.mean(0) - 2.3 * points.std(0), points.mean(0) + 2.3 * points.std(0)

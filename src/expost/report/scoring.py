@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -199,7 +200,10 @@ class Comparison:
 
 
 def ranking(
-    runs: Mapping[str, Sequence[Score]], own: Mapping[str, str | None], beside: Sequence[Block] = ()
+    runs: Mapping[str, Sequence[Score]],
+    own: Mapping[str, str | None],
+    beside: Sequence[Block] = (),
+    taken: Sequence[str] = (),
 ) -> Section:
     """Return the section that compares runs, by every score that may be compared.
 
@@ -207,6 +211,7 @@ def ranking(
         runs: Scores of the runs by label.
         own: The name of each run's own density.
         beside: What else stands side by side: blocks between the first table and the long one.
+        taken: The best fitted density of each run that has one; the runs are in the order of the most frequent.
     """
     found, refused = _compare({label: _with_own(scores, own.get(label)) for label, scores in runs.items()})
     blocks: list[Block] = []
@@ -220,7 +225,8 @@ def ranking(
         first.setdefault(each.subject, each)
     columns = [each for each in found if first[each.subject] is each]
     if columns:
-        decisive = first.get("gmm") or first.get(OWN) or columns[0]
+        usual = [name for name, _ in Counter(taken).most_common() if name in first]
+        decisive = first[usual[0]] if usual else first.get(OWN) or columns[0]
         best_first = list(decisive.places)
         order = sorted(runs, key=lambda label: best_first.index(label) if label in best_first else len(runs))
         rows = tuple((Cell(label), *(each.cell(label) for each in columns)) for label in order)

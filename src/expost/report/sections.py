@@ -11,8 +11,11 @@ from expost.config import DataConfig, ModelConfig, RunConfig
 from expost.errors import DataError
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
+from expost.generators.generator import own_densities
+from expost.generators.selection import HEAD, in_words, rows
+from expost.models.latents import LATENTS
 from expost.registry import Part
-from expost.report.blocks import Block, Fact, Facts, Note, RunPage, Section
+from expost.report.blocks import Block, Cell, Fact, Facts, Note, RunPage, Section, Table
 from expost.report.codes import code_map
 from expost.report.glance import Glance
 from expost.report.images import IMAGES
@@ -125,7 +128,8 @@ def _history(folder: Path) -> tuple[History, list[Block]]:
 
 def _subtitle(config: RunConfig, count: str) -> str:
     model = config.model
-    dims = "codes on a map" if model.prior is None else f"{model.latent_dim} latent dimensions"
+    spatial = LATENTS[model.latent.name].spatial
+    dims = "codes on a map" if spatial else f"{model.latent_dim} latent dimensions"
     name = Path(config.data.name).name or config.data.name
     return " · ".join(part for part in (f"{model.name} on {name}", dims, count) if part)
 
@@ -146,7 +150,9 @@ def _choices(config: RunConfig, precision: str) -> list[Block]:
         _slot("latent penalty", model.penalty, f"weight β = {model.beta:.4g}"),
         _slot("decoder regularizer", model.regularizer, f"weight λ = {model.regularizer_weight:.4g}"),
         _slot("reconstruction", model.reconstruction),
-        _slot("own samples from", model.prior) if model.prior else Fact("own samples from", "none", "codes on a map"),
+        _slot("own samples from", model.prior)
+        if model.prior
+        else Fact("own samples from", "none", "no prior was named"),
         _network(config),
         Fact(
             "training",
@@ -214,24 +220,20 @@ def _makers(subject: Subject) -> Makers:
 
 def _example_sections(subject: Subject) -> list[Section]:
     folder, makers = subject.run.folder, _makers(subject)
-    maps = subject.run.config.model.prior is None
-    absent: list[Block]
-    if maps:
-        absent = [
-            Note(
-                "This model's codes are maps of codebook vectors. Densities need a vector a code, so there is nothing "
-                "to draw samples from."
-            )
-        ]
-    else:
-        absent = [
-            Note("No density is fitted on this run's codes yet. To fit one:", f"expost fit {folder} --density gmm")
-        ]
+    usual = own_densities(subject.run.config.model)[-1]
+    absent: list[Block] = [
+        Note("No density is fitted on this run's codes yet. To fit one:", f"expost fit {folder} --density {usual}")
+    ]
     stale = _stale(subject)
     fitted = bool(subject.generator.densities)
     return [
         Section("reconstructions", "Reconstructions", _made(makers.reconstructions, subject)),
-        Section("samples", "Samples", (*stale, *(_made(makers.samples, subject) if fitted else absent))),
+        Section(
+            "samples",
+            "Samples",
+            (*stale, *(_made(makers.samples, subject) if fitted else absent), *_made(_selections, subject)),
+            "" if subject.choice is None else f"Where one density is shown, {subject.choice.line}.",
+        ),
         *([Section("columns", "Columns", _made(makers.columns, subject))] if makers.columns is not None else []),
         Section(
             "neighbours",
@@ -250,6 +252,17 @@ def _example_sections(subject: Subject) -> list[Section]:
             _made(lambda each: code_map(each.codes, each.generator.densities, each.seed), subject),
         ),
     ]
+
+
+def _selections(subject: Subject) -> list[Block]:
+    """Return tables of what densities were chosen from; all candidates, the choice first in words."""
+    tables: list[Block] = []
+    for by, record in subject.run.selections().items():
+        *_, why = in_words(record)
+        named = f"A density by {by} was chosen" if by else "A density was chosen"
+        body = tuple(tuple(map(Cell, row)) for row in rows(record, full=True))
+        tables.append(Table(f"{named}: {why}", HEAD, body, folded=True))
+    return tables
 
 
 def _made(maker: Maker, subject: Subject) -> tuple[Block, ...]:

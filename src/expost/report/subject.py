@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from expost.generators.generator import Generator, usual_density
+from expost.densities import Choice, usual_density
+from expost.generators.generator import Generator
 from expost.metrics.pool import Pool
 from expost.report.blocks import Block
 from expost.report.codes import Codes
@@ -42,7 +43,12 @@ class Subject:
 
     @property
     def density(self) -> str | None:
-        """The density to show where one is enough: gmm if it is fitted, else the last."""
+        """The density to show where one is enough: the best fitted (`usual_density`)."""
+        return None if (taken := self.choice) is None else taken.name
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which density is shown where one is enough, and why."""
         return usual_density(self.generator.densities)
 
     @cached_property
@@ -50,9 +56,13 @@ class Subject:
         """Codes of training examples, drawn at random, with their labels."""
         train = self.data.train
         chosen = torch.randperm(len(train), generator=generator(self.seed, PAIRS, 2))[:ENCODED]
-        codes = self.generator.encode(train.x[chosen])
         labels = self.data.labels(train)
-        return Codes(codes.flatten(1), None if labels is None else labels[chosen.numpy()])
+        z = self.rows(self.generator.encode(train.x[chosen]))
+        return Codes(z, None if labels is None else labels[chosen.numpy()], self.rows)
+
+    def rows(self, z: Tensor) -> Tensor:
+        """Return codes as points, one row each."""
+        return self.generator.points(z).flatten(1)
 
     def sample_codes(self, n: int, density: str) -> Tensor:
         """Draw n codes, the same as an evaluation with this seed."""

@@ -20,6 +20,8 @@ TERMS = {
     "reconstruction": "reconstruction",
     "penalty": "latent penalty",
     "regularizer": "regularizer",
+    "perplexity": "perplexity of the symbols",
+    "usage": "share of the symbols in use",
 }
 
 
@@ -75,7 +77,7 @@ def loss_curves(history: History) -> list[Block]:
     if not history.epochs:
         return [Note("No epoch is finished yet, so there are no loss curves.")]
     epochs = [epoch["epoch"] for epoch in history.epochs]
-    names = list(dict.fromkeys(name for epoch in history.epochs for name in epoch["train"]))
+    names = list(dict.fromkeys(name for epoch in history.epochs for name in (*epoch["train"], *epoch["validation"])))
     charts = []
     for name in [*(name for name in TERMS if name in names), *(name for name in names if name not in TERMS)]:
         parts = {part: history.column(part, name) for part in ("train", "validation")}

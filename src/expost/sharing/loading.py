@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+from expost.densities import SymbolDensity
 from expost.errors import DataError, UsageError
-from expost.generators.generator import Generator
+from expost.generators.generator import Generator, mismatch
 from expost.generators.strings import StringGenerator
 from expost.run import Run
 from expost.sharing.kinds import sharing_of
@@ -93,9 +94,10 @@ def load(run: Run, device: str) -> Generator | StringGenerator:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise DataError(f"{run.folder / WEIGHTS}: tensor '{name}' is not finite; the file is damaged")
     for name, density in generator.densities.items():
-        if density.dim != config.model.latent_dim:
-            raise DataError(
-                f"{run.folder / density_file(name)} is of codes with {density.dim} dimensions, the model's have "
-                f"{config.model.latent_dim}; fit it again"
-            )
+        what = mismatch(density, config.model)
+        symbols = None if generator.quantizer is None else generator.quantizer.symbols
+        if what is None and isinstance(density, SymbolDensity) and density.known != symbols:
+            what = f"{density.known} symbols, the model has {symbols}"
+        if what is not None:
+            raise DataError(f"{run.folder / density_file(name)} is of {what}; fit it again")
     return loaded

@@ -15,9 +15,16 @@ A decoder that reads its own output is two files in place of decoder.onnx: the i
 `previous` are the last symbols, V before the first, `groups` those of the symbols that may come next, `y` their logits.
 For strings, the metadata give each symbol's group (`expost.groups`), and for a grammar also the groups that replace
 each symbol's own on the stack (`expost.children`); the stack begins with group 0.
-For vector-quantised models z is a map (batch, d, h, w), and the decoder first takes the nearest codebook vectors. The
-batch axis is free. Weights that training reparametrises (spectral norm) are written as the numbers they come to. The
-files say what they are in their metadata, under names that begin with `expost.`.
+Where codes are symbols, z is the map (batch, d, h, w) before it is quantised, and the decoder first takes the nearest
+symbols' vectors; vectors.onnx gives the map of a grid of symbols, which any prior may have drawn:
+
+| file | input | output |
+|---|---|---|
+| vectors.onnx | `symbols`, int64 (batch, h, w) | `z_of_symbols`, float32 (batch, d, h, w) |
+
+Densities are no part of an export: `run.generator().draw(n)` draws codes in Python. The batch axis is free. Weights
+that training reparametrises (spectral norm) are written as the numbers they come to. The files say
+what they are in their metadata, under names that begin with `expost.`.
 """
 
 from __future__ import annotations
@@ -38,6 +45,7 @@ from expost.config import RunConfig, to_json
 from expost.errors import DataError, UsageError
 from expost.grammar.codec import CODECS, GrammarCodec
 from expost.models.autoencoder import Autoencoder
+from expost.models.latents import Discrete
 from expost.networks.autoregressive import AutoregressiveDecoder
 from expost.registry import construct
 from expost.run import Run
@@ -85,7 +93,7 @@ def export_onnx(run: Run, folder: Path) -> list[Exported]:
     model, weights = run.loaded("cpu")
     checked = installed("onnxruntime")
     parts = _parts(model)
-    others = {"decoder", "start", "step"} - {part.name for part in parts}
+    others = {"decoder", "start", "step", "vectors"} - {part.name for part in parts}
     for stale in sorted(folder / f"{name}.onnx" for name in others if (folder / f"{name}.onnx").exists()):
         raise UsageError(f"{stale} is of another kind of model, and would stay beside this one's; give another folder")
     with progress("exporting", 2 + len(parts)) as bar, filling(folder) as temporary:  # all files, or none
@@ -128,9 +136,12 @@ class _Part(nn.Module):
 
 
 def _parts(model: Autoencoder) -> list[_Part]:
-    encoder = _Part("encoder", ("x",), ("z",), model.encode, model)
+    encoder = _Part("encoder", ("x",), ("z",), lambda x: model.code(x).mean, model)
     if not isinstance(model.decoder, AutoregressiveDecoder):
-        return [encoder, _Part("decoder", ("z",), ("y",), model.decode, model)]
+        parts = [encoder, _Part("decoder", ("z",), ("y",), model.decode, model)]
+        if isinstance(model.latent, Discrete):
+            parts.append(_Part("vectors", ("symbols",), ("z_of_symbols",), model.latent.vectors, model))
+        return parts
     start = _Part("start", ("z",), ("state",), model.decoder.begin, model)
     inputs = ("z", "state", "previous", "groups")
     return [encoder, start, _Part("step", inputs, ("y", "next_state"), model.decoder.step, model)]
@@ -144,6 +155,9 @@ def _known(config: RunConfig, model: nn.Module, parts: Sequence[_Part]) -> dict[
         source = generator(0, SAMPLES, 1)
         known["previous"] = torch.randint(shape[-1] + 1, (count,), generator=source)
         known["groups"] = torch.randint(shape[-1], (count,), generator=source)
+    if isinstance(model, Autoencoder) and isinstance(model.latent, Discrete):
+        with torch.inference_mode():
+            known["symbols"] = model.encode(known["x"]).long()
     for part in parts:
         with torch.inference_mode():
             outputs = part(*(known[name] for name in part.inputs))
@@ -209,6 +223,8 @@ def _meanings(config: RunConfig) -> dict[str, str]:
     return {
         "x": kind.input,
         "z": "codes",
+        "symbols": "whole numbers from 0",
+        "z_of_symbols": "the vectors of these symbols, as codes",
         "y": kind.output,
         "state": "what the decoder keeps between symbols",
         "previous": f"the last symbols, {config.model.shape[-1]} before the first",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +23,9 @@ from expost.config import TrainingConfig
 from expost.distributed.gradients import Gradients, replicated
 from expost.distributed.shards import Noise, split
 from expost.errors import DataError
+from expost.metrics.latent import symbol_use
 from expost.models.autoencoder import Autoencoder
+from expost.models.latents import Discrete
 from expost.training.batches import Batches
 from expost.training.cuda_graph import Recorded, recordable
 from expost.training.devices import pick_device, place
@@ -71,6 +73,8 @@ class Epoch:
         train: Mean loss ("total") and terms over its training batches.
         validation: Mean loss and terms on the validation examples after it.
         best: Whether its validation loss is the lowest so far.
+        symbols: Number of symbols of a discrete code; None for other codes. Then `validation` has their "perplexity"
+            exp(H), with H the entropy of the symbols in nats, and their "usage", the share of them that occur.
     """
 
     number: int
@@ -78,6 +82,7 @@ class Epoch:
     train: Mapping[str, float]
     validation: Mapping[str, float]
     best: bool
+    symbols: int | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,8 @@ class Loop:
             position.best = validation["total"]
             self.best = BestWeights(weights, position.epoch, position.best)
         train = {name: value / self.steps_per_epoch for name, value in found.items()}
-        return Epoch(position.epoch, lr, train, validation, best)
+        symbols = self.model.latent.symbols if isinstance(self.model.latent, Discrete) else None
+        return Epoch(position.epoch, lr, train, validation, best, symbols)
 
     def step(self, order: Tensor) -> Loss:
         """Take a step; the losses of all processes add up to the batch's.
@@ -218,7 +224,10 @@ class Loop:
         return loss
 
     def validate(self) -> dict[str, float]:
-        """Return the mean loss and terms on the validation examples, with the same noise every time."""
+        """Return the mean loss and terms on the validation examples, with the same noise every time.
+
+        Where codes are discrete, also the perplexity and usage of their symbols, see `Epoch`.
+        """
         self.model.eval()
         regularize = self.config.watch == "objective"
         # the gradient penalty differentiates, which what was made in inference mode does not allow
@@ -234,11 +243,13 @@ class Loop:
                 loss = self.model.loss(to_unit(batch[part.rows].to(self.device)), regularize).times(part.share)
             found.append((loss.detach(), len(batch) / len(x)))
         sums: dict[str, float] = {}
+        symbols = [loss.symbols for loss, _ in found if loss.symbols is not None]
+        occurred = torch.stack(symbols).sum(0).cpu().double() if symbols else torch.empty(0, dtype=torch.float64)
         for loss, share in found:  # looked at when all are under way: each look waits for the device
             for name, value in [("total", loss.total), *loss.terms.items()]:
                 sums[name] = sums.get(name, 0.0) + value.item() * share
-        (values,) = distributed.total(torch.tensor(list(sums.values()), dtype=torch.float64))
-        return dict(zip(sums, values.tolist(), strict=True))
+        values, occurred = distributed.total(torch.tensor(list(sums.values()), dtype=torch.float64), occurred)
+        return dict(zip(sums, values.tolist(), strict=True)) | (asdict(symbol_use(occurred)) if symbols else {})
 
     def agree(self, sums: Mapping[str, Tensor], flags: Sequence[bool] = ()) -> tuple[dict[str, float], list[bool]]:
         """Exchange what all processes must decide alike; it waits for the device.

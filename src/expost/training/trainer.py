@@ -238,6 +238,9 @@ class Training:
         first = bar.done - bar.first <= self.loop.steps_per_epoch  # of this call, which may go on with a run
         if epoch.number % -(-epochs // MOST_LINES) and epoch.number < epochs and not first:
             return
+        if epoch.symbols is not None:
+            used = f"{epoch.validation['usage']:.0%} of {epoch.symbols:,} symbols used"
+            losses += f", {used}, perplexity {epoch.validation['perplexity']:.3g}"
         left = f", {duration(bar.pace)} a step, {bar.left()}" if epoch.number < epochs else ""
         bar.say(f"epoch {epoch.number}/{epochs}: {losses}, lr {epoch.lr:.2g}, {duration(position.seconds)}{left}")
 

@@ -1,15 +1,4 @@
-"""Other people's autoencoders: a `Generator` around any pair of functions that encode and decode.
-
-    from diffusers import AutoencoderKL
-    from expost.generators.foreign import from_diffusers
-
-    generator = from_diffusers(AutoencoderKL.from_pretrained(...), size=64)
-    generator.fit("reduced", images, rank=64)
-    samples = generator.sample(16)
-
-`wrap` takes any two functions, and handles evaluation mode, codes that are maps, and pixel ranges. The others adapt the
-documented models of one package, without importing it.
-"""
+"""Functions that encode and decode, whoever trained them, in this library's form."""
 
 from __future__ import annotations
 
@@ -30,7 +19,7 @@ SIGNED = (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class Adapter:
-    """A foreign pair of functions in this library's form: codes are vectors, images lie in [0, 1].
+    """A foreign pair of functions in this library's form: codes are float32 of one shape, images lie in [0, 1].
 
     Attributes:
         encode_examples: Maps examples (B, ...) to codes (B, *code_shape).
@@ -47,7 +36,7 @@ class Adapter:
         ...     return z.repeat_interleave(2, 2).repeat_interleave(2, 3)
         >>> adapter = Adapter(halve, double, (), code_shape=(1, 2, 2))
         >>> adapter.encode(torch.ones(3, 1, 4, 4)).shape, adapter.decode(torch.ones(3, 4)).shape
-        (torch.Size([3, 4]), torch.Size([3, 1, 4, 4]))
+        (torch.Size([3, 1, 2, 2]), torch.Size([3, 1, 4, 4]))
     """
 
     encode_examples: Callable[[Tensor], Tensor]
@@ -56,34 +45,42 @@ class Adapter:
     code_shape: tuple[int, ...]
     pixels: tuple[float, float] | None = None
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return codes as vectors, shape (B, d), with d the product of `code_shape`.
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the encoder gives, of whatever shape.
 
         Raises:
-            UsageError: if the function returns anything but a tensor of codes of that shape.
+            UsageError: if the function returns anything but a tensor with a row for each example.
         """
         self._evaluate()
         if self.pixels is not None:
             low, high = self.pixels
             x = low + (high - low) * x
-        codes = _tensor(self.encode_examples(x), "encode", len(x))
+        return _tensor(self.encode_examples(x), "encode", len(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return codes, shape (B, *code_shape).
+
+        Raises:
+            UsageError: if the function returns anything but a tensor of codes of that shape.
+        """
+        codes = self.features(x)
         if tuple(codes.shape[1:]) != self.code_shape:
             raise UsageError(
                 f"codes have shape {tuple(codes.shape[1:])}, not {self.code_shape}; examples must have the size that "
                 "the generator was made for"
             )
-        return codes.flatten(1).float()
+        return codes.float()
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return decoded codes; images in [0, 1].
+        """Return decoded codes, shape (B, *code_shape) or flattened; images in [0, 1].
 
         Raises:
-            UsageError: if codes have another dimension, or the function returns anything but a tensor of examples.
+            UsageError: if codes have another shape, or the function returns anything but a tensor of examples.
         """
-        if z.dim() != 2 or z.shape[1] != math.prod(self.code_shape):
+        if tuple(z.shape[1:]) not in (self.code_shape, (math.prod(self.code_shape),)):
             raise UsageError(
-                f"codes have shape {tuple(z.shape[1:])}, this model's ({math.prod(self.code_shape)},), from "
-                f"{self.code_shape}; use a density fitted on codes of this generator"
+                f"codes have shape {tuple(z.shape[1:])}, this model's {self.code_shape}; "
+                "use a density fitted on codes of this generator"
             )
         self._evaluate()
         output = _tensor(self.decode_codes(z.reshape(-1, *self.code_shape)), "decode", len(z)).float()
@@ -117,7 +114,7 @@ def wrap(
         decode: Maps codes (B, *code_shape) to examples.
         *modules: The networks behind the functions. Batches are moved to the device of the first one's weights (the CPU
             without one), so move models first; floating-point batches are converted to the weights' precision.
-        code_shape: Shape of one code: d, or (C, h, w) for maps, which densities see as vectors of length C h w.
+        code_shape: Shape of one code: d, or (C, h, w) for maps, which codes stay.
         pixels: Range of pixel values that the model was trained with, for example (-1, 1): images in [0, 1] are mapped
             to it and back. None leaves values as they are.
         batch_size: Examples per batch.
@@ -152,11 +149,11 @@ def from_diffusers(
 ) -> Generator:
     """Make a generator of a KL autoencoder of diffusers: `AutoencoderKL`, or one that has its `encode` and `decode`.
 
-    The code is the posterior's mean, `vae.encode(x).latent_dist.mean`, flattened, in the model's own units: without
-    its `scaling_factor`, which a density does not need. A sample is `vae.decode(z).sample`. The code's shape is found
-    by encoding one empty image.
+    The code is the posterior's mean, `vae.encode(x).latent_dist.mean`, a map (C, h, w) in the model's own units:
+    without its `scaling_factor`, which a density does not need. A sample is `vae.decode(z).sample`. The code's shape
+    is found by encoding one empty image.
 
-    Codes have thousands of dimensions: fit "reduced", or "gmm" with covariance "diag".
+    Codes have thousands of dimensions: fit "flow-matching", which learns maps, or "reduced", which takes seconds.
 
     Args:
         vae: The model, on the device where it shall run.
