@@ -176,11 +176,7 @@ class Generator:
             raise UsageError("fit needs either examples x or codes; give exactly one of them")
         z = self.encode(x) if x is not None else codes
         assert z is not None
-        if z.dim() != 2:
-            raise UsageError(
-                f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
-                "use a model with a vector code"
-            )
+        _refuse_maps(z)
         others = self.encode(held_out) if x is not None and held_out is not None else held_out
         if fresh is None:
             fitted = self.select(density, z, others, **options).density
@@ -214,6 +210,7 @@ class Generator:
             distance: Computes the Frechet distance of a density, for the table.
             **options: Options of the density; with `auto` those of candidates, {"gmm.covariance": "diag"}.
         """
+        _refuse_maps(codes)
         named = None if labels is None else (labels, bins)
         found = select(density, options, codes.to(self.device), held_out, named, distance)
         if isinstance(found.density, LabelledDensity):
@@ -357,6 +354,14 @@ class Generator:
         decoded = self.decode(points.flatten(0, 1))
         decoded = decoded.view(*points.shape[:2], *decoded.shape[1:])
         return decoded if positions.dim() else decoded[:, 0]
+
+
+def _refuse_maps(z: Tensor) -> None:
+    if z.dim() != 2:
+        raise UsageError(
+            f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
+            "use a model with a vector code"
+        )
 
 
 def _as_input(batch: Tensor) -> Tensor:
