@@ -229,15 +229,17 @@ class Generator:
     ) -> ConditionalDensity:
         """Fit one density for each class of codes, and keep them: `sample` then takes a label.
 
-        With an option that is `auto`, `select` takes labels too.
-
         Args:
-            density: Entry of `DENSITIES`, the kind of every class's own.
+            density: Entry of `DENSITIES`, the kind of every class's own; or `auto`: see `select`.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes (N, d) of the labelled examples.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
+        if asked(density, options):
+            found = self.select(density, codes, None, labels, bins, **options).density
+            assert isinstance(found, ConditionalDensity)
+            return found
         fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
         self.by_label[density] = fitted.of_weights(self.weights)
         return fitted
