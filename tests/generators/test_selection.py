@@ -90,6 +90,7 @@ def test_the_bandwidth_is_that_of_a_grid_search():
     grid = bandwidths(z, KernelDensity(kernel="isotropic"))
     parts = [(fit.numpy(), held.numpy()) for fit, held in folds(300)]
     search = GridSearchCV(Kernels(), {"bandwidth": grid}, cv=parts).fit(z.double().numpy())
+    assert found.density.statistics["n"] == 300  # the chosen one is fitted on all codes
     assert found.options["bandwidth"] == pytest.approx(search.best_params_["bandwidth"])
     assert min(grid) < found.options["bandwidth"] < max(grid)
     means = [trial.log_likelihood for trial in found.trials if not trial.reason]
