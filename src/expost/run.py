@@ -401,16 +401,16 @@ class Run:
             say(f"warning: {self.folder} was trained on meanwhile: {name} is of codes of earlier weights; fit it again")
         return path
 
-    def save_selection(self, by: str, record: Mapping[str, Any]) -> None:
+    def save_selection(self, asked: str, record: Mapping[str, Any]) -> None:
         """Keep of what a density was chosen, with the weights whose codes it is about.
 
         Args:
-            by: What it was fitted by, "label" for example; empty for a density of all codes.
+            asked: What was asked for: "auto", or "gmm by label"; an earlier answer is replaced.
             record: From `Selection.record`.
         """
         weights, path = self.weights_hash(), self.folder / SELECTION
-        kept = {key: each for key, each in self.selections().items() if key != by}
-        update_json(path, lambda _: sealed({"format": 1, "weights": weights, "selections": kept | {by: dict(record)}}))
+        kept = self.selections() | {asked: dict(record)}
+        update_json(path, lambda _: sealed({"format": 1, "weights": weights, "selections": kept}))
 
     def selections(self) -> dict[str, Any]:
         """Return of what densities were chosen, as `save_selection` kept it, for the weights as they are.

@@ -9,6 +9,9 @@ from filelock import FileLock
 
 import expost
 from expost.cli import main
+from expost.commands.reporting import report
+from expost.densities import TractableDensity
+from expost.errors import DataError, UsageError
 from expost.training.lock import in_training
 
 
@@ -46,6 +49,66 @@ def test_densities_by_label_are_compared_too(run, capsys):
     fitted = expost.fit(run, "gaussian", by="label")
     assert fitted.log_likelihoods[0].density == "gaussian by label"
     assert "gaussian by label is " in capsys.readouterr().err
+
+
+BRIEF = ("flow.steps=5", "flow.width=8", "flow-matching.steps=5", "flow-matching.width=8", "bayesian-gmm.max_iter=3")
+
+
+def test_auto_keeps_the_likeliest_under_its_own_name_and_says_why(run, capsys):
+    main(["fit", str(run.folder), "--density", "auto", "--set", *BRIEF, "--json"])
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    trials = record["selection"]["trials"]
+    taken = trials[record["selection"]["chosen"]]
+    assert Path(record["path"]).stem == taken["density"] == record["density"]
+    density = expost.load_density(record["path"])
+    assert isinstance(density, TractableDensity)
+    assert {name: density.options[name] for name in taken["options"]} == taken["options"]
+    z = run.generator("cpu").encode(run.data().validation.x)
+    assert taken["log_likelihood"] == pytest.approx(float(density.log_prob(z).mean()), rel=1e-5)
+    assert taken["frechet"] > 0
+    best = max(each["log_likelihood"] for each in trials if not each["reason"])
+    assert best - taken["log_likelihood"] < 1
+    assert f"{taken['density']} " in printed.err
+    assert " is taken: held-out codes are" in printed.err
+    assert run.selections()["auto"] == record["selection"]
+    page = Path(report((run.folder,), out=run.folder / "page.html")).read_text()
+    assert "What auto was chosen from" in page
+    assert all(each["density"] in page for each in trials)
+    (run.folder / "selection.json").write_text("[]")
+    with pytest.raises(DataError, match=r"selection.json is damaged; remove it"):
+        run.selections()
+    (run.folder / "selection.json").unlink()
+
+
+def test_the_best_fitted_is_taken_by_default_and_it_is_said(run, capsys, tmp_path):
+    for name in ("standard-normal", "kde", "gmm"):
+        expost.fit(run, name)
+    capsys.readouterr()
+    generator = run.generator("cpu")
+    z = generator.encode(run.data().validation.x)
+    means = {name: float(each.log_prob(z).mean()) for name, each in generator.densities.items()}
+    expost.sample(run, 2, tmp_path / "best.npy")
+    line = capsys.readouterr().err
+    taken = generator.density_name()
+    assert f"density {taken} is taken: " in line
+    assert max(means.values()) - means[taken] < 1
+    expost.sample(run, 2, tmp_path / "asked.npy", density=taken)
+    assert "is taken" not in capsys.readouterr().err
+    assert np.array_equal(np.load(tmp_path / "best.npy"), np.load(tmp_path / "asked.npy"))
+    expost.sample(run, 2, tmp_path / "other.npy", density="standard-normal")
+    assert not np.array_equal(np.load(tmp_path / "best.npy"), np.load(tmp_path / "other.npy"))
+
+
+def test_components_are_chosen_by_label_too(run, capsys):
+    fitted = expost.fit(run, "gmm", components="auto", by="label", options={"covariance": "diag"})
+    assert fitted.density == "gmm by label"
+    assert len(fitted.selection["trials"]) == 7
+    density = run.generator("cpu").by_label["gmm"]
+    assert density.base_options["covariance"] == "diag"
+    assert "gmm by label" in run.selections()
+    with pytest.raises(UsageError, match="option 'components' is of no candidate"):
+        expost.fit(run, "auto", components=5)
 
 
 def test_a_run_that_is_not_finished_is_warned_of(run, capsys):

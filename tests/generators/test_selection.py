@@ -2,24 +2,25 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
-from sklearn.mixture import GaussianMixture
+from sklearn.mixture import GaussianMixture as Mixture
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KernelDensity
+from sklearn.neighbors import KernelDensity as Kernels
 
-from expost.densities import DENSITIES, TractableDensity, make_density
-from expost.densities.kde import bandwidths
+from expost.densities import DENSITIES, ConditionalDensity, GaussianMixture, TractableDensity, make_density
+from expost.densities.kde import KernelDensity, bandwidths
 from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
 from expost.generators.selection import candidates, folds, in_words, rows, select
 from expost.metrics.memorization import closer
 
 #: Trained densities in few steps.
-BRIEF = {
+BRIEF: dict[str, Any] = {
     "flow.steps": 20, "flow.transforms": 1, "flow.width": 16, "flow.depth": 1,
     "flow-matching.steps": 40, "flow-matching.width": 32, "flow-matching.depth": 1, "flow-matching.ode_steps": 4,
     "bayesian-gmm.max_iter": 10,
@@ -61,6 +62,7 @@ def test_of_one_gaussian_one_gaussian_is_kept(seed):
 def test_of_five_clumps_a_mixture_of_at_least_five_is_kept():
     found = select("auto", BRIEF, five(1000, 0), five(300, 1))
     assert found.name == "gmm"
+    assert isinstance(found.density, GaussianMixture)
     assert found.density.components == found.options["components"] >= 5
     by_hand = make_density("gmm", **found.options).fit(five(1000, 0))
     assert torch.equal(found.density.tensors["means"], by_hand.tensors["means"])
@@ -75,6 +77,7 @@ def test_of_a_ring_flow_matching_is_kept_beside_a_small_mixture():
     options = {"flow-matching.steps": 300, "flow-matching.width": 64, "flow-matching.lr": 4e-3, "gmm.components": 5}
     found = select("auto", BRIEF | {"kde.bandwidth": "scott"} | options, ring(1000, 0), ring(400, 1))
     assert found.name == "flow-matching"
+    assert isinstance(found.density, TractableDensity)
     z = ring(1000, 2).double()
     r = z.norm(dim=1)  # the true density: that of the radius over the circle's length
     true = -0.5 * ((r - 1) / 0.05) ** 2 - math.log(0.05) - 1.5 * math.log(2 * math.pi) - r.log()
@@ -84,9 +87,10 @@ def test_of_a_ring_flow_matching_is_kept_beside_a_small_mixture():
 def test_the_bandwidth_is_that_of_a_grid_search():
     z = ring(300, 0)
     found = select("kde", {"bandwidth": "auto", "kernel": "isotropic"}, z)
-    grid = bandwidths(z, make_density("kde", kernel="isotropic"))
+    grid = bandwidths(z, KernelDensity(kernel="isotropic"))
     parts = [(fit.numpy(), held.numpy()) for fit, held in folds(300)]
-    search = GridSearchCV(KernelDensity(), {"bandwidth": grid}, cv=parts).fit(z.double().numpy())
+    search = GridSearchCV(Kernels(), {"bandwidth": grid}, cv=parts).fit(z.double().numpy())
+    assert found.density.statistics["n"] == 300  # the chosen one is fitted on all codes
     assert found.options["bandwidth"] == pytest.approx(search.best_params_["bandwidth"])
     assert min(grid) < found.options["bandwidth"] < max(grid)
     means = [trial.log_likelihood for trial in found.trials if not trial.reason]
@@ -100,7 +104,7 @@ def test_the_bandwidth_is_that_of_a_grid_search():
 def test_the_components_are_those_that_scikit_learn_finds():
     z, held_out = five(1000, 0), five(400, 1)
     found = select("gmm", {"components": "auto"}, z, held_out)
-    mixtures = {k: GaussianMixture(k, random_state=0, n_init=3).fit(z) for k in (1, 2, 5, 10, 20)}
+    mixtures = {k: Mixture(k, random_state=0, n_init=3).fit(z) for k in (1, 2, 5, 10, 20)}
     assert found.options["components"] == min(mixtures, key=lambda k: mixtures[k].bic(z)) == 5
     ours = {trial.options["components"]: trial.log_likelihood for trial in found.trials}
     assert ours[5] == pytest.approx(mixtures[5].score(held_out), abs=0.02)
@@ -144,6 +148,7 @@ def test_classes_share_one_kind_and_each_has_its_own():
     found = select("gmm", {"components": "auto", "covariance": "diag"}, z, labels=(labels, None))
     assert found.folds == 5
     assert found.held_out == 320
+    assert isinstance(found.density, ConditionalDensity)
     assert found.density.labels == (0, 1, 2)
     assert found.density.base == "gmm"
     assert found.density.base_options["covariance"] == "diag"
@@ -159,9 +164,11 @@ def test_a_generator_keeps_what_is_chosen_under_its_own_name():
     z, held_out = five(1000, 0), five(200, 1)
     density = generator.fit("auto", z, held_out=held_out, **BRIEF)
     assert list(generator.densities) == ["gmm"]
+    assert isinstance(density, GaussianMixture)
     assert density is generator.densities["gmm"]
     torch.testing.assert_close(density.held_out.values, density.log_prob(held_out), atol=5.1e-5, rtol=0)
     again = generator.fit("gmm", codes=z, components="auto")
+    assert isinstance(again, GaussianMixture)
     assert again.components == density.components
     assert generator.density_name() == "gmm"
 

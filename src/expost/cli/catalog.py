@@ -79,6 +79,7 @@ COMMANDS: dict[str, Command] = {
         (
             "expost fit runs/first --density gmm --components 10",
             "expost fit runs/first --density gmm --set covariance=diag",
+            "expost fit runs/first --density auto",
         ),
         shared=True,
     ),

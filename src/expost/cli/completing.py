@@ -135,6 +135,7 @@ def choices() -> dict[str, tuple[Sequence[str], str]]:
     from expost.experiments.engines import ENGINES
     from expost.experiments.published import COLUMNS
     from expost.generators.interpolation import INTERPOLATIONS
+    from expost.generators.selection import AUTO
     from expost.grammar.grammars import GRAMMARS
     from expost.metrics import FEATURES
     from expost.metrics.measures import MEASURES
@@ -150,6 +151,7 @@ def choices() -> dict[str, tuple[Sequence[str], str]]:
         "model": tuple(ZOO),
         "models": tuple(ZOO),
         "density": tuple(DENSITIES),
+        "fit density": (*DENSITIES, AUTO),
         "densities": tuple(DENSITIES),
         "preset": tuple(PRESETS),
         "network": tuple(NETWORKS),

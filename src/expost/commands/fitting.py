@@ -115,7 +115,7 @@ def fit(
     opened.warn_of_trouble(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
     codes, judge = generator.encode(x), Judge.of(generator, data)
-    record = None
+    record, asked_for = None, density if by is None else f"{density} by {by}"
     if choose:
         distance = distance_to(generator, data)
         selection = generator.select(density, codes, judge.enough, labels, bins, distance, **given)
@@ -129,7 +129,7 @@ def fit(
     judge.judge(fitted)
     path = opened.save_density(density if by is None else f"by_label/{density}", fitted)
     if record is not None:
-        opened.save_selection(by or "", record)
+        opened.save_selection(asked_for, record)
         for line in in_words(record):
             say(line)
     found = _learned(opened, density if by is None else f"{density} by {by}", fitted, generator, judge, codes)

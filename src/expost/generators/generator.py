@@ -292,15 +292,17 @@ class Generator:
 
         One that takes labels itself is fitted with them; of any other there is one for each class.
 
-        With an option that is `auto`, `select` takes labels too.
-
         Args:
-            density: Entry of `DENSITIES`, the kind of every class's own.
+            density: Entry of `DENSITIES`, the kind of every class's own; or `auto`: see `select`.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
+        if asked(density, options):
+            found = self.select(density, codes, None, labels, bins, **options).density
+            assert isinstance(found, LabelledDensity)
+            return found
         fresh = self.make(density, **options)
         if not isinstance(fresh, LabelledDensity):
             fresh = ConditionalDensity(base=density, base_options=options)

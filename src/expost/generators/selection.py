@@ -220,7 +220,7 @@ def candidates(
             fixed = {"symbols": symbols} | fixed
         if by_label and open_:
             found.append(Part(name, fixed))
-        grids = [DENSITIES[name].grids[option](z, fixed) for option in open_]
+        grids = [DENSITIES[name].grids[option](z.flatten(1), fixed) for option in open_]
         found += [Part(name, dict(zip(open_, values, strict=True)) | fixed) for values in itertools.product(*grids)]
     return found
 
@@ -298,8 +298,8 @@ class _Fold:
 
     @classmethod
     def of(cls, z: Tensor, rows: Tensor, held_out: Tensor) -> _Fold:
-        pool = Pool(z[rows].cpu(), "codes")
-        return cls(rows, held_out, pool, pool.nearest(held_out.cpu()).distances[:, 0])
+        pool = Pool(z[rows].cpu().flatten(1), "codes")
+        return cls(rows, held_out, pool, pool.nearest(held_out.cpu().flatten(1)).distances[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,7 +363,7 @@ class _Task:
             if found is None:
                 return replace(trial, reason="it cannot be evaluated", seconds=time.perf_counter() - begun)
             source = torch.Generator().manual_seed(stream_seed(0, SAMPLES))
-            samples = fitted.sample(len(fold.held_out), generator=source).cpu()
+            samples = fitted.sample(len(fold.held_out), generator=source).cpu().flatten(1)
             values.append(found)
             near.append(fold.pool.nearest(samples).distances[:, 0])
             trial = trial if number else replace(trial, fitted=fitted)

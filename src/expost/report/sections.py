@@ -257,9 +257,9 @@ def _example_sections(subject: Subject) -> list[Section]:
 def _selections(subject: Subject) -> list[Block]:
     """Return tables of what densities were chosen from; all candidates, the choice first in words."""
     tables: list[Block] = []
-    for by, record in subject.run.selections().items():
+    for asked, record in subject.run.selections().items():
         *_, why = in_words(record)
-        named = f"A density by {by} was chosen" if by else "A density was chosen"
+        named = f"What {asked} was chosen from"
         body = tuple(tuple(map(Cell, row)) for row in rows(record, full=True))
         tables.append(Table(f"{named}: {why}", HEAD, body, folded=True))
     return tables
