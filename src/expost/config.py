@@ -15,6 +15,8 @@ from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; increased when an older expost could not read it.
 FORMAT = 2
+#: How the learning rate falls; see `training.schedules`.
+ScheduleName = Literal["plateau", "cosine", "constant"]
 #: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
 MOST_LEFT_OUT = 0.05
 #: Largest product of the numbers of an example and a layer's width, and largest number of a model's weights.
@@ -104,6 +106,14 @@ class TrainingConfig:
             the official code has it.
         clip: Largest norm of the gradient of all weights together; a larger one is scaled down to it. None: no
             clipping.
+        schedule: plateau: the learning rate is cut as `patience`, `factor` and `min_delta` say; cosine: it falls along
+            half a cosine over all epochs, to `min_lr`; constant: it stays.
+        lr_warmup: Epochs over which the learning rate rises linearly from 0 to `lr`, at least 0; a fraction will do.
+        beta_warmup: Epochs over which the weight of the penalty rises linearly from 0 to the model's beta, at least 0.
+            Terms are logged unweighted, and validation has the whole beta, all the while. The plateau waits until
+            both warm-ups are over.
+        ema: Decay of the mean of the weights over steps, which is validated, saved and used in their place, between 0
+            and 1; see `training.averaging`. None: the weights as they are.
         tensorboard: Whether to write TensorBoard event files.
         checkpoint_seconds: Seconds without a checkpoint after which one is written within the epoch, so that a killed
             run loses no more than that; positive.
@@ -121,6 +131,10 @@ class TrainingConfig:
     min_lr: float = 0.0
     watch: Literal["reconstruction and penalty", "objective"] = "reconstruction and penalty"
     clip: float | None = None
+    schedule: ScheduleName = "plateau"
+    lr_warmup: float = 0.0
+    beta_warmup: float = 0.0
+    ema: float | None = None
     tensorboard: bool = True
     checkpoint_seconds: float = 300.0
 
@@ -138,6 +152,10 @@ class TrainingConfig:
             raise UsageError(f"checkpoint_seconds is {self.checkpoint_seconds}; give a positive number of seconds")
         if not 0 < self.factor < 1:
             raise UsageError(f"factor is {self.factor}; give a number between 0 and 1")
+        for name in ("lr_warmup", "beta_warmup"):
+            _at_least(name, getattr(self, name), 0)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"ema is {self.ema}; give a decay between 0 and 1, such as 0.999, or None")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}; give a positive norm, or None")
 

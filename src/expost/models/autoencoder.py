@@ -160,12 +160,13 @@ class Autoencoder(nn.Module):
         output = self._decoder(x)(self.latent.decodable(z))
         return self.reconstruction(self._inside(x), output.float())
 
-    def loss(self, x: Tensor, regularize: bool = True) -> Loss:
+    def loss(self, x: Tensor, regularize: bool = True, beta_share: Tensor | None = None) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
 
         Args:
             x: Examples, as `code` takes them.
             regularize: Whether to compute L_REG; zero otherwise. It says nothing about held-out examples.
+            beta_share: Share of beta that the penalty has now, a scalar in (0, 1]; None: all of it.
         """
         decoder = self._decoder(x)
         x = self._inside(x)
@@ -189,7 +190,8 @@ class Autoencoder(nn.Module):
             if regularized
             else reconstruction.new_zeros(())
         )
-        total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
+        beta = self.beta if beta_share is None else self.beta * beta_share
+        total = reconstruction + beta * penalty + self.regularizer_weight * regularizer
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
         return Loss(total, {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer})

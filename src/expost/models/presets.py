@@ -305,4 +305,24 @@ def configure(
     config, training = replace(config, **changes), replace(training, **kept)
     if examples and not PRESETS[preset].published:
         training = _long_enough(training, examples, kept)
+    _check_schedule(model, training, kept)
     return config, training
+
+
+def _check_schedule(model: str, training: TrainingConfig, given: Collection[str]) -> None:
+    """Refuse settings of the schedule that would change nothing, and warm-ups that would never end.
+
+    Raises:
+        UsageError: with the setting.
+    """
+    if training.schedule != "plateau":
+        for name in ("patience", "factor", "min_delta"):
+            if name in given:
+                raise UsageError(f"{name} is for schedule plateau, not for {training.schedule}; leave it out")
+    if training.beta_warmup and not PENALTIES[ZOO[model].penalty.name].has_term:
+        raise UsageError(f"model '{model}' has no latent penalty for beta_warmup={training.beta_warmup:g} to raise")
+    for name in ("lr_warmup", "beta_warmup"):
+        if getattr(training, name) > training.epochs:
+            raise UsageError(
+                f"{name} is {getattr(training, name):g} epochs, of {training.epochs} in all; give at most those"
+            )
