@@ -170,9 +170,7 @@ def test_training_itself_is_the_same_with_a_mean_and_without():
         with loop.running():
             loop.epoch()
             loop.epoch()
-    for (name, one), other in zip(
-        plain.model.state_dict().items(), averaged.model.state_dict().values(), strict=True
-    ):
+    for (name, one), other in zip(plain.model.state_dict().items(), averaged.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
 
 
