@@ -15,6 +15,8 @@ from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; increased when an older expost could not read it.
 FORMAT = 2
+#: Most blocks on a map.
+MOST_BLOCKS = 64
 #: How the learning rate falls; see `training.schedules`.
 ScheduleName = Literal["plateau", "cosine", "constant"]
 #: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
@@ -41,6 +43,7 @@ class ModelConfig:
         beta: Weight of the penalty, paper form (sums, not means), at least 0.
         regularizer_weight: Weight lambda of the regularizer, paper form, at least 0.
         input_noise: Standard deviation of noise on the encoder's input in training, at least 0.
+        depth: Blocks on each map of network residual, 1 to 64; None: one, and for all other networks.
         standardize: Whether columns of vectors are brought to mean 0 and deviation 1 before the encoder, and back after
             the decoder; statistics are those of the training split, and are kept with the weights.
     """
@@ -58,12 +61,17 @@ class ModelConfig:
     beta: float
     regularizer_weight: float
     input_noise: float = 0.0
+    depth: int | None = None
     standardize: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _at_least("latent_dim", self.latent_dim, 1)
         _at_least("width", self.width, 1)
+        if self.depth is not None:
+            _at_least("depth", self.depth, 1)
+            if self.depth > MOST_BLOCKS:
+                raise UsageError(f"depth is {self.depth}; give at most {MOST_BLOCKS} blocks")
         if not self.shape or min(self.shape) < 1:
             raise UsageError(f"shape is {self.shape}; give at least one number an axis")
         if math.prod(self.shape) * self.width > MOST_NUMBERS:

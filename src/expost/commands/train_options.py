@@ -55,8 +55,9 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         latent_dim: Dimension of a code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba; strings: convnext-1d,
-            transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
+        depth: Blocks on each map of network residual; default: 1.
+        network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba, residual; strings:
+            convnext-1d, transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
         reconstruction: Reconstruction term. Images: squared-error, bernoulli; numbers: squared-error; strings:
             masked-categorical, masked-bernoulli. Default: the preset's.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
@@ -67,6 +68,7 @@ class ModelOptions(TypedDict, total=False):
 
     latent_dim: int | None
     width: int | None
+    depth: int | None
     network: str | None
     reconstruction: str | None
     beta: float | None

@@ -240,7 +240,9 @@ def refuse_more(config: ModelConfig, most: int) -> None:
     latent_class = LATENTS[config.latent.name]
     try:
         with torch.device("meta"):
-            networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+            networks = NETWORKS[config.network](
+                config.shape, config.latent_dim, config.width, latent_class.spatial, config.depth
+            )
             features = _probe(networks[0], "encoder", torch.zeros(2, *config.shape))
             wide = features if latent_class.spatial else features.flatten(1)
             latent = construct(LATENTS, config.latent, in_features=wide.shape[1], latent_dim=config.latent_dim)
@@ -267,7 +269,9 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     latent_class = LATENTS[config.latent.name]
     if networks is None:
         refuse_more(config, MOST_NUMBERS)
-        networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+        networks = NETWORKS[config.network](
+            config.shape, config.latent_dim, config.width, latent_class.spatial, config.depth
+        )
     encoder, decoder = networks
     regularizer = construct(REGULARIZERS, config.regularizer)
     features = _probe(encoder, "encoder", torch.zeros(2, *config.shape))

@@ -1,4 +1,4 @@
-"""Checkpoints: weights, their mean, optimizer and position of a training run in one safetensors file, replaced atomically."""
+"""Checkpoints: weights, their mean, optimizer and position of a run in one safetensors file, replaced as a whole."""
 
 from __future__ import annotations
 

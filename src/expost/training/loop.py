@@ -325,8 +325,9 @@ class Loop:
         noise = Noise(stream_seed(self.config.seed, VALIDATION, 1), self.device)
         count, size = min(BATCHES, self.steps_per_epoch), self.batch_size
         with measuring(self.model):
-            for batch in order[: count * size].split(size):
-                with split(len(batch), noise) as part, self._autocast(), parametrize.cached():
+            for number in range(count):
+                with split(size, noise) as part, self._autocast(), parametrize.cached():
+                    batch = order[number * size : (number + 1) * size]
                     self.model.loss(self.batches.take(batch[part.rows]), regularize=False)
 
     def _autocast(self) -> torch.autocast:
