@@ -26,6 +26,8 @@ class LatentCode:
         log_var: Log-variance of the Gaussian posterior, broadcastable to `mean`; None where there is none.
         quantized: The codebook vectors nearest to `mean`, with gradients to the codebook; None unless vector quantised.
         indices: Their indices, int64, shape (B, h, w); None unless vector quantised.
+        prior_mean: Means of the posteriors of the pseudo-inputs, shape (K, d); None where there are none.
+        prior_log_var: Their log-variances, same shape.
     """
 
     z: Tensor
@@ -33,6 +35,8 @@ class LatentCode:
     log_var: Tensor | None = None
     quantized: Tensor | None = None
     indices: Tensor | None = None
+    prior_mean: Tensor | None = None
+    prior_log_var: Tensor | None = None
 
 
 @dataclass(frozen=True)

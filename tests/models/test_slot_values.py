@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
-from expost.models.penalties import PENALTIES, mmd
+from expost.models.penalties import PENALTIES, Divergence, mmd
 from expost.models.reconstructions import RECONSTRUCTIONS
 from expost.models.regularizers import REGULARIZERS
 from expost.types import LatentCode
@@ -109,7 +109,7 @@ def quantized_code(latent, h, eps, options):
 
 LATENT_CASES = {
     "deterministic": LatentCase(lambda latent, h, eps, options: dict.fromkeys(("mean", "z"), affine(latent.mean, h))),
-    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01})),
+    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01}, {"samples": 3})),
     "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3}, {"noise_scale": 0.01})),
     "vector-quantized": LatentCase(
         quantized_code, ({"codebook_size": 16},), "mean", lambda latent, z: nearest(latent, z)[0]
@@ -271,6 +271,18 @@ def committed(code, prior, options):
     return options.get("commitment", 0.25) * distance(code)
 
 
+def normal(z, mean, log_var):
+    return np.prod(np.exp(-((z - mean) ** 2) / (2 * np.exp(log_var))) / np.sqrt(2 * np.pi * np.exp(log_var)))
+
+
+def log_ratio(code, prior=None, options=None):
+    """With the densities written out, products of normal ones, and their plain mean over the components."""
+    own = list(zip(*(per_example(code[name]) for name in ("z", "mean", "log_var")), strict=True))
+    components = list(zip(*(per_example(code[name]) for name in ("prior_mean", "prior_log_var")), strict=True))
+    mixtures = [np.mean([normal(z, *component) for component in components]) for z, _, _ in own]
+    return np.mean([np.log(normal(*each) / mixture) for each, mixture in zip(own, mixtures, strict=True)])
+
+
 PENALTY_CASES = {
     "none": PenaltyCase(lambda code, prior, options: 0.0),
     "half-norm": PenaltyCase(
@@ -290,8 +302,11 @@ PENALTY_CASES = {
         ({}, {"commitment": 2.0}),
         least=lambda code: code | {"quantized": code["mean"]},
     ),
+    "posterior-mixture": PenaltyCase(
+        log_ratio, dict.fromkeys(("z", "mean", "log_var", "prior_mean", "prior_log_var"), log_ratio), least=None
+    ),
 }
-FLOATING = ("z", "mean", "log_var", "quantized")
+FLOATING = ("z", "mean", "log_var", "quantized", "prior_mean", "prior_log_var")
 
 
 def penalty_case(name):
@@ -357,7 +372,7 @@ def test_a_batch_repeated_has_the_penalty_of_the_batch(name, tensors, prior):
     assert PENALTIES[name]()(LatentCode(**many)).item() == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name in PENALTIES if name != "mmd"])
+@pytest.mark.parametrize("name", [name for name in PENALTIES if name not in {"mmd", "posterior-mixture"}])
 def test_a_penalty_is_least_where_theory_has_it(name, tensors):
     case = penalty_case(name)
     assert case.least is not None, f"say in a test of its own where '{name}' is least, and leave it out here"
@@ -373,6 +388,42 @@ def test_a_penalty_is_least_where_theory_has_it(name, tensors):
                 for i, (key, t) in enumerate(at.items())
             }
             assert (PENALTIES[name]()(LatentCode(**around)) > 0) == bool(case.gradients)
+
+
+def test_the_divergence_from_a_mixture_of_posteriors_is_least_where_it_is_the_mixture(tensors):
+    """Which of one posterior it can be: then the ratio is 1 at every code that is drawn."""
+    mean, log_var = tensors["mean"][:1], tensors["log_var"][:1]
+    here = {"prior_mean": mean.repeat(4, *[1] * (mean.dim() - 1)), "prior_log_var": log_var.expand_as(mean)}
+    here["prior_log_var"] = here["prior_log_var"].repeat(4, *[1] * (mean.dim() - 1))
+    z = mean + (0.5 * log_var).exp() * draw(4000, *mean.shape[1:], seed=9)
+    penalty = PENALTIES["posterior-mixture"]()
+    at = {"z": z, "mean": mean.expand_as(z), "log_var": log_var.expand_as(z)}
+    assert penalty(LatentCode(**at, **here)).item() == pytest.approx(0, abs=1e-12)
+    for name in here:
+        moved = here | {name: here[name] + 0.7}
+        assert penalty(LatentCode(**at, **moved)).item() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name, kind in PENALTIES.items() if issubclass(kind, Divergence)])
+def test_the_ratio_of_a_divergence_has_the_divergence_as_its_mean(name):
+    def normals(*names):
+        mean, log_var = (0.5 * draw(4, 3, seed=seed) for seed, _ in enumerate(names))
+        return dict(zip(names, (mean, log_var), strict=True))
+
+    one, prior = normals("mean", "log_var"), normals("prior_mean", "prior_log_var")
+    many = {key: tensor[:1].expand(200_000, -1) for key, tensor in one.items()}
+    z = many["mean"] + (0.5 * many["log_var"]).exp() * draw(200_000, 3, seed=9)
+    ratios = PENALTIES[name]().log_ratio(LatentCode(z=z, **many, **prior))
+    q = torch.distributions.Normal(many["mean"], (0.5 * many["log_var"]).exp())
+    own = {"kl": torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()).log_prob(z).sum(1)}
+    components = torch.distributions.Independent(
+        torch.distributions.Normal(prior["prior_mean"], (0.5 * prior["prior_log_var"]).exp()), 1
+    )
+    equal = torch.distributions.Categorical(torch.ones(4).double())
+    own["posterior-mixture"] = torch.distributions.MixtureSameFamily(equal, components).log_prob(z)
+    close(ratios, q.log_prob(z).sum(1) - own[name])
+    penalty = PENALTIES[name]()(LatentCode(z=z, **many, **prior)).item()
+    assert ratios.mean().item() == pytest.approx(penalty, abs=5 * ratios.std().item() / math.sqrt(len(z)))
 
 
 def test_the_mean_discrepancy_is_least_where_the_samples_agree():
@@ -494,6 +545,7 @@ def test_a_reconstruction_term_is_its_formula_summed_over_an_example_and_average
         each = [case.formula(x[i].numpy(), output[i].numpy(), options) for i in range(len(x))]
         value = term(x, output)
         assert value.shape == ()
+        close(term.each(x, output), np.array(each))
         assert value.item() == pytest.approx(sum(each) / len(each), rel=1e-10)
         twice = (torch.cat([x, x]), torch.cat([output, output]))
         assert term(*twice).item() == pytest.approx(value.item(), rel=1e-10)

@@ -24,6 +24,7 @@ from expost.densities.kde import KernelDensity
 from expost.densities.kinds import DENSITIES, make_density
 from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
+from expost.densities.posteriors import PosteriorMixture
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.densities.tractable import TractableDensity
@@ -45,6 +46,7 @@ __all__ = [
     "LabelledDensity",
     "MixtureDensity",
     "MixtureStart",
+    "PosteriorMixture",
     "Reduced",
     "SecondStageVAE",
     "StandardNormal",

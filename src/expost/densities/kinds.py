@@ -11,6 +11,7 @@ from expost.densities.flow_matching import FlowMatching
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
 from expost.densities.mixture import GaussianMixture
+from expost.densities.posteriors import PosteriorMixture
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.registry import Part, Registry, construct
@@ -25,6 +26,7 @@ _KINDS: tuple[type[Density], ...] = (
     Flow,
     FlowMatching,
     Reduced,
+    PosteriorMixture,
 )
 
 DENSITIES: Registry[type[Density]] = Registry("density", {kind.name: kind for kind in _KINDS})

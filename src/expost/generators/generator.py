@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from expost import distributed
 from expost.data.intensities import unit_remedy
-from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import ConditionalDensity, Density, LabelledDensity, PosteriorMixture, make_density
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
@@ -76,10 +76,18 @@ class Generator:
 
     @classmethod
     def of(cls, model: Autoencoder, device: torch.device | None = None, weights: str = "") -> Generator:
-        """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
+        """Wrap a trained autoencoder; it is put into evaluation mode and stays there.
+
+        The prior that it has learned itself, if any, is among its densities.
+        """
         model.eval()
         device = device or next(model.parameters()).device
-        return cls(model.encode, model.decode, device=device, module=model, weights=weights)
+        made = cls(model.encode, model.decode, device=device, module=model, weights=weights)
+        with full_float32():
+            posteriors = model.posteriors()
+        if posteriors is not None:
+            made.densities[PosteriorMixture.name] = PosteriorMixture().given(*posteriors).of_weights(weights)
+        return made
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -175,8 +183,17 @@ class Generator:
                 f"codes have shape {tuple(z.shape[1:])}: densities need vectors, this model's codes are maps; "
                 "use a model with a vector code"
             )
-        self.densities[density] = fresh.fit(z.to(self.device)).of_weights(self.weights)
+        z = z.to(self.device)
+        fitted = fresh.fit_given(z, *self._posteriors()) if isinstance(fresh, PosteriorMixture) else fresh.fit(z)
+        self.densities[density] = fitted.of_weights(self.weights)
         return self.densities[density]
+
+    def _posteriors(self) -> tuple[Tensor, Tensor]:
+        """Return the posteriors of the model's pseudo-inputs, or say that it has none."""
+        found = self.module.posteriors() if isinstance(self.module, Autoencoder) else None
+        if found is None:
+            raise UsageError("posterior-mixture is the prior of a model with pseudo-inputs; train vamp-vae, or fit gmm")
+        return found
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any

@@ -42,6 +42,10 @@ class Reconstruction(ABC):
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the scalar term for inputs and outputs of shape (B, ...)."""
 
+    @abstractmethod
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the term of each example, shape (B,), whose mean is the scalar term."""
+
 
 class SquaredError(Reconstruction):
     """L_REC = ||x - D(E(x))||^2 (Ghosh et al. 2020, eq. 10), without a factor 1/2.
@@ -56,7 +60,11 @@ class SquaredError(Reconstruction):
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed squared error, averaged over the batch."""
-        return (x - output).square().flatten(1).sum(1).mean()
+        return self.each(x, output).mean()
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed squared error of each example."""
+        return (x - output).square().flatten(1).sum(1)
 
 
 class Bernoulli(Reconstruction):
@@ -67,6 +75,10 @@ class Bernoulli(Reconstruction):
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed cross-entropy, averaged over the batch."""
         return functional.binary_cross_entropy(output, x, reduction="sum") / len(x)
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed cross-entropy of each example."""
+        return functional.binary_cross_entropy(output, x, reduction="none").flatten(1).sum(1)
 
 
 class _Competition:
@@ -112,6 +124,14 @@ class _Competition:
         # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
         return output.masked_fill(~self._competes[true], -math.inf), true
 
+    def positions(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same with all rows, shapes (B, L, V) and (B, L), and whether each has a rival, as 0 or 1."""
+        if self._competes is None:
+            competing, true = self.of(x, output)
+            return competing, true, torch.ones_like(true)
+        true, competes = x.argmax(-1), self._competes.to(output.device)
+        return output.masked_fill(~competes[true], -math.inf), true, (competes.sum(1) > 1).long()[true]
+
 
 class MaskedCategorical(Reconstruction):
     """Cross-entropy in nats of one symbol a position, among those that may stand there.
@@ -146,6 +166,11 @@ class MaskedCategorical(Reconstruction):
         competing, true = self._competition.of(x, output)
         return (competing.logsumexp(-1) - competing.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum() / len(x)
 
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the cross-entropy of each example."""
+        competing, true, _ = self._competition.positions(x, output)
+        return (competing.logsumexp(-1) - competing.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum(1)
+
 
 class MaskedBernoulli(Reconstruction):
     """Cross-entropy in nats of every symbol at every position, present or not: the Grammar VAE's code.
@@ -177,6 +202,13 @@ class MaskedBernoulli(Reconstruction):
         p = competing.softmax(-1).clamp(_CLIP, 1 - _CLIP)
         present = functional.one_hot(true, p.shape[-1]).to(p)
         return functional.binary_cross_entropy(p, present, reduction="sum") / len(x)
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the cross-entropy of each example."""
+        competing, true, contested = self._competition.positions(x, output)
+        p = competing.softmax(-1).clamp(_CLIP, 1 - _CLIP)
+        present = functional.one_hot(true, p.shape[-1]).to(p)
+        return (functional.binary_cross_entropy(p, present, reduction="none").sum(-1) * contested).sum(1)
 
 
 #: The reconstruction slot. A new one is a class above and a line here.

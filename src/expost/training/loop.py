@@ -31,7 +31,7 @@ from expost.training.devices import pick_device, place
 from expost.training.schedules import SCHEDULES, ramp, rate, warming
 from expost.types import Loss, to_unit
 from expost.utils.precision import choose, full_float32
-from expost.utils.seeding import NOISE, ORDER, VALIDATION, generator, isolated, stream_seed
+from expost.utils.seeding import NOISE, ORDER, VALIDATION, WEIGHTS, generator, isolated, stream_seed
 
 
 class NonFiniteLossError(DataError):
@@ -117,8 +117,7 @@ class Loop:
         self.device = pick_device(config.device)
         self.arithmetic = choose(config.precision, self.device).arithmetic
         self.batch_size, self.steps_per_epoch = config.batches(len(x))
-        if model.standardization is not None:
-            model.standardization.learn(x)
+        model.learn(x, generator(config.seed, WEIGHTS, 1))
         place(model, self.device)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=self.device.type in ("cpu", "cuda"))
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
