@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from expost.metrics.onet import load_onet
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
 from expost.models.penalties import PENALTIES, Divergence, mmd
@@ -508,11 +509,40 @@ def masked_bernoulli(x, output, options):
     return total
 
 
+def perceptual(x, output, options):
+    """With each convolution as sums over windows, and the largest of each 2 x 2 pixels."""
+    network = {name: weight.double().numpy() for name, weight in load_onet().state_dict().items()}
+
+    def maps(image):
+        for number in (1, 2, 3):
+            if number > 1:
+                edge = [(0, 0), (0, image.shape[1] % 2), (0, image.shape[2] % 2)]
+                even = np.pad(image, edge, constant_values=-np.inf)
+                image = even.reshape(len(even), even.shape[1] // 2, 2, even.shape[2] // 2, 2).max((2, 4))
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, [(0, 0), (1, 1), (1, 1)]), (3, 3), (1, 2))
+            kernels, bias = network[f"conv{number}.weight"], network[f"conv{number}.bias"]
+            image = np.tensordot(kernels, windows, ((1, 2, 3), (0, 3, 4))) + bias[:, None, None]
+            image = np.where(image > 0, image, network[f"prelu{number}.weight"][:, None, None] * image)
+            yield image / np.sqrt(np.sum(image**2, 0) + 1e-8)
+
+    pairs = [(x, output)] if len(x) == 3 else [([a] * 3, [b] * 3) for a, b in zip(x, output, strict=True)]
+    both = [(maps(2 * np.array(one) - 1), maps(2 * np.array(two) - 1)) for one, two in pairs]
+    layers = [np.mean(np.sum((a - b) ** 2, 0)) for one, two in both for a, b in zip(one, two, strict=True)]
+    return squared_error(x, output, options) + options.get("weight", 0.02) * x.size * np.mean(layers)
+
+
 IMAGES = ((unit(5, 4), unit(5, 4, seed=1)), (unit(5, 2, 3, 3), unit(5, 2, 3, 3, seed=1)))
 RECONSTRUCTION_CASES = {
     "squared-error": ReconstructionCase(squared_error, IMAGES, lambda x, options: x, lambda x, options: 0.0),
     "bernoulli": ReconstructionCase(
         bernoulli, IMAGES, lambda x, options: x, lambda x, options: bernoulli(x, x, options)
+    ),
+    "perceptual": ReconstructionCase(
+        perceptual,
+        ((unit(2, 3, 5, 3), unit(2, 3, 5, 3, seed=1)), (unit(1, 2, 3, 4), unit(1, 2, 3, 4, seed=1))),
+        lambda x, options: x,
+        lambda x, options: 0.0,
+        ({}, {"weight": 0.5}),
     ),
     "masked-categorical": ReconstructionCase(
         categorical,
@@ -732,3 +762,23 @@ def test_a_regularizer_is_least_for_a_decoder_of_zeros(name):
                 parameter.zero_()
         assert term(regularizer, decoder, z).item() == 0
         assert value > 0 or name == "none"
+
+
+def test_the_distance_of_features_grows_with_blur_where_the_squared_error_hardly_does():
+    """And shifts of brightness, which blur is not, cost it less than the squared error has them cost."""
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    x = torch.stack([0.5 + 0.2 * torch.sin(rows * a + columns * b) for a, b in ((1.1, 0.4), (0.2, 1.7), (0.9, -1.3))])
+    x = x[None].repeat(2, 1, 1, 1) + 0.05 * draw(2, 3, 32, 32).float()
+    term = RECONSTRUCTIONS["perceptual"]()
+    found = []
+    for width in (0.0, 0.4, 0.7, 1.0, 2.0, 4.0):
+        kernel = torch.exp(-0.5 * (torch.arange(-9, 10) / max(width, 1e-3)) ** 2)
+        kernel = (kernel / kernel.sum()).repeat(3, 1)
+        padded = functional.pad(x, (9, 9, 9, 9), mode="reflect")
+        blurred = functional.conv2d(padded, kernel[:, None, None], groups=3)
+        found.append(term.distance(x, functional.conv2d(blurred, kernel[:, None, :, None], groups=3)).mean().item())
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(0, abs=1e-9)
+    assert found[2] > 1e-3
+    lighter = x + (x - x.mean()).square().mean().sqrt()  # costs the squared error as much as to say nothing
+    assert term.distance(x, lighter).mean() < 0.5 * found[-1]

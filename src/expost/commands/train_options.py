@@ -58,8 +58,8 @@ class ModelOptions(TypedDict, total=False):
         depth: Blocks on each map of network residual; default: 1.
         network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba, residual; strings:
             convnext-1d, transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
-        reconstruction: Reconstruction term. Images: squared-error, bernoulli; numbers: squared-error; strings:
-            masked-categorical, masked-bernoulli. Default: the preset's.
+        reconstruction: Reconstruction term. Images: squared-error, bernoulli, perceptual; numbers: squared-error;
+            strings: masked-categorical, masked-bernoulli. Default: the preset's.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
         standardize: Tables and vectors only: train on columns of mean 0 and deviation 1; samples and reconstructions
