@@ -14,7 +14,7 @@ from expost.models import zoo as zoo_module
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.models.official import PAPER, made_of
-from expost.models.penalties import PENALTIES
+from expost.models.penalties import PENALTIES, MixtureOfPosteriors
 from expost.models.presets import PRESETS, configure
 from expost.models.regularizers import REGULARIZERS, GradientPenalty
 from expost.models.zoo import ZOO
@@ -25,13 +25,15 @@ from expost.types import Layout, layout_of
 COMMAND_LINE = (
     "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
 )
-#: Models of which weights are published; the gradient penalty's is ours.
+#: Models of which weights are published; the gradient penalty's is ours, as is what a mixture of posteriors, or the bound
+#: of several codes, takes from the VAE.
 PUBLISHED = [
     name
     for name, row in ZOO.items()
     if made_of(row) in PAPER["mnist"].weights
     and REGULARIZERS[row.regularizer.name] is not GradientPenalty
-    and not (row.beta or row.codec)
+    and PENALTIES[row.penalty.name] is not MixtureOfPosteriors
+    and not (row.beta or row.codec or row.latent.options)
 ]
 #: Presets of images.
 IMAGES = [name for name, preset in PRESETS.items() if Layout.IMAGE in preset.layouts]

@@ -66,7 +66,7 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching,
-            reduced, or posterior-mixture (vamp-vae's own prior).
+            reduced or posterior-mixture; the last is the prior that vamp-vae has learned.
         components: Components of a mixture; default: 10, fewer for small classes.
         by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
             `expost sample RUN --label` draws from one class, or for one value of the property.
