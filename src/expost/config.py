@@ -15,6 +15,10 @@ from expost.utils.arithmetic import Precision
 
 #: Version of the run folder's layout; increased when an older expost could not read it.
 FORMAT = 2
+#: Most blocks on a map.
+MOST_BLOCKS = 64
+#: How the learning rate falls; see `training.schedules`.
+ScheduleName = Literal["plateau", "cosine", "constant"]
 #: Largest part of the training examples that an epoch leaves out as its incomplete last batch.
 MOST_LEFT_OUT = 0.05
 #: Largest product of the numbers of an example and a layer's width, and largest number of a model's weights.
@@ -39,6 +43,7 @@ class ModelConfig:
         beta: Weight of the penalty, paper form (sums, not means), at least 0.
         regularizer_weight: Weight lambda of the regularizer, paper form, at least 0.
         input_noise: Standard deviation of noise on the encoder's input in training, at least 0.
+        depth: Blocks on each map of network residual, 1 to 64; None: one, and for all other networks.
         standardize: Whether columns of vectors are brought to mean 0 and deviation 1 before the encoder, and back after
             the decoder; statistics are those of the training split, and are kept with the weights.
     """
@@ -56,12 +61,17 @@ class ModelConfig:
     beta: float
     regularizer_weight: float
     input_noise: float = 0.0
+    depth: int | None = None
     standardize: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _at_least("latent_dim", self.latent_dim, 1)
         _at_least("width", self.width, 1)
+        if self.depth is not None:
+            _at_least("depth", self.depth, 1)
+            if self.depth > MOST_BLOCKS:
+                raise UsageError(f"depth is {self.depth}; give at most {MOST_BLOCKS} blocks")
         if not self.shape or min(self.shape) < 1:
             raise UsageError(f"shape is {self.shape}; give at least one number an axis")
         if math.prod(self.shape) * self.width > MOST_NUMBERS:
@@ -104,6 +114,14 @@ class TrainingConfig:
             the official code has it.
         clip: Largest norm of the gradient of all weights together; a larger one is scaled down to it. None: no
             clipping.
+        schedule: plateau: the learning rate is cut as `patience`, `factor` and `min_delta` say; cosine: it falls along
+            half a cosine over all epochs, to `min_lr`; constant: it stays.
+        lr_warmup: Epochs over which the learning rate rises linearly from 0 to `lr`, at least 0; a fraction will do.
+        beta_warmup: Epochs over which the weight of the penalty rises linearly from 0 to the model's beta, at least 0.
+            Terms are logged unweighted, and validation has the whole beta, all the while. The plateau waits until
+            both warm-ups are over.
+        ema: Decay of the mean of the weights over steps, which is validated, saved and used in their place, between 0
+            and 1; see `training.averaging`. None: the weights as they are.
         tensorboard: Whether to write TensorBoard event files.
         checkpoint_seconds: Seconds without a checkpoint after which one is written within the epoch, so that a killed
             run loses no more than that; positive.
@@ -121,6 +139,10 @@ class TrainingConfig:
     min_lr: float = 0.0
     watch: Literal["reconstruction and penalty", "objective"] = "reconstruction and penalty"
     clip: float | None = None
+    schedule: ScheduleName = "plateau"
+    lr_warmup: float = 0.0
+    beta_warmup: float = 0.0
+    ema: float | None = None
     tensorboard: bool = True
     checkpoint_seconds: float = 300.0
 
@@ -138,6 +160,10 @@ class TrainingConfig:
             raise UsageError(f"checkpoint_seconds is {self.checkpoint_seconds}; give a positive number of seconds")
         if not 0 < self.factor < 1:
             raise UsageError(f"factor is {self.factor}; give a number between 0 and 1")
+        for name in ("lr_warmup", "beta_warmup"):
+            _at_least(name, getattr(self, name), 0)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"ema is {self.ema}; give a decay between 0 and 1, such as 0.999, or None")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise UsageError(f"clip is {self.clip}; give a positive norm, or None")
 

@@ -27,6 +27,8 @@ class LatentCode:
         quantized: The vectors of the symbols nearest to `mean`, with gradients to a codebook that is learned by them;
             None unless the latent is discrete.
         indices: These symbols, int64, shape (B, h, w); None unless the latent is discrete.
+        prior_mean: Means of the posteriors of the pseudo-inputs, shape (K, d); None where there are none.
+        prior_log_var: Their log-variances, same shape.
     """
 
     z: Tensor
@@ -34,6 +36,8 @@ class LatentCode:
     log_var: Tensor | None = None
     quantized: Tensor | None = None
     indices: Tensor | None = None
+    prior_mean: Tensor | None = None
+    prior_log_var: Tensor | None = None
 
 
 class Quantizer(Protocol):

@@ -33,6 +33,8 @@ RUNS = {
     "vae": ("vae", DIGITS),
     "wae-mmd": ("wae-mmd", DIGITS),
     "own": ("rae", DIGITS),
+    "vamp-iwae": ("vamp-vae", DIGITS | {"options": {"latent.samples": 3, "penalty.components": 5}}),
+    "vae-averaged": ("vae", DIGITS | {"ema": 0.9, "schedule": "cosine", "lr_warmup": 0.5, "beta_warmup": 1.5}),
     "conv-vq-vae": ("vq-vae", IMAGES),
     "conv-vae-bf16": ("vae", IMAGES | {"precision": "bf16"}),
 }

@@ -268,7 +268,7 @@ def test_full_covariances_of_thousands_of_dimensions_are_refused_with_the_remedy
     assert density.sample(2).shape == (2, 4, 32, 32)
 
 
-# ------------------------------------------------------------------------------------- a generative model of latent maps
+# ------------------------------------------------------------------------------- a generative model of latent maps
 
 
 def test_a_diffusers_autoencoder_and_flow_matching_are_a_generative_model(vae, tmp_path):

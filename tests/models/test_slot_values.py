@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from expost.errors import UsageError
+from expost.metrics.onet import load_onet
 from expost.models import penalties
 from expost.models.latents import LATENTS, VectorQuantized
-from expost.models.penalties import PENALTIES, mmd
+from expost.models.penalties import PENALTIES, Divergence, mmd
 from expost.models.reconstructions import RECONSTRUCTIONS
 from expost.models.regularizers import REGULARIZERS
 from expost.types import LatentCode
@@ -134,7 +135,7 @@ def nearest_levels(latent, z):
 
 LATENT_CASES = {
     "deterministic": LatentCase(lambda latent, h, eps, options: dict.fromkeys(("mean", "z"), affine(latent.mean, h))),
-    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01})),
+    "gaussian": LatentCase(gaussian_code, ({}, {"bound": 1.5}, {"bound": None, "noise_scale": 0.01}, {"samples": 3})),
     "constant-variance": LatentCase(constant_code, ({}, {"sigma": 0.3}, {"noise_scale": 0.01})),
     "vector-quantized": LatentCase(
         quantized_code,
@@ -377,6 +378,18 @@ def committed(code, prior, options):
     return options.get("commitment", 0.25) * distance(code)
 
 
+def normal(z, mean, log_var):
+    return np.prod(np.exp(-((z - mean) ** 2) / (2 * np.exp(log_var))) / np.sqrt(2 * np.pi * np.exp(log_var)))
+
+
+def log_ratio(code, prior=None, options=None):
+    """With the densities written out, products of normal ones, and their plain mean over the components."""
+    own = list(zip(*(per_example(code[name]) for name in ("z", "mean", "log_var")), strict=True))
+    components = list(zip(*(per_example(code[name]) for name in ("prior_mean", "prior_log_var")), strict=True))
+    mixtures = [np.mean([normal(z, *component) for component in components]) for z, _, _ in own]
+    return np.mean([np.log(normal(*each) / mixture) for each, mixture in zip(own, mixtures, strict=True)])
+
+
 PENALTY_CASES = {
     "none": PenaltyCase(lambda code, prior, options: 0.0),
     "half-norm": PenaltyCase(
@@ -396,8 +409,11 @@ PENALTY_CASES = {
         ({}, {"commitment": 2.0}),
         least=lambda code: code | {"quantized": code["mean"]},
     ),
+    "posterior-mixture": PenaltyCase(
+        log_ratio, dict.fromkeys(("z", "mean", "log_var", "prior_mean", "prior_log_var"), log_ratio), least=None
+    ),
 }
-FLOATING = ("z", "mean", "log_var", "quantized")
+FLOATING = ("z", "mean", "log_var", "quantized", "prior_mean", "prior_log_var")
 
 
 def penalty_case(name):
@@ -463,7 +479,7 @@ def test_a_batch_repeated_has_the_penalty_of_the_batch(name, tensors, prior):
     assert PENALTIES[name]()(LatentCode(**many)).item() == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name in PENALTIES if name != "mmd"])
+@pytest.mark.parametrize("name", [name for name in PENALTIES if name not in {"mmd", "posterior-mixture"}])
 def test_a_penalty_is_least_where_theory_has_it(name, tensors):
     case = penalty_case(name)
     assert case.least is not None, f"say in a test of its own where '{name}' is least, and leave it out here"
@@ -479,6 +495,42 @@ def test_a_penalty_is_least_where_theory_has_it(name, tensors):
                 for i, (key, t) in enumerate(at.items())
             }
             assert (PENALTIES[name]()(LatentCode(**around)) > 0) == bool(case.gradients)
+
+
+def test_the_divergence_from_a_mixture_of_posteriors_is_least_where_it_is_the_mixture(tensors):
+    """Which of one posterior it can be: then the ratio is 1 at every code that is drawn."""
+    mean, log_var = tensors["mean"][:1], tensors["log_var"][:1]
+    here = {"prior_mean": mean.repeat(4, *[1] * (mean.dim() - 1)), "prior_log_var": log_var.expand_as(mean)}
+    here["prior_log_var"] = here["prior_log_var"].repeat(4, *[1] * (mean.dim() - 1))
+    z = mean + (0.5 * log_var).exp() * draw(4000, *mean.shape[1:], seed=9)
+    penalty = PENALTIES["posterior-mixture"]()
+    at = {"z": z, "mean": mean.expand_as(z), "log_var": log_var.expand_as(z)}
+    assert penalty(LatentCode(**at, **here)).item() == pytest.approx(0, abs=1e-12)
+    for name in here:
+        moved = here | {name: here[name] + 0.7}
+        assert penalty(LatentCode(**at, **moved)).item() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name, kind in PENALTIES.items() if issubclass(kind, Divergence)])
+def test_the_ratio_of_a_divergence_has_the_divergence_as_its_mean(name):
+    def normals(*names):
+        mean, log_var = (0.5 * draw(4, 3, seed=seed) for seed, _ in enumerate(names))
+        return dict(zip(names, (mean, log_var), strict=True))
+
+    one, prior = normals("mean", "log_var"), normals("prior_mean", "prior_log_var")
+    many = {key: tensor[:1].expand(200_000, -1) for key, tensor in one.items()}
+    z = many["mean"] + (0.5 * many["log_var"]).exp() * draw(200_000, 3, seed=9)
+    ratios = PENALTIES[name]().log_ratio(LatentCode(z=z, **many, **prior))
+    q = torch.distributions.Normal(many["mean"], (0.5 * many["log_var"]).exp())
+    own = {"kl": torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()).log_prob(z).sum(1)}
+    components = torch.distributions.Independent(
+        torch.distributions.Normal(prior["prior_mean"], (0.5 * prior["prior_log_var"]).exp()), 1
+    )
+    equal = torch.distributions.Categorical(torch.ones(4).double())
+    own["posterior-mixture"] = torch.distributions.MixtureSameFamily(equal, components).log_prob(z)
+    close(ratios, q.log_prob(z).sum(1) - own[name])
+    penalty = PENALTIES[name]()(LatentCode(z=z, **many, **prior)).item()
+    assert ratios.mean().item() == pytest.approx(penalty, abs=5 * ratios.std().item() / math.sqrt(len(z)))
 
 
 def test_the_mean_discrepancy_is_least_where_the_samples_agree():
@@ -563,11 +615,40 @@ def masked_bernoulli(x, output, options):
     return total
 
 
+def perceptual(x, output, options):
+    """With each convolution as sums over windows, and the largest of each 2 x 2 pixels."""
+    network = {name: weight.double().numpy() for name, weight in load_onet().state_dict().items()}
+
+    def maps(image):
+        for number in (1, 2, 3):
+            if number > 1:
+                edge = [(0, 0), (0, image.shape[1] % 2), (0, image.shape[2] % 2)]
+                even = np.pad(image, edge, constant_values=-np.inf)
+                image = even.reshape(len(even), even.shape[1] // 2, 2, even.shape[2] // 2, 2).max((2, 4))
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, [(0, 0), (1, 1), (1, 1)]), (3, 3), (1, 2))
+            kernels, bias = network[f"conv{number}.weight"], network[f"conv{number}.bias"]
+            image = np.tensordot(kernels, windows, ((1, 2, 3), (0, 3, 4))) + bias[:, None, None]
+            image = np.where(image > 0, image, network[f"prelu{number}.weight"][:, None, None] * image)
+            yield image / np.sqrt(np.sum(image**2, 0) + 1e-8)
+
+    pairs = [(x, output)] if len(x) == 3 else [([a] * 3, [b] * 3) for a, b in zip(x, output, strict=True)]
+    both = [(maps(2 * np.array(one) - 1), maps(2 * np.array(two) - 1)) for one, two in pairs]
+    layers = [np.mean(np.sum((a - b) ** 2, 0)) for one, two in both for a, b in zip(one, two, strict=True)]
+    return squared_error(x, output, options) + options.get("weight", 0.02) * x.size * np.mean(layers)
+
+
 IMAGES = ((unit(5, 4), unit(5, 4, seed=1)), (unit(5, 2, 3, 3), unit(5, 2, 3, 3, seed=1)))
 RECONSTRUCTION_CASES = {
     "squared-error": ReconstructionCase(squared_error, IMAGES, lambda x, options: x, lambda x, options: 0.0),
     "bernoulli": ReconstructionCase(
         bernoulli, IMAGES, lambda x, options: x, lambda x, options: bernoulli(x, x, options)
+    ),
+    "perceptual": ReconstructionCase(
+        perceptual,
+        ((unit(2, 3, 5, 3), unit(2, 3, 5, 3, seed=1)), (unit(1, 2, 3, 4), unit(1, 2, 3, 4, seed=1))),
+        lambda x, options: x,
+        lambda x, options: 0.0,
+        ({}, {"weight": 0.5}),
     ),
     "masked-categorical": ReconstructionCase(
         categorical,
@@ -600,6 +681,7 @@ def test_a_reconstruction_term_is_its_formula_summed_over_an_example_and_average
         each = [case.formula(x[i].numpy(), output[i].numpy(), options) for i in range(len(x))]
         value = term(x, output)
         assert value.shape == ()
+        close(term.each(x, output), np.array(each))
         assert value.item() == pytest.approx(sum(each) / len(each), rel=1e-10)
         twice = (torch.cat([x, x]), torch.cat([output, output]))
         assert term(*twice).item() == pytest.approx(value.item(), rel=1e-10)
@@ -786,3 +868,23 @@ def test_a_regularizer_is_least_for_a_decoder_of_zeros(name):
                 parameter.zero_()
         assert term(regularizer, decoder, z).item() == 0
         assert value > 0 or name == "none"
+
+
+def test_the_distance_of_features_grows_with_blur_where_the_squared_error_hardly_does():
+    """And shifts of brightness, which blur is not, cost it less than the squared error has them cost."""
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    x = torch.stack([0.5 + 0.2 * torch.sin(rows * a + columns * b) for a, b in ((1.1, 0.4), (0.2, 1.7), (0.9, -1.3))])
+    x = x[None].repeat(2, 1, 1, 1) + 0.05 * draw(2, 3, 32, 32).float()
+    term = RECONSTRUCTIONS["perceptual"]()
+    found = []
+    for width in (0.0, 0.4, 0.7, 1.0, 2.0, 4.0):
+        kernel = torch.exp(-0.5 * (torch.arange(-9, 10) / max(width, 1e-3)) ** 2)
+        kernel = (kernel / kernel.sum()).repeat(3, 1)
+        padded = functional.pad(x, (9, 9, 9, 9), mode="reflect")
+        blurred = functional.conv2d(padded, kernel[:, None, None], groups=3)
+        found.append(term.distance(x, functional.conv2d(blurred, kernel[:, None, :, None], groups=3)).mean().item())
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(0, abs=1e-9)
+    assert found[2] > 1e-3
+    lighter = x + (x - x.mean()).square().mean().sqrt()  # costs the squared error as much as to say nothing
+    assert term.distance(x, lighter).mean() < 0.5 * found[-1]

@@ -11,8 +11,11 @@ from torch import nn
 from expost.errors import UsageError
 from expost.models.autoencoder import build
 from expost.models.presets import configure
+from expost.models.regularizers import GradientPenalty
 from expost.networks import NETWORKS
 from expost.networks.layers import SameConv2d, SameConvTranspose2d
+from expost.networks.residual import Attention, ResidualBlock
+from expost.types import LatentCode
 
 
 def tensorflow_same(image, kernel, stride):
@@ -109,6 +112,103 @@ def test_images_of_every_promised_size_go_through(name, shape, spatial):
     assert z.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 5, 31), (2, 28, 28), (5, 64, 9), (1, 256, 7), (4, 33, 130)])
+@pytest.mark.parametrize("spatial", [False, True])
+def test_the_residual_pair_takes_every_promised_size_and_sees_each_example_alone(shape, spatial):
+    torch.manual_seed(0)
+    encoder, decoder = NETWORKS["residual"](shape, 5, 3, spatial)
+    x = torch.rand(2, *shape)
+    features = encoder(x)
+    torch.testing.assert_close(encoder(x[:1]), features[:1], rtol=1e-4, atol=1e-5)
+    z = torch.randn(2, 5, *features.shape[2:], requires_grad=True)
+    y = decoder(z)
+    assert y.shape == x.shape
+    assert y.dtype == torch.float32
+    assert 0 <= y.min() < y.max() <= 1
+    assert y.detach().flatten(1).std(1).min() > 0.01  # says something at the start
+    y[0].sum().backward()
+    assert z.grad[0].abs().sum() > 0
+    assert z.grad[1].abs().sum() == 0
+
+
+def test_the_residual_block_and_attention_are_their_formulas():
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    block, attention = ResidualBlock(8).double(), Attention(8).double()
+    normalize = nn.functional.group_norm
+
+    def twice(x, first, second, last):
+        h = nn.functional.silu(normalize(x, 8, first.weight, first.bias))
+        h = nn.functional.conv2d(h, second.weight, second.bias, padding=1)
+        return h if last is None else twice(h, *last, None)
+
+    layers = block.layers
+    expected = (x + twice(x, layers[0], layers[2], (layers[3], layers[5]))) / math.sqrt(2)
+    torch.testing.assert_close(block(x), expected)
+
+    rows = normalize(x, 8, attention.norm.weight, attention.norm.bias).flatten(2).transpose(1, 2)  # (B, positions, C)
+    parts = rows @ attention.split.weight[:, :, 0, 0].T + attention.split.bias
+    mixed = nn.functional.scaled_dot_product_attention(*parts.chunk(3, -1))
+    mixed = mixed @ attention.join.weight[:, :, 0, 0].T + attention.join.bias
+    torch.testing.assert_close(attention(x), (x + mixed.transpose(1, 2).view(x.shape)) / math.sqrt(2))
+
+
+@pytest.mark.parametrize("estimator", ["reverse", "forward", "exact"])
+def test_the_gradient_penalty_of_the_residual_pair_has_the_right_gradient(estimator):
+    torch.manual_seed(0)
+    _, decoder = NETWORKS["residual"]((1, 6, 5), 2, 2, False)
+    decoder = decoder.double()
+    decoder.layers[-1].weight.data *= 4
+    z = torch.randn(3, 2, dtype=torch.float64)
+    penalty = GradientPenalty(estimator=estimator)
+    codes = LatentCode(z=z, mean=z)
+
+    def value():
+        torch.manual_seed(3)
+        return penalty.penalty(decoder, codes, None)
+
+    weight = decoder.layers[1].layers[2].weight
+    (found,) = torch.autograd.grad(value(), weight)
+    direction = torch.randn_like(weight)
+    with torch.no_grad():
+        weight += 1e-3 * direction
+    above = value().item()
+    with torch.no_grad():
+        weight -= 2e-3 * direction
+    below = value().item()
+    assert (found * direction).sum().item() == pytest.approx((above - below) / 2e-3, rel=5e-3)  # images are float32
+
+
+def test_depth_adds_blocks_on_every_map_and_is_for_the_residual_pair_alone():
+    for depth, maps in ((1, 3), (3, 3)):
+        encoder, decoder = NETWORKS["residual"]((1, 28, 28), 4, 4, False, depth)
+        for network in (encoder, decoder):
+            assert sum(isinstance(each, ResidualBlock) for each in network.modules()) == depth * maps
+    with pytest.raises(UsageError, match="depth=2 is for network residual"):
+        build(configure("rae", (1, 28, 28), "small", {"depth": 2})[0])
+    assert build(configure("rae", (1, 28, 28), "small", {"depth": 2, "network": "residual", "width": 4})[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 200, 120), (2, 64, 64)])
+def test_the_presets_of_the_residual_pair_take_images_of_any_size(shape):
+    for preset, width, depth in (("residual", 32, 1), ("residual-gpu", 96, 2)):
+        model, training = configure("rae-l2", shape, preset)
+        assert (model.network, model.width, model.depth) == ("residual", width, depth)
+        assert "scope" not in model.regularizer.options  # which is about the paper's kernels
+        assert (training.schedule, training.clip) == ("cosine", 1.0)
+        assert training.ema is not None
+    with pytest.raises(UsageError, match="are for images"):
+        configure("rae", (9,), "residual")
+
+
+def test_larger_images_are_told_of_the_network_that_takes_them():
+    with pytest.raises(UsageError, match="larger than 128; .* or take --network residual"):
+        configure("rae", (3, 200, 200), "small")
+    assert configure("rae", (3, 200, 200), "small", {"network": "residual"})[0].width == 32
+    with pytest.raises(UsageError, match="larger than 256; bring them to size, e.g. --size 64$"):
+        configure("rae", (3, 300, 200), "small", {"network": "residual"})
+
+
 def test_the_vector_pair_bounds_images_only():
     torch.manual_seed(0)
     _, image = NETWORKS["mlp"]((1, 8, 8), 4, 32, False)
@@ -126,7 +226,10 @@ def test_the_vector_pair_bounds_images_only():
         ((3, 32, 200), {"network": "conv4"}, "32x200"),
         ((10,), {"network": "conv5"}, "use network mlp"),
         ((10,), {"latent_dim": 11}, "more than the 10 numbers"),
-        ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, conv5-celeba, mlp"),
+        ((1, 32, 32), {"network": "resnet"}, "choose one of: conv4, conv5, conv5-celeba, residual, mlp"),
+        ((1, 32, 32), {"network": "residual", "depth": 0}, "at least 1"),
+        ((1, 32, 32), {"network": "residual", "depth": 10**9}, "at most 64"),
+        ((3, 3, 32), {"network": "residual"}, "image sides of 4 to 256, got 3x32"),
         ((1, 32, 32), {"latent_dim": 0}, "at least 1"),
         ((1, 32, 32), {"width": -3}, "at least 1"),
         ((1, 32, 32), {"beta": -1.0}, "at least 0"),

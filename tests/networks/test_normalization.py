@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from expost.networks.normalization import BatchNorm2d
+from expost.networks.normalization import BatchNorm2d, GroupNorm
 
 
 def layers(**options):
@@ -76,3 +76,34 @@ def test_what_torch_refuses_is_refused_and_forward_mode_is_torchs():
     x = examples()
     values = [torch.func.jvp(layer.train(), (x,), (x.cos(),)) for layer in (ours, theirs)]
     torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_is_torchs_and_has_derivatives_of_both_orders_and_directions(memory):
+    torch.manual_seed(0)
+    ours = GroupNorm(2, 4, eps=1e-2).double()
+    with torch.no_grad():
+        ours.weight.copy_(torch.tensor([0.5, -1.5, 0.0, 2.0]))
+        ours.bias.normal_()
+    x = torch.randn(3, 4, 2, 3, dtype=torch.float64).contiguous(memory_format=memory).requires_grad_()
+    expected = nn.functional.group_norm(x, 2, ours.weight, ours.bias, 1e-2)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), expected, rtol=1e-12, atol=1e-12)
+
+    def function(x, weight, bias):
+        return torch.func.functional_call(ours, {"weight": weight, "bias": bias}, (x,))
+
+    assert gradcheck(function, (x, ours.weight, ours.bias), check_forward_ad=True)
+    assert gradgradcheck(function, (x, ours.weight, ours.bias))
+    assert gradgradcheck(lambda x: ours(x), (x,))
+    (first,) = torch.autograd.grad(ours(x.detach()).square().sum(), ours.weight, create_graph=True)  # x is a constant
+    assert first.requires_grad
+
+
+def test_group_norm_of_half_precision_has_statistics_of_float32():
+    layer = GroupNorm(2, 4)
+    x = (torch.randn(2, 4, 5, 5) + 100).bfloat16()
+    y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, nn.functional.group_norm(x.float(), 2).bfloat16())

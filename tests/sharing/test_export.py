@@ -41,6 +41,12 @@ MODELS: dict[str, Entry] = {
     "conv4, vector-quantized": ("vq-vae", (3, 28, 32), {"width": 4, "network": "conv4"}, {}),
     "conv4, finite-scalar": ("fsq-vae", (1, 28, 32), {"width": 4, "network": "conv4"}, {}),
     "conv5, spectral norm": ("rae-sn", (1, 32, 33), {"width": 4, "network": "conv5"}, {"regularizer.scope": "both"}),
+    "residual, spectral norm": (
+        "rae-sn",
+        (2, 17, 12),
+        {"width": 3, "network": "residual"},
+        {"regularizer.scope": "both"},
+    ),
     "mlp, gaussian": ("vae", (6,), {"width": 16, "latent_dim": 3}, {}),
     "gru": ("grae", (15, 12), {"width": 20, "network": "gru-expressions"}, {}),
     "convnext": ("grae", (15, 12), {"width": 16, "network": "convnext-1d"}, {}),

@@ -72,13 +72,18 @@ def test_training_leaves_the_global_generator_as_it_was(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("name", ["vae", "rae-sn", "wae-mmd", "rae-gp convolutional bf16", "vq-vae convolutional"])
+@pytest.mark.parametrize(
+    "name",
+    ["vae", "rae-sn", "wae-mmd", "rae-gp convolutional bf16", "vq-vae convolutional", "vae convolutional averaged"],
+)
 def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(name, tmp_path, monkeypatch):
     name, *kind = name.split()
     options = (
         {"config": DataConfig("mnist-5k", limit=300), "width": 2, "batch_size": 20} if "convolutional" in kind else {}
     )
     options["precision"] = "bf16" if "bf16" in kind else "float32"
+    if "averaged" in kind:
+        options |= {"ema": 0.9, "schedule": "cosine", "lr_warmup": 0.5, "beta_warmup": 1.5}
     whole, data = start(tmp_path / "whole", name, **options)
     whole.train(data)
     broken, _ = start(tmp_path / "broken", name, **options)

@@ -66,9 +66,10 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching,
-            reduced, categorical or autoregressive; or auto: those that suit the codes and can be evaluated are fitted
-            side by side, and the one is kept under which codes of the validation split are likeliest, unless it
-            memorises. categorical and autoregressive are for symbols (vq-vae, fsq-vae), the others for numbers.
+            reduced, categorical, autoregressive or posterior-mixture; or auto: those that suit the codes and can be
+            evaluated are fitted side by side, and the one is kept under which codes of the validation split are
+            likeliest, unless it memorises. categorical and autoregressive are for symbols (vq-vae, fsq-vae), the others
+            for numbers; posterior-mixture is the prior that vamp-vae has learned.
         components: Components of a mixture, or auto for the likeliest of 1, 2, 5, 10, 20, 50; default: 10, fewer for
             small classes.
         by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from expost.commands.groups import Group
+from expost.config import ScheduleName
 from expost.data.names import CodecName
 from expost.utils.arithmetic import Precision
 
@@ -54,10 +55,11 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         latent_dim: Dimension of a code.
         width: Channels of the first convolution, or units of a hidden layer.
-        network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba; strings: convnext-1d,
-            transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
-        reconstruction: Reconstruction term. Images: squared-error, bernoulli; numbers: squared-error; strings:
-            masked-categorical, masked-bernoulli. Default: the preset's.
+        depth: Blocks on each map of network residual; default: 1.
+        network: Architecture of encoder and decoder. Images: conv4, conv5, conv5-celeba, residual; strings:
+            convnext-1d, transformer, gru-autoregressive, gru-expressions, gru-molecules; any data: mlp.
+        reconstruction: Reconstruction term. Images: squared-error, bernoulli, perceptual; numbers: squared-error;
+            strings: masked-categorical, masked-bernoulli. Default: the preset's.
         beta: Weight of the latent penalty, in the paper's form (sums over an example, means over the batch).
         regularizer_weight: Weight lambda of the decoder regularizer, in the same form.
         standardize: Tables and vectors only: train on columns of mean 0 and deviation 1; samples and reconstructions
@@ -66,6 +68,7 @@ class ModelOptions(TypedDict, total=False):
 
     latent_dim: int | None
     width: int | None
+    depth: int | None
     network: str | None
     reconstruction: str | None
     beta: float | None
@@ -87,6 +90,11 @@ class TrainingOptions(TypedDict, total=False):
         watch: Validation loss that is watched: "reconstruction and penalty", or "objective", with the regularizer, as
             the official code does.
         clip: Clip the norm of the whole gradient to this value.
+        schedule: How the learning rate falls: plateau (cut when the validation loss does not get better; the default),
+            cosine (to --min-lr over all epochs) or constant.
+        lr_warmup: Epochs over which the learning rate rises from 0; 0.5 is half an epoch.
+        beta_warmup: Epochs over which the weight of the latent penalty rises from 0 to --beta.
+        ema: Use the mean of the weights over steps, with this decay, such as 0.999; default: the last weights.
         seed: Seed of the weights (of built-in networks), the order of examples and the noise.
         device: auto, cpu, cuda or mps.
         precision: float32, bf16, or auto: bf16 where the device has instructions for it, else float32.
@@ -104,6 +112,10 @@ class TrainingOptions(TypedDict, total=False):
     min_delta: float | None
     watch: Literal["reconstruction and penalty", "objective"] | None
     clip: float | None
+    schedule: ScheduleName | None
+    lr_warmup: float | None
+    beta_warmup: float | None
+    ema: float | None
     seed: int | None
     device: str | None
     precision: Precision | None

@@ -63,8 +63,9 @@ def train(
         data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
             IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
         out: The run's folder, new or empty; default: runs/DATA-MODEL-N, with N the first number that is free.
-        preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU), or
-            published (strings only: as paper, with the loss of the published code); --dry-run prints them.
+        preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU),
+            published (strings only: as paper, with the loss of the published code), residual (images: the residual
+            network with a cosine and averaged weights, for 2 cores) or residual-gpu; --dry-run prints them.
         options: Options of the model's slots, for example regularizer.scope=both (rae-sn) or latent.sigma=0.5 (cv-vae).
         resume: Resume the run in `out`, which has to be given, with its saved configuration; --epochs may grow,
             --device and --precision may change.

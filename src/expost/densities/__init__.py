@@ -26,6 +26,7 @@ from expost.densities.kde import KernelDensity
 from expost.densities.kinds import DENSITIES, make_density
 from expost.densities.labelled import LabelledDensity
 from expost.densities.mixture import GaussianMixture, MixtureDensity, MixtureStart
+from expost.densities.posteriors import PosteriorMixture
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.densities.symbols import Categorical, SymbolDensity
@@ -52,6 +53,7 @@ __all__ = [
     "LabelledDensity",
     "MixtureDensity",
     "MixtureStart",
+    "PosteriorMixture",
     "Reduced",
     "SecondStageVAE",
     "StandardNormal",

@@ -12,6 +12,7 @@ from expost.densities.flow_matching import FlowMatching
 from expost.densities.gaussian import Gaussian, StandardNormal
 from expost.densities.kde import KernelDensity
 from expost.densities.mixture import GaussianMixture
+from expost.densities.posteriors import PosteriorMixture
 from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.densities.symbols import Categorical
@@ -29,6 +30,7 @@ _KINDS: tuple[type[Density], ...] = (
     Reduced,
     Categorical,
     Autoregressive,
+    PosteriorMixture,
 )
 
 DENSITIES: Registry[type[Density]] = Registry("density", {kind.name: kind for kind in _KINDS})

@@ -22,6 +22,7 @@ from expost.densities import (
     Density,
     HeldOut,
     LabelledDensity,
+    PosteriorMixture,
     make_density,
     usual_density,
 )
@@ -104,11 +105,19 @@ class Generator:
 
     @classmethod
     def of(cls, model: Autoencoder, device: torch.device | None = None, weights: str = "") -> Generator:
-        """Wrap a trained autoencoder; it is put into evaluation mode and stays there."""
+        """Wrap a trained autoencoder; it is put into evaluation mode and stays there.
+
+        The prior that it has learned itself, if any, is among its densities.
+        """
         model.eval()
         device = device or next(model.parameters()).device
         quantizer = model.latent if isinstance(model.latent, Discrete) else None
-        return cls(model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer)
+        made = cls(model.encode, model.decode, device=device, module=model, weights=weights, quantizer=quantizer)
+        with full_float32():
+            posteriors = model.posteriors()
+        if posteriors is not None:
+            made.densities[PosteriorMixture.name] = PosteriorMixture().given(*posteriors).of_weights(weights)
+        return made
 
     def checked(self, x: Tensor, title: str) -> Tensor:
         """Return the input as a tensor, or refuse it.
@@ -242,7 +251,12 @@ class Generator:
         if fresh is None:
             fitted = self.select(density, z, others, **options).density
         else:
-            fitted = self._keep(density, fresh.fit(z.to(self.device)))
+            z = z.to(self.device)
+            if isinstance(fresh, PosteriorMixture):
+                fresh.fit_given(z, *self._posteriors())
+            else:
+                fresh.fit(z)
+            fitted = self._keep(density, fresh)
         if held_out is not None and others is not None:
             values = log_likelihoods(fitted, others)
             fitted.judged(None if values is None else HeldOut.of(hash_tensors({"x": held_out}), values))
@@ -284,6 +298,13 @@ class Generator:
         self.densities.pop(name, None)  # the last fitted is the last
         self.densities[name] = fitted.of_weights(self.weights)
         return fitted
+
+    def _posteriors(self) -> tuple[Tensor, Tensor]:
+        """Return the posteriors of the model's pseudo-inputs, or say that it has none."""
+        found = self.module.posteriors() if isinstance(self.module, Autoencoder) else None
+        if found is None:
+            raise UsageError("posterior-mixture is the prior of a model with pseudo-inputs; train vamp-vae, or fit gmm")
+        return found
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any

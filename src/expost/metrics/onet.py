@@ -46,6 +46,19 @@ class OnetNetwork(nn.Module):
             x = functional.max_pool2d(x, 3, 2, ceil_mode=True)
         return torch.cat(means, dim=1)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the activations of each layer, of images of any size in [-1, 1], shape (B, 3, H, W), padded by zeros.
+
+        The maps have the sides of the image, half of them, and a quarter, rounded up.
+        """
+        found = []
+        for number in range(1, len(WIDTHS) + 1):
+            if number > 1:
+                x = functional.max_pool2d(x, 2, 2, ceil_mode=True)
+            x = self.get_submodule(f"prelu{number}")(self.get_submodule(f"conv{number}")(functional.pad(x, (1,) * 4)))
+            found.append(x)
+        return found
+
 
 def load_onet(path: Path = WEIGHTS) -> OnetNetwork:
     """Read the network, in evaluation mode.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,7 +18,8 @@ from expost.distributed.shards import normal_like
 from expost.errors import UsageError
 from expost.grammar.stepwise import Stepwise
 from expost.models.latents import LATENTS, Discrete, Latent
-from expost.models.penalties import PENALTIES, Penalty
+from expost.models.penalties import PENALTIES, Divergence, Penalty
+from expost.models.pseudo_inputs import PseudoInputs
 from expost.models.reconstructions import RECONSTRUCTIONS, Reconstruction
 from expost.models.regularizers import REGULARIZERS, Regularizer
 from expost.models.standardization import Standardization
@@ -25,7 +27,7 @@ from expost.networks import NETWORKS
 from expost.networks.autoregressive import AutoregressiveDecoder, TeacherForced
 from expost.networks.convolution import differentiated_twice
 from expost.registry import construct
-from expost.types import LatentCode, Loss
+from expost.types import LatentCode, Loss, to_unit
 
 
 class Autoencoder(nn.Module):
@@ -33,6 +35,15 @@ class Autoencoder(nn.Module):
 
     L = L_REC(x, D(z)) + beta * L_Z(code) + lambda * L_REG(D, code), with the code from the latent applied to E(x);
     every term is summed over an example's dimensions and averaged over the batch.
+
+    A latent that draws k > 1 codes z_1 ... z_k of an example has the importance-weighted bound (Burda et al. 2016,
+    eq. 8) in place of the first two terms. With r_i the reconstruction term from z_i, it is
+
+        -beta log 1/k sum_i w_i,    log w_i = -r_i / beta - log q(z_i | x) + log p(z_i)
+
+    since -r / beta is, but for a constant, the log-likelihood of the decoder of which r + beta KL is the bound, times
+    beta (squared error: a normal one of variance beta / 2). Its term "reconstruction" is the mean of the r_i, and
+    "penalty" what is left, divided by beta; with k = 1 that is the divergence at the code that was drawn.
 
     Args:
         encoder: Maps examples (B, *shape) to features.
@@ -48,6 +59,9 @@ class Autoencoder(nn.Module):
         shape: Shape of one example.
         standardization: Columns of vectors in standard units: examples come and go in the units of the data, and all
             terms are computed in standard ones. None computes on examples as they are.
+
+    Raises:
+        UsageError: if the latent draws several codes, and the penalty is no divergence, or beta is 0.
     """
 
     def __init__(
@@ -76,6 +90,13 @@ class Autoencoder(nn.Module):
         self.shape = tuple(shape)
         self.input_noise = input_noise
         self.standardization = standardization
+        count = penalty.pseudo_inputs
+        self.pseudo_inputs = PseudoInputs(count, self.shape) if count else None
+        if latent.samples > 1 and not (isinstance(penalty, Divergence) and beta > 0):
+            raise UsageError(
+                f"samples is {latent.samples}: the bound of several codes needs penalty kl or posterior-mixture and "
+                f"beta above 0 (it is {beta:g}); leave samples at 1"
+            )
 
     def code(self, x: Tensor, noise: bool = False) -> LatentCode:
         """Return the codes of `x`, without the decoder.
@@ -105,17 +126,60 @@ class Autoencoder(nn.Module):
 
     def _code_of(self, x: Tensor, noise: bool) -> LatentCode:
         """Return the codes of examples as the networks see them."""
+        return self._code_from(self._features(x), noise)
+
+    def _features(self, x: Tensor) -> Tensor:
         features = self.encoder(x)
-        if not self.latent.spatial:
-            features = features.flatten(1)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.latent(features.float(), noise)
+        return features if self.latent.spatial else features.flatten(1)
+
+    def _code_from(self, features: Tensor, noise: bool) -> LatentCode:
+        with torch.autocast(features.device.type, enabled=False):
+            code: LatentCode = self.latent(features.float(), noise)
+        return code
 
     def _one_hot(self, x: Tensor) -> Tensor:
         """Turn symbols into one-hot vectors, batch by batch: those of a whole data set may not fit into memory."""
         if not _are_symbols(x):
             return x
         return functional.one_hot(x.long(), self.shape[-1]).float()
+
+    def learn(self, x: Tensor, source: torch.Generator) -> None:
+        """Take from training examples what the model is to know of them: units of columns, the first pseudo-inputs.
+
+        Args:
+            x: As `Split.x` has them.
+            source: Chooses the examples at which pseudo-inputs start.
+        """
+        if self.standardization is not None:
+            self.standardization.learn(x)
+        if self.pseudo_inputs is not None:
+            count = len(self.pseudo_inputs.values)
+            rows = torch.randperm(len(x), generator=source)[torch.arange(count) % len(x)]
+            self.pseudo_inputs.start(self._inside(to_unit(x[rows])).to(self.pseudo_inputs.values.device))
+
+    @torch.no_grad()
+    def posteriors(self) -> tuple[Tensor, Tensor] | None:
+        """Return means and standard deviations of the pseudo-inputs' posteriors, shape (K, d); None without any."""
+        prior = self._prior()
+        return None if prior is None else (prior[0], (0.5 * prior[1]).exp())
+
+    def _prior(self) -> tuple[Tensor, Tensor] | None:
+        """Return means and log-variances of the pseudo-inputs' posteriors, encoded as in evaluation mode.
+
+        So the prior of training is that of sampling, and no other example of the batch, on any process, changes it.
+        """
+        if self.pseudo_inputs is None:
+            return None
+        modes = [(module, module.training) for module in self.encoder.modules()]
+        self.encoder.eval()
+        try:
+            code = self._code_of(self.pseudo_inputs(), noise=False)
+        finally:
+            for module, training in modes:
+                module.training = training
+        if code.log_var is None:
+            raise UsageError("pseudo-inputs need a latent with a variance; use gaussian or constant-variance")
+        return code.mean, code.log_var.expand_as(code.mean)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the noiseless codes E(x), float32, shape (B, d), or symbols (B, h, w) of a discrete latent."""
@@ -163,36 +227,46 @@ class Autoencoder(nn.Module):
         output = self._decoder(x)(self.latent.decodable(z))
         return self.reconstruction(self._inside(x), output.float())
 
-    def loss(self, x: Tensor, regularize: bool = True) -> Loss:
+    def loss(self, x: Tensor, regularize: bool = True, beta_share: Tensor | None = None) -> Loss:
         """Return the objective on a batch, with the latent's noise (drawn from torch's global generator).
 
         Args:
             x: Examples, as `code` takes them.
             regularize: Whether to compute L_REG; zero otherwise. It says nothing about held-out examples.
+            beta_share: Share of beta that the penalty has now, a scalar in (0, 1]; None: all of it.
         """
-        decoder = self._decoder(x)
+        given, decoder = x, self._decoder(x)
         x = self._inside(x)
         noisy = x
         if self.input_noise and self.training:
             noisy = x + self.input_noise * normal_like(x).clamp(-1, 1)
-        code = self._code_of(noisy, noise=True)
+        features, prior = self._features(noisy), self._prior()
+        codes = [self._code_from(features, noise=True) for _ in range(self.latent.samples)]
+        if prior is not None:
+            codes = [replace(code, prior_mean=prior[0], prior_log_var=prior[1]) for code in codes]
+        beta = self.beta if beta_share is None else self.beta * beta_share
         # a term without weight is not computed: the gradient penalty would cost as much as the rest
         regularized = bool(self.regularizer_weight) and regularize
         # the gradient below ignores the share of the batch that each of several processes has
         shared = regularized and self.regularizer.wants_output and torch.is_grad_enabled() and world() == 1
+        shared = shared and len(codes) == 1
         # the regularizer trains the decoder alone: where it reads the output, codes are cut off from the encoder
+        code, output = codes[0], None
         decoded = replace(code, z=code.z.detach().requires_grad_()) if shared else code
-        with differentiated_twice() if shared else nullcontext():
-            output = decoder(decoded.z)
-        with torch.autocast(x.device.type, enabled=False):
-            reconstruction = self.reconstruction(x, output.float())
-            penalty = self.penalty(code)
+        if len(codes) > 1:
+            reconstruction, penalty = self._bound(given, x, codes, beta)
+        else:
+            with differentiated_twice() if shared else nullcontext():
+                output = decoder(decoded.z)
+            with torch.autocast(x.device.type, enabled=False):
+                reconstruction = self.reconstruction(x, output.float())
+                penalty = self.penalty(code)
         regularizer = (
             self.regularizer.penalty(decoder, decoded, output if shared else None)
             if regularized
             else reconstruction.new_zeros(())
         )
-        total = reconstruction + self.beta * penalty + self.regularizer_weight * regularizer
+        total = reconstruction + beta * penalty + self.regularizer_weight * regularizer
         if shared:
             total = total + _gradient_of(reconstruction, decoded.z, code.z)
         terms = {"reconstruction": reconstruction, "penalty": penalty, "regularizer": regularizer}
@@ -203,6 +277,27 @@ class Autoencoder(nn.Module):
         if code.indices is None or not isinstance(self.latent, Discrete):
             return None
         return torch.bincount(code.indices.flatten(), minlength=self.latent.symbols)
+
+    def _bound(
+        self, given: Tensor, x: Tensor, codes: Sequence[LatentCode], beta: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the two terms of the importance-weighted bound, whose weighted sum it is; see the class.
+
+        Args:
+            given: Examples, as `loss` takes them.
+            x: The same, as the networks see them.
+            codes: Draws from the posterior of each example.
+            beta: Weight of the penalty.
+        """
+        assert isinstance(self.penalty, Divergence)  # which the constructor has seen to
+        k = len(codes)
+        output = self._decoder(torch.cat([given] * k))(torch.cat([code.z for code in codes]))
+        with torch.autocast(x.device.type, enabled=False):
+            errors = self.reconstruction.each(torch.cat([x] * k), output.float()).view(k, -1)
+            ratios = torch.stack([self.penalty.log_ratio(code) for code in codes])
+            bound = math.log(k) - (-errors / beta - ratios).logsumexp(0)  # in nats, of each example
+            reconstruction = errors.mean()
+            return reconstruction, bound.mean() - reconstruction / beta
 
 
 def _remedy(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -248,11 +343,14 @@ def refuse_more(config: ModelConfig, most: int) -> None:
     latent_class = LATENTS[config.latent.name]
     try:
         with torch.device("meta"):
-            networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+            networks = NETWORKS[config.network](
+                config.shape, config.latent_dim, config.width, latent_class.spatial, config.depth
+            )
             features = _probe(networks[0], "encoder", torch.zeros(2, *config.shape))
             wide = features if latent_class.spatial else features.flatten(1)
             latent = construct(LATENTS, config.latent, in_features=wide.shape[1], latent_dim=config.latent_dim)
             count = sum(weight.numel() for part in (*networks, latent) for weight in part.parameters())
+            count += construct(PENALTIES, config.penalty).pseudo_inputs * math.prod(config.shape)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond what can be counted, say
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"network {config.network} of width {config.width} cannot be built: {reason}") from None
@@ -275,7 +373,9 @@ def build(config: ModelConfig, networks: tuple[nn.Module, nn.Module] | None = No
     latent_class = LATENTS[config.latent.name]
     if networks is None:
         refuse_more(config, MOST_NUMBERS)
-        networks = NETWORKS[config.network](config.shape, config.latent_dim, config.width, latent_class.spatial)
+        networks = NETWORKS[config.network](
+            config.shape, config.latent_dim, config.width, latent_class.spatial, config.depth
+        )
     encoder, decoder = networks
     regularizer = construct(REGULARIZERS, config.regularizer)
     features = _probe(encoder, "encoder", torch.zeros(2, *config.shape))

@@ -43,6 +43,8 @@ class Latent(nn.Module, ABC):
 
     #: Whether the code is a map (B, d, h, w), so that the networks keep their spatial axes, or a vector (B, d).
     spatial: ClassVar[bool] = False
+    #: Codes k drawn for each example in the loss; of more than one it is the importance-weighted bound.
+    samples: int = 1
 
     @classmethod
     def dimension(cls, options: Mapping[str, Any], usual: int) -> int:
@@ -78,6 +80,17 @@ def _noise_scale(value: float) -> float:
     return value
 
 
+def _samples(samples: int, noise_scale: float) -> int:
+    if samples < 1:
+        raise UsageError(f"samples is {samples}; give at least 1 code an example")
+    if samples > 1 and noise_scale != 1:
+        raise UsageError(
+            f"samples is {samples} and noise_scale {noise_scale:g}: the bound of several codes needs draws from the "
+            "posterior itself; leave noise_scale at 1"
+        )
+    return samples
+
+
 class Deterministic(Latent):
     """z = W h + b: no noise at all.
 
@@ -109,13 +122,23 @@ class Gaussian(Latent):
         bound: Largest absolute value B of log sigma = B tanh(V h + c); 5 in the official code of Ghosh et al. None: the
             log-variance is linear, log sigma^2 = V h + c, as in the code of the Grammar VAE (Kusner et al. 2017).
         noise_scale: s, at least 0. 1 is a VAE; the Grammar VAE's code has 0.01 there, and sigma itself in the KL term.
+        samples: k, at least 1; see `Latent.samples`.
 
     Raises:
-        UsageError: if `bound` is not positive, or `noise_scale` negative.
+        UsageError: if `bound` is not positive, `noise_scale` negative, or `samples` is below 1, or above 1 with a
+            `noise_scale` other than 1.
     """
 
-    def __init__(self, in_features: int, latent_dim: int, bound: float | None = 5.0, noise_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        latent_dim: int,
+        bound: float | None = 5.0,
+        noise_scale: float = 1.0,
+        samples: int = 1,
+    ) -> None:
         super().__init__()
+        self.samples = _samples(samples, noise_scale)
         if bound is not None and not bound > 0:
             raise UsageError(f"bound is {bound}; give a positive bound of log sigma, or null for none")
         self.bound = bound
@@ -144,13 +167,17 @@ class ConstantVariance(Latent):
         latent_dim: Dimension d.
         sigma: Standard deviation of the posterior, positive; 0.7 in the official code.
         noise_scale: What it is multiplied by where z is drawn, not in the KL term; see `Gaussian`.
+        samples: k, at least 1; see `Gaussian`.
 
     Raises:
-        UsageError: if `sigma` is not positive, or `noise_scale` negative.
+        UsageError: if `sigma` is not positive; and as `Gaussian`.
     """
 
-    def __init__(self, in_features: int, latent_dim: int, sigma: float = 0.7, noise_scale: float = 1.0) -> None:
+    def __init__(
+        self, in_features: int, latent_dim: int, sigma: float = 0.7, noise_scale: float = 1.0, samples: int = 1
+    ) -> None:
         super().__init__()
+        self.samples = _samples(samples, noise_scale)
         if not sigma > 0:
             raise UsageError(f"sigma is {sigma}; give a positive standard deviation, or use the deterministic latent")
         self.sigma = sigma

@@ -5,12 +5,14 @@
 | none | 0 |
 | half-norm | 1/2 ||z||^2 |
 | kl | KL(N(mean, diag sigma^2) || N(0, I)) = 1/2 sum (mean^2 + sigma^2 - log sigma^2 - 1) |
+| posterior-mixture | log N(z; mean, diag sigma^2) - log 1/K sum_k N(z; m_k, diag s_k^2), of the code z that is drawn |
 | mmd | MMD^2 between the batch's codes and draws from N(0, I) |
 | vector-quantization | ||sg(z_e) - e||^2 + c ||z_e - sg(e)||^2 |
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -30,10 +32,20 @@ class Penalty(ABC):
 
     #: Whether there is a term, which needs a weight.
     has_term: ClassVar[bool] = True
+    #: How many pseudo-inputs it wants the model to learn, whose posteriors codes then come with.
+    pseudo_inputs: int = 0
 
     @abstractmethod
     def __call__(self, code: LatentCode) -> Tensor:
         """Return the scalar term for a batch of codes."""
+
+
+class Divergence(Penalty):
+    """A penalty that is, or estimates, the divergence of the posterior q(z | x) from a prior p(z)."""
+
+    @abstractmethod
+    def log_ratio(self, code: LatentCode) -> Tensor:
+        """Return log q(z | x) - log p(z) in nats at the codes z that were drawn, shape (B,)."""
 
 
 class NoPenalty(Penalty):
@@ -60,7 +72,19 @@ class HalfNorm(Penalty):
         return 0.5 * code.mean.flatten(1).square().sum(1).mean()
 
 
-class KullbackLeibler(Penalty):
+def _variance_of(code: LatentCode, name: str) -> Tensor:
+    """Return the log-variance of a code, or refuse one that has none."""
+    if code.log_var is None:
+        raise UsageError(f"the {name} penalty needs a latent with a variance; use gaussian or constant-variance")
+    return code.log_var
+
+
+def _log_normal(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """Return log N(z; mean, diag exp(log_var)) without its constant, -d/2 log 2 pi, summed over the last axis."""
+    return -0.5 * (log_var + (z - mean).square() * (-log_var).exp()).sum(-1)
+
+
+class KullbackLeibler(Divergence):
     """KL divergence of the posterior from N(0, I) (Kingma & Welling 2014, appendix B).
 
     With one constant sigma it is the half norm plus the constant d/2 (sigma^2 - log sigma^2 - 1), which is how the
@@ -72,10 +96,49 @@ class KullbackLeibler(Penalty):
 
     def __call__(self, code: LatentCode) -> Tensor:
         """Return the divergence in nats."""
-        if code.log_var is None:
-            raise UsageError("the kl penalty needs a latent with a variance; use gaussian or constant-variance")
-        terms = code.mean.square() + code.log_var.exp() - code.log_var - 1
+        log_var = _variance_of(code, "kl")
+        terms = code.mean.square() + log_var.exp() - log_var - 1
         return 0.5 * terms.flatten(1).sum(1).mean()
+
+    def log_ratio(self, code: LatentCode) -> Tensor:
+        """Return log N(z; mean, diag sigma^2) - log N(z; 0, I), whose expectation is the divergence."""
+        z, mean, log_var = code.z, code.mean, _variance_of(code, "kl").expand_as(code.mean)
+        parts = _log_normal(z.flatten(1), mean.flatten(1), log_var.flatten(1))
+        return parts + 0.5 * z.flatten(1).square().sum(1)
+
+
+class MixtureOfPosteriors(Divergence):
+    """Divergence of the posterior from the posteriors of K learned pseudo-inputs (Tomczak & Welling 2018, eq. 9).
+
+    L_Z = log q(z | x) - log p(z), p(z) = 1/K sum_k q(z | u_k), at the z that is drawn: an estimate without bias of the
+    divergence, which has no closed form. Pseudo-inputs see batch norm as evaluation does.
+
+    Args:
+        components: K, at least 2; 500 in the paper. Each costs an example's pass through the encoder in every step.
+
+    Raises:
+        UsageError: if there are fewer; when called, for a latent without a variance.
+    """
+
+    def __init__(self, components: int = 50) -> None:
+        if components < 2:
+            raise UsageError(f"components is {components}; give at least 2 pseudo-inputs")
+        self.pseudo_inputs = components
+
+    def __call__(self, code: LatentCode) -> Tensor:
+        """Return the mean over the batch of the log-ratio at the codes that were drawn."""
+        return self.log_ratio(code).mean()
+
+    def log_ratio(self, code: LatentCode) -> Tensor:
+        """Return log q(z | x) - log 1/K sum_k q(z | u_k)."""
+        if code.prior_mean is None or code.prior_log_var is None:
+            raise UsageError(
+                "the posterior-mixture penalty needs a model with pseudo-inputs; expost.build gives it them"
+            )
+        z, log_var = code.z.flatten(1), _variance_of(code, "posterior-mixture").expand_as(code.mean)
+        own = _log_normal(z, code.mean.flatten(1), log_var.flatten(1))
+        each = _log_normal(z[:, None], code.prior_mean.flatten(1), code.prior_log_var.flatten(1))  # (B, K)
+        return own - each.logsumexp(1) + math.log(each.shape[1])
 
 
 def mmd(a: Tensor, b: Tensor, scales: Sequence[float], unbiased: bool = True) -> Tensor:
@@ -171,5 +234,6 @@ PENALTIES: Registry[type[Penalty]] = Registry(
         "kl": KullbackLeibler,
         "mmd": MaximumMeanDiscrepancy,
         "vector-quantization": VectorQuantization,
+        "posterior-mixture": MixtureOfPosteriors,
     },
 )

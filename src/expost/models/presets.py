@@ -2,6 +2,8 @@
 
 `paper` is the official code's configuration, converted to the paper's form of the objective; see `official`. `small`
 takes the official weights of the nearest of the three data sets, with networks a quarter as wide, for a 2-core machine.
+`residual` and `residual-gpu` take these weights with the residual pair, a cosine and averaged weights, for 2 cores and
+for a GPU.
 """
 
 from __future__ import annotations
@@ -32,18 +34,24 @@ from expost.models.regularizers import REGULARIZERS, GradientPenalty, Regularize
 from expost.models.string_presets import published_objective, strings
 from expost.models.zoo import ZOO
 from expost.networks import NETWORKS
-from expost.networks.image import LARGEST_SIDE, SMALLEST_SIDE
 from expost.registry import Part, Registry
 from expost.types import Layout, layout_of
 from expost.utils.arithmetic import Precision
 
 K = TypeVar("K")
 
+#: From a model's name, the shape of one example, and what is given by hand, to the configuration.
+Resolve = Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]
+
 #: Options of regularizers on the convolutional networks of preset `small`. A part of a batch costs a part of the time,
 #: and its expectation is the whole's but for batch norm, which then takes the statistics of the part;
 #: `benchmarks/train_step.py` has the times.
 _SMALL_OPTIONS: Mapping[type[Regularizer], Mapping[str, Any]] = {GradientPenalty: {"fraction": 0.25}}
 
+
+#: How presets of the residual pair train.
+_TODAY: dict[str, Any] = {"schedule": "cosine", "lr_warmup": 1.0, "ema": 0.999, "clip": 1.0}
+_LONGER: dict[str, Any] = {"epochs": 100, "ema": 0.9995}
 
 #: Preset `small` trains for at least so many steps: fewer leave a model that has hardly learned.
 LEAST_STEPS = 1500
@@ -95,10 +103,10 @@ def _resolve(
     official = _official(name, setting, given)
     beta, weight = paper_weights(official, row.family, shape, latent_dim)
     regularizer, prior = row.regularizer, row.prior
-    if NETWORKS[network].layout is Layout.IMAGE:
+    if NETWORKS[network].official:
         regularizer = _with_options(REGULARIZERS, regularizer, setting.regularizer_options)
-        if not published:
-            regularizer = _with_options(REGULARIZERS, regularizer, _SMALL_OPTIONS)
+    if NETWORKS[network].layout is Layout.IMAGE and not published:
+        regularizer = _with_options(REGULARIZERS, regularizer, _SMALL_OPTIONS)
     if published:  # preset small lets a second stage learn its weight, which samples better
         prior = _with_options(DENSITIES, prior, setting.prior_options)
     model = ModelConfig(
@@ -172,18 +180,21 @@ def small(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[Mo
     """
     if layout_of(shape) is Layout.SEQUENCE:
         return strings(name, shape, False, given)
-    images = layout_of(shape) is Layout.IMAGE
-    if images and max(shape[1:]) > LARGEST_SIDE:
+    images, setting, asked = layout_of(shape) is Layout.IMAGE, nearest_setting(shape), given.get("network")
+    pair = asked if asked is not None and NETWORKS[asked].layout is Layout.IMAGE else setting.network
+    smallest, largest = NETWORKS[pair].sides
+    if images and max(shape[1:]) > largest:
+        wider = [f"--network {name}" for name, each in NETWORKS.items() if each.sides[1] >= max(shape[1:])]
         raise UsageError(
-            f"images are {shape[1]}x{shape[2]}, larger than {LARGEST_SIDE}; bring them to size, e.g. --size 64"
+            f"images are {shape[1]}x{shape[2]}, larger than {largest}; "
+            f"{' or '.join(['bring them to size, e.g. --size 64', *(f'take {each}' for each in wider)])}"
         )
-    setting = nearest_setting(shape)
-    convolutional = images and min(shape[1:]) >= SMALLEST_SIDE
+    convolutional = images and min(shape[1:]) >= smallest
     latent_dim = min(setting.latent_dim, 64) if convolutional else max(1, min(16, math.prod(shape) // 4))
     latent = ZOO[name].latent
     if LATENTS[latent.name].spatial:
         latent_dim = LATENTS[latent.name].dimension(latent.options, min(16, math.prod(shape)))  # of a vector of the map
-    width, network = (32, setting.network) if convolutional else (256, "mlp")
+    width, network = (32, pair) if convolutional else (256, "mlp")
     model, _ = _resolve(name, shape, setting, width, network, latent_dim, False, given)
     precision: Precision = "auto" if convolutional else "float32"
     return model, TrainingConfig(epochs=25, lr=1e-3, precision=precision)
@@ -204,6 +215,29 @@ def _reconstruction(name: str | None, shape: Sequence[int]) -> Part | None:
     )
 
 
+def _residual(width: int, depth: int, changes: Mapping[str, Any]) -> Resolve:
+    """Return a preset of the residual pair: weights of the nearest data set of the paper, and schedules of today.
+
+    Args:
+        width: Channels of the largest map.
+        depth: Blocks on each map.
+        changes: Fields of `TrainingConfig`.
+    """
+
+    def resolve(name: str, shape: Sequence[int], given: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+        if layout_of(shape) is not Layout.IMAGE:
+            raise UsageError(
+                f"presets of the residual network are for images, not for examples of shape {tuple(shape)}; use "
+                "preset small"
+            )
+        network = given.get("network", "residual")
+        config, training = small(name, shape, {**given, "network": network})
+        deep = depth if NETWORKS[network].deep is not None else None
+        return replace(config, width=width, depth=deep), replace(training, **changes)
+
+    return resolve
+
+
 @dataclass(frozen=True)
 class Preset:
     """Where a model's configuration comes from.
@@ -212,14 +246,23 @@ class Preset:
         resolve: From a model's name, the shape of one example, and what is given by hand, to the configuration.
         published: Whether strings are encoded by the published grammar, and the length of training is as published,
             however few the examples are.
+        layouts: Layouts of the examples that it is for.
     """
 
-    resolve: Callable[[str, Sequence[int], Mapping[str, Any]], tuple[ModelConfig, TrainingConfig]]
+    resolve: Resolve
     published: bool
+    layouts: Collection[Layout]
 
 
 PRESETS: Registry[Preset] = Registry(
-    "preset", {"small": Preset(small, False), "paper": Preset(paper, True), "published": Preset(published, True)}
+    "preset",
+    {
+        "small": Preset(small, False, tuple(Layout)),
+        "paper": Preset(paper, True, (Layout.IMAGE, Layout.SEQUENCE)),
+        "published": Preset(published, True, (Layout.SEQUENCE,)),
+        "residual": Preset(_residual(32, 1, _TODAY), False, (Layout.IMAGE,)),
+        "residual-gpu": Preset(_residual(96, 2, _TODAY | _LONGER), False, (Layout.IMAGE,)),
+    },
 )
 
 
@@ -261,7 +304,7 @@ def configure(
     Args:
         model: Row of the zoo.
         shape: Shape of one example.
-        preset: "small", "paper" or "published".
+        preset: Entry of `PRESETS`.
         model_overrides: Fields of `ModelConfig`, the reconstruction by its name; None values are ignored. A new
             `latent_dim` converts the weights anew.
         training_overrides: Fields of `TrainingConfig`; None values are ignored.
@@ -288,8 +331,10 @@ def configure(
         raise UsageError(f"model '{model}' has no regularizer term to weigh by {changes['regularizer_weight']:g}")
     network = changes.get("network", config.network)
     flattens = NETWORKS[network].layout is None and NETWORKS[config.network].layout is not None
+    if own_networks or (NETWORKS[config.network].official and not NETWORKS[network].official):
+        config = replace(config, regularizer=row.regularizer)
     if own_networks or flattens:
-        config = replace(config, regularizer=row.regularizer, width=256)
+        config = replace(config, width=256, depth=None)
         training = replace(training, precision="float32")
     if "latent_dim" in changes and row.family == "rae" and changes["latent_dim"] > 0:
         changes.setdefault("beta", config.beta * config.latent_dim / changes["latent_dim"])
@@ -312,4 +357,24 @@ def configure(
     config, training = replace(config, **changes), replace(training, **kept)
     if examples and not PRESETS[preset].published:
         training = _long_enough(training, examples, kept)
+    _check_schedule(model, training, kept)
     return config, training
+
+
+def _check_schedule(model: str, training: TrainingConfig, given: Collection[str]) -> None:
+    """Refuse settings of the schedule that would change nothing, and warm-ups that would never end.
+
+    Raises:
+        UsageError: with the setting.
+    """
+    if training.schedule != "plateau":
+        for name in ("patience", "factor", "min_delta"):
+            if name in given:
+                raise UsageError(f"{name} is for schedule plateau, not for {training.schedule}; leave it out")
+    if training.beta_warmup and not PENALTIES[ZOO[model].penalty.name].has_term:
+        raise UsageError(f"model '{model}' has no latent penalty for beta_warmup={training.beta_warmup:g} to raise")
+    for name in ("lr_warmup", "beta_warmup"):
+        if getattr(training, name) > training.epochs:
+            raise UsageError(
+                f"{name} is {getattr(training, name):g} epochs, of {training.epochs} in all; give at most those"
+            )

@@ -4,6 +4,7 @@
 |---|---|
 | squared-error | ||x - x'||^2 |
 | bernoulli | -sum x log x' + (1 - x) log(1 - x') |
+| perceptual | ||x - x'||^2 + w N P(x, x'), P the distance of a network's features, N the numbers of an example |
 | masked-categorical | -sum over positions of log softmax(x')[x], over the symbols that compete with x |
 | masked-bernoulli | -sum over positions and symbols of x log p + (1 - x) log(1 - p), p = that softmax |
 """
@@ -20,11 +21,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from expost.errors import UsageError
+from expost.metrics.onet import OnetNetwork, load_onet
 from expost.registry import Registry
 from expost.types import Layout
 
 #: Probabilities are kept so far from 0 and 1: Keras' constant.
 _CLIP = 1e-7
+#: Added to the squared length of features, which may be 0.
+_TINY = 1e-8
 
 
 class Reconstruction(ABC):
@@ -42,6 +46,10 @@ class Reconstruction(ABC):
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the scalar term for inputs and outputs of shape (B, ...)."""
 
+    @abstractmethod
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the term of each example, shape (B,), whose mean is the scalar term."""
+
 
 class SquaredError(Reconstruction):
     """L_REC = ||x - D(E(x))||^2 (Ghosh et al. 2020, eq. 10), without a factor 1/2.
@@ -56,7 +64,11 @@ class SquaredError(Reconstruction):
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed squared error, averaged over the batch."""
-        return (x - output).square().flatten(1).sum(1).mean()
+        return self.each(x, output).mean()
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed squared error of each example."""
+        return (x - output).square().flatten(1).sum(1)
 
 
 class Bernoulli(Reconstruction):
@@ -67,6 +79,75 @@ class Bernoulli(Reconstruction):
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the summed cross-entropy, averaged over the batch."""
         return functional.binary_cross_entropy(output, x, reduction="sum") / len(x)
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the summed cross-entropy of each example."""
+        return functional.binary_cross_entropy(output, x, reduction="none").flatten(1).sum(1)
+
+
+class Perceptual(Reconstruction):
+    """Squared error and the distance of a bundled network's features, which sees what blur takes away.
+
+    L_REC = ||x - x'||^2 + w N P(x, x') with N the numbers of an example, and P the mean over layers l and positions p
+    of || f_lp(x) / |f_lp(x)| - f_lp(x') / |f_lp(x')| ||^2, where f_lp are the channels of layer l at p (Zhang et al.
+    2018, eq. 1, without learned weights of channels). 0 <= P <= 4, and P = 0 for equal images.
+
+    The layers are three convolutions of MTCNN's output network, learned on faces (MIT; see `metrics.onet`), which are
+    applied at the size of the images, padded by zeros. Images of other than three channels are gray ones, a channel
+    each.
+
+    Args:
+        weight: w, at least 0.
+    """
+
+    layouts = (Layout.IMAGE,)
+
+    def __init__(self, weight: float = 0.02) -> None:
+        if not 0 <= weight < math.inf:
+            raise UsageError(f"weight is {weight}; give the weight of the features' distance, at least 0")
+        self.weight = weight
+        self._network: OnetNetwork | None = None
+
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the squared error and the weighted distance, averaged over the batch."""
+        return self.each(x, output).mean()
+
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the squared error and the weighted distance of each example."""
+        numbers = x[0].numel()
+        return (x - output).square().flatten(1).sum(1) + self.weight * numbers * self.distance(x, output)
+
+    def distance(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return P of each pair of images in [0, 1], shape (B,); gradients reach both.
+
+        Args:
+            x: Shape (B, C, H, W).
+            output: Same shape.
+        """
+        network = self._at(x)
+        layers = zip(network.maps(_as_colors(x)), network.maps(_as_colors(output)), strict=True)
+        found = [(_directions(a) - _directions(b)).square().sum(1).flatten(1).mean(1) for a, b in layers]
+        return torch.stack(found).mean(0).view(len(x), -1).mean(1)
+
+    def _at(self, x: Tensor) -> OnetNetwork:
+        """Return the network on the device, and in the precision, of some images."""
+        if self._network is None:
+            self._network = load_onet()
+        weight = next(self._network.parameters())
+        if weight.device != x.device or weight.dtype != x.dtype:
+            self._network = self._network.to(x.device, x.dtype)
+        return self._network
+
+
+def _as_colors(x: Tensor) -> Tensor:
+    """Return images in [0, 1] as the network takes them: three channels in [-1, 1]; others gray, a channel each."""
+    x = 2 * x - 1
+    return x if x.shape[1] == 3 else x.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)
+
+
+def _directions(features: Tensor) -> Tensor:
+    """Return features (B, C, h, w) divided by their length at each position."""
+    return features * torch.rsqrt(features.square().sum(1, keepdim=True) + _TINY)
 
 
 class _Competition:
@@ -112,6 +193,14 @@ class _Competition:
         # the true symbol competes with itself: no row is without a finite logit, and -inf is never multiplied
         return output.masked_fill(~self._competes[true], -math.inf), true
 
+    def positions(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same with all rows, shapes (B, L, V) and (B, L), and whether each has a rival, as 0 or 1."""
+        if self._competes is None:
+            competing, true = self.of(x, output)
+            return competing, true, torch.ones_like(true)
+        true, competes = x.argmax(-1), self._competes.to(output.device)
+        return output.masked_fill(~competes[true], -math.inf), true, (competes.sum(1) > 1).long()[true]
+
 
 class MaskedCategorical(Reconstruction):
     """Cross-entropy in nats of one symbol a position, among those that may stand there.
@@ -146,6 +235,11 @@ class MaskedCategorical(Reconstruction):
         competing, true = self._competition.of(x, output)
         return (competing.logsumexp(-1) - competing.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum() / len(x)
 
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the cross-entropy of each example."""
+        competing, true, _ = self._competition.positions(x, output)
+        return (competing.logsumexp(-1) - competing.gather(-1, true.unsqueeze(-1)).squeeze(-1)).sum(1)
+
 
 class MaskedBernoulli(Reconstruction):
     """Cross-entropy in nats of every symbol at every position, present or not: the Grammar VAE's code.
@@ -178,6 +272,13 @@ class MaskedBernoulli(Reconstruction):
         present = functional.one_hot(true, p.shape[-1]).to(p)
         return functional.binary_cross_entropy(p, present, reduction="sum") / len(x)
 
+    def each(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the cross-entropy of each example."""
+        competing, true, contested = self._competition.positions(x, output)
+        p = competing.softmax(-1).clamp(_CLIP, 1 - _CLIP)
+        present = functional.one_hot(true, p.shape[-1]).to(p)
+        return (functional.binary_cross_entropy(p, present, reduction="none").sum(-1) * contested).sum(1)
+
 
 #: The reconstruction slot. A new one is a class above and a line here.
 RECONSTRUCTIONS: Registry[type[Reconstruction]] = Registry(
@@ -185,6 +286,7 @@ RECONSTRUCTIONS: Registry[type[Reconstruction]] = Registry(
     {
         "squared-error": SquaredError,
         "bernoulli": Bernoulli,
+        "perceptual": Perceptual,
         "masked-categorical": MaskedCategorical,
         "masked-bernoulli": MaskedBernoulli,
     },

@@ -44,6 +44,7 @@ class Row:
 _deterministic, _gaussian = Part("deterministic"), Part("gaussian")
 _none, _half_norm, _kl = Part("none"), Part("half-norm"), Part("kl")
 _one_gaussian, _standard_normal = Part("gaussian"), Part("standard-normal")
+_posterior_mixture = Part("posterior-mixture")
 
 #: Columns: summary, latent, penalty, regularizer, prior, family.
 ZOO: Registry[Row] = Registry(
@@ -80,6 +81,17 @@ ZOO: Registry[Row] = Registry(
             "Wasserstein autoencoder, MMD penalty", _deterministic, Part("mmd"), _none, _standard_normal, "wae"
         ),
         "two-stage-vae": Row("VAE, second VAE on its codes", _gaussian, _kl, _none, Part("second-stage-vae"), "vae"),
+        "iwae": Row(
+            "VAE by the bound of 5 weighted codes",
+            Part("gaussian", {"samples": 5}),
+            _kl,
+            _none,
+            _standard_normal,
+            "vae",
+        ),
+        "vamp-vae": Row(
+            "VAE, prior of learned pseudo-inputs", _gaussian, _posterior_mixture, _none, _posterior_mixture, "vae"
+        ),
         "vq-vae": Row(
             "symbols of a learned codebook on a map",
             Part("vector-quantized", {"decay": 0.99}),

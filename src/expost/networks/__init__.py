@@ -9,7 +9,8 @@ from torch import nn
 
 from expost.errors import UsageError
 from expost.networks.autoregressive import AutoregressiveGRU
-from expost.networks.image import ConvDecoder, ConvEncoder
+from expost.networks.image import LARGEST_SIDE, SMALLEST_SIDE, ConvDecoder, ConvEncoder
+from expost.networks.residual import LARGEST, SMALLEST, ResidualDecoder, ResidualEncoder
 from expost.networks.sequence import (
     EXPRESSIONS,
     MOLECULES,
@@ -28,6 +29,8 @@ from expost.types import Layout
 
 #: Builds (encoder, decoder) from the shape of one example, the code's dimension, the width, and whether codes are maps.
 Build = Callable[[Sequence[int], int, int, bool], tuple[nn.Module, nn.Module]]
+#: The same for any depth.
+BuildDeep = Callable[[int], Build]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,20 @@ class NetworkPair:
     Attributes:
         build: Builds the pair.
         layout: Layout of the examples that it takes; None for any, which it flattens.
+        sides: Least and largest side of the images that it takes, or that presets let it take.
+        official: Whether it is of the paper, so that what presets take from it (which kernels are decayed) applies.
+        deep: Builds the pair of another depth than `build` does; None where depth is no choice.
     """
 
     build: Build
     layout: Layout | None
+    sides: tuple[int, int] = (1, LARGEST_SIDE)
+    official: bool = False
+    deep: BuildDeep | None = None
 
-    def __call__(self, shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+    def __call__(
+        self, shape: Sequence[int], latent_dim: int, width: int, spatial: bool, depth: int | None = None
+    ) -> tuple[nn.Module, nn.Module]:
         """Build encoder and decoder with fresh weights.
 
         Args:
@@ -50,11 +61,17 @@ class NetworkPair:
             latent_dim: Dimension of a code, or channels of a map.
             width: Channels of the first convolution, or units of a hidden layer.
             spatial: Whether codes are maps.
+            depth: Blocks on each map; None: the pair's own.
 
         Raises:
-            UsageError: if the pair does not take such a shape, or has no maps.
+            UsageError: if the pair does not take such a shape, or has no maps, or no choice of depth.
         """
-        return self.build(shape, latent_dim, width, spatial)
+        build = self.build
+        if depth is not None:
+            if self.deep is None:
+                raise UsageError(f"depth={depth} is for network residual; leave it out, or take that network")
+            build = self.deep(depth)
+        return build(shape, latent_dim, width, spatial)
 
 
 def _convolutional(kernel: int, centered: bool = True) -> NetworkPair:
@@ -62,13 +79,21 @@ def _convolutional(kernel: int, centered: bool = True) -> NetworkPair:
         encoder = ConvEncoder(shape, width, kernel, spatial, centered)
         return encoder, ConvDecoder(shape, latent_dim, width, kernel, spatial)
 
-    return NetworkPair(build, Layout.IMAGE)
+    return NetworkPair(build, Layout.IMAGE, (SMALLEST_SIDE, LARGEST_SIDE), official=True)
+
+
+def _residual(depth: int) -> Build:
+    def build(shape: Sequence[int], latent_dim: int, width: int, spatial: bool) -> tuple[nn.Module, nn.Module]:
+        encoder = ResidualEncoder(shape, width, depth, spatial)
+        return encoder, ResidualDecoder(shape, latent_dim, width, depth, spatial)
+
+    return build
 
 
 def _refuse_maps(name: str, spatial: bool) -> None:
     if spatial:
         raise UsageError(
-            f"network {name} has no feature map, which the vector-quantized latent needs; use conv4 or conv5"
+            f"network {name} has no feature map, which the vector-quantized latent needs; use residual, conv4 or conv5"
         )
 
 
@@ -99,7 +124,8 @@ def _autoregressive(shape: Sequence[int], latent_dim: int, width: int, spatial: 
 
 
 #: Images: conv4, the paper's MNIST / CIFAR-10 pair; conv5-celeba, its CelebA pair, which gets pixels as they are;
-#: conv5, the same for pixels in [-1, 1]. Any shape: mlp, of two hidden layers.
+#: conv5, the same for pixels in [-1, 1]; residual, blocks with group norm and attention. Any shape: mlp, of two hidden
+#: layers.
 #: Sequences: gru-expressions and gru-molecules, the paper's pairs, at width 100 and 501; convnext-1d and transformer,
 #: parallel decoders that reconstruct better at equal parameters (width 64 is about the size of gru-expressions at 100);
 #: gru-autoregressive, whose decoder reads the symbols that it has written, so that they fit each other.
@@ -109,6 +135,7 @@ NETWORKS: Registry[NetworkPair] = Registry(
         "conv4": _convolutional(4),
         "conv5": _convolutional(5),
         "conv5-celeba": _convolutional(5, centered=False),
+        "residual": NetworkPair(_residual(1), Layout.IMAGE, (SMALLEST, LARGEST), deep=_residual),
         "mlp": NetworkPair(_vector, layout=None),
         "gru-expressions": _recurrent("gru-expressions", EXPRESSIONS),
         "gru-molecules": _recurrent("gru-molecules", MOLECULES),

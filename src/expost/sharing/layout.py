@@ -112,7 +112,7 @@ def _check_sizes(config: RunConfig, shapes: Shapes, path: Path) -> None:
         with torch.device("meta"):
             spatial = LATENTS[model.latent.name].spatial
             # before anything runs: how long a recurrent network takes depends on the length, which is checked here
-            networks = NETWORKS[model.network](model.shape, model.latent_dim, model.width, spatial)
+            networks = NETWORKS[model.network](model.shape, model.latent_dim, model.width, spatial, model.depth)
             for part, network in zip(("encoder", "decoder"), networks, strict=True):
                 _compare(_plain({f"{part}.{k}": v for k, v in _own(network).items()}), _plain(shapes), path)
             wanted = _own(build(model))

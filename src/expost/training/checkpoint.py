@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer and position of a training run in one safetensors file, replaced atomically."""
+"""Checkpoints: weights, their mean, optimizer and position of a run in one safetensors file, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expost.errors import DataError
+from expost.training.averaging import Averaged
 from expost.training.loop import Position
 from expost.utils.store import read_tensors, write_tensors
 
@@ -19,9 +20,17 @@ _MOMENTS = frozenset(("exp_avg", "exp_avg_sq"))
 _ADAM = _MOMENTS | {"step"}
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write weights, optimizer state and position to `path`; the checkpoint before it is kept beside it."""
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    averaged: Averaged | None = None,
+) -> None:
+    """Write weights, their mean, optimizer state and position to `path`; the checkpoint before it is kept beside it."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if averaged is not None:
+        tensors |= {f"mean.{name}": tensor for name, tensor in averaged.tensors.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
     write_tensors(path, tensors, asdict(position), keep=previous(path))
@@ -32,8 +41,10 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Load weights and optimizer state in place, and return the position.
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Averaged | None = None
+) -> Position:
+    """Load weights, their mean and optimizer state in place, and return the position.
 
     Raises:
         DataError: if the file is damaged, or is of another model.
@@ -50,7 +61,16 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             f"{path} is no checkpoint of this model's optimizer ({error}); remove it to start anew"
         ) from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if averaged is not None:
+        _load_mean(path, averaged, {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("mean.")})
     return position
+
+
+def _load_mean(path: Path, averaged: Averaged, tensors: Mapping[str, Tensor]) -> None:
+    for name, mean in averaged.tensors.items():
+        if name not in tensors or tensors[name].shape != mean.shape:
+            raise DataError(f"{path} lacks the mean of the weights '{name}'; remove it to start anew")
+        mean.copy_(tensors[name])
 
 
 def _state(tensors: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:

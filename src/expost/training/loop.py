@@ -1,4 +1,4 @@
-"""The training loop: Adam, learning rate cut on a plateau, best weights kept in memory, in one process or several.
+"""The training loop: Adam, a scheduled learning rate, best weights kept in memory, in one process or several.
 
 `trainer` runs it over a folder, with checkpoints and records; the estimators run it in memory. Every draw is addressed
 by (seed, stream, step), so on a CPU the weights after so many steps are the same bits, however often training was
@@ -26,12 +26,14 @@ from expost.errors import DataError
 from expost.metrics.latent import symbol_use
 from expost.models.autoencoder import Autoencoder
 from expost.models.latents import Discrete
+from expost.training.averaging import BATCHES, Averaged, measures_inputs, measuring
 from expost.training.batches import Batches
 from expost.training.cuda_graph import Recorded, recordable
 from expost.training.devices import pick_device, place
+from expost.training.schedules import SCHEDULES, ramp, rate, warming
 from expost.types import Loss, to_unit
 from expost.utils.precision import choose, full_float32
-from expost.utils.seeding import NOISE, ORDER, VALIDATION, generator, isolated, stream_seed
+from expost.utils.seeding import NOISE, ORDER, VALIDATION, WEIGHTS, generator, isolated, stream_seed
 
 
 class NonFiniteLossError(DataError):
@@ -49,8 +51,8 @@ class Position:
         best: Lowest validation loss so far; None before the first.
         sums: Sums of the training terms over the steps of the current epoch.
         seconds: Time spent training, in all.
-        plateau: State of the learning-rate scheduler.
-        lr: Learning rate.
+        plateau: State of what cuts the learning rate.
+        lr: Learning rate, as far as it has been cut; the schedule and the warm-up go by `steps`.
     """
 
     epoch: int = 0
@@ -69,7 +71,7 @@ class Epoch:
 
     Attributes:
         number: From 1.
-        lr: Learning rate of its steps.
+        lr: Learning rate of its last step.
         train: Mean loss ("total") and terms over its training batches.
         validation: Mean loss and terms on the validation examples after it.
         best: Whether its validation loss is the lowest so far.
@@ -112,6 +114,7 @@ class Loop:
     Attributes:
         position: How far the training has come.
         best: The best weights of this call; None before the first epoch, and once a caller has stored them elsewhere.
+        averaged: The mean of the weights over the steps; None where there is to be none.
     """
 
     def __init__(self, model: Autoencoder, x: Tensor, held_out: Tensor, config: TrainingConfig) -> None:
@@ -119,8 +122,7 @@ class Loop:
         self.device = pick_device(config.device)
         self.arithmetic = choose(config.precision, self.device).arithmetic
         self.batch_size, self.steps_per_epoch = config.batches(len(x))
-        if model.standardization is not None:
-            model.standardization.learn(x)
+        model.learn(x, generator(config.seed, WEIGHTS, 1))
         place(model, self.device)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=self.device.type in ("cpu", "cuda"))
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -132,6 +134,9 @@ class Loop:
             min_lr=config.min_lr,
         )
         self.batches = Batches(x, self.device)
+        self.averaged = Averaged(model, config.ema) if config.ema is not None else None
+        # on the device, where a recorded graph finds its value of each step; None: the whole beta
+        self.beta_share = torch.ones((), device=self.device) if config.beta_warmup else None
         self.recorded = Recorded(self._passes, list(model.parameters())) if recordable(model, self.device) else None
         self.gradients = Gradients([])
         self.position = Position(lr=config.lr)
@@ -142,8 +147,6 @@ class Loop:
         """Continue from a position, of which the weights and the optimizer's state are loaded already."""
         self.position = position
         self.scheduler.load_state_dict(position.plateau)
-        for group in self.optimizer.param_groups:
-            group["lr"] = position.lr
 
     def snapshot(self, sums: Mapping[str, float]) -> Position:
         """Return the position to resume from, given the sums of the current epoch's terms over all processes."""
@@ -182,16 +185,18 @@ class Loop:
                 sums[name] = sums.get(name, 0) + value
             after_step(sums)
         found, _ = self.agree(sums)
-        validation = self.validate()
-        self._check_finite(validation)
-        lr = position.lr
-        self.scheduler.step(validation["total"])
-        position.lr = self.optimizer.param_groups[0]["lr"]
+        weights: dict[str, Tensor] = {}
+        with self._used_weights(order):
+            validation = self.validate()
+            self._check_finite(validation)
+            best = position.best is None or validation["total"] < position.best
+            if best:
+                weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        lr = self._rate(position.steps - 1)
+        self._cut_rate(validation["total"])
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self.count_time()
-        best = position.best is None or validation["total"] < position.best
         if best:
-            weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             self._check_weights(weights)
             position.best = validation["total"]
             self.best = BestWeights(weights, position.epoch, position.best)
@@ -205,6 +210,9 @@ class Loop:
         Args:
             order: Indices of the training examples, in the order of this epoch.
         """
+        self._set_rate(self._rate(self.position.steps))
+        if self.beta_share is not None:
+            self.beta_share.fill_(ramp(self.position.steps, self._warming(self.config.beta_warmup)))
         start, size = self.position.step * self.batch_size, self.batch_size
         noise = Noise(stream_seed(self.config.seed, NOISE, self.position.steps), self.device)
         with split(size, noise) as part:
@@ -221,6 +229,8 @@ class Loop:
         self.optimizer.step()
         self.position.step += 1
         self.position.steps += 1
+        if self.averaged is not None:
+            self.averaged.add(self.position.steps)
         return loss
 
     def validate(self) -> dict[str, float]:
@@ -282,9 +292,53 @@ class Loop:
     def _passes(self, x: Tensor, share: float = 1.0) -> Loss:
         """Return the loss of a batch, or of a share of one, and leave its gradients in the parameters."""
         with self._autocast(), parametrize.cached():  # layers may ask for their weights several times
-            loss = self.model.loss(x).times(share)
+            loss = self.model.loss(x, beta_share=self.beta_share).times(share)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of the step after `step` others."""
+        return rate(self.config, self.position.lr, step, self.steps_per_epoch)
+
+    def _set_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _cut_rate(self, loss: float) -> None:
+        """Cut the learning rate if the validation loss has not got better for long enough after the warm-ups."""
+        warm = max(self._warming(self.config.lr_warmup), self._warming(self.config.beta_warmup))
+        if SCHEDULES[self.config.schedule].plateau and self.position.steps >= warm:
+            self._set_rate(self.position.lr)
+            self.scheduler.step(loss)
+            self.position.lr = self.optimizer.param_groups[0]["lr"]
+
+    def _warming(self, epochs: float) -> int:
+        return warming(epochs, self.steps_per_epoch)
+
+    @contextmanager
+    def _used_weights(self, order: Tensor) -> Iterator[None]:
+        """Have the weights that are validated and saved in the model: their mean over the steps, if one is taken.
+
+        Args:
+            order: Indices of the training examples, in the order of this epoch; some measure the layers' statistics.
+        """
+        if self.averaged is None:
+            yield
+            return
+        with self.averaged.in_place():
+            if measures_inputs(self.model):
+                self._measure(order)
+            yield
+
+    @torch.no_grad()
+    def _measure(self, order: Tensor) -> None:
+        noise = Noise(stream_seed(self.config.seed, VALIDATION, 1), self.device)
+        count, size = min(BATCHES, self.steps_per_epoch), self.batch_size
+        with measuring(self.model):
+            for number in range(count):
+                with split(size, noise) as part, self._autocast(), parametrize.cached():
+                    batch = order[number * size : (number + 1) * size]
+                    self.model.loss(self.batches.take(batch[part.rows]), regularize=False)
 
     def _autocast(self) -> torch.autocast:
         # casts of the weights that a graph has recorded must not outlive the step

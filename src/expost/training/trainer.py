@@ -274,18 +274,19 @@ class Training:
     def _save(self, sums: Mapping[str, float]) -> None:
         started = time.monotonic()
         self._save_best()
-        save_checkpoint(self.checkpoint_path, self.model, self.loop.optimizer, self.loop.snapshot(sums))
+        loop = self.loop
+        save_checkpoint(self.checkpoint_path, self.model, loop.optimizer, loop.snapshot(sums), loop.averaged)
         self.saved = time.monotonic()
         self.save_took = self.saved - started
 
     def _restore(self) -> None:
         try:
-            position = load_checkpoint(self.checkpoint_path, self.model, self.loop.optimizer)
+            position = load_checkpoint(self.checkpoint_path, self.model, self.loop.optimizer, self.loop.averaged)
         except DataError as error:
             before = previous(self.checkpoint_path)
             if not before.exists():
                 raise
-            position = load_checkpoint(before, self.model, self.loop.optimizer)
+            position = load_checkpoint(before, self.model, self.loop.optimizer, self.loop.averaged)
             say(f"warning: {error}; goes on from the checkpoint before it, epoch {position.epoch}")
         self.loop.resume(position)
         # weights may have been saved after the checkpoint, when the training was killed or stopped by an error
