@@ -16,6 +16,7 @@ from expost.commands.doctor import doctor, tables
 from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.metrics import FEATURES
+from expost.metrics.vision import ENCODERS
 
 
 def rows(report, topic, key):
@@ -109,6 +110,23 @@ def test_no_secret_is_shown(monkeypatch):
     environment = rows(report, "environment", "variable")
     assert environment["HF_TOKEN"]["value"] == "set"
     assert environment["HF_ENDPOINT"]["value"] == "https://hub.example/path"
+
+
+def test_weights_of_large_networks_are_found_or_said_where_to_get(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("EXPOST_WEIGHTS", raising=False)
+    (tmp_path / "expost").mkdir()
+    (tmp_path / "expost" / "clip-vit-base-patch32.bin").write_bytes(b"")
+    found = rows(doctor(self_test=False), "vision", "weights of")
+    assert list(found) == list(ENCODERS)
+    assert found["clip"]["where"] == str(tmp_path / "expost" / "clip-vit-base-patch32.bin")
+    row = found["dinov2-s"]
+    assert row["where"] is None
+    assert row["else put"] == "dinov2_vits14_pretrain.pth"
+    assert row["from"].endswith("/dinov2_vits14_pretrain.pth")
+    assert len(row["SHA-256"]) == 64
 
 
 def test_wrong_settings_are_problems_with_a_remedy(monkeypatch, tmp_path):
