@@ -119,14 +119,15 @@ def test_weights_of_large_networks_are_found_or_said_where_to_get(monkeypatch, t
     monkeypatch.delenv("EXPOST_WEIGHTS", raising=False)
     (tmp_path / "expost").mkdir()
     (tmp_path / "expost" / "clip-vit-base-patch32.bin").write_bytes(b"")
-    found = rows(doctor(self_test=False), "vision", "weights of")
-    assert list(found) == list(ENCODERS)
-    assert found["clip"]["where"] == str(tmp_path / "expost" / "clip-vit-base-patch32.bin")
-    row = found["dinov2-s"]
-    assert row["where"] is None
-    assert row["else put"] == "dinov2_vits14_pretrain.pth"
-    assert row["from"].endswith("/dinov2_vits14_pretrain.pth")
-    assert len(row["SHA-256"]) == 64
+    report = doctor(self_test=False)
+    told = {name: {} for name in ENCODERS}
+    for row in report["vision"]:
+        told[row["features"]][row["their weights"]] = row["where"]
+    assert told["clip"] == {"found": str(tmp_path / "expost" / "clip-vit-base-patch32.bin")}
+    assert told["dinov2-s"]["put"] == "dinov2_vits14_pretrain.pth"
+    assert told["dinov2-s"]["from"].endswith("/dinov2_vits14_pretrain.pth")
+    assert len(told["dinov2-s"]["SHA-256"]) == 64
+    assert told["dinov2-s"]["SHA-256"] in text(report)  # whole, to be copied
 
 
 def test_wrong_settings_are_problems_with_a_remedy(monkeypatch, tmp_path):

@@ -193,6 +193,19 @@ def test_the_real_trunk_equals_torch_fidelity_on_real_images(real, shared_data, 
     assert 1e-4 < error < 0.02
 
 
+def test_the_frechet_distance_of_the_same_features_is_torch_fidelitys_to_rounding():
+    fid = torch_fidelity("metric_fid")
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(20, 50, generator=generator, dtype=torch.float64)
+    x, y = (
+        (scale * torch.randn(n, 20, generator=generator).double() @ mixing).relu() for n, scale in ((300, 1), (250, 2))
+    )
+    theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (y, x)), verbose=False)
+    expected = theirs["frechet_inception_distance"]
+    assert expected > 10
+    assert frechet_distance(Statistics.of(x), Statistics.of(y)) == pytest.approx(expected, rel=1e-9)
+
+
 # Folding
 
 

@@ -251,15 +251,10 @@ def _vision() -> list[dict[str, Any]]:
             found = find_encoder(encoder)
         except UsageError:  # as above
             found = None
-        rows.append(
-            {
-                "weights of": name,
-                "where": None if found is None else str(found),
-                "else put": encoder.public.name,
-                "from": ", ".join(encoder.public.urls),
-                "SHA-256": encoder.public.sha256,
-            }
-        )
+        public = encoder.public
+        wanted = [("put", public.name), *(("from", url) for url in public.urls), ("SHA-256", public.sha256)]
+        told = wanted if found is None else [("found", str(found))]
+        rows += [{"features": name, "their weights": key, "where": value} for key, value in told]
     return rows
 
 

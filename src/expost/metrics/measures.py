@@ -115,7 +115,8 @@ def _frechet(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Va
     if scarce and not context.allow_few:
         raise UsageError(
             f"{few} examples are too few for {context.score_name} on {dim} features (singular covariance, distance far "
-            f"too large); give more than {dim}, take features with fewer dimensions, or pass --allow-few"
+            f"too large); give more than {dim}, take features with fewer dimensions, or the measure mind, "
+            "or pass --allow-few"
         )
     settings: dict[str, Any] = {"fewer examples than features": True} if scarce else {}
     interval = None
