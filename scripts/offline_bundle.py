@@ -42,12 +42,9 @@ from packaging.requirements import Requirement
 from expost.data.named_strings import STRING_DATASETS
 from expost.errors import DataError, UsageError
 from expost.metrics import FEATURES
-from expost.metrics.weights import find_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent / "bundle"
-#: The last layer of the network that features need weights for.
-WEIGHTS = {"inception-768": "Mixed_6e", "inception-2048": "Mixed_7c"}
 #: Files beside the parts.
 BESIDE = ("run.sh", "install.py")
 
@@ -178,11 +175,10 @@ def _weights(features: Sequence[str]) -> list[Path]:
     """
     found = []
     for name in features:
-        _ = FEATURES[name]
-        layer = WEIGHTS.get(name.removesuffix("-bf16"))
-        if layer is None:  # its weights are in the package
+        find = FEATURES[name].find
+        if find is None:  # its weights are in the package
             continue
-        path = find_weights(layer)
+        path = find()
         if path is None:
             raise BundleError(f"the weights of {name} are not on this machine; set EXPOST_WEIGHTS to their file")
         found.append(path)

@@ -16,6 +16,7 @@ from expost.commands.doctor import doctor, tables
 from expost.data import DATASETS
 from expost.data.named_strings import STRING_DATASETS
 from expost.metrics import FEATURES
+from expost.metrics.vision import ENCODERS
 
 
 def rows(report, topic, key):
@@ -109,6 +110,24 @@ def test_no_secret_is_shown(monkeypatch):
     environment = rows(report, "environment", "variable")
     assert environment["HF_TOKEN"]["value"] == "set"
     assert environment["HF_ENDPOINT"]["value"] == "https://hub.example/path"
+
+
+def test_weights_of_large_networks_are_found_or_said_where_to_get(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("EXPOST_WEIGHTS", raising=False)
+    (tmp_path / "expost").mkdir()
+    (tmp_path / "expost" / "clip-vit-base-patch32.bin").write_bytes(b"")
+    report = doctor(self_test=False)
+    told = {name: {} for name in ENCODERS}
+    for row in report["vision"]:
+        told[row["features"]][row["their weights"]] = row["where"]
+    assert told["clip"] == {"found": str(tmp_path / "expost" / "clip-vit-base-patch32.bin")}
+    assert told["dinov2-s"]["put"] == "dinov2_vits14_pretrain.pth"
+    assert told["dinov2-s"]["from"].endswith("/dinov2_vits14_pretrain.pth")
+    assert len(told["dinov2-s"]["SHA-256"]) == 64
+    assert told["dinov2-s"]["SHA-256"] in text(report)  # whole, to be copied
 
 
 def test_wrong_settings_are_problems_with_a_remedy(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,19 @@ def test_the_real_trunk_equals_torch_fidelity_on_real_images(real, shared_data, 
     assert 1e-4 < error < 0.02
 
 
+def test_the_frechet_distance_of_the_same_features_is_torch_fidelitys_to_rounding():
+    fid = torch_fidelity("metric_fid")
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(20, 50, generator=generator, dtype=torch.float64)
+    x, y = (
+        (scale * torch.randn(n, 20, generator=generator).double() @ mixing).relu() for n, scale in ((300, 1), (250, 2))
+    )
+    theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (y, x)), verbose=False)
+    expected = theirs["frechet_inception_distance"]
+    assert expected > 10
+    assert frechet_distance(Statistics.of(x), Statistics.of(y)) == pytest.approx(expected, rel=1e-9)
+
+
 # Folding
 
 
@@ -318,13 +332,36 @@ def test_a_file_with_the_published_name_must_be_the_published_file(tmp_path, ran
 CONTENT = bytes(range(256)) * 40
 
 
+BODIES = {
+    "/good": CONTENT,
+    "/altered": CONTENT[:-1] + b"!",
+    "/short": CONTENT[:5000],
+    "/cut": CONTENT[:5000],
+    "/long": CONTENT + b"more",
+}
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Records the paths of all requests."""
 
-    def __init__(self):
+    def __init__(self, bodies):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies = bodies
         self.paths: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    @classmethod
+    @contextmanager
+    def of(cls, bodies):
+        """Serve these bodies by their paths."""
+        with cls(bodies) as running:
+            thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield running
+            finally:
+                running.shutdown()
+                thread.join()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -332,13 +369,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.paths.append(self.path)
-        body = {
-            "/good": CONTENT,
-            "/altered": CONTENT[:-1] + b"!",
-            "/short": CONTENT[:5000],
-            "/cut": CONTENT[:5000],
-            "/long": CONTENT + b"more",
-        }.get(self.path)
+        body = self.server.bodies.get(self.path)
         if body is None:
             self.send_error(404)
             return
@@ -354,12 +385,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with Server.of(BODIES) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def published(*urls):

@@ -100,6 +100,36 @@ def neighbours(x, y, k=5):
     }
 
 
+def monge_distance(x, y):
+    """By every quantile: each set is repeated until both have as many values."""
+    directions = torch.randn(1000, x.shape[1], generator=torch.Generator().manual_seed(0)).double().numpy()
+    found = []
+    for u in directions:
+        along = np.sort(np.repeat(x @ u, len(y))) - np.sort(np.repeat(y @ u, len(x)))
+        found.append(np.mean(along**2) / (u @ u))
+    return {"monge-distance": 3 * x.shape[1] * np.mean(found)}
+
+
+def vendi(x, y):
+    """Of the samples, from the matrix of their similarities."""
+    similar = np.array([[u @ v / np.sqrt((u @ u) * (v @ v)) for v in y] for u in y])
+    shares = linalg.eigvalsh(similar / len(y))
+    shares = shares[shares > 1e-12]
+    return {
+        "vendi": np.exp(-sum(shares * np.log(shares))),
+        "vendi-2": 1 / sum(shares**2),
+        "vendi-inf": 1 / max(shares),
+    }
+
+
+def gaussian_mmd(x, y):
+    def kernel(a, b):
+        near = [[np.exp(-sum((u / linalg.norm(u) - v / linalg.norm(v)) ** 2) / 200) for v in b] for u in a]
+        return np.mean(near)
+
+    return {"gaussian-mmd": 1000 * (kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))}
+
+
 MEASURE_CASES = {
     "frechet": MeasureCase(
         frechet,
@@ -126,6 +156,25 @@ MEASURE_CASES = {
         # each example lies in its own ball and, without ties, in those of five others on average
         lambda x: {"precision": 1.0, "recall": 1.0, "density": 6 / 5, "coverage": 1.0},
         {"precision": "recall", "recall": "precision"},
+    ),
+    "mind": MeasureCase(
+        monge_distance,
+        (normal(30, 0), 1.3 * normal(21, 1) + 0.5),
+        lambda x: {"monge-distance": 0.0},
+        {"monge-distance": "monge-distance"},
+        tolerance=1e-6,  # the directions are of float32
+    ),
+    "vendi": MeasureCase(
+        vendi,
+        (normal(30, 0), 1.3 * normal(24, 1) + 0.5),
+        lambda x: vendi(x, x),
+        {},  # of the samples alone
+    ),
+    "cmmd": MeasureCase(
+        gaussian_mmd,
+        (normal(30, 0), 1.3 * normal(24, 1) + 0.5),
+        lambda x: {"gaussian-mmd": 0.0},
+        {"gaussian-mmd": "gaussian-mmd"},
     ),
 }
 
@@ -288,7 +337,15 @@ def test_of_molecules_drugs_score_better_than_a_strained_ring_made_over_and_over
         assert domain.directions[name].sign * (better[name].value - worse[name].value) > 1e-3, name
 
 
-def test_the_kernel_distance_of_inceptions_features_is_called_kid():
-    reference, samples = MEASURE_CASES["kid"].sets
-    for features, called in (("fid", "kid"), ("fid-768", "kid-768"), ("frechet-digits", "kernel-distance")):
-        assert list(scores("kid", reference, samples, Context(features))) == [called]
+@pytest.mark.parametrize(
+    ("measure", "names"),
+    [
+        ("kid", {"fid": "kid", "fid-768": "kid-768", "frechet-digits": "kernel-distance"}),
+        ("mind", {"fid": "mind", "fid-768": "mind-768", "frechet-dinov2": "monge-distance"}),
+        ("cmmd", {"frechet-clip-l-336": "cmmd", "frechet-clip": "gaussian-mmd", "fid": "gaussian-mmd"}),
+    ],
+)
+def test_a_score_has_the_name_of_its_authors_on_their_features_alone(measure, names):
+    reference, samples = MEASURE_CASES[measure].sets
+    for features, called in names.items():
+        assert list(scores(measure, reference, samples, Context(features))) == [called]

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,11 @@ from expost.metrics import (
     psnr,
     quantize,
     ssim,
+    vision,
 )
 from expost.metrics.digits import WEIGHTS, load_digit_network
+from expost.metrics.vision import ENCODERS
+from expost.metrics.vit import VisionTransformer
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors
 
@@ -318,8 +322,29 @@ def test_pixel_scores_are_on_the_unit_scale_for_bytes_too():
 # Features, one contract. Inception's own tests are in test_inception.py.
 
 
+def random_vit(shape, seed=0):
+    """Weights that keep tokens alive, by the authors' names, with positions of the grid that files have."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    with torch.device("meta"):
+        network = VisionTransformer(shape)
+    for name, value in network.state_dict().items():
+        size = (1, shape.grid**2 + 1, shape.width) if name == "pos_embed" else value.shape
+        drawn = torch.randn(size, generator=generator)
+        scale = value[0].numel() ** -0.5 if value.dim() > 1 and "embed" not in name else 0.3
+        state[name] = 1 + 0.2 * drawn if "norm" in name and name.endswith("weight") else scale * drawn
+    return state
+
+
 @pytest.fixture(params=list(FEATURES))
-def features(request, monkeypatch):
+def features(request, monkeypatch, tmp_path):
+    if request.param in ENCODERS:  # of their width, but one block deep and of four patches, with random weights
+        encoder = ENCODERS[request.param]
+        shape = replace(encoder.shape, depth=1, side=2 * encoder.shape.patch)
+        shape = replace(shape, grid=2) if shape.projected else shape
+        monkeypatch.setitem(vision.ENCODERS, request.param, replace(encoder, shape=shape))
+        write_tensors(tmp_path / encoder.names[-1], random_vit(shape))
+        monkeypatch.setenv("EXPOST_WEIGHTS", str(tmp_path))
     if request.param.startswith("inception"):
         if request.param.startswith("inception-2048"):
             pytest.skip("needs the published file; test_inception.py runs the contract on random weights")
@@ -381,6 +406,11 @@ def test_only_inception_is_called_fid():
         "inception-768-bf16": "fid-768",
         "digits": "frechet-digits",
         "pixels": "frechet-pixels",
+        "dinov2": "frechet-dinov2",
+        "dinov2-s": "frechet-dinov2-s",
+        "dinov2-l": "frechet-dinov2-l",
+        "clip": "frechet-clip",
+        "clip-l-336": "frechet-clip-l-336",
     }
     with pytest.raises(UsageError, match="did you mean 'digits'"):
         _ = FEATURES["digit"]

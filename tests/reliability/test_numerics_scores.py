@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 PROMISE = "a score of odd sets is finite and right, or refused in a line"
 CONTEXT = Context("frechet", allow_few=True)
 #: Power of each score in the scale of the features, where it has one.
-POWERS = {"frechet": 2, "f8": 0, "f1/8": 0, "precision": 0, "recall": 0, "density": 0, "coverage": 0}
+POWERS = {"frechet": 2, "monge-distance": 2} | dict.fromkeys(
+    ["f8", "f1/8", "precision", "recall", "density", "coverage", "vendi", "vendi-2", "vendi-inf", "gaussian-mmd"], 0
+)
 
 
 def normal(n: int, d: int = 4, seed: int = 0) -> Tensor:
@@ -99,12 +101,21 @@ def test_equal_sets_have_the_best_scores_and_constant_ones_their_distance() -> N
         assert isinstance(found, dict)
         assert [found[name] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
         assert scores(z, z, "prd") == pytest.approx({"f8": 1, "f1/8": 1})
+        assert scores(z, z, "mind") == {"monge-distance": 0.0}
+        assert scores(z, z, "cmmd") == pytest.approx({"gaussian-mmd": 0.0}, abs=1e-9)
     zeros, ones = torch.zeros(40, 3), torch.ones(40, 3)
     assert scores(zeros, ones, "frechet") == {"frechet": 3.0}
     assert scores(zeros, ones, "kid") == {"kernel-distance": 7.0}
     assert scores(zeros, ones, "prd") == {"f8": 0.0, "f1/8": 0.0}
     assert set(scores(zeros, ones, "neighbours").values()) == {0.0}  # type: ignore[union-attr]
-    count(PROMISE, tried=13)
+    assert scores(zeros, ones, "mind") == pytest.approx({"monge-distance": 9.0}, rel=0.1)  # a translation: 3 |v|^2
+    # what is 0 is one kind of its own, at right angles to the rest: 2000 (1 - exp(-2 / 200))
+    assert scores(zeros, ones, "cmmd") == pytest.approx({"gaussian-mmd": -2000 * math.expm1(-0.01)})
+    for z in (zeros, ones):
+        assert scores(ones, z, "vendi") == pytest.approx({"vendi": 1, "vendi-2": 1, "vendi-inf": 1})
+    half = torch.cat([zeros, ones])
+    assert scores(ones, half, "vendi") == pytest.approx({"vendi": 2, "vendi-2": 2, "vendi-inf": 2})
+    count(PROMISE, tried=24)
 
 
 @pytest.mark.parametrize("n", range(8))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Environment variables that change what expost does: whether they name a path, and what they are for.
 VARIABLES: dict[str, tuple[bool, str]] = {
     "EXPOST_DATA": (True, "folder of data sets"),
-    "EXPOST_WEIGHTS": (True, "Inception's weights, a file or a folder"),
+    "EXPOST_WEIGHTS": (True, "weights of features (Inception's, DINOv2's, CLIP's), a file or a folder"),
     "EXPOST_MEMORY": (False, "memory of data beyond which they are mapped from files"),
     "XDG_CACHE_HOME": (True, "downloads, encoded strings and prepared data"),
     "HF_HOME": (True, "downloads from the Hugging Face Hub"),
@@ -76,6 +76,7 @@ def doctor(
         "devices": _devices,
         "weights": _weights,
         "inception": _inception,
+        "vision": _vision,
         "data": _data,
         "environment": _environment,
         "cache": _cache,
@@ -125,7 +126,7 @@ def tables(report: dict[str, Any]) -> list[Table | Text]:
     from rich.text import Text
 
     shown: list[Table | Text] = []
-    for topic in ("versions", "extras", "devices", "weights", "inception", "data", "environment", "cache"):
+    for topic in ("versions", "extras", "devices", "weights", "inception", "vision", "data", "environment", "cache"):
         rows = report.get(topic)
         if not rows:
             continue
@@ -238,6 +239,23 @@ def _inception() -> list[dict[str, Any]]:
         ("SHA-256", PUBLIC.sha256),
     ]
     return [{"weights of fid and fid-768": key, "where": None if value is None else str(value)} for key, value in rows]
+
+
+def _vision() -> list[dict[str, Any]]:
+    """Return for DINOv2 and CLIP where their weights are, or which file to put into the folder for downloads."""
+    from expost.metrics.vision import ENCODERS, find_encoder
+
+    rows = []
+    for name, encoder in ENCODERS.items():
+        try:
+            found = find_encoder(encoder)
+        except UsageError:  # as above
+            found = None
+        public = encoder.public
+        wanted = [("put", public.name), *(("from", url) for url in public.urls), ("SHA-256", public.sha256)]
+        told = wanted if found is None else [("found", str(found))]
+        rows += [{"features": name, "their weights": key, "where": value} for key, value in told]
+    return rows
 
 
 def _found(available: Callable[[], bool]) -> bool:

@@ -58,17 +58,19 @@ def evaluate(
         densities: Which densities to sample from; default: the model's own (the paper's column N), and of the others
             that are fitted the one under which held-out codes are likeliest, gmm if there is none.
         measures: frechet (FID and its kin), kid, prd (F8 and F1/8), neighbours (precision, recall, density, coverage),
-            memorization (are samples copies?), latent (held-out log-likelihood, use of the code). Strings have
-            others: properties (of molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian
-            process on the codes), latent. Default: all.
+            mind (sliced Wasserstein, for few examples), vendi (variety), cmmd (Gaussian kernel), memorization (are
+            samples copies?), latent (held-out log-likelihood, use of the code). Strings have others: properties (of
+            molecules, or expressions), distance (Frechet ChemNet), regression (a Gaussian process on the codes),
+            latent. Default: all.
         samples: Samples from each density; default: as many as there are test examples, at most 10,000.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
-            inception-768-bf16), digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
+            inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336 (photos of all kinds; large downloads),
+            digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
             this machine and there are enough test images, else the bundled ones that suit the data.
         method: Interpolation between codes: linear, linear-rescaled or spherical.
         bootstrap: Resamples for a 95 % interval of the Frechet distance, 100 for example; 0 for none.
         allow_few: Compute Frechet distances even from fewer examples than features.
-        seed: Seed of samples, pairs, clusters, subsets and resamples.
+        seed: Seed of samples, pairs, clusters, subsets, directions and resamples.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -323,14 +325,15 @@ def score(
         samples: An image folder, or an .npy, .npz, parquet or IDX file; all its splits are taken together.
         reference: A data set's name, or a path.
         split: The split of the reference; a path without splits is taken whole.
-        measures: frechet, kid, prd, neighbours.
+        measures: frechet, kid, prd, neighbours, mind, vendi, cmmd.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
-            inception-768-bf16), digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
+            inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336 (photos of all kinds; large downloads),
+            digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
             this machine and there are enough images in both sets, else the bundled ones that suit the reference.
         size: Cut the largest central square out of each image of both sets, and resize it to this side, in pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
         allow_few: Compute Frechet distances even from fewer examples than features.
-        seed: Seed of clusters, subsets and resamples.
+        seed: Seed of clusters, subsets, directions and resamples.
         device: auto, cpu, cuda or mps.
 
     Returns:

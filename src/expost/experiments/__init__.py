@@ -43,7 +43,8 @@ def reproduce(
             beyond one model; default: rae-l2.
         seeds: Runs of each model, seeded 0, 1, ...; default: 1, for beyond 3. Not for table2.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
-            inception-768-bf16), digits, pixels, onet, or auto. Not for table2.
+            inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336, digits, pixels, onet, or auto. Not for
+            table2.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
         columns: table1 only: compute these columns alone, of Rec, N, GMM and Interp; default: all.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -19,6 +20,7 @@ from expost.metrics.inception import SCORE_NAME, InceptionFeatures, Precision
 from expost.metrics.inception_network import LAST_LAYER
 from expost.metrics.onet import DIM as ONET_DIM
 from expost.metrics.onet import OnetFeatures
+from expost.metrics.vision import ENCODERS, VisionFeatures, find_encoder
 from expost.metrics.weights import find_weights
 from expost.registry import Registry
 
@@ -32,8 +34,8 @@ class FeatureSet:
         score_name: What the Frechet distance on them is called.
         dim: Number of features.
         summary: One line on what they are for.
-        available: Returns whether they can be loaded without a download.
         load: Loads them onto a device, downloading weights if need be.
+        find: Returns the file of their weights if it is on this machine; None for those that come with the package.
         caution: What they do not see, in a few words, for the line above scores; empty if nothing is to be said.
     """
 
@@ -41,9 +43,17 @@ class FeatureSet:
     score_name: str
     dim: int
     summary: str
-    available: Callable[[], bool]
     load: Callable[[str | torch.device], Features]
+    find: Callable[[], Path | None] | None = None
     caution: str = ""
+
+    def available(self) -> bool:
+        """Return whether they can be loaded without a download.
+
+        Raises:
+            UsageError: if `$EXPOST_WEIGHTS` is set to what does not exist.
+        """
+        return self.find is None or self.find() is not None
 
 
 def _inception(dim: int, summary: str, precision: Precision = "float32") -> FeatureSet:
@@ -52,8 +62,21 @@ def _inception(dim: int, summary: str, precision: Precision = "float32") -> Feat
         score_name=SCORE_NAME[dim],
         dim=dim,
         summary=summary,
-        available=lambda: find_weights(LAST_LAYER[dim]) is not None,
         load=lambda device: InceptionFeatures(dim, device, precision),
+        find=lambda: find_weights(LAST_LAYER[dim]),
+    )
+
+
+def _vision(name: str, summary: str) -> FeatureSet:
+    encoder = ENCODERS[name]
+    return FeatureSet(
+        name=name,
+        score_name=encoder.score_name,
+        dim=encoder.shape.dim,
+        summary=summary,
+        load=lambda device: VisionFeatures(ENCODERS[name], device),
+        find=lambda: find_encoder(ENCODERS[name]),
+        caution=f"{name} features, of images resized to {encoder.shape.side} x {encoder.shape.side}",
     )
 
 
@@ -67,7 +90,6 @@ _SETS = (
         "frechet-digits",
         DIGITS_DIM,
         "a bundled classifier; 28x28 or 32x32 digits",
-        lambda: True,
         DigitFeatures,
     ),
     FeatureSet(
@@ -75,7 +97,6 @@ _SETS = (
         "frechet-pixels",
         192,
         "an 8x8 thumbnail, blind to detail; any images",
-        lambda: True,
         PixelFeatures,
         caution="8 x 8 thumbnails: blind to detail",
     ),
@@ -84,10 +105,14 @@ _SETS = (
         "frechet-onet",
         ONET_DIM,
         "early layers of a bundled face network (MIT); photos: tells sharp from blurred",
-        lambda: True,
         OnetFeatures,
         caution="texture at 48 x 48: nearly blind to layout",
     ),
+    _vision("dinov2", "DINOv2 ViT-B/14, photos of all kinds; 346 MB"),
+    _vision("dinov2-s", "DINOv2 ViT-S/14, the smallest; 88 MB"),
+    _vision("dinov2-l", "DINOv2 ViT-L/14, that of FD-DINOv2 (Stein et al. 2023); 1.2 GB"),
+    _vision("clip", "CLIP ViT-B/32, trained with captions; 605 MB"),
+    _vision("clip-l-336", "CLIP ViT-L/14@336px, that of CMMD; 1.7 GB"),
 )
 
 FEATURES: Registry[FeatureSet] = Registry("features", {each.name: each for each in _SETS})
@@ -106,6 +131,7 @@ __all__ = [
     "Space",
     "StandardizedValues",
     "Statistics",
+    "VisionFeatures",
     "frechet_distance",
     "mse",
     "psnr",

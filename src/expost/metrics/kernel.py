@@ -50,7 +50,7 @@ def kernel_distance(
     and the value is the mean over subsets, each drawn without replacement. It has no bias, unlike the Frechet distance,
     so that values from different numbers of examples may be compared.
 
-    The standard error follows from the variance of the estimator (`_Variances`), estimated within the subsets and
+    The standard error follows from the variance of the estimator (`Variances`), estimated within the subsets and
     applied to the numbers of examples at hand; it holds for equal distributions, where the leading term vanishes, too.
 
     The subsets are those that torch-fidelity draws with `rng_seed=seed` for the samples as its first input and the
@@ -104,7 +104,7 @@ def kernel_distance(
         witness_x.add(of_x, 2 * (within[0] - xy.mean(dim=1)))
         witness_y.add(of_y, 2 * (within[1] - xy.mean(dim=0)))
         variances.append(_variances(xx, yy, xy))
-    mean = _Variances(*np.mean(variances, axis=0).clip(min=0.0).tolist())
+    mean = Variances(*np.mean(variances, axis=0).clip(min=0.0).tolist())
     of_all, of_subset = mean.total(len(reference), len(samples)), mean.total(subset_size, subset_size)
     # the mean over all possible subsets is the estimator on all examples; a finite number of them scatters about it
     error = math.sqrt(of_all + max(of_subset - of_all, 0.0) / subsets)
@@ -129,7 +129,7 @@ class _Means:
         return mean.where(seen, mean[seen].mean())
 
 
-class _Variances(NamedTuple):
+class Variances(NamedTuple):
     """Components of the variance of MMD^2 for n and m examples, by the decomposition of Hoeffding 1948.
 
         Var = 4 first_x / n + 4 first_y / m
@@ -146,6 +146,7 @@ class _Variances(NamedTuple):
     second_xy: float
 
     def total(self, n: int, m: int) -> float:
+        """Return the variance for n and m examples."""
         within = 2 * self.second_xx / (n * (n - 1)) + 2 * self.second_yy / (m * (m - 1))
         return 4 * self.first_x / n + 4 * self.first_y / m + within + 4 * self.second_xy / (n * m)
 
@@ -169,7 +170,7 @@ def _mmd(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
     return float(within / (m * (m - 1)) - 2 * xy.mean())
 
 
-def _variances(xx: Tensor, yy: Tensor, xy: Tensor) -> _Variances:
+def _variances(xx: Tensor, yy: Tensor, xy: Tensor) -> Variances:
     """Estimate the components without bias (so single values may be negative) from the kernels on one subset."""
     m = len(xx)
     a, second_xx = _effects_within(xx)
@@ -180,7 +181,7 @@ def _variances(xx: Tensor, yy: Tensor, xy: Tensor) -> _Variances:
     # an estimated effect is the true one plus a mean of residuals, whose variance is subtracted
     first_x = float((a - rows).var()) - second_xx / (m - 2) - second_xy / m
     first_y = float((b - columns).var()) - second_yy / (m - 2) - second_xy / m
-    return _Variances(first_x, first_y, second_xx, second_yy, second_xy)
+    return Variances(first_x, first_y, second_xx, second_yy, second_xy)
 
 
 def _effects_within(kernel: Tensor) -> tuple[Tensor, float]:

@@ -6,10 +6,14 @@
 | kid | kernel distance (kid, kid-768, kernel-distance), with its standard error |
 | prd | f8 (weighs recall) and f1/8 (weighs precision) of the precision-recall curve of distributions |
 | neighbours | precision, recall, density and coverage by nearest neighbours |
+| mind | Monge distance (mind, mind-768, monge-distance): sliced Wasserstein, for few examples |
+| vendi | effective number of different samples (vendi, vendi-2, vendi-inf), of the samples alone |
+| cmmd | discrepancy of unit vectors under a Gaussian kernel (cmmd, gaussian-mmd), with its standard error |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,10 +27,13 @@ from expost.metrics import FEATURES, StandardizedValues
 from expost.metrics.bootstrap import bootstrap_frechet
 from expost.metrics.direction import HIGHER, LOWER, Direction
 from expost.metrics.frechet import Statistics, frechet_distance, frechet_influence
+from expost.metrics.gaussian import SCALE, SIGMA, gaussian_discrepancy
 from expost.metrics.influence import Influence
 from expost.metrics.kernel import kernel_distance
 from expost.metrics.neighbours import neighbour_scores
 from expost.metrics.prd import prd
+from expost.metrics.sliced import monge_distance
+from expost.metrics.vendi import vendi_scores
 from expost.registry import Registry
 
 #: Nearest neighbours of precision, recall, density and coverage (Naeem et al. 2020 take 5).
@@ -37,7 +44,12 @@ SUBSET = 1_000
 CLUSTERS = 20
 #: Scores by nearest neighbours, as `neighbour_scores` names them.
 NEIGHBOUR_SCORES = ("precision", "recall", "density", "coverage")
+#: Orders of the Vendi score, by name: small ones count rare kinds, large ones common kinds.
+VENDI_ORDERS = {"vendi": 1.0, "vendi-2": 2.0, "vendi-inf": math.inf}
+#: Names of scores that belong to the features of their authors; on other features a score has its general name.
 _KERNEL_NAMES = {"fid": "kid", "fid-768": "kid-768"}
+_MONGE_NAMES = {"fid": "mind", "fid-768": "mind-768"}
+_GAUSSIAN_NAMES = {"frechet-clip-l-336": "cmmd"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +115,8 @@ def _frechet(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Va
     if scarce and not context.allow_few:
         raise UsageError(
             f"{few} examples are too few for {context.score_name} on {dim} features (singular covariance, distance far "
-            f"too large); give more than {dim}, take features with fewer dimensions, or pass --allow-few"
+            f"too large); give more than {dim}, take features with fewer dimensions, or the measure mind, "
+            "or pass --allow-few"
         )
     settings: dict[str, Any] = {"fewer examples than features": True} if scarce else {}
     interval = None
@@ -161,6 +174,32 @@ def _neighbours(reference: Cloud, samples: Cloud, context: Context) -> dict[str,
     return {name: Value(getattr(found, name), found.influences[name], settings=settings) for name in NEIGHBOUR_SCORES}
 
 
+def _mind(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
+    found = monge_distance(reference.features, samples.features, seed=context.seed)
+    name = _MONGE_NAMES.get(context.score_name, "monge-distance")  # the I of MIND is Inception
+    return {name: Value(found.value, found.influence, settings={"projections": found.projections})}
+
+
+def _vendi(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
+    unmoved = torch.zeros(len(reference), dtype=torch.float64)  # the score looks at the samples alone
+    found = vendi_scores(samples.features, tuple(VENDI_ORDERS.values()))
+    return {
+        name: Value(
+            each.value,
+            Influence(each.influence.samples, unmoved),
+            settings={"kernel": "cosine", "order": f"{each.order:g}"},
+        )
+        for name, each in zip(VENDI_ORDERS, found, strict=True)
+    }
+
+
+def _cmmd(reference: Cloud, samples: Cloud, context: Context) -> dict[str, Value]:
+    found = gaussian_discrepancy(reference.features, samples.features)
+    name = _GAUSSIAN_NAMES.get(context.score_name, "gaussian-mmd")  # the C of CMMD is CLIP
+    settings = {"bandwidth": SIGMA, "scale": SCALE, "features": "unit length", "estimator": "all pairs"}
+    return {name: Value(found.value, found.influence, found.standard_error, settings=settings)}
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measure of two sets.
@@ -200,5 +239,8 @@ MEASURES: Registry[Measure] = Registry(
         "kid": Measure(_kid, dict.fromkeys([*_KERNEL_NAMES.values(), "kernel-distance"], LOWER), least=4),
         "prd": Measure(_prd, {"f8": HIGHER, "f1/8": HIGHER}, least=CLUSTERS // 2),
         "neighbours": Measure(_neighbours, dict.fromkeys(NEIGHBOUR_SCORES, HIGHER), least=NEIGHBOURS + 1),
+        "mind": Measure(_mind, dict.fromkeys([*_MONGE_NAMES.values(), "monge-distance"], LOWER), least=4),
+        "vendi": Measure(_vendi, dict.fromkeys(VENDI_ORDERS, Direction(1, gameable=True)), least=4),
+        "cmmd": Measure(_cmmd, dict.fromkeys([*_GAUSSIAN_NAMES.values(), "gaussian-mmd"], LOWER), least=4),
     },
 )

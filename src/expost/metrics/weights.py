@@ -49,19 +49,31 @@ def find_weights(last_layer: str) -> Path | None:
     Raises:
         UsageError: if `$EXPOST_WEIGHTS` is set to what does not exist.
     """
+    for place in weight_places("inception"):
+        for path in [place] if place.is_file() else [place / name for name in NAMES]:
+            if path.is_file() and _reaches(path, last_layer):
+                return path
+    return None
+
+
+def weight_places(kind: str) -> list[Path]:
+    """Return where weights are looked for, best first: folders, and the file that `$EXPOST_WEIGHTS` may name.
+
+    Args:
+        kind: Name of the folder below `$EXPOST_DATA`.
+
+    Raises:
+        UsageError: if `$EXPOST_WEIGHTS` is set to what does not exist.
+    """
     given = os.environ.get(VARIABLE)
     if given and not Path(given).expanduser().exists():
         raise UsageError(f"{VARIABLE} is {given}, which does not exist; set it to the weight file or its folder")
     places = [Path(given).expanduser()] if given else []
     places.append(cache_folder())
     if data := os.environ.get("EXPOST_DATA"):
-        places.append(Path(data).expanduser() / "inception")
+        places.append(Path(data).expanduser() / kind)
     places.append(Path(torch.hub.get_dir()) / "checkpoints")
-    for place in places:
-        for path in [place] if place.is_file() else [place / name for name in NAMES]:
-            if path.is_file() and _reaches(path, last_layer):
-                return path
-    return None
+    return places
 
 
 def find_or_download(last_layer: str, public: PublicFile = PUBLIC) -> Path:
