@@ -333,7 +333,7 @@ _REMEDIES = {
     (".sdf", ".mol", ".mol2", ".pdb"): "write its molecules as SMILES, one a line, in a .smi file",
     (".heic", ".heif", ".dcm", ".nii", ".svg", ".tga", ".ico", ".psd", ".raw"): "convert its images to PNG",
     (".mp4", ".avi", ".mov", ".mkv"): "save its frames as images",
-    (".m4a", ".aac", ".wma", ".opus", ".amr", ".ape", ".mka"): "convert it to WAV: ffmpeg -i FILE FILE.wav",
+    (".mp3", ".m4a", ".aac", ".wma", ".opus", ".amr", ".ape", ".mka"): "convert it to WAV: ffmpeg -i FILE FILE.wav",
     (".svm", ".libsvm", ".svmlight"): "convert it to CSV or .npz (sklearn.datasets.load_svmlight_file reads it)",
     (".tfrecord", ".record", ".lmdb"): "convert it to images in folders, or to parquet",
 }
@@ -387,7 +387,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "sound",
-        ".wav .flac .ogg .mp3 .aiff",
+        ".wav .flac .ogg .aiff",
         "recordings, also in a .zip",
         is_sound,
         read_sound,

@@ -79,7 +79,7 @@ def load_data(
 
     Returns:
         The three parts. Images: uint8, shape (N, C, H, W), 0..255. Sound: log-mel frames, as images (N, 1, mels,
-        frames); `Data.sound` says how they were made, and turns them back. Vectors: float32, shape (N, d), unscaled. Labels:
+        frames); `Data.sound` says how they were made. Vectors: float32, shape (N, d), unscaled. Labels:
         int64; text labels and names of class folders are numbered in alphabetical order. Examples that take more than
         `$EXPOST_MEMORY` (512M unless set) are mapped from files in `$XDG_CACHE_HOME/expost/prepared`, where they are
         kept for the next time, or from the source itself; these tensors must not be written to.

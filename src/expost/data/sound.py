@@ -26,7 +26,7 @@ from expost.utils.extras import require
 from expost.utils.process import cores
 from expost.utils.progress import progress
 
-SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au"})
+SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".aif", ".aiff", ".au"})
 """What counts as a sound file, lower case. The contents decide how it is decoded, not the suffix."""
 
 #: Bands, unless others are asked for; frames a second; length of the window in seconds.
@@ -306,7 +306,9 @@ def described(headers: Sequence[Header], sound: SoundConfig) -> list[str]:
         rates = ", ".join(f"{rate:,}" for rate in sorted(others)[:NAMED]) + ", ..." * (len(others) > NAMED)
         remarks.append(f"{others.total():,} of {count:,} resampled from {rates} Hz")
     if several:
-        remarks.append(f"{several:,} of {count:,} made mono by the mean of {'its' if several == 1 else 'their'} channels")
+        remarks.append(
+            f"{several:,} of {count:,} made mono by the mean of {'its' if several == 1 else 'their'} channels"
+        )
     said = []
     if cut:
         said.append(f"{cut:,} of {count:,} cut at {'its' if cut == 1 else 'their'} end")
@@ -356,4 +358,3 @@ def _undecodable(where: str, error: Exception) -> DataError:
         f"cannot read {where}: no sound that can be decoded ({reason}); restore it, or convert it to WAV: "
         "ffmpeg -i FILE FILE.wav"
     )
-

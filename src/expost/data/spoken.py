@@ -61,7 +61,9 @@ class SpokenDigits(Origin):
         if found.sound is None:
             raise DataError(f"{found.where} is no sound; put the recordings of {ADDRESS} there")
         parts, speakers = _by_speaker(found, labelled)
-        held = f"speakers {', '.join(speakers[:-2])} for training, {speakers[-2]} for validation, {speakers[-1]} for test"
+        held = (
+            f"speakers {', '.join(speakers[:-2])} for training, {speakers[-2]} for validation, {speakers[-1]} for test"
+        )
         return replace(found, parts=parts, remarks=(held, *found.remarks))
 
 

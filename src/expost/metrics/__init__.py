@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from expost.config import SoundConfig
 from expost.metrics.digits import DIM as DIGITS_DIM
 from expost.metrics.digits import DigitFeatures
 from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, quantize
@@ -19,6 +20,8 @@ from expost.metrics.inception import SCORE_NAME, InceptionFeatures, Precision
 from expost.metrics.inception_network import LAST_LAYER
 from expost.metrics.onet import DIM as ONET_DIM
 from expost.metrics.onet import OnetFeatures
+from expost.metrics.spoken_digits import DIM as SPOKEN_DIGITS_DIM
+from expost.metrics.spoken_digits import HEARD, SpokenDigitFeatures
 from expost.metrics.weights import find_weights
 from expost.registry import Registry
 
@@ -35,6 +38,7 @@ class FeatureSet:
         available: Returns whether they can be loaded without a download.
         load: Loads them onto a device, downloading weights if need be.
         caution: What they do not see, in a few words, for the line above scores; empty if nothing is to be said.
+        sound: What recordings have to be brought to; None for features of any images.
     """
 
     name: str
@@ -44,6 +48,7 @@ class FeatureSet:
     available: Callable[[], bool]
     load: Callable[[str | torch.device], Features]
     caution: str = ""
+    sound: SoundConfig | None = None
 
 
 def _inception(dim: int, summary: str, precision: Precision = "float32") -> FeatureSet:
@@ -88,6 +93,15 @@ _SETS = (
         OnetFeatures,
         caution="texture at 48 x 48: nearly blind to layout",
     ),
+    FeatureSet(
+        "spoken-digits",
+        "frechet-spoken-digits",
+        SPOKEN_DIGITS_DIM,
+        "a bundled classifier of spoken digits; log-mel frames as fsdd has them",
+        lambda: True,
+        SpokenDigitFeatures,
+        sound=HEARD,
+    ),
 )
 
 FEATURES: Registry[FeatureSet] = Registry("features", {each.name: each for each in _SETS})
@@ -104,6 +118,7 @@ __all__ = [
     "Precision",
     "RunningStatistics",
     "Space",
+    "SpokenDigitFeatures",
     "StandardizedValues",
     "Statistics",
     "frechet_distance",
