@@ -176,11 +176,13 @@ def bundled_features(data: Data) -> str:
 
 def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
     """Return the test examples to reconstruct and interpolate: a seeded draw, because files are often sorted."""
-    count = protocol.count(len(x))
-    if count >= len(x):
-        return x
-    drawn = torch.randperm(len(x), generator=generator(protocol.seed, PAIRS, 1))[:count]
-    return x[drawn.sort().values]
+    return x if protocol.count(len(x)) >= len(x) else x[chosen_places(len(x), protocol)]
+
+
+def chosen_places(available: int, protocol: Protocol) -> Tensor:
+    """Return the places of the examples that `chosen_examples` takes of so many, ascending."""
+    drawn = torch.randperm(available, generator=generator(protocol.seed, PAIRS, 1))[: protocol.count(available)]
+    return drawn.sort().values
 
 
 def pairs(codes: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from expost.evaluation.catalog import ALL_MEASURES, PROPERTIES, STRING_MEASURES
 from expost.evaluation.evaluate import evaluate_generator
 from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space, resolve_features
 from expost.evaluation.scores import Score
-from expost.evaluation.spoken import SPOKEN, intended_digits
+from expost.evaluation.spoken import SPOKEN, intended_digits, kept_digits
 from expost.evaluation.strings import evaluate_strings
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
@@ -66,6 +66,8 @@ def _sound(request: Request) -> Scorer:
 
     def score(generator: Generator, subjects: Sequence[str], model: str, split: str) -> list[Score]:
         found = score_images(generator, subjects, model, split)
+        if hears and RECONSTRUCTION in subjects:
+            found += kept_digits(generator, request.data, request.protocol, model, split)
         for name in subjects if hears else ():
             if name in generator.by_label:
                 found += intended_digits(generator, name, request.data, request.protocol, model, split)

@@ -17,7 +17,7 @@ __all__ = ["reproduce", "sweep"]
 
 @takes(grid=RESOURCES)
 def reproduce(
-    experiment: Annotated[Literal["table1", "table2"], tyro.conf.Positional],
+    experiment: Annotated[Literal["table1", "table2", "sound"], tyro.conf.Positional],
     dataset: str | None = None,
     domain: Literal["expressions", "molecules"] | None = None,
     scale: str = "smoke",
@@ -28,18 +28,20 @@ def reproduce(
     columns: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--column"])] = (),
     **resources: Unpack[ResourceOptions],
 ) -> Path:
-    """Train and score the models of a table of the paper under one protocol.
+    """Train and score the models of a table, of the paper or of sound, under one protocol.
 
     Give the same command again to go on: finished cells are kept, interrupted ones resume.
 
     Args:
         experiment: table1: reconstructions, own samples, ex-post samples and mid-points of every image model. table2:
-            Bayesian optimisation in the latent spaces of grammar and character models.
-        dataset: table1 only: a data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist.
+            Bayesian optimisation in the latent spaces of grammar and character models. sound: RAEs, VAE and VQ-VAE of
+            recordings, at equal training time.
+        dataset: table1: a data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist. sound: one
+            of recordings; default: fsdd.
         domain: table2 only: expressions (default) or molecules.
         scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
         models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2.
-        seeds: table1 only: runs of each model, seeded 0, 1, ...; default: 1.
+        seeds: table1 and sound: runs of each model, seeded 0, 1, ...; default: 1.
         features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), digits, pixels, onet, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
@@ -47,14 +49,16 @@ def reproduce(
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
 
     Returns:
-        The folder, with table.json, table.md, table.csv, the runs, and figure.png of images.
+        The folder, with table.json, table.md, table.csv, the runs, and figure.png of images; of sound also wav/.
     """
+    from expost.experiments.sound import reproduce_sound
     from expost.experiments.table1 import reproduce_table1
     from expost.experiments.table2 import reproduce_table2
 
     given: dict[str, dict[str, object]] = {
         "table1": {"domain": domain},
         "table2": {"dataset": dataset, "seeds": seeds, "features": features, "columns": columns or None},
+        "sound": {"domain": domain, "features": features, "columns": columns or None},
     }
     for name, value in given[experiment].items():
         if value is not None:
@@ -64,8 +68,11 @@ def reproduce(
         kind = domain or "expressions"
         folder = out or Path("runs") / f"table2-{kind}-{scale}"
         return reproduce_table2(kind, scale, models, folder, where)
-    count, data = 1 if seeds is None else seeds, dataset or "mnist"
+    count, data = 1 if seeds is None else seeds, dataset or ("fsdd" if experiment == "sound" else "mnist")
     if count < 1:
         raise UsageError(f"seeds is {count}; give at least 1")
+    if experiment == "sound":
+        folder = out or Path("runs") / f"sound-{Path(data).name}-{scale}"
+        return reproduce_sound(data, scale, models, count, folder, where)
     folder = out or Path("runs") / f"table1-{Path(data).name}-{scale}"
     return reproduce_table1(data, scale, models, count, features or "auto", folder, where, columns=columns)

@@ -11,6 +11,7 @@ from expost.data.spectrogram import Spectrogram
 from expost.examples.pictures import to_bytes
 from expost.examples.waves import data_uri, joined
 from expost.report.blocks import Block, Note, Picture, Pictures
+from expost.report.glance import Glance
 from expost.report.images import STEPS, image_glance, image_interpolations, image_neighbours
 from expost.report.pictures import stack, tiles
 from expost.report.subject import Makers, Subject
@@ -72,7 +73,7 @@ def sound_interpolations(subject: Subject) -> list[Block]:
             sound = data_uri(joined(spectrogram.waves(every), spectrogram.sound.rate), spectrogram.sound.rate)
             picture = replace(picture, sounds=((f"path {index}, {len(every)} of its steps", sound),))
         heard.append(picture)
-    return [replace(rows, items=tuple(heard))]
+    return [_worded(replace(rows, items=tuple(heard)))]
 
 
 def _spectrogram(subject: Subject) -> Spectrogram:
@@ -93,4 +94,25 @@ def _sounds(subject: Subject, frames: Tensor) -> list[str]:
     return [data_uri(wave, spectrogram.sound.rate) for wave in spectrogram.waves(frames)]
 
 
-SOUND = Makers(sound_reconstructions, sound_samples, image_neighbours, sound_interpolations, image_glance)
+def _worded(block: Block) -> Block:
+    """Call images recordings, where the sections of images are taken."""
+    if not isinstance(block, Pictures):
+        return block
+    items = tuple(replace(item, alt=item.alt.replace("image", "recording")) for item in block.items)
+    caption = block.caption.replace("images", "recordings").replace(
+        "of pixels in [0, 1]", "of log-mel frames in [0, 1]"
+    )
+    return replace(block, items=items, caption=caption)
+
+
+def sound_neighbours(subject: Subject) -> list[Block]:
+    """Return samples above their nearest training recordings, as spectrograms."""
+    return [_worded(block) for block in image_neighbours(subject)]
+
+
+def sound_glance(subject: Subject) -> Glance:
+    """Return strips of spectrograms: test recordings, their reconstructions and samples."""
+    return replace(image_glance(subject), noun="recordings")
+
+
+SOUND = Makers(sound_reconstructions, sound_samples, sound_neighbours, sound_interpolations, sound_glance)
