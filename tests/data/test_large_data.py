@@ -23,6 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import linregress
+from sounds import tones
 
 from expost.data import NamedData, Preprocess, load_data, load_examples, load_named
 from expost.data import prepared as prepared_module
@@ -192,6 +193,11 @@ def tarred(folder):
 
 
 COLOR = noise(40, 9, 9, 3)
+def recordings(folder):
+    pytest.importorskip("soundfile", reason="reading sound needs soundfile")
+    return tones(folder)
+
+
 SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "a folder of classes": (images_by_class, {}),
     "a folder of classes, resized and grey": (images_by_class, {"size": 5, "channels": 1}),
@@ -228,6 +234,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "parquet of numbers": (parquet_numbers, {}),
     "parquet of lists": (parquet_lists, {}),
     "CSV": (csv, {}),
+    "sound": (recordings, {"seconds": 0.31, "mels": 16}),
 }
 
 
@@ -312,7 +319,7 @@ def test_named_sets_are_mapped_too(tmp_path, all_mapped):
         def find(self, name):
             return str(tmp_path)
 
-        def read(self, name):
+        def read(self, name, overrules=FOUND_OUT):
             parts = {}
             for part in ("train", "test"):
                 table = pa.ipc.open_stream(pa.memory_map(str(tmp_path / f"{part}.arrow"))).read_all()

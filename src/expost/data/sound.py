@@ -68,6 +68,10 @@ def header(where: str, source: Source) -> Header:
     with _opened(where, source) as file:
         if not file.frames:
             raise DataError(f"{where} holds no samples; remove it")
+        if not SLOWEST <= file.samplerate <= FASTEST:
+            raise DataError(
+                f"{where} says that it has {file.samplerate:,} samples a second; {SLOWEST:,} to {FASTEST:,} are read"
+            )
         return Header(file.samplerate, file.channels, file.frames)
 
 

@@ -19,7 +19,7 @@ from expost._version import __version__
 from expost.commands import data_name, fit, score_run, train
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
-from expost.evaluation.catalog import INTENDED, KEPT, direction_of
+from expost.evaluation.catalog import INTENDED, KEPT, MEMORIZATION, direction_of
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features
 from expost.examples import examples_of, pictures
 from expost.examples.pictures import to_bytes
@@ -40,6 +40,8 @@ from expost.utils.store import write_json, write_text
 ROWS = ("ae", "rae", "rae-l2", "rae-sn", "rae-gp", "vae", "wae-mmd", "vq-vae")
 #: The density ex post, and the one by label.
 EX_POST, BY_LABEL = "gmm", "gaussian"
+#: Measures of samples, besides whether digits are heard as intended.
+MEASURES = ("frechet", MEMORIZATION)
 #: Recordings that can be heard of each model; half the width of a 95 % interval in standard errors.
 HEARD, WIDTH = 16, 1.96
 
@@ -66,8 +68,8 @@ class Scale:
 SCALES: Registry[Scale] = Registry(
     "scale",
     {
-        "smoke": Scale("small", 15, width=8),
-        "quick": Scale("small", 60, width=16),
+        "smoke": Scale("small", 40, width=8),
+        "quick": Scale("small", 120, width=16),
         "small": Scale("small", 600, width=32),
         "paper": Scale("paper", 3600, width=None),
     },
@@ -205,7 +207,7 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
     path = task.out / "cells" / f"{task.label}.json"
     asked = {
         "settings": defining_settings(run), "features": task.features, "samples": task.size.samples,
-        "version": __version__, "model": run.weights_hash(),
+        "measures": list(MEASURES), "version": __version__, "model": run.weights_hash(),
     }  # fmt: skip
     cell = saved(path, asked)
     if cell is None:
@@ -214,7 +216,8 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
             subjects += dict.fromkeys((prior, EX_POST, BY_LABEL))
             if run.data().train.y is not None:
                 fit(run, BY_LABEL, by="label", device=device)
-        scores = score_run(run, subjects, task.features, Protocol(samples=task.size.samples, seed=task.seed), device)
+        protocol = Protocol(MEASURES, task.size.samples, seed=task.seed)
+        scores = score_run(run, subjects, task.features, protocol, device)
         cell = {"asked": asked, "scores": [to_json(score) for score in scores]}
         write_json(path, cell)
     return {
