@@ -23,7 +23,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import linregress
-from sounds import tones
 
 from expost.data import NamedData, Preprocess, load_data, load_examples, load_named
 from expost.data import prepared as prepared_module
@@ -43,6 +42,7 @@ from expost.training.batches import Batches
 from expost.types import Data, to_unit
 from expost.utils import hashing
 from expost.utils.hashing import hash_tensors
+from sounds import tones
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(40) % 4
@@ -193,6 +193,8 @@ def tarred(folder):
 
 
 COLOR = noise(40, 9, 9, 3)
+
+
 def recordings(folder):
     pytest.importorskip("soundfile", reason="reading sound needs soundfile")
     return tones(folder)

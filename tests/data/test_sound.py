@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import resample_poly
-from sounds import tone, tones, write
 
 from expost.config import SoundConfig
 from expost.data import DATASETS, load_data, load_named
@@ -16,6 +15,7 @@ from expost.data.sound import Header, settled, wave_of
 from expost.data.spectrogram import Spectrogram, hertz_of, mel_of
 from expost.errors import DataError, UsageError
 from expost.utils import extras
+from sounds import tone, tones, write
 
 soundfile = pytest.importorskip("soundfile", reason="reading sound needs soundfile")
 SOUND = SoundConfig(rate=8000, frames=32, mels=64, hop=80, window=256)

@@ -15,11 +15,12 @@ from sounds import tone
 SOUND = SoundConfig(rate=8000, frames=64, mels=64, hop=80, window=256)
 
 
-
 def test_the_mel_scale_is_slaneys():
     hertz = np.array([0.0, 100.0, 999.0, 1000.0, 2000.0, 6400.0])
     np.testing.assert_allclose(hertz_of(mel_of(hertz)), hertz, atol=1e-9)
-    np.testing.assert_allclose(mel_of(np.array([500.0, 6400.0])), [7.5, 42.0])  # 27 steps an octave and more, to 6.4 kHz
+    np.testing.assert_allclose(
+        mel_of(np.array([500.0, 6400.0])), [7.5, 42.0]
+    )  # 27 steps an octave and more, to 6.4 kHz
 
 
 @pytest.mark.parametrize(("rate", "window", "mels"), [(8000, 256, 64), (16000, 512, 80), (44100, 1440, 40)])
