@@ -5,6 +5,8 @@ import io
 import re
 import wave
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 import expost
+from expost.commands.listing import DataShown
 from expost.commands.listing import data as show_data
 from expost.commands.reporting import report
 from expost.config import SoundConfig
@@ -19,11 +22,12 @@ from expost.data.spectrogram import Spectrogram
 from expost.errors import DataError, UsageError
 from expost.evaluation.protocol import Protocol, bundled_features, pick_space, resolve_features
 from expost.evaluation.spoken import intended_digits, kept_digits
-from expost.examples import examples_of, kind_of, kind_of_run
+from expost.examples import kind_of, kind_of_run
 from expost.examples.waves import PAUSE, data_uri, joined, wav
 from expost.experiments import reproduce
 from expost.experiments import sound as comparison
 from expost.explorer.explored import Explored
+from expost.generators.generator import Generator
 from expost.metrics.spoken_digits import HEARD, load_spoken_digit_network, recognized
 from expost.run import Run
 from expost.types import Data, Split
@@ -104,6 +108,7 @@ def test_pairs_and_paths_are_heard_in_order(run, tmp_path):
 
 def test_a_data_set_of_sound_is_shown_as_spectrograms(run, tmp_path):
     shown = show_data(str(run.config.data.name), out=str(tmp_path / "d.png"), mels=32, seconds=0.31)
+    assert isinstance(shown, DataShown)
     assert "log-mel frames of 0.31 s at 8,000 Hz" in shown.description
     with Image.open(shown.file) as picture:
         assert picture.width > 64
@@ -164,20 +169,16 @@ def test_sound_on_pages_and_in_files_is_the_same():
 # Spoken digits
 
 
-class Speaker:
-    """A stand-in for a generator: gives recordings back, or the first recording of the digit that is asked for."""
+def speaker(data, wrong=(), labels=tuple(range(10))):
+    """A generator that gives recordings back, and for a label those of that digit, or of the next if it is wrong."""
 
-    def __init__(self, data, wrong=()):
-        self.data = data
-        self.wrong = wrong
-        self.by_label = {"gaussian": type("ByLabel", (), {"labels": tuple(range(10))})}
+    class Speaker(Generator):
+        def sample(self, n, density=None, seed=0, label=None, temperature=1.0):
+            spoken = data.test.x[data.test.y == ((label + 1) % 10 if label in wrong else label)]
+            return spoken[torch.arange(n) % len(spoken)].float() / 255
 
-    def reconstruct(self, x):
-        return x.float() / 255
-
-    def sample(self, n, name, seed, label):
-        spoken = self.data.test.x[self.data.test.y == ((label + 1) % 10 if label in self.wrong else label)]
-        return (spoken[torch.arange(n) % len(spoken)]).float() / 255
+    by_label: Any = SimpleNamespace(labels=labels)
+    return Speaker(lambda x: x, lambda z: z, by_label={"gaussian": by_label})
 
 
 @pytest.fixture(scope="module")
@@ -198,25 +199,23 @@ def test_the_classifier_is_as_right_as_its_file_says(digits):
 
 def test_digits_are_heard_as_intended(digits):
     data = replace(digits, test=Split(digits.train.x[::4], digits.train.y[::4]))  # the classifier knows these speakers
-    (all_right,) = intended_digits(Speaker(data), "gaussian", data, Protocol(), "m", "test")
-    (some_wrong,) = intended_digits(Speaker(data, wrong=(3, 7)), "gaussian", data, Protocol(), "m", "test")
+    (all_right,) = intended_digits(speaker(data), "gaussian", data, Protocol(), "m", "test")
+    (some_wrong,) = intended_digits(speaker(data, wrong=(3, 7)), "gaussian", data, Protocol(), "m", "test")
     assert all_right.value > 0.99
     assert some_wrong.value == pytest.approx(all_right.value - 0.2, abs=0.01)
     assert (all_right.of, all_right.name) == ("gaussian by label", "intended-digit")
-    (kept,) = kept_digits(Speaker(data), data, Protocol(), "m", "test")
+    (kept,) = kept_digits(speaker(data), data, Protocol(), "m", "test")
     right = float((recognized(data.test.x) == data.test.y).double().mean())
     assert kept.value == pytest.approx(right)
     assert kept.card.settings["right about the test recordings"] == round(right, 4)
-    (few,) = kept_digits(Speaker(data), data, Protocol(samples=50), "m", "test")
+    (few,) = kept_digits(speaker(data), data, Protocol(samples=50), "m", "test")
     assert few.card.count == 50
 
 
 def test_labels_that_are_no_digits_have_no_such_scores(digits):
     named = replace(digits, classes=tuple(f"word {index}" for index in range(10)))
-    assert kept_digits(Speaker(named), named, Protocol(), "m", "test") == []
-    speaker = Speaker(named)
-    speaker.by_label = {"gaussian": type("ByLabel", (), {"labels": ("ann", "bob")})}
-    assert intended_digits(speaker, "gaussian", named, Protocol(), "m", "test") == []
+    assert kept_digits(speaker(named), named, Protocol(), "m", "test") == []
+    assert intended_digits(speaker(named, labels=("ann", "bob")), "gaussian", named, Protocol(), "m", "test") == []
 
 
 def test_the_features_of_sound_are_those_that_heard_such_sound(digits):
@@ -274,9 +273,3 @@ def test_other_data_than_sound_are_refused(tmp_path):
         reproduce("sound", dataset="digits", out=tmp_path / "out")
     with pytest.raises(UsageError, match="features is no option of sound"):
         reproduce("sound", features="pixels", out=tmp_path / "out")
-
-
-def test_the_kind_writes_with_the_configuration_of_the_run(run):
-    kind = examples_of(run.config)
-    assert kind.rate == 8000
-    assert kind.spectrogram.sound == run.config.data.sound
