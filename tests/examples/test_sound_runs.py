@@ -240,6 +240,7 @@ def test_models_are_compared_at_equal_time(tmp_path, monkeypatch):
     assert "| rae-l2 |" in text
     assert "| vq-vae |" in text
     assert "- MSE: best is" in text
+    assert "frechet-pixels of real recordings against the same test recordings" in text
     table = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in table] == ["model", "rae-l2", "vq-vae"]
     sound, rate = heard(tmp_path / "out" / "wav" / "rae-l2" / "samples-gmm.wav")

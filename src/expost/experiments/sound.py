@@ -20,7 +20,7 @@ from expost.commands import data_name, fit, score_run, train
 from expost.config import DataConfig, to_json
 from expost.errors import UsageError
 from expost.evaluation.catalog import INTENDED, KEPT, direction_of
-from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features
+from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features, pick_space
 from expost.examples import examples_of, pictures
 from expost.examples.pictures import to_bytes
 from expost.examples.sound import Sound
@@ -29,6 +29,7 @@ from expost.experiments.cells import comma_separated, defining_settings, refuse_
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import noted_hardware, summary, training_seconds
 from expost.experiments.table1_report import figure
+from expost.metrics import Statistics, frechet_distance
 from expost.models.zoo import ZOO
 from expost.registry import Registry
 from expost.run import Run, load
@@ -164,6 +165,12 @@ def reproduce_sound(
             results[done.task.label] = done.result
             say(f"{done.task.label}: {len(results)} of {len(tasks)} done")
         here = engine.here
+        space = pick_space(features, data, here)
+        against = Statistics.of(space(data.test.x))
+        others = {
+            part: frechet_distance(Statistics.of(space(split.x)), against)
+            for part, split in (("training", data.train), ("validation", data.validation))
+        }
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for task in tasks:
         rows[task.model].append({"seed": task.seed, **results[task.label]})
@@ -177,6 +184,7 @@ def reproduce_sound(
         "hardware": summary([noted_hardware(task.hardware) for task in tasks], None),
         "dataset": source,
         "data": data.note,
+        "recordings": others,
         "scale": {"name": scale, **to_json(size)},
         "rows": rows,
     }
@@ -309,6 +317,10 @@ def markdown(record: Mapping[str, Any]) -> str:
         f"{distance['name']} of reconstructions, of samples of the model's own density, of a mixture fitted ex post, "
         f"against {card['reference']} ({card['reference_count']:,}), lower is better, ± standard error"
         + (" (of the first seed; mean over seeds)." if len(next(iter(rows.values()))) > 1 else "."),
+        "",
+        f"For comparison, {distance['name']} of real recordings against the same test recordings: "
+        + ", ".join(f"{value:.3g} of the {part} part" for part, value in record["recordings"].items())
+        + ".",
         "",
         f"Data: {record['data']}.",
         "",
