@@ -189,6 +189,50 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class SoundConfig:
+    """How recordings become log-mel frames, images of shape (1, mels, frames), and come back.
+
+    A recording has (frames - 1) hop samples. Its frames are centered on every hop-th sample, silence lying before the
+    first and after the last.
+
+    Attributes:
+        rate: Samples a second.
+        frames: Frames of a recording, at least 2.
+        mels: Bands, evenly spaced on Slaney's mel scale from 0 to half the rate; at least 1.
+        hop: Samples from a frame to the next.
+        window: Samples of the Hann window and of the Fourier transform, at least 2 hops.
+        decibels: What is quieter than a recording's loudest band and frame by more than this is silence; positive.
+        iterations: Of the Griffin-Lim algorithm, which finds the phases that frames do not hold.
+    """
+
+    rate: int
+    frames: int
+    mels: int
+    hop: int
+    window: int
+    decibels: float = 60.0
+    iterations: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, least in (("rate", 100), ("frames", 2), ("mels", 1), ("hop", 1), ("iterations", 1)):
+            _at_least(name, getattr(self, name), least)
+        _at_least("window", self.window, 2 * self.hop)
+        if not 0 < self.decibels < math.inf:
+            raise UsageError(f"decibels is {self.decibels}; give a positive number")
+
+    @property
+    def samples(self) -> int:
+        """Samples of a recording."""
+        return (self.frames - 1) * self.hop
+
+    @property
+    def seconds(self) -> float:
+        """Length of a recording."""
+        return self.samples / self.rate
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which data a run uses.
 
@@ -208,6 +252,10 @@ class DataConfig:
         parts: Folders, files or arrays of the parts, as "train=a"; empty to tell them by their names.
         label_column: Tables: the column of the labels that was asked for, or "none"; None to find it.
         column: Tables: the column of strings that was asked for; None to find it.
+        rate: Sound: samples a second that were asked for; None takes the commonest of the recordings.
+        seconds: Sound: the length that was asked for; None takes what holds most recordings.
+        mels: Sound: the bands that were asked for; None takes 64.
+        sound: How recordings became log-mel frames, which is what turns samples into sound; None for other examples.
     """
 
     name: str
@@ -224,6 +272,10 @@ class DataConfig:
     parts: tuple[str, ...] = ()
     label_column: str | None = None
     column: str | None = None
+    rate: int | None = None
+    seconds: float | None = None
+    mels: int | None = None
+    sound: SoundConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -287,5 +339,5 @@ def run_config_from_json(value: Any, path: Path) -> RunConfig:
         raise DataError(f"{path} is not a run's configuration: {where}: {first['msg']}; restore or remake it") from None
 
 
-for _config in (Part, ModelConfig, TrainingConfig, DataConfig, RunConfig):
+for _config in (Part, ModelConfig, TrainingConfig, SoundConfig, DataConfig, RunConfig):
     setattr(_config, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 (pydantic looks for it on the class)

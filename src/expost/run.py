@@ -114,6 +114,9 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
             limit=config.limit,
             seed=config.seed,
             label_column=config.label_column,
+            rate=config.rate,
+            seconds=config.seconds,
+            mels=config.mels,
         )
     else:
         data = encode_strings(read_strings(config.name, config.limit, config.seed, config.column), config.codec)
@@ -133,7 +136,7 @@ def _load(config: DataConfig) -> tuple[Data, DataConfig]:
     # a run keeps the version that it was started with, as long as another one gives the same images
     resized_by = config.resized_by if config.fingerprint else data.resized_by
     config = replace(config, fingerprint=fingerprint, resized_by=resized_by)
-    return data, replace(config, columns=data.columns, domain=data.domain)
+    return data, replace(config, columns=data.columns, domain=data.domain, sound=data.sound)
 
 
 @dataclass(frozen=True)

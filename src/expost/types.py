@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from expost.config import SoundConfig
     from expost.grammar.codec import Codec
 
 
@@ -116,6 +117,7 @@ class Data:
         classes: Names of the labels 0, 1, ... where the data name them; empty where labels are numbers.
         columns: Names of a vector's entries where the data name them; empty otherwise.
         resized_by: Version of Pillow that resized the images, since versions do it differently; empty if none were.
+        sound: How recordings became log-mel frames, which are images; None for other examples.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Data:
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     resized_by: str = ""
+    sound: SoundConfig | None = None
 
     def labels(self, split: Split) -> NDArray[Any] | None:
         """Return a split's labels as the data name them: int64, or strings, shape (N,); None if it has none."""

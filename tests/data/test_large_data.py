@@ -42,6 +42,7 @@ from expost.training.batches import Batches
 from expost.types import Data, to_unit
 from expost.utils import hashing
 from expost.utils.hashing import hash_tensors
+from sounds import tones
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(40) % 4
@@ -192,6 +193,13 @@ def tarred(folder):
 
 
 COLOR = noise(40, 9, 9, 3)
+
+
+def recordings(folder):
+    pytest.importorskip("soundfile", reason="reading sound needs soundfile")
+    return tones(folder)
+
+
 SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "a folder of classes": (images_by_class, {}),
     "a folder of classes, resized and grey": (images_by_class, {"size": 5, "channels": 1}),
@@ -228,6 +236,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "parquet of numbers": (parquet_numbers, {}),
     "parquet of lists": (parquet_lists, {}),
     "CSV": (csv, {}),
+    "sound": (recordings, {"seconds": 0.31, "mels": 16}),
 }
 
 
@@ -312,7 +321,7 @@ def test_named_sets_are_mapped_too(tmp_path, all_mapped):
         def find(self, name):
             return str(tmp_path)
 
-        def read(self, name):
+        def read(self, name, overrules=FOUND_OUT):
             parts = {}
             for part in ("train", "test"):
                 table = pa.ipc.open_stream(pa.memory_map(str(tmp_path / f"{part}.arrow"))).read_all()

@@ -25,11 +25,11 @@ from expost.types import Data, Split
 )
 def test_a_shape_is_of_one_kind(shape, coded, name):
     assert kind_of(shape, coded).name == name
-    assert [kind.name for kind in KINDS.values() if kind.holds(shape, coded)] == [name]
+    assert [kind.name for kind in KINDS.values() if kind.holds(shape, coded, False)] == [name]
 
 
 def test_a_shape_of_no_kind_is_refused():
-    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no known kind: strings, images, vectors"):
+    with pytest.raises(UsageError, match=r"\(3, 4, 5, 6\) are of no known kind: strings, sound, images, vectors"):
         kind_of((3, 4, 5, 6))
 
 
@@ -70,7 +70,7 @@ class Profiles(Examples):
     paths = (".png",)
 
     @staticmethod
-    def holds(shape, coded):
+    def holds(shape, coded, sound):
         return not coded and tuple(shape) == (3,)
 
     def draw(self, generator, wish):

@@ -371,7 +371,34 @@ def _arrays(folder: Path) -> dict[str, Reader]:
         "IDX": Reader(load_examples, idx, share=3),
         "IDX, gzip": Reader(load_examples, zipped, in_gzip, share=2),
         "IDX, mapped": Reader(mapped, zipped | idx, in_gzip_or_plain),
+        **_recordings(),
     }
+
+
+def _recordings() -> dict[str, Reader]:
+    """WAV and FLAC, where soundfile is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("soundfile") is None:
+        return {}
+    import numpy as np
+    import soundfile
+
+    from expost.data.load import load_examples
+
+    values = np.random.default_rng(0).normal(size=(500, 2)) * 0.1
+
+    def saved(rate: int, kind: str, subtype: str) -> bytes:
+        file = io.BytesIO()
+        soundfile.write(file, values, rate, format=kind, subtype=subtype)
+        return file.getvalue()
+
+    contents = {
+        "a.wav": saved(8000, "WAV", "PCM_16"),
+        "b.wav": saved(44100, "WAV", "FLOAT"),
+        "c.flac": saved(16000, "FLAC", "PCM_24"),
+    }
+    return {"sound": Reader(load_examples, contents)}
 
 
 def in_gzip_or_plain(source: random.Random, data: bytes) -> bytes:

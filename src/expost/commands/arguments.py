@@ -81,6 +81,9 @@ def refuse_for_strings(data: str | Path, options: Mapping[str, Any]) -> None:
     for name in ("size", "range", "layout", "parts"):
         if options.get(name):
             raise UsageError(f"{name} is for images and arrays, and {data} holds strings; leave it out")
+    for name in ("rate", "seconds", "mels"):
+        if options.get(name):
+            raise UsageError(f"{name} is for sound, and {data} holds strings; leave it out")
 
 
 def prior_options(run: Run, density: str) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def data(
     """List the named data sets, or show what a data set is: its parts, classes and shape, and sixteen examples.
 
     Args:
-        path: A data set's name, or a path: a folder or archive of images, an .npz, .npy, .csv, parquet or IDX file, or
-            a file of strings. It is read as `expost train` reads it, and nothing is trained.
+        path: A data set's name, or a path: a folder or archive of images or of sound, an .npz, .npy, .csv, parquet or
+            IDX file, or a file of strings. It is read as `expost train` reads it, and nothing is trained.
         out: Where the examples are written. Images: FILE.png, default NAME-examples.png in this folder. Tables:
             FILE.csv, strings: FILE.txt, default none, since they are printed.
         **given: How the data are read, as `expost train` takes it: size, limit, range, layout, parts, ...

@@ -65,8 +65,8 @@ def evaluate(
         samples: Samples from each density; default: as many as there are test examples, at most 10,000.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336 (photos of all kinds; large downloads),
-            digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
-            this machine and there are enough test images, else the bundled ones that suit the data.
+            digits, pixels, onet (photos) or spoken-digits, which are bundled; or auto: Inception's if its weights are
+            on this machine and there are enough test images, else the bundled ones that suit the data.
         method: Interpolation between codes: linear, linear-rescaled or spherical.
         bootstrap: Resamples for a 95 % interval of the Frechet distance, 100 for example; 0 for none.
         allow_few: Compute Frechet distances even from fewer examples than features.
@@ -328,8 +328,8 @@ def score(
         measures: frechet, kid, prd, neighbours, mind, vendi, cmmd.
         features: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
             inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336 (photos of all kinds; large downloads),
-            digits, pixels, or onet (photos, bundled); or auto: Inception's if its weights are on
-            this machine and there are enough images in both sets, else the bundled ones that suit the reference.
+            digits, pixels, onet (photos) or spoken-digits, which are bundled; or auto: Inception's if its weights are
+            on this machine and there are enough images in both sets, else the bundled ones that suit the reference.
         size: Cut the largest central square out of each image of both sets, and resize it to this side, in pixels.
         bootstrap: Resamples for a 95 % interval of the Frechet distance; 0 for none.
         allow_few: Compute Frechet distances even from fewer examples than features.

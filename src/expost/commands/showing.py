@@ -44,9 +44,10 @@ def sample(
         run: The run.
         n: Number of samples.
         out: Images: FILE.png, .jpg, .webp, .svg or .pdf (a grid), FILE.npy (uint8, N x C x H x W), or a folder (one
-            file per sample). Tables: FILE.csv or .npy. Strings: FILE.txt, .smi or .csv; molecules also a picture. In a
-            CSV, the last column is the label, if one is given. Default: samples.png, .csv or .txt in the run's folder,
-            numbered where it exists.
+            file per sample). Sound: a folder (a WAV per sample, and spectrograms.png), FILE.wav (all of them, with
+            pauses), a picture, or FILE.npy (log-mel frames). Tables: FILE.csv or .npy. Strings: FILE.txt, .smi or .csv;
+            molecules also a picture. In a CSV, the last column is the label, if one is given. Default: samples.png,
+            .csv, .txt, or for sound the folder samples, in the run's folder, numbered where it exists.
         density: A fitted density; default: the one under which held-out codes are likeliest.
         label: A class, or a value of the property, that densities were fitted by (`expost fit --by`); default: any.
         temperature: Strings only: 0 takes the most likely symbol at each step, 1 draws from the decoder's distribution.
@@ -97,9 +98,10 @@ def reconstruct(
 
     Args:
         run: The run.
-        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with a tab between the columns, or .csv.
+        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Sound: a folder of WAVs and their picture, FILE.wav, or a
+            picture. Strings: FILE.txt, with a tab between the columns, or .csv.
             Tables: FILE.csv, where each row ends with its reconstruction. In a CSV, labels are the last column.
-            Default: reconstructions.png, .csv or .txt in the run's folder, numbered where it exists.
+            Default: reconstructions.png, .csv, .txt, or a folder, in the run's folder, numbered where it exists.
         n: Number of test examples.
         device: auto, cpu, cuda or mps.
         **picture: How a picture looks (`PictureOptions`).
@@ -148,8 +150,9 @@ def interpolate(
 
     Args:
         run: The run.
-        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Strings: FILE.txt, with tabs between the steps. Tables:
-            FILE.csv, one row per step. Default: paths.png, .csv or .txt in the run's folder, numbered where it exists.
+        out: Images: FILE.png, .jpg, .webp, .svg or .pdf. Sound: a folder of WAVs, one a path, and their picture,
+            FILE.wav, or a picture. Strings: FILE.txt, with tabs between the steps. Tables: FILE.csv, one row per step.
+            Default: paths.png, .csv, .txt, or a folder, in the run's folder, numbered where it exists.
         method: linear, linear-rescaled or spherical.
         n: Number of pairs.
         steps: Points of a path, both ends included.

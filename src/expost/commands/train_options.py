@@ -22,8 +22,11 @@ class DataOptions(TypedDict, total=False):
         parts: Folders, files or arrays of the parts, as train=a test=b (all=a: one part, to be divided); default: told
             by the names.
         label_column: Tables only: the column of the labels, or none; default: label, class, species, or a target of few
-            values.
+            values. Of fsdd: digit (default) or speaker.
         column: Tables only: the column of strings; default: one called SMILES or that holds them, or the only text.
+        rate: Sound only: samples a second that recordings are brought to; default: the commonest of them.
+        seconds: Sound only: length that they are cut or padded to; default: what holds most of them, at most 1.27.
+        mels: Sound only: bands of their log-mel frames; default: 64.
     """
 
     size: int | None
@@ -33,6 +36,9 @@ class DataOptions(TypedDict, total=False):
     parts: tuple[str, ...] | None
     label_column: str | None
     column: str | None
+    rate: int | None
+    seconds: float | None
+    mels: int | None
 
 
 class StringOptions(TypedDict, total=False):

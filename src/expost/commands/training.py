@@ -60,8 +60,8 @@ def train(
 
     Args:
         model: Name of a model, for example rae-l2; `expost zoo` lists them.
-        data: A data set's name (`expost data` lists them), or a path: an image folder, an .npz, .npy, .csv, parquet or
-            IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
+        data: A data set's name (`expost data` lists them), or a path: a folder of images or of sound, an .npz, .npy,
+            .csv, parquet or IDX file, or a file of strings (.smi, .txt or .csv, also gzipped).
         out: The run's folder, new or empty; default: runs/DATA-MODEL-N, with N the first number that is free.
         preset: Source of all other defaults: small (for 2 cores; the default), paper (the paper's, for a GPU),
             published (strings only: as paper, with the loss of the published code), residual (images: the residual

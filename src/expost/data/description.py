@@ -66,6 +66,16 @@ def of_images(count: int, shape: Sequence[int]) -> str:
     return f"{count:,} images of {sides}, {'grey' if channels == 1 else 'RGB'}"
 
 
+def of_recordings(count: int, shape: Sequence[int]) -> str:
+    """Say how many recordings there are, and how large their frames.
+
+    Example:
+        >>> of_recordings(1000, (1, 64, 48))
+        '1,000 recordings as 48 frames of 64 bands'
+    """
+    return f"{count:,} recordings as {shape[2]} frames of {shape[1]} bands"
+
+
 def of_strings(strings: Sequence[str], domain: str) -> str:
     """Say how many strings of which kind there are, and how long they are.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from expost.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from expost.config import SoundConfig
     from expost.data.notations import Domain
 
 Array: TypeAlias = NDArray[Any]
@@ -157,6 +158,9 @@ class Overrules:
         parts: Folders, files or arrays of each part: pairs of a part (train, validation, test; all for the undivided)
             and a path below what is read. Empty: told by the names.
         label_column: The column of a table that holds the labels, in any case, or "none"; None to find it.
+        rate: Samples a second that recordings are brought to; None for the commonest.
+        seconds: The length that they are brought to; None for what holds most of them.
+        mels: Bands of their log-mel frames; None for the usual number.
 
     Raises:
         UsageError: for a layout that is none, a part of another name, or parts without a training part.
@@ -165,6 +169,9 @@ class Overrules:
     layout: str | None = None
     parts: tuple[tuple[str, str], ...] = ()
     label_column: str | None = None
+    rate: int | None = None
+    seconds: float | None = None
+    mels: int | None = None
 
     def __post_init__(self) -> None:
         if self.layout is not None and "".join(sorted(self.layout)) not in _LAYOUTS:
@@ -233,6 +240,7 @@ class Found:
         columns: Names of a vector's entries, where there are any.
         overrules: What a person said of it.
         domain: What strings are, where the source says it; None where it is to be guessed, and for other examples.
+        sound: What recordings are brought to; None for other examples.
     """
 
     parts: Mapping[str, Part]
@@ -242,6 +250,7 @@ class Found:
     columns: tuple[str, ...] = ()
     overrules: Overrules = field(default_factory=Overrules)
     domain: Domain | None = None
+    sound: SoundConfig | None = None
 
 
 def existing(path: str | Path) -> Path | None:

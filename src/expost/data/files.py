@@ -20,6 +20,7 @@ from expost.data.images import SUFFIXES, EncodedImages, ImageFiles, ImageSource
 from expost.data.sheets import SUFFIXES as SHEETS
 from expost.data.sheets import is_sheet
 from expost.data.side_folders import SYSTEM, left_out, without_system
+from expost.data.sound import is_sound, read_sound
 from expost.data.splits import PART_WORDS, part_named
 from expost.data.tables import read_tables
 from expost.data.tar_archives import Archive, TarImages, is_tar, stem_of_archive
@@ -95,13 +96,19 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
         return replace(found, files=tuple(chosen), remarks=(*found.remarks, *remarks), overrules=overrules)
     known = ", ".join(form.suffixes for form in FORMATS)
     if not is_folder:
-        remedy = next(
-            (remedy for suffixes, remedy in _REMEDIES.items() if path.suffix.lower() in suffixes), "convert it"
-        )
-        raise DataError(f"{path} is in no known format ({known}); {remedy}")
+        raise DataError(f"{path} is in no known format ({known}); {_remedy(path) or 'convert it'}")
     if not files:
         raise DataError(f"folder {path} is empty; put files of a data set there ({known})")
-    raise DataError(f"folder {path} holds no data, only {len(files)} other files ({_names(files)}); formats: {known}")
+    remedy = next(filter(None, map(_remedy, files)), "")
+    raise DataError(
+        f"folder {path} holds no data, only {len(files)} other files ({_names(files)}); formats: {known}"
+        + (f"; {remedy.replace('convert it', 'convert them')}" if remedy else "")
+    )
+
+
+def _remedy(file: Path) -> str:
+    """Return what to do with a file in another format; empty if nothing is known of it."""
+    return next((remedy for suffixes, remedy in _REMEDIES.items() if file.suffix.lower() in suffixes), "")
 
 
 def _below(place: str, folder: Path) -> str:
@@ -328,6 +335,7 @@ _REMEDIES = {
     (".sdf", ".mol", ".mol2", ".pdb"): "write its molecules as SMILES, one a line, in a .smi file",
     (".heic", ".heif", ".dcm", ".nii", ".svg", ".tga", ".ico", ".psd", ".raw"): "convert its images to PNG",
     (".mp4", ".avi", ".mov", ".mkv"): "save its frames as images",
+    (".mp3", ".m4a", ".aac", ".wma", ".opus", ".amr", ".ape", ".mka"): "convert it to WAV: ffmpeg -i FILE FILE.wav",
     (".svm", ".libsvm", ".svmlight"): "convert it to CSV or .npz (sklearn.datasets.load_svmlight_file reads it)",
     (".tfrecord", ".record", ".lmdb"): "convert it to images in folders, or to parquet",
 }
@@ -378,6 +386,14 @@ FORMATS: tuple[Format, ...] = (
         _is_table,
         read_tables,
         _LABELLED,
+    ),
+    Format(
+        "sound",
+        ".wav .flac .ogg .aiff",
+        "recordings, also in a .zip",
+        is_sound,
+        read_sound,
+        frozenset({"parts", "rate", "seconds", "mels"}),
     ),
     Format("archives of images", ".zip", "images", _suffix(".zip"), read_image_archive, frozenset({"parts"})),
     Format("tar archives", ".tar .tar.gz .tgz", "images", is_tar, read_tar_archives, frozenset({"parts"})),

@@ -43,8 +43,12 @@ class Origin(ABC):
         """Return where the set is on this machine, without reading it or using the network; None if it is absent."""
 
     @abstractmethod
-    def read(self, name: str) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read the set, fetching it first if need be.
+
+        Args:
+            name: Its name.
+            overrules: What a person says of it.
 
         Raises:
             DataError: if it is not there and cannot be fetched, or cannot be read; it names the folder to fill.
@@ -67,8 +71,8 @@ class BuiltIn(Origin):
         """Return "built in"."""
         return "built in"
 
-    def read(self, name: str) -> Found:
-        """Read it."""
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
+        """Read it; nothing of it can be overruled."""
         return self.reader()
 
 
@@ -84,12 +88,12 @@ class OnDisk(Origin):
         folder = data_folder(name)
         return None if folder is None else str(folder)
 
-    def read(self, name: str) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read its folder."""
         folder = data_folder(name)
         if folder is None:
-            raise DataError(f"data set '{name}' cannot be downloaded; {_remedy(name)}")
-        return read_path(folder)
+            raise DataError(f"data set '{name}' cannot be downloaded; {remedy(name)}")
+        return read_path(folder, overrules)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ class Hub(Origin):
         except Exception as error:
             # Of httpx, huggingface_hub, datasets, pyarrow or the disk: to a user they all mean the same.
             reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-            raise DataError(f"cannot download '{name}' ({self.repository}): {reason}; {_remedy(name)}") from error
+            raise DataError(f"cannot download '{name}' ({self.repository}): {reason}; {remedy(name)}") from error
 
 
 STREAMED = 20_000
@@ -332,7 +336,8 @@ def data_folder(name: str) -> Path | None:
     return folder if os.path.isdir(folder) else None  # unlike Path.is_dir, False where one may not look
 
 
-def _remedy(name: str) -> str:
+def remedy(name: str) -> str:
+    """Return what to do where a set is not on this machine and cannot be fetched."""
     root = os.environ.get(VARIABLE, "").strip()
     if not root:
         return f"put its files into a folder '{name}' and set {VARIABLE} to the folder that holds it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,21 +31,21 @@ class ZipImages(ImageSource):
     others: int = 0
 
     @classmethod
-    def open(cls, path: Path) -> ZipImages:
+    def open(cls, path: Path, suffixes: Container[str] = SUFFIXES, what: str = "images") -> ZipImages:
         """List the images of an archive. Names that lead out of it are of no use, and count as other files.
 
+        Args:
+            path: The archive.
+            suffixes: Of the files that count, lower case.
+            what: What errors call them.
+
         Raises:
-            DataError: if it is damaged, encrypted, or holds no images.
+            DataError: if it is damaged, encrypted, or holds none.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split())
-            raise DataError(f"cannot read {path}: {reason or 'no zip archive'}; restore it") from None
-        images = [entry for entry in entries if is_image_inside(entry.filename)]
+        entries = _entries(path)
+        images = [entry for entry in entries if is_inside(entry.filename, suffixes)]
         if not images:
-            raise DataError(f"{path} holds no images, only {len(entries)} other files; unpack it and pass its folder")
+            raise DataError(f"{path} holds no {what}, only {len(entries)} other files; unpack it and pass its folder")
         if any(entry.flag_bits & 1 for entry in images):
             raise DataError(f"{path} is encrypted; unpack it and pass its folder")
         names = sorted((entry.filename for entry in images), key=lambda name: name.split("/"))
@@ -82,11 +82,33 @@ class ZipImages(ImageSource):
             raise DataError(f"cannot read {self.path}: {reason}; restore it") from None
 
 
+def names_inside(path: Path, suffixes: Container[str]) -> bool:
+    """Tell whether an archive holds files of these suffixes; one that cannot be read holds none."""
+    try:
+        return any(is_inside(entry.filename, suffixes) for entry in _entries(path))
+    except DataError:
+        return False
+
+
 def is_image_inside(name: str) -> bool:
     """Tell whether a name in an archive is that of an image, and does not lead out of it."""
+    return is_inside(name, SUFFIXES)
+
+
+def is_inside(name: str, suffixes: Container[str]) -> bool:
+    """Tell whether a name in an archive has one of these suffixes, and does not lead out of it."""
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
-    return inside and path.suffix.lower() in SUFFIXES and not _is_hidden(name)
+    return inside and path.suffix.lower() in suffixes and not _is_hidden(name)
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [entry for entry in archive.infolist() if not entry.is_dir()]
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split())
+        raise DataError(f"cannot read {path}: {reason or 'no zip archive'}; restore it") from None
 
 
 def _is_hidden(name: str) -> bool:

@@ -44,6 +44,9 @@ def load_data(
     limit: int | None = None,
     seed: int = 0,
     label_column: str | None = None,
+    rate: int | None = None,
+    seconds: float | None = None,
+    mels: int | None = None,
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or from a file or folder.
 
@@ -68,10 +71,15 @@ def load_data(
             tells them by their names. `all` is the part that is divided.
         limit: At most this many examples in each part, drawn at random: smaller limits give subsets of larger ones.
         seed: Of the split of data that come without one, and of the draw that `limit` makes; 0..2^32 - 1.
-        label_column: Tables only: the column of the labels, in any case, or "none"; None to find it.
+        label_column: Tables only: the column of the labels, in any case, or "none"; None to find it. Of `fsdd`, digit
+            or speaker.
+        rate: Sound only: samples a second that recordings are brought to; None for the commonest of them.
+        seconds: Sound only: the length that they are cut or padded to; None for what holds most of them.
+        mels: Sound only: bands of their log-mel frames; None for 64.
 
     Returns:
-        The three parts. Images: uint8, shape (N, C, H, W), 0..255. Vectors: float32, shape (N, d), unscaled. Labels:
+        The three parts. Images: uint8, shape (N, C, H, W), 0..255. Sound: log-mel frames, as images (N, 1, mels,
+        frames); `Data.sound` says how they were made. Vectors: float32, shape (N, d), unscaled. Labels:
         int64; text labels and names of class folders are numbered in alphabetical order. Examples that take more than
         `$EXPOST_MEMORY` (512M unless set) are mapped from files in `$XDG_CACHE_HOME/expost/prepared`, where they are
         kept for the next time, or from the source itself; these tensors must not be written to.
@@ -91,19 +99,26 @@ def load_data(
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise UsageError(f"data set {name_or_path!r}; give a name ({', '.join(DATASETS)}), a file or a folder")
     asked = Preprocess(crop=crop, size=size, channels=channels, range=range and (float(range[0]), float(range[1])))
-    overrules = Overrules(layout and layout.upper(), parts_of(parts), label_column)
+    overrules = Overrules(layout and layout.upper(), parts_of(parts), label_column, rate, seconds, mels)
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
-        for option, value in (("range", range), ("layout", layout), ("parts", parts), ("label_column", label_column)):
-            if value:
+        named = DATASETS[name_or_path]
+        for option in [*(["range"] if range else []), *overrules.given]:
+            if option not in named.takes:
                 raise UsageError(f"{option} is for files and folders, and {name_or_path} is a named set; leave it out")
-        return load_named(name_or_path, DATASETS[name_or_path], asked, limit=limit, seed=seed)
+        return load_named(name_or_path, named, asked, limit=limit, seed=seed, overrules=overrules)
     if is_strings(name_or_path):
         raise UsageError(f"{name_or_path} holds strings; read them with expost.data.strings.read_strings")
     return load_path(name_or_path, asked, limit=limit, seed=seed, overrules=overrules)
 
 
 def load_named(
-    name: str, named: NamedData, prep: Preprocess | None = None, *, limit: int | None = None, seed: int = 0
+    name: str,
+    named: NamedData,
+    prep: Preprocess | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    overrules: Overrules | None = None,
 ) -> Data:
     """Load a set that an entry of `DATASETS` describes; the entry need not be registered.
 
@@ -113,16 +128,17 @@ def load_named(
         prep: What to do to the images instead of the entry's preprocessing; None for the latter.
         limit: At most this many examples in each part; see `load_data`.
         seed: Of the draw; see `load_data`.
+        overrules: What a person says of it, of what the entry takes.
 
     Raises:
         UsageError, DataError: see `load_data`.
     """
     _check(limit, seed)
     full = named.over(prep or Preprocess())
-    found = named.origin.read(name)
+    found = named.origin.read(name, overrules or Overrules())
     found = replace(found, parts={part: replace(one, names=()) for part, one in found.parts.items()})  # of some origins
     data = _assemble(name, found, plan_official(found, named.counts, shuffled=named.shuffled), full, limit, seed)
-    if full == named.prep and data.shape != named.shape:
+    if full == named.prep and overrules in (None, Overrules()) and data.shape != named.shape:
         raise DataError(f"{found.where}: images of shape {data.shape} where {name} has {named.shape}; check the files")
     return data
 
@@ -283,6 +299,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{found.where}: examples have shape {shapes[0]} in training, {shapes[1]} in validation, "
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
+    silent = "" if found.sound is None else _silent(arrays, found.where)
     words = _words(chosen)
     names = _names(chosen) if words is None else ()
     labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
@@ -295,7 +312,9 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         found.where,
         [len(split) for split in splits],
         plan.how,
-        examples=description.of_images(count, shape)
+        examples=description.of_recordings(count, shape)
+        if found.sound is not None
+        else description.of_images(count, shape)
         if len(shape) == 3
         else description.of_rows(count, shape[0], found.columns),
         classes=description.of_classes(
@@ -304,11 +323,25 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         prepared="; ".join(filter(None, prepared)),
         limit=limit,
         seed=seed,
-        remarks=(*found.remarks, describe(preparation.kept)),
+        remarks=(*found.remarks, silent, describe(preparation.kept)),
     )
     classes = names if words is None else tuple(map(str, words))
     pillow = PIL.__version__ if prep.size and arrays[0].ndim == 4 else ""
-    return Data(name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow)
+    return Data(
+        name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow,
+        sound=found.sound,
+    )  # fmt: skip
+
+
+def _silent(arrays: Sequence[Array], where: str) -> str:
+    """Say how many recordings are silent; refuse a training part where all are."""
+    counts = [
+        sum(int((~array[piece].any(axis=(1, 2, 3))).sum()) for piece in pieces(len(array), row_bytes(array)))
+        for array in arrays
+    ]
+    if counts[0] == len(arrays[0]):
+        raise DataError(f"{where}: all recordings of the training part are silent; check how they were made")
+    return f"{sum(counts):,} of {sum(map(len, arrays)):,} silent" if sum(counts) else ""
 
 
 def _scaling(part: Part) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from expost.data.builtin import read_digits, read_mnist_5k
 from expost.data.examples import Preprocess
 from expost.data.hub import BuiltIn, Hub, OnDisk, Origin
+from expost.data.spoken import SpokenDigits
 from expost.registry import Registry
 
 
@@ -25,6 +26,7 @@ class NamedData:
         download: Size of the download, in words; empty if there is none.
         shuffled: Whether the source has no published order or split, so that a fixed stratified draw divides it.
         features: The bundled features that suit its images, for scores where Inception's weights are not at hand.
+        takes: What a person may say of it: fields of `Overrules`.
     """
 
     title: str
@@ -36,6 +38,7 @@ class NamedData:
     download: str = ""
     shuffled: bool = False
     features: str = "pixels"
+    takes: frozenset[str] = frozenset()
 
     def over(self, asked: Preprocess) -> Preprocess:
         """Return what is done to its images where a person asks for something else in part."""
@@ -120,6 +123,16 @@ DATASETS: Registry[NamedData] = Registry(
             (3, 64, 64),
             (9_000, 1_000, 2_000),
             "from UTKFace, non-commercial research only; cite Zhang, Song and Qi 2017",
+        ),
+        "fsdd": NamedData(
+            "3,000 spoken digits of six speakers, two of them held out; sound, found on disk only",
+            SpokenDigits(),
+            Preprocess(),
+            (1, 64, 64),
+            (2_000, 500, 500),
+            "CC BY-SA 4.0; cite Jackson et al., Free Spoken Digit Dataset, 2018",
+            features="spoken-digits",
+            takes=frozenset({"label_column", "rate", "seconds", "mels"}),
         ),
     },
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from expost.data.examples import POOL, Found, Part
+from expost.data.examples import FOUND_OUT, POOL, Found, Overrules, Part
 from expost.data.expressions import PUBLISHED, SOLUTIONS, published_expressions, sample_expressions
 from expost.data.hub import VARIABLE, BuiltIn, Origin, data_folder
 from expost.data.notations import Domain
@@ -57,7 +57,7 @@ class Published(Origin):
         places = [folder / file for folder in folders if folder is not None for file in names]
         return next((str(place) for place in places if os.path.isfile(place)), None)
 
-    def read(self, name: str) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read the file, fetching it first if need be."""
         where = Path(self.find(name) or self._fetch(name))
         strings = self._checked(where).decode("utf-8").split()
@@ -114,7 +114,7 @@ class Tables(Origin):
         """Name its folder if its tables are there."""
         return str(data_folder(name)) if self._files(name) else None
 
-    def read(self, name: str) -> Found:
+    def read(self, name: str, overrules: Overrules = FOUND_OUT) -> Found:
         """Read its tables."""
         files = self._files(name)
         if files is None:

@@ -25,6 +25,9 @@ STRING_MEASURES = (PROPERTIES, DISTANCE, REGRESSION, LATENT)
 #: The direction of each score of the regression.
 REGRESSION_SCORES = {"regression-rmse": LOWER, "regression-log-likelihood": HIGHER}
 
+#: How often samples by label are heard as the digit of their label, and reconstructions as the one that was spoken.
+INTENDED, KEPT = "intended-digit", "kept-digit"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -47,6 +50,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("", "reconstructed images (mse: of vectors too)", {k: each.direction for k, each in PIXEL_SCORES.items()}),
     Family(MEMORIZATION, _TENSORS, MEMORIZATION_SCORES),
     Family(LATENT, "the codes of any model", LATENT_SCORES),
+    Family("", "spoken digits", {INTENDED: HIGHER, KEPT: HIGHER}),
     Family("", "strings", STRING_SCORES),
     Family(REGRESSION, "the codes of molecules and expressions", REGRESSION_SCORES),
     *(Family(f"{PROPERTIES} and {DISTANCE}", name, each.directions) for name, each in DOMAINS.items()),

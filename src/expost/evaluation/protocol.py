@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
+from expost.config import SoundConfig
 from expost.data import DATASETS
 from expost.errors import UsageError
 from expost.evaluation.catalog import check_measures
@@ -120,7 +121,13 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
                 f"features '{name}' are of images, data set '{data.name}' has vectors; leave --features out"
             )
         return StandardizedValues(data.train.x)
-    features = FEATURES[resolve_features(name, data)].load(pick_device(device))
+    chosen = FEATURES[resolve_features(name, data)]
+    if chosen.sound not in (None, data.sound):
+        raise UsageError(
+            f"features '{chosen.name}' are of sound as fsdd has it, and data set '{data.name}' is not: "
+            f"{_differences(chosen.sound, data.sound)}; choose other features"
+        )
+    features = chosen.load(pick_device(device))
     channels, height, width = data.shape
     features.check((channels, height, width))
     if features.protocol()["precision"] == "bfloat16" and not choose("auto", features.device).hardware:
@@ -128,11 +135,21 @@ def pick_space(name: str, data: Data, device: str = "auto") -> Space:
     return features
 
 
+def _differences(wanted: SoundConfig | None, have: SoundConfig | None) -> str:
+    """Say which parameters of sound differ."""
+    assert wanted is not None
+    if have is None:
+        return "it holds no sound"
+    own, other = asdict(have), asdict(wanted)
+    return ", ".join(f"{name} {own[name]:g} instead of {other[name]:g}" for name in own if own[name] != other[name])
+
+
 def resolve_features(name: str, data: Data) -> str:
     """Return the name that "auto" stands for here: see `pick_space`."""
     if not kind_of_data(data).pixels:
         return name
-    return suitable_features(name, len(data.test), bundled_features(data))
+    count = len(data.test) if data.sound is None else 0  # Inception has seen photographs, not spectrograms
+    return suitable_features(name, count, bundled_features(data))
 
 
 def suitable_features(name: str, count: int, bundled: str) -> str:
@@ -153,16 +170,19 @@ def suitable_features(name: str, count: int, bundled: str) -> str:
 
 def bundled_features(data: Data) -> str:
     """Return the features that suit the data and ship with the package."""
-    return DATASETS[data.name].features if data.name in DATASETS else "pixels"
+    own = DATASETS[data.name].features if data.name in DATASETS else "pixels"
+    return own if FEATURES[own].sound in (None, data.sound) else "pixels"
 
 
 def chosen_examples(x: Tensor, protocol: Protocol) -> Tensor:
     """Return the test examples to reconstruct and interpolate: a seeded draw, because files are often sorted."""
-    count = protocol.count(len(x))
-    if count >= len(x):
-        return x
-    drawn = torch.randperm(len(x), generator=generator(protocol.seed, PAIRS, 1))[:count]
-    return x[drawn.sort().values]
+    return x if protocol.count(len(x)) >= len(x) else x[chosen_places(len(x), protocol)]
+
+
+def chosen_places(available: int, protocol: Protocol) -> Tensor:
+    """Return the places of the examples that `chosen_examples` takes of so many, ascending."""
+    drawn = torch.randperm(available, generator=generator(protocol.seed, PAIRS, 1))[: protocol.count(available)]
+    return drawn.sort().values
 
 
 def pairs(codes: Tensor, seed: int) -> tuple[Tensor, Tensor]:

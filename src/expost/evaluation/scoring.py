@@ -12,8 +12,9 @@ from expost.distributed import main_first
 from expost.errors import UsageError
 from expost.evaluation.catalog import ALL_MEASURES, PROPERTIES, STRING_MEASURES
 from expost.evaluation.evaluate import evaluate_generator
-from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space
+from expost.evaluation.protocol import INTERPOLATION, RECONSTRUCTION, Protocol, pick_space, resolve_features
 from expost.evaluation.scores import Score
+from expost.evaluation.spoken import SPOKEN, intended_digits, kept_digits
 from expost.evaluation.strings import evaluate_strings
 from expost.examples import kind_of_data
 from expost.generators.generator import Generator
@@ -58,6 +59,23 @@ def _tensors(request: Request) -> Scorer:
     return score
 
 
+def _sound(request: Request) -> Scorer:
+    """Score as images are; where digits are spoken, also whether samples by label are heard as intended."""
+    score_images = _tensors(request)
+    hears = resolve_features(request.features, request.data) == SPOKEN
+
+    def score(generator: Generator, subjects: Sequence[str], model: str, split: str) -> list[Score]:
+        found = score_images(generator, subjects, model, split)
+        if hears and RECONSTRUCTION in subjects:
+            found += kept_digits(generator, request.data, request.protocol, model, split)
+        for name in subjects if hears else ():
+            if name in generator.by_label:
+                found += intended_digits(generator, name, request.data, request.protocol, model, split)
+        return found
+
+    return score
+
+
 def _strings(request: Request) -> Scorer:
     if request.features != "auto" or request.protocol.bootstrap:
         raise UsageError("features and bootstrap are for images and vectors, this run is of strings; leave them out")
@@ -92,6 +110,7 @@ class Scoring:
 #: How examples are scored, by their kind.
 SCORERS: dict[str, Scoring] = {
     "images": Scoring(tuple(ALL_MEASURES), ("frechet",), True, _tensors),
+    "sound": Scoring(tuple(ALL_MEASURES), ("frechet",), True, _sound),
     "strings": Scoring(tuple(STRING_MEASURES), (PROPERTIES,), False, _strings),
     "vectors": Scoring(tuple(ALL_MEASURES), ("frechet",), True, _tensors),
 }

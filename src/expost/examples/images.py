@@ -37,9 +37,9 @@ class Images(Examples):
     pairs = paths = PICTURE_SUFFIXES
 
     @staticmethod
-    def holds(shape: Sequence[int], coded: bool) -> bool:
+    def holds(shape: Sequence[int], coded: bool, sound: bool) -> bool:
         """Return whether there are channels, height and width."""
-        return not coded and layout_of(shape) is Layout.IMAGE
+        return not (coded or sound) and layout_of(shape) is Layout.IMAGE
 
     def draw(self, generator: Generator, wish: Wish) -> Tensor:
         """Return images in [0, 1]."""

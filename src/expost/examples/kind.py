@@ -108,12 +108,13 @@ class Examples(ABC):
 
     @staticmethod
     @abstractmethod
-    def holds(shape: Sequence[int], coded: bool) -> bool:
+    def holds(shape: Sequence[int], coded: bool, sound: bool) -> bool:
         """Return whether examples of this shape are of this kind.
 
         Args:
             shape: Of one example, as a model sees it.
             coded: Whether a codec made it.
+            sound: Whether it is log-mel frames of a recording.
         """
 
     @classmethod

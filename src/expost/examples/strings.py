@@ -48,7 +48,7 @@ class Strings(Examples):
         self.samples = (*TEXT_SUFFIXES, *(PICTURE_SUFFIXES if self.domain.picture else ()))
 
     @staticmethod
-    def holds(shape: Sequence[int], coded: bool) -> bool:
+    def holds(shape: Sequence[int], coded: bool, sound: bool) -> bool:
         """Return whether a codec made them."""
         return coded
 

@@ -32,9 +32,9 @@ class Vectors(Examples):
     paths = (".csv",)
 
     @staticmethod
-    def holds(shape: Sequence[int], coded: bool) -> bool:
+    def holds(shape: Sequence[int], coded: bool, sound: bool) -> bool:
         """Return whether there is one axis."""
-        return not coded and layout_of(shape) is Layout.VECTOR
+        return not (coded or sound) and layout_of(shape) is Layout.VECTOR
 
     def draw(self, generator: Generator, wish: Wish) -> Tensor:
         """Return rows."""

@@ -17,6 +17,7 @@ from expost.errors import UsageError
 from expost.examples import kind_of_data
 from expost.explorer.images import Images
 from expost.explorer.kinds import Compared, File, Given, Kind, Neighbours, codes_file
+from expost.explorer.sound import Sounds
 from expost.explorer.space import Space
 from expost.explorer.strings import Texts
 from expost.explorer.token_store import TokenStore
@@ -37,6 +38,11 @@ def _images(model: Generator, data: Data, x: Tensor, config: DataConfig) -> Imag
     return Images(model, form, x)
 
 
+def _sounds(model: Generator, data: Data, x: Tensor, _: DataConfig) -> Sounds:
+    assert data.sound is not None
+    return Sounds(model, data.sound, x)
+
+
 def _texts(model: Generator, data: Data, x: Tensor, _: DataConfig) -> Texts:
     assert data.codec is not None
     return Texts(StringGenerator(model, data.codec), data.domain, x)
@@ -46,6 +52,7 @@ def _texts(model: Generator, data: Data, x: Tensor, _: DataConfig) -> Texts:
 #: the run's data are read.
 VIEWS: dict[str, Callable[[Generator, Data, Tensor, DataConfig], Kind[Any]]] = {
     "images": _images,
+    "sound": _sounds,
     "strings": _texts,
     "vectors": lambda model, data, x, _: Vectors(model, x, data.columns),
 }

@@ -37,7 +37,7 @@ PATIENCE = 60.0
 #: What a browser may load and run: what comes from here. Gradio's page has inline scripts and makes functions of text.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; manifest-src 'self'; "
+    "img-src 'self' data: blob:; media-src data:; font-src 'self' data:; connect-src 'self'; manifest-src 'self'; "
     "base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = (

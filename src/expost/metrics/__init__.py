@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from expost.config import SoundConfig
 from expost.metrics.digits import DIM as DIGITS_DIM
 from expost.metrics.digits import DigitFeatures
 from expost.metrics.features import Features, PixelFeatures, Space, StandardizedValues, quantize
@@ -20,6 +21,8 @@ from expost.metrics.inception import SCORE_NAME, InceptionFeatures, Precision
 from expost.metrics.inception_network import LAST_LAYER
 from expost.metrics.onet import DIM as ONET_DIM
 from expost.metrics.onet import OnetFeatures
+from expost.metrics.spoken_digits import DIM as SPOKEN_DIGITS_DIM
+from expost.metrics.spoken_digits import HEARD, SpokenDigitFeatures
 from expost.metrics.vision import ENCODERS, VisionFeatures, find_encoder
 from expost.metrics.weights import find_weights
 from expost.registry import Registry
@@ -37,6 +40,7 @@ class FeatureSet:
         load: Loads them onto a device, downloading weights if need be.
         find: Returns the file of their weights if it is on this machine; None for those that come with the package.
         caution: What they do not see, in a few words, for the line above scores; empty if nothing is to be said.
+        sound: What recordings have to be brought to; None for features of any images.
     """
 
     name: str
@@ -46,6 +50,7 @@ class FeatureSet:
     load: Callable[[str | torch.device], Features]
     find: Callable[[], Path | None] | None = None
     caution: str = ""
+    sound: SoundConfig | None = None
 
     def available(self) -> bool:
         """Return whether they can be loaded without a download.
@@ -113,6 +118,14 @@ _SETS = (
     _vision("dinov2-l", "DINOv2 ViT-L/14, that of FD-DINOv2 (Stein et al. 2023); 1.2 GB"),
     _vision("clip", "CLIP ViT-B/32, trained with captions; 605 MB"),
     _vision("clip-l-336", "CLIP ViT-L/14@336px, that of CMMD; 1.7 GB"),
+    FeatureSet(
+        "spoken-digits",
+        "frechet-spoken-digits",
+        SPOKEN_DIGITS_DIM,
+        "a bundled classifier of spoken digits; log-mel frames as fsdd has them",
+        SpokenDigitFeatures,
+        sound=HEARD,
+    ),
 )
 
 FEATURES: Registry[FeatureSet] = Registry("features", {each.name: each for each in _SETS})
@@ -129,6 +142,7 @@ __all__ = [
     "Precision",
     "RunningStatistics",
     "Space",
+    "SpokenDigitFeatures",
     "StandardizedValues",
     "Statistics",
     "VisionFeatures",

@@ -136,6 +136,7 @@ class Picture:
         height: Height in CSS pixels.
         pixelated: Whether it is enlarged by whole pixels.
         caption: Below it.
+        sounds: What can be played below it: a name and a data URI each.
     """
 
     source: str
@@ -144,6 +145,7 @@ class Picture:
     height: int
     pixelated: bool = False
     caption: str = ""
+    sounds: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from expost.report.glance import Glance
 from expost.report.images import IMAGES
 from expost.report.scoring import headline, read_scores, score_blocks
 from expost.report.searches import search_blocks
+from expost.report.sound import SOUND
 from expost.report.strings import STRINGS
 from expost.report.subject import Maker, Makers, Subject
 from expost.report.training import History, loss_curves
@@ -188,6 +189,8 @@ def _data_words(data: DataConfig, model: ModelConfig) -> str:
         words = [f"{model.shape[0]:,} columns" if data.columns else f"{model.shape[0]:,} entries"]
     if data.codec is not None:
         words.append(f"codec {data.codec.name}")
+    if data.sound is not None:
+        words.append(f"log-mel frames of {data.sound.seconds:g} s at {data.sound.rate:,} Hz")
     if data.limit is not None:
         words.append(f"at most {data.limit:,} a split")
     return ", ".join(words)
@@ -211,7 +214,7 @@ def _subject(source: Source) -> Subject | Note:
 
 
 #: What makes the sections of examples, by their kind.
-MAKERS = {"images": IMAGES, "strings": STRINGS, "vectors": VECTORS}
+MAKERS = {"images": IMAGES, "sound": SOUND, "strings": STRINGS, "vectors": VECTORS}
 
 
 def _makers(subject: Subject) -> Makers:

@@ -154,6 +154,16 @@ SHARED: dict[str, Sharing] = {
         "images in [0, 1], channels first",
         "images in [0, 1], channels first",
     ),
+    "sound": Sharing(
+        "spectrograms",
+        "audio",
+        None,
+        _load,
+        _show_images,
+        _images,
+        "log-mel frames in [0, 1], channels first",
+        "log-mel frames in [0, 1], channels first",
+    ),
     "strings": Sharing(
         "strings", "strings", None, _load_strings, _show_strings, _one_hot, "one-hot symbols", "logits of symbols"
     ),
