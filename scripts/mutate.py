@@ -34,6 +34,9 @@ MEASURES = "tests/metrics/test_measures.py"
 SAMPLERS = "tests/densities/test_samplers.py"
 FITS = "tests/densities/test_density_fits.py"
 FLOWS = "tests/densities/test_flows.py"
+FOREIGN = "tests/generators/test_foreign.py"
+MAPS = "tests/densities/test_maps.py"
+UNET = "tests/densities/test_unet.py"
 
 
 @dataclass(frozen=True)
@@ -416,7 +419,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ("bootstrap: degrees of freedom off by one", "(2 * (n - 1))", "(2 * n)", "moments_of_the_rows"),
         ("bootstrap: the mean left in", "- n * torch.outer(shift, shift)", "", "moments_of_the_rows"),
     ),
+    *mutants(
+        "generators/foreign/decoders.py",
+        FOREIGN,
+        ("decoder: noise in other units", "noise * codes.std(", "noise * codes.var(", "shrinks"),
+        ("decoder: pixels in the encoder's range", "((output - low) / (high - low) - x)", "(output - x)", "frozen"),
+        ("decoder: the last epoch for the best", "if value < best:", "if True:", "like_best"),
+    ),
     # --------------------------------------------------------------------------------------------------- the densities
+    *mutants(
+        "densities/base.py",
+        MAPS,
+        ("maps: samples stay flattened", ".reshape(-1, *self.shape)", "", "keep_the_shape"),
+        ("maps: a shape that a file does not hold", 'statistics["shape"] = list(z.shape[1:])', "pass",
+         "keep_the_shape"),
+    ),
     *mutants(
         "densities/drawing.py",
         SAMPLERS,
@@ -550,16 +567,41 @@ MUTANTS: tuple[Mutant, ...] = (
         ("flow matching: the divergence's sign", "share * traces[:, None]", "-share * traces[:, None]",
          "density_is_that_of_the_path"),
         ("flow matching: a probe counts whole", "else 1 / self.probes", "else 1.0", "estimated_divergence"),
-        ("flow matching: the log-determinant's sign", ' - fit["cholesky"].diagonal().log().sum()',
-         ' + fit["cholesky"].diagonal().log().sum()', "starts_from"),
+        ("flow matching: the log-determinant's sign", " - standard.log_volume", " + standard.log_volume",
+         "starts_from"),
         ("flow matching: the path's scale left out", "evaluate(y, times, self.tensors) / _scale(times)",
          "evaluate(y, times, self.tensors)", "planted_density_is and matching-banana"),
         ("flow matching: the Gaussian's share with the wrong sign", "of_gaussian = (2 * times - 1)",
          "of_gaussian = (1 - 2 * times)", "planted_density_is and matching-banana"),
-        ("flow matching: the temperature left out", "fit[\"mean\"].device, temperature).float()",
-         "fit[\"mean\"].device, 1.0).float()", "temperature"),
+        ("flow matching: the temperature left out", "standard.mean.device, temperature).float()",
+         "standard.mean.device, 1.0).float()", "temperature"),
         ("flow matching: Euler for Runge and Kutta", "y + h / 6 * (first + 2 * second + 2 * third + fourth)",
          "y + h * first", "more_steps"),
+    ),
+    *mutants(
+        "densities/standards.py",
+        UNET,
+        ("per channel: one deviation for all", "square().mean((0, 2))", "square().mean().expand(shape[0])",
+         "channels_are"),
+        ("per channel: one mean for all positions", "mean = z.mean(0)",
+         "mean = z.reshape(len(z), shape[0], -1).mean((0, 2)).repeat_interleave(z.shape[1] // shape[0])",
+         "channels_are"),
+        ("per channel: a log-scale a channel", "self._expanded.log().sum()", "self.scale.log().sum()", "channels_are"),
+        ("per channel: channels last", "self.scale.repeat_interleave(len(self.mean) // len(self.scale))",
+         "self.scale.repeat(len(self.mean) // len(self.scale))", "channels_are"),
+        ("per channel: the ridge forgotten", " + regularization * unit.square()", "", "constant_channel"),
+    ),
+    *mutants(
+        "densities/unet.py",
+        UNET,
+        ("unet: no way back but through the coarsest grid", ' + kept[level]', "", "every_weight"),
+        ("unet: patches put back transposed", "permute(0, 1, 4, 2, 5, 3)", "permute(0, 1, 4, 3, 5, 2)", "put_back"),
+        ("unet: patches from far apart", "rows, high, columns, wide).permute(0, 1, 3, 5, 2, 4)",
+         "high, rows, wide, columns).permute(0, 1, 2, 4, 3, 5)", "two_by_two"),
+        ("unet: attention across the batch", "query @ key.mT", "query @ key.mT.mean(0)", "one_by_one"),
+        ("unet: shift and scale exchanged", "(1 + scale) * inner + shift", "(1 + scale) * inner", "every_weight"),
+        ("unet: the condition unheard", "embed_time(t, weights, condition)", "embed_time(t, weights, None)",
+         "every_weight"),
     ),
     *mutants(
         "densities/flow.py",
