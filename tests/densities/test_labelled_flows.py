@@ -40,8 +40,8 @@ def planted(n: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = seeded(seed)
     labels = torch.multinomial(SHARES, n, replacement=True, generator=generator)
     u = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    up = torch.stack([u[:, 0], 0.5 * u[:, 1] + u[:, 0].square()], 1)
-    down = torch.stack([u[:, 0], 4 - 0.5 * u[:, 1] - u[:, 0].square()], 1)
+    up = torch.stack([u[:, 0], 0.5 * u[:, 1] + 0.5 * u[:, 0].square()], 1)
+    down = torch.stack([u[:, 0], 2 - 0.5 * u[:, 1] - 0.5 * u[:, 0].square()], 1)
     narrow = 0.4 * u + torch.tensor([2.0, 1.0])
     return torch.stack([up, down, narrow])[labels, torch.arange(n)], labels
 
@@ -51,8 +51,8 @@ def log_planted(z: Tensor) -> Tensor:
     x, y = z.T
     normal = lambda u, v: -0.5 * (u.square() + v.square()) - math.log(2 * math.pi)  # noqa: E731
     columns = [
-        normal(x, 2 * (y - x.square())) + math.log(2),
-        normal(x, 2 * (4 - x.square() - y)) + math.log(2),
+        normal(x, 2 * y - x.square()) + math.log(2),
+        normal(x, 4 - x.square() - 2 * y) + math.log(2),
         normal((x - 2) / 0.4, (y - 1) / 0.4) - 2 * math.log(0.4),
     ]
     return torch.stack(columns, 1)

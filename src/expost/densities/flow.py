@@ -150,7 +150,7 @@ class Flow(LabelledDensity):
 
         def judge() -> Tensor:
             with torch.no_grad():
-                return torch.cat([loss(rows) for rows in held_out.split(self._rows_at_once(x.shape[1]))])
+                return torch.cat([loss(rows) for rows in torch.split(held_out, self._rows_at_once(x.shape[1]))])
 
         def weights() -> dict[str, Tensor]:
             named = {_PREFIX + name: weight.detach() for name, weight in flow.named_parameters()}
@@ -221,7 +221,7 @@ class Flow(LabelledDensity):
         fit, chain = self.tensors, self._fitted()
         noise = draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
         found = [noise[:0]]
-        for rows in torch.arange(n, device=noise.device).split(self._rows_at_once(self.dim)):
+        for rows in torch.split(torch.arange(n, device=noise.device), self._rows_at_once(self.dim)):
             given = None if index is None else fit[_EMBEDDING][index[rows]].double()
             found.append(chain(given).inv(noise[rows]))
         return (fit["mean"] if index is None else fit["mean"][index]) + torch.cat(found) @ fit["cholesky"].T
@@ -239,7 +239,7 @@ class Flow(LabelledDensity):
         fit, flow = self.tensors, self._fitted()
         given = None if c is None else fit[_EMBEDDING][c].double()
         x = whiten(z, fit["mean"] if c is None else fit["mean"][c], fit["cholesky"])
-        parts = x.split(self._rows_at_once(self.dim))
+        parts = torch.split(x, self._rows_at_once(self.dim))
         logs = torch.cat(
             [_log_prob(flow, part, None if given is None else given.expand(len(part), -1)) for part in parts]
         )

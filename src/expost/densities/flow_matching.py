@@ -246,7 +246,7 @@ class FlowMatching(LabelledDensity):
         """Return where paths from n draws of noise lead, of the classes `index` (n,), None without labels."""
         fit = self.tensors
         start = draw_normal(n, self.dim, generator, fit["mean"].device, temperature).float()
-        parts = torch.arange(n, device=start.device).split(max(1, _AT_ONCE // self.width))
+        parts = torch.split(torch.arange(n, device=start.device), max(1, _AT_ONCE // self.width))
         ends = [self._follow(start[rows], None if index is None else index[rows]) for rows in parts]
         y = torch.cat(ends or [start]).double()
         return (fit["mean"] if index is None else fit["mean"][index]) + y @ fit["cholesky"].T
