@@ -362,6 +362,25 @@ def test_the_decoder_learns_the_inverse_and_keeps_the_best_epoch(capsys):
     torch.testing.assert_close(network(fresh @ basis), fresh, atol=0.1, rtol=0)
 
 
+class Worsening(nn.Linear):
+    """Adds to its output what grows with every step of training, as overfitting does."""
+
+    def __init__(self):
+        super().__init__(6, 8)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, z):
+        if self.training:
+            self.steps += 1
+        return super().forward(z) + self.steps**2
+
+
+def test_the_weights_of_the_epoch_that_held_out_examples_like_best_are_kept():
+    basis, x = linear(n=60)
+    decoder = train_decoder(lambda x: x @ basis, x, decoder=Worsening(), epochs=3, batch_size=9)
+    assert decoder.steps == 6  # those of the first epoch: 54 examples, 9 a step
+
+
 def test_noise_on_codes_shrinks_a_linear_decoder_as_a_ridge_does():
     """Least squares with noise of variance v on codes of variance 1 has the weights B / (1 + v)."""
     basis, x = linear(n=4_000)

@@ -567,6 +567,8 @@ def _models(folder: Path) -> dict[str, Reader]:
     import expost
     from expost.commands.scoring import saved_scores
     from expost.densities import ConditionalDensity, load_density, make_density
+    from expost.generators.foreign import load_decoder, save_decoder
+    from expost.networks.features import FeatureDecoder
     from expost.report.scoring import read_scores
     from expost.report.training import History
     from expost.run import Run
@@ -596,9 +598,12 @@ def _models(folder: Path) -> dict[str, Reader]:
     ):  # fmt: skip
         file = make_density(name, **options).fit(z).save(folder / f"{name}.safetensors")
         fits[file.name] = file.read_bytes()
+    maps = make_density("flow-matching", width=2, steps=1, ode_steps=1).fit(z.reshape(30, 1, 2, 2))
+    fits["maps.safetensors"] = maps.save(folder / "maps.safetensors").read_bytes()
     labelled = ConditionalDensity(base="gaussian").fit(z, torch.arange(60) % 2).save(folder / "conditional.safetensors")
     fits[labelled.name] = labelled.read_bytes()
 
+    decoder = save_decoder(FeatureDecoder((2,), (1, 4, 4), width=2), folder / "decoder.safetensors")
     model = run.fresh_model()
 
     def checkpoint(path: Path) -> None:
@@ -670,6 +675,7 @@ def _models(folder: Path) -> dict[str, Reader]:
             without("densities/fitted_on.json"),
         ),
         "density": Reader(sampled, fits, in_safetensors, 0.7),
+        "decoder": Reader(load_decoder, {decoder.name: decoder.read_bytes()}, in_safetensors, 0.3),
         "checkpoint": Reader(
             checkpoint, {"checkpoint.safetensors": kept["checkpoint.safetensors"]}, in_safetensors, 0.5
         ),

@@ -69,11 +69,14 @@ def fit(
             reduced, categorical, autoregressive or posterior-mixture; or auto: those that suit the codes and can be
             evaluated are fitted side by side, and the one is kept under which codes of the validation split are
             likeliest, unless it memorises. categorical and autoregressive are for symbols (vq-vae, fsq-vae), the others
-            for numbers; posterior-mixture is the prior that vamp-vae has learned.
+            for numbers; posterior-mixture is the prior that vamp-vae has learned; with --by there is also conditional,
+            a density of the kind base=NAME for every class.
         components: Components of a mixture, or auto for the likeliest of 1, 2, 5, 10, 20, 50; default: 10, fewer for
             small classes.
-        by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
-            `expost sample RUN --label` draws from one class, or for one value of the property.
+        by: Fit by class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` draws from one class, or for one value of the property. flow, flow-matching,
+            categorical and autoregressive learn all classes together; with the others each class has a density of its
+            own.
         bins: Number of bins of equal counts that a property is cut into; default: 5.
         options: Other options of the density, for example covariance=diag, or bandwidth=auto; with density auto those
             of candidates, for example gmm.covariance=diag flow.steps=300.
@@ -84,7 +87,7 @@ def fit(
     """
     import torch
 
-    from expost.densities import DENSITIES
+    from expost.densities import DENSITIES, make_labelled
     from expost.evaluation.held_out import Judge
     from expost.evaluation.selecting import distance_to
     from expost.generators.generator import of_symbols
@@ -97,11 +100,13 @@ def fit(
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
+    # wrong words are refused before the codes are computed
     if choose := asked(density, given):
-        # wrong words are refused before the codes are computed
         check_candidates(density, given, of_symbols(opened.config.model))
+    elif by is None:
+        _ = construct(DENSITIES, Part(density, given))
     else:
-        construct(DENSITIES, Part(density, given))
+        _ = make_labelled(density, **given)
     opened.require_writable("densities/fitted_on.json")
     data = opened.data()
     labels: ArrayLike | None = None
@@ -112,7 +117,7 @@ def fit(
         raise UsageError(f"bins is {bins}, but there is no property to cut; give --by too")
     generator = opened.generator(device)
     if not choose:
-        generator.make(density, **given)
+        _ = generator.make(density, **given) if by is None else generator.make_by_label(density, **given)
     opened.warn_of_trouble(generator.module, data)
     x = data.train.x if len(kept) == len(data.train) else data.train.x[kept]  # not copied where all are taken
     codes, judge = generator.encode(x), Judge.of(generator, data)

@@ -18,12 +18,12 @@ from expost.data.intensities import unit_remedy
 from expost.densities import (
     DENSITIES,
     Autoregressive,
-    ConditionalDensity,
     Density,
     HeldOut,
     LabelledDensity,
     PosteriorMixture,
     make_density,
+    make_labelled,
     usual_density,
 )
 from expost.densities.choice import UNRECORDED, log_likelihoods
@@ -210,6 +210,14 @@ class Generator:
         """
         return make_density(density, **self._suited(density, options))
 
+    def make_by_label(self, density: str, **options: Any) -> LabelledDensity:
+        """Make a density for this model's codes, yet to be fitted with labels; see `make` and `make_labelled`.
+
+        Raises:
+            UsageError: as they do.
+        """
+        return make_labelled(density, **(self._suited(density, options) if density in DENSITIES else options))
+
     def _suited(self, density: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a density for this model's codes, or refuse it."""
         if DENSITIES[density].of_symbols == (self.quantizer is not None):
@@ -309,12 +317,12 @@ class Generator:
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
     ) -> LabelledDensity:
-        """Fit a density by class, and keep it: `sample` then takes a label.
-
-        One that takes labels itself is fitted with them; of any other there is one for each class.
+        """Fit a density with labels, and keep it: `sample` then takes a label.
 
         Args:
-            density: Entry of `DENSITIES`, the kind of every class's own; or `auto`: see `select`.
+            density: Entry of `DENSITIES`. One that takes labels (flow, flow-matching) is fitted once, on all classes;
+                of any other each class gets its own (`ConditionalDensity`), as with "conditional" and its option base.
+                Or `auto`: see `select`.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
@@ -324,11 +332,9 @@ class Generator:
             found = self.select(density, codes, None, labels, bins, **options).density
             assert isinstance(found, LabelledDensity)
             return found
-        fresh = self.make(density, **options)
-        if not isinstance(fresh, LabelledDensity):
-            fresh = ConditionalDensity(base=density, base_options=options)
-        self.by_label[density] = fresh.fit(codes.to(self.device), labels, bins).of_weights(self.weights)
-        return self.by_label[density]
+        fitted = self.make_by_label(density, **options).fit(codes.to(self.device), labels, bins)
+        self.by_label[density] = fitted.of_weights(self.weights)
+        return fitted
 
     def draw(
         self,
