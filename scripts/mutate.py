@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "torch.softmax(logits / temperature**2, -1)", "temperature"),
         ("symbols: one more than k", "logits.topk(top_k, -1)", "logits.topk(top_k + 1, -1)", "top_k"),
         ("categorical: a site's own count left in", "(occurred - 1).clamp_min(0)", "occurred", "shares_of_each_site"),
-        ("categorical: the classes mixed", "grids[classes == c]", "grids", "mixture_over_labels or mass_function"),
+        ("categorical: the classes mixed", "grids[classes == c]", "grids", "labels_are_learned"),
         ("symbols: classes drawn alike", "torch.tensor(self.counts, dtype=torch.float64)",
          "torch.ones(len(self.counts), dtype=torch.float64)", "mass_function"),
     ),
