@@ -39,6 +39,7 @@ LABELLED_FLOWS = "tests/densities/test_labelled_flows.py"
 MAPS = "tests/densities/test_maps.py"
 PATHS = "tests/densities/test_paths.py"
 UNET = "tests/densities/test_unet.py"
+SYMBOLS = "tests/densities/test_symbols.py"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,44 @@ MUTANTS: tuple[Mutant, ...] = (
          "latent and quantized"),
         ("vector-quantized: patience off by one", "self.unused >= self.patience", "self.unused > self.patience",
          "patience"),
+        ("moving means: counts that do not decay", "self.counts.mul_(decay).add_", "self.counts.add_", "moving"),
+        ("moving means: the codebook is the sums", "torch.where(kept, self.sums / self.counts[:, None], self.codebook)",
+         "torch.where(kept, self.sums, self.codebook)", "moving"),
+        ("moving means: held-out batches too", "tended = noise and self.training", "tended = noise", "moving"),
+        ("finite-scalar: no shift for even levels", "(self.count % 2 == 0).to(x.dtype) / 2",
+         "(self.count % 2 == 2).to(x.dtype) / 2", "latent and finite"),
+        ("finite-scalar: the bound without its slack", "* (1 - 1e-3) / 2", "/ 2", "latent and finite"),
+        ("finite-scalar: places from the last", "math.prod(self.levels[:j])", "math.prod(self.levels[j + 1 :])",
+         "latent and finite"),
+        ("finite-scalar: no gradient through", "mean + (rounded - mean).detach()", "rounded", "latent and finite"),
+    ),
+    *mutants(
+        "densities/symbols.py",
+        SYMBOLS,
+        ("symbols: a temperature squared", "torch.softmax(logits / temperature, -1)",
+         "torch.softmax(logits / temperature**2, -1)", "temperature"),
+        ("symbols: one more than k", "logits.topk(top_k, -1)", "logits.topk(top_k + 1, -1)", "top_k"),
+        ("categorical: a site's own count left in", "(occurred - 1).clamp_min(0)", "occurred", "shares_of_each_site"),
+        ("categorical: the classes mixed", "grids[classes == c]", "grids", "labels_are_learned"),
+        ("symbols: classes drawn alike", "torch.tensor(self.counts, dtype=torch.float64)",
+         "torch.ones(len(self.counts), dtype=torch.float64)", "mass_function"),
+    ),
+    *mutants(
+        "densities/transformer.py",
+        SYMBOLS,
+        ("transformer: it looks ahead", "is_causal=True", "is_causal=False", "before_it"),
+        ("transformer: the symbol itself goes in", "torch.cat([start, grids[:, :-1]], 1)", "grids", "before_it"),
+        ("transformer: rows left out", 'weights["row"][rows] + ', "", "before_it"),
+        ("transformer: no class", ' + weights["class"][classes][:, None]', "", "before_it"),
+        ("transformer: the cache one symbol short", "keys[:, :, : t + 1], values[:, :, : t + 1])",
+         "keys[:, :, : max(t, 1)], values[:, :, : max(t, 1)])", "cached"),
+    ),
+    *mutants(
+        "densities/autoregressive.py",
+        SYMBOLS,
+        ("autoregressive: drawn without the start", "logits = start[t] + network.step", "logits = network.step",
+         "mass_function"),
+        ("autoregressive: a mean for a sum", "found.append(logs.sum(1))", "found.append(logs.mean(1))", "sum_to_one"),
     ),
     *mutants(
         "models/penalties.py",

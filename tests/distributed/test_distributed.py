@@ -139,6 +139,8 @@ def check_batch_norm_and_codebooks_over_steps(one, two):
         network = "encoder.layers" in key or "decoder.layers" in key
         drifting = chosen or (network and key.endswith((".bias", ".running_mean")))
         largest = 8 if "unused" in key else 2e-2 if drifting else 1e-3
+        if key == "latent.sums":  # the codebook times the counts
+            largest *= max(1.0, float(mine["latent.counts"].max()))
         assert distance({"": mine[key]}, {"": theirs[key]}) <= largest, key
     losses = [[line["train"]["total"] for line in lines(folder / "conv-vae-bf16")] for folder in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # bfloat16

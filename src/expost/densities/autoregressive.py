@@ -93,7 +93,7 @@ class Autoregressive(SymbolDensity):
     def _fit_grids(self, grids: Tensor, classes: Tensor, count: int, symbols: int) -> Fit:
         network = self._network(self._state.shape, count, symbols)
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
-        held_out, training = hold_out(torch.arange(len(grids)), generator)
+        held_out, training = hold_out(len(grids), generator)
         start = frequencies(grids[training.to(grids.device)], symbols).log()
         table, judged = start.float(), held_out[:_JUDGED]
         weights = network.initial(generator, grids.device)
