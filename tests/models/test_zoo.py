@@ -25,8 +25,8 @@ from expost.types import Layout, layout_of
 COMMAND_LINE = (
     "ae ae-l2 rae rae-l2 rae-gp rae-sn vae beta-vae cv-vae wae-mmd two-stage-vae vq-vae grae gvae gcvvae character-vae"
 )
-#: Models of which weights are published; the gradient penalty's is ours, as is what a mixture of posteriors, or the bound
-#: of several codes, takes from the VAE.
+#: Models of which weights are published; the gradient penalty's is ours, as is what a mixture of posteriors and the
+#: bound of several codes take from the VAE.
 PUBLISHED = [
     name
     for name, row in ZOO.items()

@@ -21,7 +21,7 @@ from expost.models.autoencoder import Autoencoder
 from expost.types import to_unit
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
-from expost.utils.progress import progress
+from expost.utils.progress import progress, say
 
 #: How far beyond [0, 1] pixels may lie, as what interpolation of images leaves.
 _BEYOND = 0.01
@@ -184,16 +184,20 @@ class Generator:
                 "use a model with a vector code"
             )
         z = z.to(self.device)
-        fitted = fresh.fit_given(z, *self._posteriors()) if isinstance(fresh, PosteriorMixture) else fresh.fit(z)
+        fitted = self._fit_prior(fresh, z) if isinstance(fresh, PosteriorMixture) else fresh.fit(z)
         self.densities[density] = fitted.of_weights(self.weights)
         return self.densities[density]
 
-    def _posteriors(self) -> tuple[Tensor, Tensor]:
-        """Return the posteriors of the model's pseudo-inputs, or say that it has none."""
+    def _fit_prior(self, density: PosteriorMixture, z: Tensor) -> Density:
+        """Take the posteriors of the model's pseudo-inputs; of codes alone, where it has none, which is said."""
         found = self.module.posteriors() if isinstance(self.module, Autoencoder) else None
         if found is None:
-            raise UsageError("posterior-mixture is the prior of a model with pseudo-inputs; train vamp-vae, or fit gmm")
-        return found
+            say(
+                f"{density.name}: the model has no pseudo-inputs, as vamp-vae has; one Gaussian with the codes' means and "
+                "variances takes their place"
+            )
+            return density.fit(z)
+        return density.fit_given(z, *found)
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
