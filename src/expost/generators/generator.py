@@ -193,8 +193,8 @@ class Generator:
         found = self.module.posteriors() if isinstance(self.module, Autoencoder) else None
         if found is None:
             say(
-                f"{density.name}: the model has no pseudo-inputs, as vamp-vae has; one Gaussian with the codes' means and "
-                "variances takes their place"
+                f"{density.name}: the model has no pseudo-inputs, as vamp-vae has; one Gaussian with the codes' mean "
+                "and variances takes its place"
             )
             return density.fit(z)
         return density.fit_given(z, *found)
