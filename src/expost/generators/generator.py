@@ -36,7 +36,7 @@ from expost.types import Quantizer, to_unit
 from expost.utils.hashing import hash_tensors
 from expost.utils.precision import full_float32
 from expost.utils.process import freed_memory_kept
-from expost.utils.progress import progress
+from expost.utils.progress import progress, say
 
 #: How far beyond [0, 1] pixels may lie, as what interpolation of images leaves.
 _BEYOND = 0.01
@@ -260,11 +260,8 @@ class Generator:
             fitted = self.select(density, z, others, **options).density
         else:
             z = z.to(self.device)
-            if isinstance(fresh, PosteriorMixture):
-                fresh.fit_given(z, *self._posteriors())
-            else:
-                fresh.fit(z)
-            fitted = self._keep(density, fresh)
+            fitted = self._fit_prior(fresh, z) if isinstance(fresh, PosteriorMixture) else fresh.fit(z)
+            self._keep(density, fitted)
         if held_out is not None and others is not None:
             values = log_likelihoods(fitted, others)
             fitted.judged(None if values is None else HeldOut.of(hash_tensors({"x": held_out}), values))
@@ -307,12 +304,16 @@ class Generator:
         self.densities[name] = fitted.of_weights(self.weights)
         return fitted
 
-    def _posteriors(self) -> tuple[Tensor, Tensor]:
-        """Return the posteriors of the model's pseudo-inputs, or say that it has none."""
+    def _fit_prior(self, density: PosteriorMixture, z: Tensor) -> Density:
+        """Take the posteriors of the model's pseudo-inputs; of codes alone, where it has none, which is said."""
         found = self.module.posteriors() if isinstance(self.module, Autoencoder) else None
         if found is None:
-            raise UsageError("posterior-mixture is the prior of a model with pseudo-inputs; train vamp-vae, or fit gmm")
-        return found
+            say(
+                f"{density.name}: the model has no pseudo-inputs, as vamp-vae has; one Gaussian with the codes' mean "
+                "and variances takes its place"
+            )
+            return density.fit(z)
+        return density.fit_given(z, *found)
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any

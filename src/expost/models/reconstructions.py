@@ -106,6 +106,7 @@ class Perceptual(Reconstruction):
         if not 0 <= weight < math.inf:
             raise UsageError(f"weight is {weight}; give the weight of the features' distance, at least 0")
         self.weight = weight
+        self._error = SquaredError()
         self._network: OnetNetwork | None = None
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
@@ -114,8 +115,7 @@ class Perceptual(Reconstruction):
 
     def each(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the squared error and the weighted distance of each example."""
-        numbers = x[0].numel()
-        return (x - output).square().flatten(1).sum(1) + self.weight * numbers * self.distance(x, output)
+        return self._error.each(x, output) + self.weight * x[0].numel() * self.distance(x, output)
 
     def distance(self, x: Tensor, output: Tensor) -> Tensor:
         """Return P of each pair of images in [0, 1], shape (B,); gradients reach both.
@@ -275,9 +275,9 @@ class MaskedBernoulli(Reconstruction):
     def each(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the cross-entropy of each example."""
         competing, true, contested = self._competition.positions(x, output)
-        p = competing.softmax(-1).clamp(_CLIP, 1 - _CLIP)
-        present = functional.one_hot(true, p.shape[-1]).to(p)
-        return (functional.binary_cross_entropy(p, present, reduction="none").sum(-1) * contested).sum(1)
+        p = torch.softmax(competing, -1).clamp(_CLIP, 1 - _CLIP)
+        costs = functional.binary_cross_entropy(p, functional.one_hot(true, p.shape[-1]).to(p), reduction="none")
+        return (costs.sum(-1) * contested).sum(1)
 
 
 #: The reconstruction slot. A new one is a class above and a line here.
