@@ -139,17 +139,13 @@ def test_positions_are_resized_at_the_step_of_dinov2s_authors():
 @pytest.mark.parametrize("name", ["dinov2", "clip"])
 def test_images_are_resized_and_normalized_as_dgm_eval_does(size, name):
     """Channel by channel with Pillow in floating point, bicubic, cut off at 0 and 255; whatever the shape."""
-    features = object.__new__(VisionFeatures)
     encoder = ENCODERS[name]
-    features._side = encoder.shape.side
-    features._mean, features._std = (torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.std))
-    features._network = torch.nn.Identity()
     x = images(1, 3, *size)
     expected = []
     for channel, mean, std in zip(x[0].float().numpy(), encoder.mean, encoder.std, strict=True):
         resized = Image.fromarray(channel).resize((224, 224), resample=Image.Resampling.BICUBIC)
         expected.append((np.asarray(resized).clip(0, 255) / 255 - mean) / std)
-    torch.testing.assert_close(features.extract(x)[0], torch.from_numpy(np.stack(expected)).float(), rtol=0, atol=2e-4)
+    torch.testing.assert_close(encoder.prepared(x)[0], torch.from_numpy(np.stack(expected)).float(), rtol=0, atol=2e-4)
 
 
 def test_clips_preprocessing_is_that_of_transformers_but_for_its_rounding(transformers):
@@ -161,10 +157,7 @@ def test_clips_preprocessing_is_that_of_transformers_but_for_its_rounding(transf
     smooth = torch.nn.functional.avg_pool2d(x.float(), 5, 1).round().to(torch.uint8)
     picture = Image.fromarray(smooth[0].permute(1, 2, 0).numpy())
     theirs = torch.as_tensor(np.stack(processor(picture)["pixel_values"]))
-    features = object.__new__(VisionFeatures)
-    features._side, features._network = 224, torch.nn.Identity()
-    features._mean, features._std = (torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.std))
-    assert (features.extract(smooth) - theirs).abs().max() < 1.5 / 255 / min(encoder.std)
+    assert (encoder.prepared(smooth) - theirs).abs().max() < 1.5 / 255 / min(encoder.std)
 
 
 # The file

@@ -48,6 +48,21 @@ class Encoder:
         """Names that are looked for in a folder, best first; safetensors are a user's own conversion."""
         return (self.public.name, *self.public.aliases, f"{Path(self.public.name).stem}.safetensors")
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Resize and normalize images for the network.
+
+        Args:
+            images: uint8, shape (B, C, H, W), C 1 or 3.
+
+        Returns:
+            float32, shape (B, 3, side, side), on their device.
+        """
+        size = (self.shape.side, self.shape.side)
+        resized = functional.interpolate(images.float(), size=size, mode="bicubic", antialias=True)
+        pixels = resized.clamp(0, 255).expand(-1, 3, -1, -1) / 255
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
 
 def _dinov2(letter: str, shape: Shape, name: str, sha256: str, size: int) -> Encoder:
     file = f"dinov2_vit{letter}14_pretrain.pth"
@@ -161,15 +176,13 @@ class VisionFeatures(Features):
             network = VisionTransformer(encoder.shape)
         network.load_state_dict(weights, assign=True)
         self._network = network.to(device).eval().requires_grad_(False)
-        self._side = encoder.shape.side
-        self._mean, self._std = (
-            torch.tensor(values, device=device).view(3, 1, 1) for values in (encoder.mean, encoder.std)
-        )
+        self._encoder = encoder
 
     def protocol(self) -> dict[str, Any]:
         """Return how an image is preprocessed, for the card."""
+        side = self._encoder.shape.side
         return {
-            "resize": f"bicubic, antialiased, to {self._side}x{self._side}, not cropped; smaller images are enlarged",
+            "resize": f"bicubic, antialiased, to {side}x{side}, not cropped; smaller images are enlarged",
             "quantization": QUANTIZATION,
             "channels": "RGB, gray repeated to three",
             "precision": "float32",
@@ -182,7 +195,4 @@ class VisionFeatures(Features):
 
     def extract(self, images: Tensor) -> Tensor:
         """Resize, normalize and run the network."""
-        size = (self._side, self._side)
-        resized = functional.interpolate(images.float(), size=size, mode="bicubic", antialias=True)
-        pixels = resized.clamp(0, 255).expand(-1, 3, -1, -1) / 255
-        return self._network((pixels - self._mean) / self._std)
+        return self._network(self._encoder.prepared(images))
