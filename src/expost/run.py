@@ -352,7 +352,7 @@ class Run:
         generator = Generator.of(model, weights=weights)
         for folder, words in (("", ""), ("by_label/", " by label")):
             for name, density in self._saved(weights, folder, words):
-                if isinstance(density, LabelledDensity):
+                if isinstance(density, LabelledDensity) and density.labelled:
                     generator.by_label[name] = density.to(generator.device)
                 else:
                     generator.densities[name] = density.to(generator.device)
@@ -361,7 +361,7 @@ class Run:
     def densities(self) -> dict[str, Density]:
         """Read the densities that describe codes of the weights, on the CPU, without the model; none by label."""
         saved = self._saved(self.weights_hash(), "", "", quiet=True)
-        return {name: density for name, density in saved if not isinstance(density, LabelledDensity)}
+        return {name: each for name, each in saved if not (isinstance(each, LabelledDensity) and each.labelled)}
 
     def _saved(self, weights: str, folder: str, words: str, quiet: bool = False) -> Iterator[tuple[str, Density]]:
         """Yield the densities in a folder that are of the weights, with their names; say which are not."""

@@ -66,12 +66,14 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching or
-            reduced; or auto: those that can be evaluated are fitted side by side, and the one is kept under which
-            codes of the validation split are likeliest, unless it memorises.
+            reduced; with --by also conditional: a density of the kind base=NAME for every class; or auto: those that
+            can be evaluated are fitted side by side, and the one is kept under which codes of the validation split
+            are likeliest, unless it memorises.
         components: Components of a mixture, or auto for the likeliest of 1, 2, 5, 10, 20, 50; default: 10, fewer for
             small classes.
-        by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
-            `expost sample RUN --label` draws from one class, or for one value of the property.
+        by: Fit by class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` draws from one class, or for one value of the property. flow and flow-matching
+            learn all classes together; with the others each class has a density of its own.
         bins: Number of bins of equal counts that a property is cut into; default: 5.
         options: Other options of the density, for example covariance=diag, or bandwidth=auto; with density auto those
             of candidates, for example gmm.covariance=diag flow.steps=300.
@@ -82,7 +84,7 @@ def fit(
     """
     import torch
 
-    from expost.densities import DENSITIES
+    from expost.densities import DENSITIES, make_labelled
     from expost.evaluation.held_out import Judge
     from expost.evaluation.selecting import distance_to
     from expost.generators.selection import asked, check_candidates, in_words
@@ -94,10 +96,11 @@ def fit(
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
+    # wrong words are refused before the codes are computed
     if choose := asked(density, given):
-        check_candidates(density, given)  # wrong words are refused before the codes are computed
+        check_candidates(density, given)
     else:
-        construct(DENSITIES, Part(density, given))
+        _ = construct(DENSITIES, Part(density, given)) if by is None else make_labelled(density, **given)
     opened.require_writable("densities/fitted_on.json")
     data = opened.data()
     labels: ArrayLike | None = None

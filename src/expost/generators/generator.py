@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from expost import distributed
 from expost.data.intensities import unit_remedy
 from expost.densities import (
-    ConditionalDensity,
     Density,
     HeldOut,
     LabelledDensity,
     make_density,
+    make_labelled,
     usual_density,
 )
 from expost.densities.choice import UNRECORDED, log_likelihoods
@@ -213,7 +213,8 @@ class Generator:
         _refuse_maps(codes)
         named = None if labels is None else (labels, bins)
         found = select(density, options, codes.to(self.device), held_out, named, distance)
-        if isinstance(found.density, LabelledDensity):
+        if labels is not None:
+            assert isinstance(found.density, LabelledDensity)
             self.by_label[found.name] = found.density.of_weights(self.weights)
         else:
             self._keep(found.name, found.density)
@@ -226,21 +227,22 @@ class Generator:
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
-    ) -> ConditionalDensity:
-        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
+    ) -> LabelledDensity:
+        """Fit a density with labels, and keep it: `sample` then takes a label.
 
         Args:
-            density: Entry of `DENSITIES`, the kind of every class's own; or `auto`: see `select`.
+            density: Entry of `DENSITIES`. One that takes labels (flow, flow-matching) is fitted once, on all classes;
+                of any other each class gets its own (`ConditionalDensity`), as with "conditional" and its option base.
+                `auto` chooses one: see `select`.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes (N, d) of the labelled examples.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
         if asked(density, options):
-            found = self.select(density, codes, None, labels, bins, **options).density
-            assert isinstance(found, ConditionalDensity)
-            return found
-        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
+            found = self.select(density, codes, None, labels, bins, **options)
+            return self.by_label[found.name]
+        fitted = make_labelled(density, **options).fit(codes.to(self.device), labels, bins)
         self.by_label[density] = fitted.of_weights(self.weights)
         return fitted
 

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from expost.densities import DENSITIES, ConditionalDensity, Density, Gaussian, TractableDensity, make_density
+from expost.densities import DENSITIES, Density, Gaussian, TractableDensity, make_density, make_labelled
 from expost.densities.choice import KEPT, best, lead, log_likelihoods, spaced
 from expost.errors import DataError, UsageError
 from expost.metrics.memorization import closer
@@ -324,8 +324,7 @@ class _Task:
         if self.labels is None:
             return make_density(part.name, **part.options).fit(z)
         labels, bins = self.labels
-        kind = ConditionalDensity(base=part.name, base_options=part.options)
-        return kind.fit(z, np.asarray(labels)[rows.numpy()], bins)
+        return make_labelled(part.name, **part.options).fit(z, np.asarray(labels)[rows.numpy()], bins)
 
     def memorised(self, part: Part) -> float | None:
         """Return m of a candidate; None if it cannot be fitted."""
