@@ -363,7 +363,8 @@ class Run:
 
     def densities(self) -> dict[str, Density]:
         """Read the densities that describe codes of the weights, on the CPU, without the model; none by label."""
-        return dict(self._saved(self.weights_hash(), "", "", quiet=True))
+        saved = self._saved(self.weights_hash(), "", "", quiet=True)
+        return {name: each for name, each in saved if not (isinstance(each, LabelledDensity) and each.labelled)}
 
     def _saved(self, weights: str, folder: str, words: str, quiet: bool = False) -> Iterator[tuple[str, Density]]:
         """Yield the densities in a folder that are of the weights, with their names; say which are not."""

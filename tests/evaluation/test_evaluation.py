@@ -8,6 +8,7 @@ from torch import nn
 
 import expost
 from expost.commands import rank, score
+from expost.densities import usual_density
 from expost.errors import DataError, UsageError
 from expost.evaluation.catalog import ALL_MEASURES, DIRECTIONS
 from expost.evaluation.evaluate import evaluate_generator, score_examples
@@ -124,11 +125,34 @@ def test_runs_are_ranked_by_what_was_saved(run, tmp_path, capsys):
     assert f"{small.folder} is left out: its examples are of another size (16 x 16 against 8 x 8)" in said
     assert f"{third.folder} is left out: protocols differ in count (100 against 180 examples)" in said
     assert all(each.score.error > 0 and each.score.deviations for each in three)
-    assert rank((run.folder, other.folder))[0][1].of == "gmm"  # the first score that both have
+    capsys.readouterr()
+    for each in rank((run.folder, other.folder)):  # by the first score that both have, of the best density of each
+        taken = usual_density(expost.Run.open(each.label).densities())
+        assert each.score.of == taken.name
+        assert taken.name in capsys.readouterr().err or each.place > 1
+    assert {each.score.of for each in rank((run.folder, other.folder), of="gmm")} == {"gmm"}
+    expost.fit(other, "standard-normal")  # never scored, so never ranked
+    assert {each.score.of for each in rank((run.folder, other.folder))} <= {"gaussian", "gmm"}
     expost.evaluate(run, measures=("latent",))
     expost.evaluate(other, measures=("latent",))
     with pytest.raises(UsageError, match="differ in reference_hash"):  # codes of another model are on another scale
         rank((run.folder, other.folder), score="log-likelihood")
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (normal(3, 0, dim=5), "3 codes span at most 2 of their 5 dimensions"),
+        (torch.cat([normal(40, 0, dim=3), torch.ones(40, 2)], 1), "the codes use 3 of 5 dimensions"),
+    ],
+)
+def test_a_distance_that_is_infinite_says_why(codes, words, capsys):
+    data = Data("known", Split(codes), Split(codes[:2]), Split(codes))
+    generator = Generator(lambda x: x, lambda z: z)
+    scores = evaluate_generator(generator, data, pick_space("auto", data), ("codes",), Protocol(("latent",)))
+    assert "frechet-from-normal" in by_name(scores, "codes")
+    assert "kl-from-normal" not in by_name(scores, "codes")
+    assert f"kl-from-normal of codes is infinite, and is left out: {words}" in capsys.readouterr().err
 
 
 def test_memorization_is_seen():

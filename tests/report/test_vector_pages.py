@@ -96,7 +96,7 @@ def test_every_column_has_its_histograms_drawn(subject):
     data = subject.data
     real = torch.cat([data.train.x, data.validation.x, data.test.x])  # 30 test rows are too few for a histogram
     assert block.legend[0].label == "real: 300 rows of all parts, training rows too"
-    drawn = subject.sample(1_000, "gmm")
+    drawn = subject.sample(1_000, subject.density)
     back = subject.generator.reconstruct(real)
     for index, item in enumerate(block.items):
         values = [each[:, index].double().numpy() for each in (real, back, drawn)]
@@ -104,7 +104,7 @@ def test_every_column_has_its_histograms_drawn(subject):
         series = [(100 * shares, style) for shares, style in zip(found.shares, ("data", "second", "made"), strict=True)]
         assert item.svg == svg.step_chart(found.edges, series, ElementTree.fromstring(item.svg).get("aria-label"))
         distances = [ks_2samp(values[0], each).statistic for each in values[1:]]
-        assert item.caption == f"reconstructed {distances[0]:.2f}, gmm {distances[1]:.2f}"
+        assert item.caption == f"reconstructed {distances[0]:.2f}, {subject.density} {distances[1]:.2f}"
 
 
 def test_a_histogram_is_as_high_as_its_shares():

@@ -293,7 +293,8 @@ class Generator:
         named = None if labels is None else (labels, bins)
         symbols = None if self.quantizer is None else self.quantizer.symbols
         found = select(density, options, codes.to(self.device), held_out, named, distance, symbols)
-        if labels is not None and isinstance(found.density, LabelledDensity):
+        if labels is not None:
+            assert isinstance(found.density, LabelledDensity)
             self.by_label[found.name] = found.density.of_weights(self.weights)
         else:
             self._keep(found.name, found.density)
@@ -323,16 +324,15 @@ class Generator:
         Args:
             density: Entry of `DENSITIES`. One that takes labels (flow, flow-matching) is fitted once, on all classes;
                 of any other each class gets its own (`ConditionalDensity`), as with "conditional" and its option base.
-                Or `auto`: see `select`.
+                `auto` chooses one: see `select`.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
         if asked(density, options):
-            found = self.select(density, codes, None, labels, bins, **options).density
-            assert isinstance(found, LabelledDensity)
-            return found
+            found = self.select(density, codes, None, labels, bins, **options)
+            return self.by_label[found.name]
         fitted = self.make_by_label(density, **options).fit(codes.to(self.device), labels, bins)
         self.by_label[density] = fitted.of_weights(self.weights)
         return fitted

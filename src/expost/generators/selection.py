@@ -31,12 +31,11 @@ from torch import Tensor
 from expost.densities import (
     DENSITIES,
     Categorical,
-    ConditionalDensity,
     Density,
     Gaussian,
-    LabelledDensity,
     TractableDensity,
     make_density,
+    make_labelled,
 )
 from expost.densities.choice import KEPT, best, lead, log_likelihoods, spaced
 from expost.errors import DataError, UsageError
@@ -341,10 +340,7 @@ class _Task:
         if self.labels is None:
             return make_density(part.name, **part.options).fit(z)
         labels, bins = self.labels
-        kind = make_density(part.name, **part.options)
-        if not isinstance(kind, LabelledDensity):
-            kind = ConditionalDensity(base=part.name, base_options=part.options)
-        return kind.fit(z, np.asarray(labels)[rows.numpy()], bins)
+        return make_labelled(part.name, **part.options).fit(z, np.asarray(labels)[rows.numpy()], bins)
 
     def memorised(self, part: Part) -> float | None:
         """Return m of a candidate; None if it cannot be fitted."""
