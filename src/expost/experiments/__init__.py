@@ -43,7 +43,7 @@ def reproduce(
         models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2.
         seeds: table1 and sound: runs of each model, seeded 0, 1, ...; default: 1.
         features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
-            inception-768-bf16), digits, pixels, onet, or auto.
+            inception-768-bf16), digits, pixels, onet, spoken-digits, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
         columns: table1 only: compute these columns alone, of Rec, N, GMM and Interp; default: all.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
