@@ -39,8 +39,8 @@ def reproduce(
         dataset: table1: a data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist. sound: one
             of recordings; default: fsdd.
         domain: table2 only: expressions (default) or molecules.
-        scale: smoke (3 minutes on 2 cores, sound 10), quick, small (about an hour on 2 cores, sound 90 minutes), or paper
-            (the paper's, for a GPU).
+        scale: smoke (3 minutes on 2 cores, sound 10), quick, small (about an hour on 2 cores, sound 90 minutes), or
+            paper (the paper's, for a GPU).
         models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2.
         seeds: table1 and sound: runs of each model, seeded 0, 1, ...; default: 1.
         features: table1 only: inception-2048 (FID) or inception-768 (FID-768), the same in bf16 (inception-2048-bf16,
