@@ -85,6 +85,27 @@ def mutants(file: str, tests: str, *rows: Sequence[str]) -> Iterator[Mutant]:
 
 
 MUTANTS: tuple[Mutant, ...] = (
+    # ------------------------------------------------------------------------------------------------------- sound
+    *mutants(
+        "data/spectrogram.py",
+        "tests/data/test_spectrogram.py",
+        ("mels: linear to 2 kHz", "BREAK = 1000.0", "BREAK = 2000.0", "slaneys or librosa"),
+        ("filters: not of area 1", "(high - middle))) * 2 / (high - low)", "(high - middle)))", "filters"),
+        ("levels: 20 for 10", "1 + 10 / self.sound.decibels", "1 + 20 / self.sound.decibels", "decibels"),
+        ("frames: loudness kept", "torch.where(loudest > 0, power / loudest, 0.0)", "power", "loudness"),
+        ("back: powers taken for amplitudes", "clamp_min(0).sqrt()", "clamp_min(0)", "griffin"),
+        ("back: bands upside down", "level = images[:, 0].flip(1).double()", "level = images[:, 0].double()", "pitch"),
+        ("griffin-lim: no momentum", "MOMENTUM = 0.99", "MOMENTUM = 0.0", "griffin"),
+    ),
+    *mutants(
+        "data/sound.py",
+        "tests/data/test_sound.py",
+        ("the first channel alone", "always_2d=True).mean(1)", "always_2d=True)[:, 0]", "channels"),
+        ("resampled the other way", "sound.rate // common, rate // common", "rate // common, sound.rate // common",
+         "channels or mixed"),
+        ("the rarest rate", "key=lambda each: (-counts[each], each)", "key=lambda each: (counts[each], each)", "mixed"),
+        ("a WAV that is cut short is read", "said > size", "said > 2**62", "bad_file"),
+    ),
     # ------------------------------------------------------------------------------------------------------- the slots
     *mutants(
         "models/latents.py",

@@ -21,7 +21,7 @@ from expost.densities.covariances import COVARIANCES
 from expost.densities.kde import BANDWIDTHS, KERNELS
 from expost.evaluation.catalog import ALL_MEASURES, STRING_MEASURES
 from expost.examples.domains import DOMAINS
-from expost.experiments import table1, table2
+from expost.experiments import sound, table1, table2
 from expost.experiments.engines import ENGINES
 from expost.experiments.published import COLUMNS
 from expost.generators.interpolation import INTERPOLATIONS
@@ -58,7 +58,7 @@ HELPS: dict[tuple[str, str], Collection[str]] = {
     ("score", "features"): FEATURES,
     ("optimize", "objective"): OBJECTIVES,
     ("reproduce", "domain"): table2.PUBLISHED,
-    ("reproduce", "scale"): {**table1.SCALES, **table2.SCALES},
+    ("reproduce", "scale"): {**table1.SCALES, **table2.SCALES, **sound.SCALES},
     ("reproduce", "columns"): COLUMNS,
     ("reproduce", "features"): FEATURES,
     ("reproduce", "engine"): ENGINES,

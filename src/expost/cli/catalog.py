@@ -168,7 +168,7 @@ COMMANDS: dict[str, Command] = {
     "reproduce": Command(
         "experiments:reproduce",
         "table",
-        "Train and score the models of a table of the paper under one protocol.",
+        "Train and score the models of a table, of the paper or of sound, under one protocol.",
         ("expost reproduce table1 --help",),
         after_stop="again",
     ),

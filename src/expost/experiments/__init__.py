@@ -40,13 +40,14 @@ def reproduce(
         dataset: A data set's name or path, in the paper mnist, cifar10 and celeba; default: mnist, for sound fsdd. Not
             for table2.
         domain: table2 only: expressions (default) or molecules.
-        scale: smoke (3 minutes on 2 cores), quick, small (about an hour on 2 cores), or paper (the paper's, for a GPU).
+        scale: smoke (3 minutes on 2 cores, sound 10), quick, small (about an hour on 2 cores, sound 90 minutes), or
+            paper (the paper's, for a GPU).
         models: Rows of the table; default: the paper's ten for table1, the paper's four and ours for table2. For
             beyond one model; default: rae-l2.
         seeds: Runs of each model, seeded 0, 1, ...; default: 1, for beyond 3. Not for table2.
         features: table1 and beyond: inception-2048 (FID) or inception-768 (FID-768), the same in bf16
             (inception-2048-bf16, inception-768-bf16), dinov2, dinov2-s, dinov2-l, clip, clip-l-336, digits, pixels,
-            onet, or auto.
+            onet, spoken-digits, or auto.
         out: The table's folder; default: runs/TABLE-DATASET-SCALE.
         columns: table1 only: compute these columns alone, of Rec, N, GMM and Interp; default: all.
         **resources: What the grid may use, for example `workers=2`: the keys of `ResourceOptions`.
