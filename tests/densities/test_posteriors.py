@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from expost.densities import PosteriorMixture, load_density
+from expost.densities import PosteriorMixture
 from expost.errors import UsageError
 
 MEANS, DEVIATIONS = torch.tensor([[-2.0, 0.0], [1.0, 3.0], [0.0, 0.5]]), torch.tensor([[0.1, 1], [2, 0.5], [1, 1.5]])
@@ -20,7 +20,7 @@ def test_its_density_and_samples_are_torchs(tmp_path):
     torch.testing.assert_close(drawn.var(0), expected.variance, rtol=0.03, atol=0)
     cold = density.sample(300, generator=torch.Generator().manual_seed(1), temperature=0.0)
     assert torch.equal(cold.unique(dim=0), MEANS.unique(dim=0))
-    again = load_density(density.save(tmp_path / "d.safetensors"))
+    again = PosteriorMixture.load(density.save(tmp_path / "d.safetensors"))
     assert torch.equal(again.log_prob(z), density.log_prob(z))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def linear_gaussian(samples, exact, beta=BETA):
     config, _ = configure("iwae", (D,), "small", {"latent_dim": 2, "beta": beta}, options={"latent.samples": samples})
     config = replace(config, standardize=False, latent=Part("gaussian", {"samples": samples, "bound": None}))
     decoder = nn.Linear(2, D)
-    model = build(config, (nn.Identity(), decoder))
+    model: Any = build(config, (nn.Identity(), decoder))
     w = torch.linalg.qr(torch.randn(D, 2, generator=torch.Generator().manual_seed(1)))[0] * torch.tensor([1.5, 0.6])
     variance = 1 / (1 + 2 * w.square().sum(0) / beta)
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_a_trained_model_samples_from_its_own_prior_without_a_fit(tmp_path):
         "vamp-vae", "digits", tmp_path / "run", epochs=2, limit=200, width=16, latent_dim=3, batch_size=40,
         tensorboard=False, options=options,
     )  # fmt: skip
-    generator = run.generator("cpu")
+    generator: Any = run.generator("cpu")
     density = generator.density()
     means, deviations = generator.module.posteriors()
     assert isinstance(density, PosteriorMixture)

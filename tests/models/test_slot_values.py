@@ -520,7 +520,8 @@ def test_the_ratio_of_a_divergence_has_the_divergence_as_its_mean(name):
     one, prior = normals("mean", "log_var"), normals("prior_mean", "prior_log_var")
     many = {key: tensor[:1].expand(200_000, -1) for key, tensor in one.items()}
     z = many["mean"] + (0.5 * many["log_var"]).exp() * draw(200_000, 3, seed=9)
-    ratios = PENALTIES[name]().log_ratio(LatentCode(z=z, **many, **prior))
+    divergence: Any = PENALTIES[name]()
+    ratios = divergence.log_ratio(LatentCode(z=z, **many, **prior))
     q = torch.distributions.Normal(many["mean"], (0.5 * many["log_var"]).exp())
     own = {"kl": torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double()).log_prob(z).sum(1)}
     components = torch.distributions.Independent(
@@ -875,7 +876,7 @@ def test_the_distance_of_features_grows_with_blur_where_the_squared_error_hardly
     rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     x = torch.stack([0.5 + 0.2 * torch.sin(rows * a + columns * b) for a, b in ((1.1, 0.4), (0.2, 1.7), (0.9, -1.3))])
     x = x[None].repeat(2, 1, 1, 1) + 0.05 * draw(2, 3, 32, 32).float()
-    term = RECONSTRUCTIONS["perceptual"]()
+    term: Any = RECONSTRUCTIONS["perceptual"]()
     found = []
     for width in (0.0, 0.4, 0.7, 1.0, 2.0, 4.0):
         kernel = torch.exp(-0.5 * (torch.arange(-9, 10) / max(width, 1e-3)) ** 2)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -134,21 +135,22 @@ def test_the_residual_pair_takes_every_promised_size_and_sees_each_example_alone
 def test_the_residual_block_and_attention_are_their_formulas():
     torch.manual_seed(0)
     x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
-    block, attention = ResidualBlock(8).double(), Attention(8).double()
+    block: Any = ResidualBlock(8).double()
+    attention: Any = Attention(8).double()
     normalize = nn.functional.group_norm
 
-    def twice(x, first, second, last):
-        h = nn.functional.silu(normalize(x, 8, first.weight, first.bias))
-        h = nn.functional.conv2d(h, second.weight, second.bias, padding=1)
-        return h if last is None else twice(h, *last, None)
+    def half(x, norm, layer):
+        h = nn.functional.silu(normalize(x, 8, norm.weight, norm.bias))
+        return nn.functional.conv2d(h, layer.weight, layer.bias, padding=1)
 
     layers = block.layers
-    expected = (x + twice(x, layers[0], layers[2], (layers[3], layers[5]))) / math.sqrt(2)
+    expected = (x + half(half(x, layers[0], layers[2]), layers[3], layers[5])) / math.sqrt(2)
     torch.testing.assert_close(block(x), expected)
 
     rows = normalize(x, 8, attention.norm.weight, attention.norm.bias).flatten(2).transpose(1, 2)  # (B, positions, C)
     parts = rows @ attention.split.weight[:, :, 0, 0].T + attention.split.bias
-    mixed = nn.functional.scaled_dot_product_attention(*parts.chunk(3, -1))
+    q, k, v = parts.chunk(3, -1)
+    mixed = nn.functional.scaled_dot_product_attention(q, k, v)
     mixed = mixed @ attention.join.weight[:, :, 0, 0].T + attention.join.bias
     torch.testing.assert_close(attention(x), (x + mixed.transpose(1, 2).view(x.shape)) / math.sqrt(2))
 
@@ -156,8 +158,7 @@ def test_the_residual_block_and_attention_are_their_formulas():
 @pytest.mark.parametrize("estimator", ["reverse", "forward", "exact"])
 def test_the_gradient_penalty_of_the_residual_pair_has_the_right_gradient(estimator):
     torch.manual_seed(0)
-    _, decoder = NETWORKS["residual"]((1, 6, 5), 2, 2, False)
-    decoder = decoder.double()
+    decoder: Any = NETWORKS["residual"]((1, 6, 5), 2, 2, False)[1].double()
     decoder.layers[-1].weight.data *= 4
     z = torch.randn(3, 2, dtype=torch.float64)
     penalty = GradientPenalty(estimator=estimator)

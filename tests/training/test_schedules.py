@@ -1,7 +1,7 @@
 """Schedules of the learning rate and of beta, and the mean of the weights: against closed forms and direct sums."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -212,7 +212,14 @@ def test_settings_that_make_no_sense_are_refused(model, given, words):
 
 
 def test_a_dry_run_shows_the_settings_and_a_run_keeps_them(tmp_path, capsys):
-    given = {"schedule": "cosine", "lr_warmup": 0.5, "beta_warmup": 2.0, "ema": 0.99, "epochs": 3, "width": 8}
+    given: dict[str, Any] = {
+        "schedule": "cosine",
+        "lr_warmup": 0.5,
+        "beta_warmup": 2.0,
+        "ema": 0.99,
+        "epochs": 3,
+        "width": 8,
+    }
     run = expost.train("vae", "digits", tmp_path / "run", dry_run=True, **given)
     assert {name: getattr(run.config.training, name) for name in ("schedule", "lr_warmup", "beta_warmup", "ema")} == {
         name: given[name] for name in ("schedule", "lr_warmup", "beta_warmup", "ema")
