@@ -253,7 +253,7 @@ def test_symbols_are_codes_like_others(name):
     torch.testing.assert_close(generator.decode(z), reconstructed)
     torch.testing.assert_close(model(x).detach(), reconstructed)
     points = generator.points(z)
-    assert points.shape == (6, model.latent.mean.out_channels, 7, 7)
+    assert points.shape == (6, {"vq-vae": 16, "fsq-vae": 4}[name], 7, 7)
     assert torch.equal(generator.codes_at(points), z)
     torch.testing.assert_close(generator.decode(points), reconstructed)
     path = generator.interpolate(x[:2], x[2:4], torch.tensor([0.0, 0.4, 1.0]))

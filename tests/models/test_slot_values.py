@@ -18,7 +18,7 @@ from torch.nn import functional
 from expost.errors import UsageError
 from expost.metrics.onet import load_onet
 from expost.models import penalties
-from expost.models.latents import LATENTS, VectorQuantized
+from expost.models.latents import LATENTS, FiniteScalar, VectorQuantized
 from expost.models.penalties import PENALTIES, Divergence, mmd
 from expost.models.reconstructions import RECONSTRUCTIONS
 from expost.models.regularizers import REGULARIZERS
@@ -249,7 +249,7 @@ def test_without_patience_and_data_the_codebook_is_the_papers(decay):
 
 @pytest.mark.parametrize("levels", [(2,), (8, 5, 5, 5), (3, 4), (2, 2, 2)])
 def test_levels_and_symbols_are_one_to_one(levels):
-    latent = LATENTS["finite-scalar"](in_features=3, latent_dim=len(levels), levels=levels)
+    latent = FiniteScalar(in_features=3, latent_dim=len(levels), levels=levels)
     assert latent.symbols == math.prod(levels)
     numbers = torch.arange(latent.symbols)[:, None, None]
     vectors = latent.vectors(numbers)
@@ -277,9 +277,9 @@ def test_levels_and_symbols_are_one_to_one(levels):
 )
 def test_levels_out_of_range_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
-        LATENTS["finite-scalar"](in_features=5, latent_dim=3, **options)
+        FiniteScalar(in_features=5, latent_dim=3, **options)
     with pytest.raises(UsageError, match="latent_dim=2 has no usual levels"):
-        LATENTS["finite-scalar"](in_features=5, latent_dim=2)
+        FiniteScalar(in_features=5, latent_dim=2)
 
 
 def test_a_vector_is_moved_in_the_batch_in_which_its_patience_ends():
