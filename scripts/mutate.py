@@ -594,7 +594,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "densities/unet.py",
         UNET,
-        ("unet: no way back but through the coarsest grid", ' + kept[level]', "", "every_weight"),
+        ("unet: no way back but through the coarsest grid", ' + kept[level]', "", "finest_grid"),
         ("unet: patches put back transposed", "permute(0, 1, 4, 2, 5, 3)", "permute(0, 1, 4, 3, 5, 2)", "put_back"),
         ("unet: patches from far apart", "rows, high, columns, wide).permute(0, 1, 3, 5, 2, 4)",
          "high, rows, wide, columns).permute(0, 1, 2, 4, 3, 5)", "two_by_two"),

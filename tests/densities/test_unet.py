@@ -26,6 +26,11 @@ def network(shape: tuple[int, ...], **options: Any) -> UNet:
     return UNet(**{"shape": shape, "width": 8, "depth": 1, "attention": True} | options)
 
 
+def _idle(gradient: Tensor) -> bool:
+    """Whether an output of a layer gets no gradient at all."""
+    return not bool((gradient.reshape(len(gradient), -1).abs().sum(1) > 0).all())
+
+
 def random_weights(velocity: UNet) -> dict[str, Tensor]:
     """Weights of which none is 0, so that what does not reach the output is seen."""
     return {name: 0.3 * torch.randn(shape, generator=seeded(1)) for name, shape in velocity.shapes().items()}
@@ -46,7 +51,7 @@ def test_positions_are_mapped_one_by_one_and_every_weight_matters(shape: tuple[i
     alone = torch.cat([velocity.evaluate(y[i : i + 1], t[i : i + 1], weights) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
     together.square().sum().backward()  # type: ignore[no-untyped-call]
-    idle = {name for name, weight in weights.items() if weight.grad is None or not weight.grad.abs().sum() > 0}
+    idle = {name for name, weight in weights.items() if weight.grad is None or _idle(weight.grad)}
     if math.prod(velocity._grids[-1]) == 1:  # one position looks at itself alone
         assert not {name for name in idle if not name.startswith("pairs")}
     else:
@@ -99,6 +104,14 @@ def test_neighbours_are_seen_at_first_and_all_positions_in_the_end() -> None:
 
     assert float(reach()[7, 7]) > 1e-3
     assert float(reach(attention=False)[7, 7]) != float(reach()[7, 7])
+
+
+def test_what_the_finest_grid_holds_is_kept_beside_what_the_coarser_ones_say() -> None:
+    velocity = network((1, 8, 8))
+    weights = random_weights(velocity) | {"0.widen.weight": torch.zeros(8, 16, 3, 3)}
+    y, one = torch.randn(2, 64, generator=seeded()), torch.ones(1, 1)
+    found = velocity.evaluate(y, one, weights)
+    assert (found[0] - found[1]).abs().max() > 1e-2
 
 
 def test_a_map_of_one_row_has_the_weights_and_values_of_a_sequence() -> None:
