@@ -35,7 +35,9 @@ SAMPLERS = "tests/densities/test_samplers.py"
 FITS = "tests/densities/test_density_fits.py"
 FLOWS = "tests/densities/test_flows.py"
 FOREIGN = "tests/generators/test_foreign.py"
+LABELLED_FLOWS = "tests/densities/test_labelled_flows.py"
 MAPS = "tests/densities/test_maps.py"
+PATHS = "tests/densities/test_paths.py"
 UNET = "tests/densities/test_unet.py"
 
 
@@ -564,31 +566,63 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "densities/flow_matching.py",
         FLOWS,
-        ("flow matching: the divergence's sign", "share * traces[:, None]", "-share * traces[:, None]",
+        ("flow matching: the divergence's sign", "+= float(weight)", "-= float(weight)",
          "density_is_that_of_the_path"),
-        ("flow matching: a probe counts whole", "else 1 / self.probes", "else 1.0", "estimated_divergence"),
+        ("flow matching: a probe counts whole", " / math.sqrt(self.probes)", "", "estimated_divergence"),
         ("flow matching: the log-determinant's sign", " - standard.log_volume", " + standard.log_volume",
          "starts_from"),
-        ("flow matching: the path's scale left out", "evaluate(y, times, self.tensors) / _scale(times)",
-         "evaluate(y, times, self.tensors)", "planted_density_is and matching-banana"),
-        ("flow matching: the Gaussian's share with the wrong sign", "of_gaussian = (2 * times - 1)",
-         "of_gaussian = (1 - 2 * times)", "planted_density_is and matching-banana"),
-        ("flow matching: the temperature left out", "standard.mean.device, temperature).float()",
-         "standard.mean.device, 1.0).float()", "temperature"),
-        ("flow matching: Euler for Runge and Kutta", "y + h / 6 * (first + 2 * second + 2 * third + fourth)",
-         "y + h * first", "more_steps"),
+        ("flow matching: the path's scale left out", "velocity.evaluate(y, t, fit) / _scale(t, _ONE)",
+         "velocity.evaluate(y, t, fit)", "planted_density_is and matching-banana"),
+        ("flow matching: the Gaussian's share with the wrong sign", "return (t * s - (1 - t))",
+         "return ((1 - t) - t * s)", "planted_density_is and matching-banana"),
+        ("flow matching: the temperature left out", "fit[\"mean\"].device, temperature).float()",
+         "fit[\"mean\"].device, 1.0).float()", "temperature"),
+    ),
+    *mutants(
+        "densities/paths.py",
+        PATHS,
+        ("paths: Euler for Runge and Kutta", "y + h / 6 * (first + 2 * second + 2 * third + fourth)", "y + h * first",
+         "fourth_order"),
+        ("paths: a stage's time forgotten", "(at + time * h)", "(at + h)", "known_path"),
+        ("paths: one step for all rows", "(_SAFETY * error.clamp(min=1e-10) ** -0.2)",
+         "(_SAFETY * error.max().clamp(min=1e-10) ** -0.2)", "no_row_changes"),
+        ("paths: every step taken", "good = error <= 1 ", "good = error <= 1e9 ", "price"),
+        ("paths: backwards as forwards", "sign = 1.0 if end > start else -1.0", "sign = 1.0", "known_path"),
+    ),
+    *mutants(
+        "densities/flow_matching.py",
+        LABELLED_FLOWS,
+        ("guidance: no label as the class's mean", "(scale * y + t * here) / of_all", "(scale * y) / of_all",
+         "untrained"),
+        ("guidance: the spread of all codes forgotten", "_of_gaussian(x, t, spread)", "_of_gaussian(x, t, _ONE)",
+         "untrained"),
+        ("guidance: the class's mean forgotten", "labelled = here + ", "labelled = ", "untrained"),
+        ("guidance: a weight of 1 guides", "(self.guidance - 1) *", "self.guidance *", "untrained"),
+        ("guidance: codes without a label about their class", "codes = codes + dropped * centers[index]",
+         "pass", "closed_form"),
+        ("guidance: no code loses its label", "generator=generator) < self.unlabelled", "generator=generator) < 0",
+         "closed_form"),
+    ),
+    *mutants(
+        "densities/grouped.py",
+        LABELLED_FLOWS,
+        ("classes: bins without an order", "learned.cumsum(0) if classes.edges else learned", "learned", "sums_steps"),
+        ("classes: where they are within all codes", "shares @ means / shares.sum()", "means[0]",
+         "closed_form"),
+    ),
+    *mutants(
+        "densities/standards.py",
+        LABELLED_FLOWS,
+        ("classes: their covariance over N", "scaled.T @ scaled / spare", "scaled.T @ scaled / (10 * spare)",
+         "about_every_class"),
     ),
     *mutants(
         "densities/standards.py",
         UNET,
-        ("per channel: one deviation for all", "square().mean((0, 2))", "square().mean().expand(shape[0])",
-         "channels_are"),
-        ("per channel: one mean for all positions", "mean = z.mean(0)",
-         "mean = z.reshape(len(z), shape[0], -1).mean((0, 2)).repeat_interleave(z.shape[1] // shape[0])",
-         "channels_are"),
-        ("per channel: a log-scale a channel", "self._expanded.log().sum()", "self.scale.log().sum()", "channels_are"),
-        ("per channel: channels last", "self.scale.repeat_interleave(len(self.mean) // len(self.scale))",
-         "self.scale.repeat(len(self.mean) // len(self.scale))", "channels_are"),
+        ("per channel: one deviation for all", ".mean(1)", ".mean().expand(channels)", "channels_are"),
+        ("per channel: channels last", ".repeat_interleave(positions)", ".repeat(positions)", "channels_are"),
+        ("per channel: the volume of one position a channel", "return self.scale.log().sum()",
+         "return self.scale.unique().log().sum()", "channels_are"),
         ("per channel: the ridge forgotten", " + regularization * unit.square()", "", "constant_channel"),
     ),
     *mutants(
@@ -611,7 +645,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "inverted"),
         ("flow: the log-determinant's sign", ' - fit["cholesky"].diagonal().log().sum()',
          ' + fit["cholesky"].diagonal().log().sum()', "starts_from"),
-        ("flow: orders that all agree", "orders.permutation(d)", "np.arange(d)", "every_dimension"),
+        ("flow: orders that all agree", "random.permutation(d)", "np.arange(d)", "every_dimension"),
     ),
     *mutants(
         "densities/training.py",
@@ -619,7 +653,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("training: the last weights for the best", "if loss < self.loss and lead.mean().item() > 2 * error:",
          "if True:", "ten_codes"),
         ("training: chance taken for a lead", " and lead.mean().item() > 2 * error", "", "beyond_chance"),
-        ("training: held-out codes trained on", "x[order[:held]], x[order[held:]]", "x[order[:held]], x", "held_out"),
+        ("training: held-out codes trained on", "order[:held], order[held:]", "order[:held], order", "held_out"),
     ),
     *mutants(
         "densities/second_stage.py",

@@ -357,7 +357,7 @@ class Run:
                     say(f"density {path.stem}{words} is of another model's codes, and is left out; fit it again")
                     continue
                 density.of_weights(weights)
-                if isinstance(density, LabelledDensity):
+                if isinstance(density, LabelledDensity) and density.labelled:
                     generator.by_label[path.stem] = density
                 else:
                     generator.densities[path.stem] = density

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 import expost
 from expost.cli import main
+from expost.errors import UsageError
 from expost.training.lock import in_training
 
 
@@ -46,6 +48,34 @@ def test_densities_by_label_are_compared_too(run, capsys):
     fitted = expost.fit(run, "gaussian", by="label")
     assert fitted.log_likelihoods[0].density == "gaussian by label"
     assert "gaussian by label is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("density", ["flow-matching", "flow"])
+def test_flows_are_fitted_by_label_as_one_and_each_class_has_its_own_if_asked_for(run, density, tmp_path, capsys):
+    options = ["--set", "width=16", "--set", "steps=30"]
+    main(["fit", str(run.folder), "--density", density, "--by", "label", *options])
+    assert f"{density} by label" in capsys.readouterr().err
+    generator = run.generator("cpu")
+    fitted = generator.labelled(density)
+    assert fitted.name == density
+    assert density not in generator.densities
+    assert sum(fitted.counts) == len(run.data().train)
+    main(["sample", str(run.folder), "--density", density, "--label", "3", "-n", "4", "--code-temperature", "0.5",
+          "--out", str(tmp_path / "threes.png")])  # fmt: skip
+    assert (tmp_path / "threes.png").stat().st_size > 0
+    z = fitted.sample(5, 3, generator=torch.Generator().manual_seed(0), temperature=0.5)
+    assert torch.equal(z, generator.draw(5, density, 3, torch.Generator().manual_seed(0), 0.5))
+    with pytest.raises(SystemExit):
+        main(["sample", str(run.folder), "--density", density, "--label", "12", "--out", str(tmp_path / "x.png")])
+    assert "unknown label '12'; choose one of: 0, 1, 2" in capsys.readouterr().err
+
+
+def test_a_density_of_each_class_is_asked_for_by_the_base_of_conditional(run):
+    fitted = expost.fit(run, "conditional", by="label", options={"base": "gaussian"})
+    assert Path(fitted).parts[-2:] == ("by_label", "conditional.safetensors")
+    assert run.generator("cpu").labelled("conditional").given(3).name == "gaussian"
+    with pytest.raises(UsageError, match="unknown density 'conditional'"):
+        expost.fit(run, "conditional")
 
 
 def test_a_run_that_is_not_finished_is_warned_of(run, capsys):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,12 +52,13 @@ def test_positions_are_mapped_one_by_one_and_every_weight_matters(shape: tuple[i
     alone = torch.cat([velocity.evaluate(y[i : i + 1], t[i : i + 1], weights) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
     together.square().sum().backward()  # type: ignore[no-untyped-call]
+    del weights["pairs.bias"]  # all keys may move alike, and a softmax does not see it
     idle = {name for name, weight in weights.items() if weight.grad is None or _idle(weight.grad)}
     if math.prod(velocity._grids[-1]) == 1:  # one position looks at itself alone
         assert not {name for name in idle if not name.startswith("pairs")}
     else:
         assert not idle
-    other = velocity.evaluate(y, t, weights, 0.1 * torch.ones(4, 64))
+    other = velocity.evaluate(y, t, random_weights(velocity), 0.1 * torch.ones(4, 64))
     assert (other - together).abs().max() > 1e-4
 
 
@@ -128,14 +130,22 @@ def test_a_map_of_one_row_has_the_weights_and_values_of_a_sequence() -> None:
 def test_channels_are_standardized_about_the_mean_of_each_position() -> None:
     z = torch.randn(500, 2, 3, 3, generator=seeded(), dtype=torch.float64) * torch.tensor([2.0, 0.01])[:, None, None]
     z = z + 100 * torch.arange(18.0).reshape(2, 3, 3)
-    standard = PerChannel.of(z.flatten(1), (2, 3, 3), 1e-6)
-    x = standard.apply(z.flatten(1))
-    torch.testing.assert_close(x.mean(0), torch.zeros(18).double(), atol=1e-9, rtol=0)
+    centered = (z - z.mean(0)).flatten(1)
+    standard = PerChannel.of(z.flatten(1), centered, len(z), (2, 3, 3), 1e-6)
+    x = standard.whiten(centered)
     spread = x.reshape(500, 2, 9).square().mean((0, 2))
     torch.testing.assert_close(spread, torch.ones(2).double(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(standard.undo(x), z.flatten(1))
-    jacobian = torch.autograd.functional.jacobian(lambda each: standard.undo(each[None])[0], x[0])
+    torch.testing.assert_close(standard.color(x), centered)
+    jacobian = torch.autograd.functional.jacobian(lambda each: standard.color(each[None])[0], x[0])
     torch.testing.assert_close(standard.log_volume, torch.linalg.slogdet(jacobian)[1])
+
+
+def test_positions_are_standardized_about_their_own_means() -> None:
+    z = torch.randn(200, 1, 3, 3, generator=seeded()) + 1_000 * torch.arange(9.0).reshape(3, 3)
+    density = FlowMatching(width=8, steps=2, ode_steps=2).fit(z)
+    samples = density.sample(2_000, generator=seeded()).double()
+    torch.testing.assert_close(samples.mean(0), z.double().mean(0), atol=0.15, rtol=0)
+    torch.testing.assert_close(samples.std(0), torch.ones(1, 3, 3).double(), atol=0.1, rtol=0)
 
 
 def test_a_constant_channel_is_sampled_as_that_constant() -> None:
@@ -145,6 +155,22 @@ def test_a_constant_channel_is_sampled_as_that_constant() -> None:
     torch.testing.assert_close(samples[:, 1], z[:50, 1], atol=5e-3, rtol=0)
     assert density.log_prob(z[:3]).isfinite().all()
     assert torch.equal(FlowMatching(**density.options).fit(z).sample(50, generator=seeded()), samples)
+
+
+def test_maps_of_classes_share_one_network(tmp_path: Path) -> None:
+    """Classes are told apart by their means from the start; a guided path leads on from them."""
+    labels = [0, 1] * 60
+    z = torch.randn(120, 2, 3, 3, generator=seeded()) + 5 * torch.tensor(labels)[:, None, None, None]
+    density = FlowMatching(width=8, steps=5, ode_steps=2).fit(z, labels)
+    loaded = FlowMatching.load(density.save(tmp_path))
+    for each in (density, loaded):
+        assert each.shape == (2, 3, 3)
+        samples = each.sample(300, 1, generator=seeded())
+        assert samples.shape == (300, 2, 3, 3)
+        torch.testing.assert_close(samples.mean((0, 2, 3)), torch.full((2,), 5.0), atol=0.3, rtol=0)
+        assert each.posterior(z[:4]).argmax(1).tolist() == labels[:4]
+        assert each.sample(7, generator=seeded()).shape == (7, 2, 3, 3)
+    assert density.guided(2.0).sample(50, 1, generator=seeded()).mean() > 4
 
 
 @pytest.mark.parametrize("unit", [1e-5, 1e5])
@@ -193,7 +219,7 @@ class Field:
 
 def test_a_planted_field_is_recovered() -> None:
     field = Field(4, 3)
-    density = FlowMatching(width=16, steps=350, lr=5e-3, ode_steps=4).fit(field.draw(3_000, 0))
+    density = FlowMatching(width=16, steps=500, lr=5e-3, ode_steps=4).fit(field.draw(3_000, 0))
     test = field.draw(80, 1)
     ratio = field.log_prob(test) - density.log_prob(test)
     independent = field.log_prob(test) + 0.5 * (test.flatten(1).square().sum(1) + 12 * math.log(2 * math.pi))
@@ -201,7 +227,7 @@ def test_a_planted_field_is_recovered() -> None:
     assert ratio.mean() < 0.15 + 3 * ratio.std() / math.sqrt(len(test))
     samples = density.sample(2_000, generator=seeded(2)).flatten(1).double()
     torch.testing.assert_close(samples.mean(0), torch.zeros(12).double(), atol=0.15, rtol=0)
-    torch.testing.assert_close(torch.cov(samples.T), field.covariance, atol=0.2, rtol=0)
+    torch.testing.assert_close(torch.cov(samples.T), field.covariance, atol=0.25, rtol=0)
 
 
 def blobs(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -246,7 +272,7 @@ def test_the_density_is_that_of_the_path_that_samples_take(small: FlowMatching) 
     standard = PerChannel.among(small.tensors, (1, 2, 2))
 
     def arrive(x: Tensor) -> Tensor:
-        return standard.undo(small._follow(x.float()).double())
+        return small.tensors["mean"] + standard.color(small._follow(x.float(), None).double())
 
     torch.testing.assert_close(arrive(noise).float().reshape(6, 1, 2, 2), samples)
     step = 2e-2

@@ -66,10 +66,11 @@ def fit(
     Args:
         run: The run.
         density: standard-normal, gaussian, gmm, bayesian-gmm, kde, second-stage-vae, flow, flow-matching or
-            reduced.
+            reduced; with --by also conditional: a density of the kind base=NAME for every class.
         components: Components of a mixture; default: 10, fewer for small classes.
-        by: Fit one density per class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
-            `expost sample RUN --label` draws from one class, or for one value of the property.
+        by: Fit by class: label, or a property of molecules: logp, qed, sa, ring-penalty, weight. Then
+            `expost sample RUN --label` draws from one class, or for one value of the property. flow and flow-matching
+            learn all classes together; with the others each class has a density of its own.
         bins: Number of bins of equal counts that a property is cut into; default: 5.
         options: Other options of the density, for example covariance=diag.
         device: auto, cpu, cuda or mps.
@@ -77,7 +78,7 @@ def fit(
     Returns:
         Where it was saved, and its log-likelihood on held-out codes beside that of other densities.
     """
-    from expost.densities import DENSITIES
+    from expost.densities import DENSITIES, make_labelled
     from expost.run import open_run
 
     opened = open_run(run)
@@ -86,7 +87,8 @@ def fit(
     given = prior_options(opened, density) | parse_options(options)
     if components is not None:
         given["components"] = components
-    construct(DENSITIES, Part(density, given))  # wrong words are refused before the codes are computed
+    # wrong words are refused before the codes are computed
+    _ = construct(DENSITIES, Part(density, given)) if by is None else make_labelled(density, **given)
     if opened.config.model.prior is None:
         raise UsageError(
             f"codes of {opened.config.model.name} are maps of codebook vectors, which these densities do not draw; "

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from expost.densities import files
 from expost.densities.base import Density, Fit
@@ -28,7 +29,7 @@ from expost.densities.reduced import Reduced
 from expost.densities.second_stage import SecondStageVAE
 from expost.densities.tractable import TractableDensity
 from expost.errors import DataError
-from expost.registry import Registry
+from expost.registry import Part, Registry, construct
 
 __all__ = [
     "DENSITIES",
@@ -51,10 +52,33 @@ __all__ = [
     "TractableDensity",
     "load_density",
     "make_density",
+    "make_labelled",
 ]
 
 #: Densities that cannot be fitted without labels; `DENSITIES` has the others.
 NEED_LABELS: Registry[type[LabelledDensity]] = Registry("density with labels", {"conditional": ConditionalDensity})
+
+_ALL: Registry[type[Density]] = Registry("density", {**DENSITIES, **NEED_LABELS})
+
+
+def make_labelled(name: str, **options: Any) -> LabelledDensity:
+    """Make a density that is yet to be fitted with labels: one that takes them, else a `ConditionalDensity` of it.
+
+    Args:
+        name: Name in `DENSITIES` or `NEED_LABELS`.
+        options: Its keyword arguments.
+
+    Raises:
+        UsageError: if the name or an option is unknown, or a value is outside its range.
+
+    Example:
+        >>> make_labelled("flow", steps=100).name, make_labelled("gaussian").name
+        ('flow', 'conditional')
+    """
+    density = construct(_ALL, Part(name, options))
+    if isinstance(density, LabelledDensity):
+        return density
+    return ConditionalDensity(base=name, base_options=options)
 
 
 def load_density(path: str | Path) -> Density:
@@ -67,10 +91,9 @@ def load_density(path: str | Path) -> Density:
         DataError: if the file is missing, truncated, no density, of a newer format, or inconsistent.
     """
     name = files.read(Path(path)).density
-    kinds: dict[str, type[Density]] = {**DENSITIES, **NEED_LABELS}
-    if name not in kinds:
-        known = ", ".join(kinds)
+    if name not in _ALL:
+        known = ", ".join(_ALL)
         raise DataError(
             f"{path} holds density '{name}', which this version does not have (it has: {known}); update expost"
         )
-    return kinds[name].load(path)
+    return _ALL[name].load(path)

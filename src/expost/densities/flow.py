@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_depth, check_determined, check_float, check_int, check_seed
-from expost.densities.drawing import draw_normal
+from expost.densities.drawing import draw_index, draw_normal
 from expost.densities.gaussian import Gaussian
+from expost.densities.grouped import Grouped, embed, initial_embedding, read_counts
+from expost.densities.labelled import LabelledDensity
+from expost.densities.labels import Classes
 from expost.densities.linalg import LOG_2PI, whiten
-from expost.densities.tractable import TractableDensity
+from expost.densities.standards import Whitened
 from expost.densities.training import hold_out, in_batches, train
 from expost.errors import DataError
 from expost.utils.extras import require
 
 _PREFIX = "map."
+_EMBEDDING = "classes.embedding"
+#: Numbers that tell the maps of a class.
+_EMBEDDED = 16
 #: The most numbers that a map holds at a time.
 _AT_ONCE = 2**24
 #: Largest norm of a step's gradient; splines take a rare step far too far.
@@ -29,7 +36,7 @@ _CLIP = 5.0
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Flow(TractableDensity):
+class Flow(LabelledDensity):
     """q(z): N(0, I) seen through an invertible network T, with its exact density (Rezende & Mohamed 2015).
 
     The codes are whitened, x = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`, and
@@ -45,8 +52,16 @@ class Flow(TractableDensity):
     | autoregressive | the same | the dimensions before it | the same |
     | affine | shift and scale | the dimensions before it | Papamakarios et al. 2017 |
 
+    The order of dimensions is drawn for every second map and turned around for the next: of two coupling maps in a row
+    each bends the half that the other one leaves.
+
     Splines of `bins` pieces bend what lies in [-5, 5] standard deviations; beyond, the density is that of one Gaussian.
     A sample takes one pass through a coupling map and d passes through the others.
+
+    **With labels** one chain learns all classes: the perceptrons are also given an embedding of the class, which is
+    learned (of ordered bins: the sum of a step for each bin up to it). The codes are whitened about the mean of their
+    class, by the covariance within classes, so that training starts from N(m_c, S). q(z | c) is exact, and q(z) the
+    mean of them with weights N_c / N.
 
     Every map starts as the identity, so that training starts from one Gaussian. It is by AdamW on the mean negative
     log-likelihood for `steps` steps, with a rate that falls by a half cosine, in float32. One tenth of the codes is
@@ -54,8 +69,8 @@ class Flow(TractableDensity):
     two standard errors. So codes too few to learn from give one Gaussian. Far tails are learned from few codes: samples
     can be narrower than codes with a far outlier.
 
-    Statistics: `seed`, `steps`, `best_step` (0: one Gaussian), `validation_loss` (of it: nats of a whitened code) and
-    `gaussian_loss` (of step 0).
+    Statistics: `seed`, `steps`, `best_step` (0: one Gaussian, or one a class), `validation_loss` (of it: nats of a
+    whitened code) and `gaussian_loss` (of step 0); with labels `labels`, `edges` and `counts`.
 
     Attributes:
         kind: "coupling", "autoregressive" or "affine"; with one dimension, coupling is autoregressive.
@@ -94,59 +109,101 @@ class Flow(TractableDensity):
         check_float("regularization", self.regularization, minimum=0, above=True)
         check_seed(self.seed)
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of codes in each class, in the order of `labels`."""
+        _ = self.labels  # refuses a fit without
+        return read_counts(self.statistics)
+
     def _fit(self, z: Tensor) -> Fit:
         check_determined(self.name, *z.shape)
         start = Gaussian(regularization=self.regularization).fit(z).tensors
-        with torch.enable_grad():
-            weights, statistics = self._train(whiten(z, start["mean"], start["cholesky"]).float())
-        kept = {_PREFIX + name: tensor for name, tensor in weights.items()}
-        return Fit(start | kept, {"seed": self.seed, **statistics})
+        weights, statistics = self._train(whiten(z, start["mean"], start["cholesky"]).float(), None)
+        return Fit(start | weights, {"seed": self.seed, **statistics})
 
-    def _train(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _fit_labelled(self, z: Tensor, classes: Classes, index: NDArray[np.int64]) -> Fit:
+        check_determined(self.name, *z.shape)
+        groups = Grouped.of(z, classes, index, Whitened, (z.shape[1],), self.regularization)
+        weights, statistics = self._train(groups.x, groups)
+        start = {"mean": groups.means, **groups.standard.tensors}
+        return Fit(start | weights, {"seed": self.seed, **statistics, **groups.record})
+
+    def _train(self, x: Tensor, groups: Grouped | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train on whitened codes, float32; return the best weights and the statistics."""
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
-        held_out, training = hold_out(x, generator)
-        flow = self._network(x.shape[1]).to(x.device)
+        held_out, training = hold_out(len(x), generator)
+        flow = self._network(x.shape[1], groups is not None).to(x.device)
         _start_at_identity(flow)
-        optimizer = torch.optim.AdamW(flow.parameters(), lr=self.lr, fused=True if x.is_cuda else None)
+        learned = list(flow.parameters())
+        if groups is not None:
+            embedding = initial_embedding(groups.classes, _EMBEDDED, generator, x.device).requires_grad_()
+            learned.append(embedding)
+        optimizer = torch.optim.AdamW(learned, lr=self.lr, fused=True)
 
-        def step(batch: Tensor) -> None:
+        def loss(rows: Tensor) -> Tensor:
+            rows = rows.to(x.device)
+            given = None if groups is None else embed(embedding, groups.classes)[groups.index[rows]]
+            return -_log_prob(flow, x[rows], given)
+
+        def step(rows: Tensor) -> None:
             optimizer.zero_grad()
-            (-_log_prob(flow, batch).mean()).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(flow.parameters(), _CLIP)
+            loss(rows).mean().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learned, _CLIP)
             optimizer.step()
 
         def judge() -> Tensor:
             with torch.no_grad():
-                return -self._in_parts(held_out, lambda x: _log_prob(flow, x))
+                return torch.cat([loss(rows) for rows in torch.split(held_out, self._rows_at_once(x.shape[1]))])
+
+        def weights() -> dict[str, Tensor]:
+            named = {_PREFIX + name: weight.detach() for name, weight in flow.named_parameters()}
+            return named if groups is None else named | {_EMBEDDING: embed(embedding.detach(), groups.classes)}
 
         batches = in_batches(training, self.batch_size, self.steps, generator)
-        return train(self.name, optimizer, self.lr, batches, self.steps, step, lambda: _parameters(flow), judge)
+        with torch.enable_grad():
+            return train(self.name, optimizer, self.lr, batches, self.steps, step, weights, judge)
 
-    def _network(self, d: int) -> Any:
+    def _network(self, d: int, labelled: bool) -> Any:
         """Return zuko's chain of maps, its weights and orders of dimensions drawn with the seed."""
-        flows, lazy, transforms = (
+        flows, couplings, lazy, transforms = (
             require(f"zuko.{name}", "flows", f"density '{self.name}' needs zuko")
-            for name in ("flows.autoregressive", "lazy", "transforms")
+            for name in ("flows.autoregressive", "flows.coupling", "lazy", "transforms")
         )
-        options: dict[str, Any] = {"hidden_features": [self.width] * self.depth}
+        options: dict[str, Any] = {
+            "hidden_features": [self.width] * self.depth,
+            "context": _EMBEDDED if labelled else 0,
+        }
         if self.kind != "affine":
             options["univariate"] = transforms.MonotonicRQSTransform
             options["shapes"] = [(self.bins,), (self.bins,), (self.bins - 1,)]
-        if self.kind == "coupling" and d > 1:
-            options["passes"] = 2
-        orders = np.random.RandomState(self.seed)  # its permutations are promised to stay, and a file holds none
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            maps = [
-                flows.MaskedAutoregressiveTransform(d, order=torch.from_numpy(orders.permutation(d)), **options)
-                for _ in range(self.transforms)
-            ]
+            if self.kind == "coupling" and d > 1:
+                maps = [
+                    couplings.GeneralCouplingTransform(d, mask=torch.from_numpy(order < d // 2), **options)
+                    for order in self._orders(d)
+                ]
+            else:
+                maps = [
+                    flows.MaskedAutoregressiveTransform(d, order=torch.from_numpy(order), **options)
+                    for order in self._orders(d)
+                ]
         return lazy.LazyComposedTransform(*maps)
+
+    def _orders(self, d: int) -> list[NDArray[np.int64]]:
+        """Return an order of the dimensions for every map: drawn for every second one, turned around for the next.
+
+        So each of two coupling maps in a row bends the half that the other one leaves.
+        """
+        random = np.random.RandomState(self.seed)  # its permutations are promised to stay, and a file holds none
+        orders: list[NDArray[np.int64]] = []
+        for k in range(self.transforms):
+            orders.append(d - 1 - orders[-1] if k % 2 else random.permutation(d))
+        return orders
 
     def _fitted(self) -> Any:
         """Return the chain with the fitted weights, float64, on the device of the fit."""
-        chain = self._network(self.dim)
+        chain = self._network(self.dim, self.labelled)
         fit = self.tensors
         with torch.no_grad():
             for name, weight in chain.named_parameters():
@@ -154,15 +211,41 @@ class Flow(TractableDensity):
         return chain.double().to(fit["mean"].device)
 
     def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        fit = self.tensors
+        if not self.labelled:
+            return self._invert(n, None, generator, temperature)
+        drawn = draw_index(n, torch.tensor(self.counts, dtype=torch.float64), generator)
+        return self._invert(n, drawn.to(self.tensors["mean"].device), generator, temperature)
+
+    def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        return self._invert(n, torch.full((n,), c, device=self.tensors["mean"].device), generator, temperature)
+
+    def _invert(self, n: int, index: Tensor | None, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """Return the codes of n draws of noise, of the classes `index` (n,), None without labels."""
+        fit, chain = self.tensors, self._fitted()
         noise = draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
-        inverse = self._fitted()().inv
-        return fit["mean"] + self._in_parts(noise, inverse) @ fit["cholesky"].T
+        found = [noise[:0]]
+        for rows in torch.split(torch.arange(n, device=noise.device), self._rows_at_once(self.dim)):
+            given = None if index is None else fit[_EMBEDDING][index[rows]].double()
+            found.append(chain(given).inv(noise[rows]))
+        return (fit["mean"] if index is None else fit["mean"][index]) + torch.cat(found) @ fit["cholesky"].T
 
     def _log_prob(self, z: Tensor) -> Tensor:
-        fit = self.tensors
-        flow = self._fitted()
-        logs = self._in_parts(whiten(z, fit["mean"], fit["cholesky"]), lambda x: _log_prob(flow, x))
+        if self.labelled:
+            return torch.logsumexp(self._log_joint(z), 1)
+        return self._log_density(z, None)
+
+    def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
+        return self._log_density(z, c)
+
+    def _log_density(self, z: Tensor, c: int | None) -> Tensor:
+        """Return the log-density of codes, shape (N,), float64, of class number c."""
+        fit, flow = self.tensors, self._fitted()
+        given = None if c is None else fit[_EMBEDDING][c].double()
+        x = whiten(z, fit["mean"] if c is None else fit["mean"][c], fit["cholesky"])
+        parts = torch.split(x, self._rows_at_once(self.dim))
+        logs = torch.cat(
+            [_log_prob(flow, part, None if given is None else given.expand(len(part), -1)) for part in parts]
+        )
         if not bool(logs.isfinite().all()):
             row = int((~logs.isfinite()).nonzero()[0])
             raise DataError(
@@ -170,19 +253,19 @@ class Flow(TractableDensity):
             )
         return logs - fit["cholesky"].diagonal().log().sum()
 
-    def _in_parts(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return a function of rows, computed of so many at a time that memory is bounded."""
-        a_row = x.shape[1] * max(3 * self.bins, self.width)
-        return torch.cat([function(part) for part in torch.split(x, max(1, _AT_ONCE // a_row))])
+    def _rows_at_once(self, d: int) -> int:
+        """Return how many codes are computed at a time, so that memory is bounded."""
+        return max(1, _AT_ONCE // (d * max(3 * self.bins, self.width)))
 
     def _layout(self, statistics: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        d = statistics["d"]
-        weights = _parameters(self._network(d))
-        return {"mean": (d,), "cholesky": (d, d)} | {_PREFIX + k: tuple(v.shape) for k, v in weights.items()}
-
-
-def _parameters(flow: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach() for name, weight in flow.named_parameters()}
+        d, labelled = statistics["d"], "labels" in statistics
+        named = self._network(d, labelled).named_parameters()
+        layout: dict[str, tuple[int, ...]] = {"mean": (d,), "cholesky": (d, d)}
+        layout |= {_PREFIX + name: tuple(weight.shape) for name, weight in named}
+        if labelled:
+            classes = len(read_counts(statistics))
+            layout |= {"mean": (classes, d), _EMBEDDING: (classes, _EMBEDDED)}
+        return layout
 
 
 def _start_at_identity(flow: Any) -> None:
@@ -197,10 +280,10 @@ def _start_at_identity(flow: Any) -> None:
                 weight.zero_()
 
 
-def _log_prob(flow: Any, x: Tensor) -> Tensor:
-    """Return the log-density of whitened codes, shape (N,)."""
+def _log_prob(flow: Any, x: Tensor, given: Tensor | None) -> Tensor:
+    """Return the log-density of whitened codes, shape (N,), of classes with the embeddings `given` (N, e), if any."""
     if not len(x):
         return x.new_zeros(0)
-    u, log_determinant = flow().call_and_ladj(x)
+    u, log_determinant = flow(given).call_and_ladj(x)
     log_prob: Tensor = log_determinant - 0.5 * (u.square().sum(1) + x.shape[1] * LOG_2PI)
     return log_prob

@@ -14,6 +14,7 @@ from torch import Tensor
 from expost.densities.base import Fit
 from expost.densities.labels import Classes, Label
 from expost.densities.tractable import TractableDensity
+from expost.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,20 +22,26 @@ class LabelledDensity(TractableDensity):
     """A density that can be fitted with labels, then sampled and evaluated for one of them.
 
     A new one has, beside the methods of a density without labels, `counts`, `_fit_labelled`, `_draw_given` and
-    `_log_prob_given`. Its statistics hold `Classes.record`.
+    `_log_prob_given`. The statistics of a fit with labels hold `Classes.record`.
     """
+
+    @final
+    @property
+    def labelled(self) -> bool:
+        """Whether it was fitted with labels."""
+        return "labels" in self.statistics
 
     @final
     @property
     def labels(self) -> tuple[Label, ...]:
         """The classes' labels in ascending order; of bins, their bounds in words."""
-        return Classes.of(self.statistics).labels
+        return self._classes.labels
 
     @final
     @property
     def edges(self) -> tuple[float, ...]:
         """The bins' bounds, ascending; empty where labels are classes themselves."""
-        return Classes.of(self.statistics).edges
+        return self._classes.edges
 
     @property
     @abstractmethod
@@ -46,9 +53,17 @@ class LabelledDensity(TractableDensity):
         """Return the position in `labels` of a class, or of the bin that holds a value.
 
         Raises:
-            UsageError: if there is none (the message lists the labels), or the density was not fitted.
+            UsageError: if there is none (the message lists the labels), or the density was not fitted with labels.
         """
-        return Classes.of(self.statistics).find(label)
+        return self._classes.find(label)
+
+    @final
+    @property
+    def _classes(self) -> Classes:
+        statistics = self.statistics
+        if "labels" not in statistics:
+            raise UsageError(f"density '{self.name}' was fitted without labels; give them to fit: fit(z, labels)")
+        return Classes.of(statistics)
 
     @final
     def posterior(self, z: Tensor) -> Tensor:
@@ -56,8 +71,9 @@ class LabelledDensity(TractableDensity):
 
         Raises:
             DataError: if the codes are not finite or not (N, d).
-            UsageError: if the density was not fitted, or can only be sampled.
+            UsageError: if the density was not fitted with labels, or can only be sampled.
         """
+        _ = self._classes  # refuses a fit without
         return self._evaluate(z, lambda codes: torch.softmax(self._log_joint(codes), 1))
 
     @final

@@ -1,4 +1,4 @@
-"""Standardizations in which flow matching learns: affine maps of codes, with their log-determinant."""
+"""Standardizations in which flows learn: linear maps of centered codes, with their log-determinant."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, final
 
+import torch
 from torch import Tensor
 
-from expost.densities.gaussian import Gaussian
-from expost.densities.linalg import whiten
+from expost.densities.linalg import stable_cholesky
 from expost.densities.units import Units
 
 
 @dataclass(frozen=True, eq=False)
 class Standard(ABC):
-    """x = A^-1 (z - m) for codes z (N, d), float64, flattened where they are maps: about mean 0 and variance 1.
+    """x = A^-1 (z - m) for codes z (N, d), float64, flattened where they are maps: of variance 1 if m is their mean.
 
-    A new one is a dataclass of the tensors that a fit keeps.
+    With classes, m is the mean of a code's class. A new one is a dataclass of the tensors that a fit keeps, A's.
     """
-
-    mean: Tensor
 
     @classmethod
     @abstractmethod
-    def of(cls, z: Tensor, shape: tuple[int, ...], regularization: float) -> Self:
-        """Estimate it from codes (N, d) of a shape of product d."""
+    def of(cls, z: Tensor, centered: Tensor, spare: int, shape: tuple[int, ...], regularization: float) -> Self:
+        """Estimate it.
+
+        Args:
+            z: Codes (N, d).
+            centered: z - m.
+            spare: What sums of squares are divided by: N, or with the means of C classes N - C.
+            shape: Shape of a code, of product d.
+            regularization: Ridge eps on variances, in squared units of the codes (`Units`).
+        """
 
     @classmethod
     @abstractmethod
@@ -47,12 +53,12 @@ class Standard(ABC):
         return dict(vars(self))
 
     @abstractmethod
-    def apply(self, z: Tensor) -> Tensor:
-        """Return x, shape (N, d)."""
+    def whiten(self, centered: Tensor) -> Tensor:
+        """Return A^-1 (z - m), shape (N, d)."""
 
     @abstractmethod
-    def undo(self, x: Tensor) -> Tensor:
-        """Return z, shape (N, d)."""
+    def color(self, x: Tensor) -> Tensor:
+        """Return A x, shape (N, d)."""
 
     @property
     @abstractmethod
@@ -63,33 +69,35 @@ class Standard(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class Whitened(Standard):
-    """A = L, with m and L L^T the mean and covariance of `Gaussian`: N(0, I) stands for one Gaussian.
+    """A = L with L L^T the covariance, sum of (z - m)(z - m)^T / spare + eps diag(s)^2: N(0, I) is one Gaussian.
 
     Attributes:
-        mean: m, shape (d,).
-        cholesky: L, shape (d, d).
+        cholesky: L, lower triangular, shape (d, d).
     """
 
     cholesky: Tensor
 
     @classmethod
-    def of(cls, z: Tensor, shape: tuple[int, ...], regularization: float) -> Self:
+    def of(cls, z: Tensor, centered: Tensor, spare: int, shape: tuple[int, ...], regularization: float) -> Self:
         """Estimate it."""
-        return cls(**Gaussian(regularization=regularization).fit(z).tensors)
+        units = Units.of_bulk(z)
+        scaled = centered / units.scale
+        covariance = scaled.T @ scaled / spare
+        covariance.diagonal().add_(regularization)
+        return cls(units.scale[:, None] * stable_cholesky(covariance, "the codes"))
 
     @classmethod
     def layout(cls, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the tensors."""
-        d = math.prod(shape)
-        return {"mean": (d,), "cholesky": (d, d)}
+        """Return the shape of L."""
+        return {"cholesky": (math.prod(shape),) * 2}
 
-    def apply(self, z: Tensor) -> Tensor:
+    def whiten(self, centered: Tensor) -> Tensor:
         """Return L^-1 (z - m)."""
-        return whiten(z, self.mean, self.cholesky)
+        return torch.linalg.solve_triangular(self.cholesky, centered.T, upper=False).T
 
-    def undo(self, x: Tensor) -> Tensor:
-        """Return m + L x."""
-        return self.mean + x @ self.cholesky.T
+    def color(self, x: Tensor) -> Tensor:
+        """Return L x."""
+        return x @ self.cholesky.T
 
     @property
     def log_volume(self) -> Tensor:
@@ -102,46 +110,39 @@ class Whitened(Standard):
 class PerChannel(Standard):
     """A = diag(s), one s for all positions of a channel of a map, so that neighbours stay comparable.
 
-    m is the mean at each position, s_c^2 the variance of channel c about it, averaged over positions, plus
-    `regularization` in squared units (`Units.from_scale`); N(0, I) stands for independent normal positions.
+    s_c^2 is the variance of channel c, averaged over its positions, plus `regularization` in squared units
+    (`Units.from_scale`); N(0, I) is then a normal density of independent positions.
 
     Attributes:
-        mean: m, shape (d,).
-        scale: s, shape (C,).
+        scale: s by position, shape (d,).
     """
 
     scale: Tensor
 
     @classmethod
-    def of(cls, z: Tensor, shape: tuple[int, ...], regularization: float) -> Self:
+    def of(cls, z: Tensor, centered: Tensor, spare: int, shape: tuple[int, ...], regularization: float) -> Self:
         """Estimate it."""
-        mean = z.mean(0)
-        parts = z.reshape(len(z), shape[0], -1)
-        deviation = (z - mean).reshape(parts.shape).square().mean((0, 2)).sqrt()
-        constant = (parts.amax(0).float() == parts.amin(0).float()).all(1)
-        unit = Units.from_scale(mean, deviation.masked_fill(constant, 0.0), constant).scale
-        variance = deviation.masked_fill(constant, 0.0).square() + regularization * unit.square()
-        return cls(mean, variance.sqrt())
+        channels, positions = shape[0], math.prod(shape[1:])
+        constant = (z.amax(0).float() == z.amin(0).float()).reshape(channels, positions).all(1)
+        sums = centered.square().sum(0).reshape(channels, positions).mean(1)
+        deviation = (sums / spare).sqrt().masked_fill(constant, 0.0)
+        unit = Units.from_scale(deviation, deviation, constant).scale
+        return cls((deviation.square() + regularization * unit.square()).sqrt().repeat_interleave(positions))
 
     @classmethod
     def layout(cls, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the tensors."""
-        return {"mean": (math.prod(shape),), "scale": (shape[0],)}
+        """Return the shape of s."""
+        return {"scale": (math.prod(shape),)}
 
-    def apply(self, z: Tensor) -> Tensor:
+    def whiten(self, centered: Tensor) -> Tensor:
         """Return (z - m) / s."""
-        return (z - self.mean) / self._expanded
+        return centered / self.scale
 
-    def undo(self, x: Tensor) -> Tensor:
-        """Return m + s x."""
-        return self.mean + x * self._expanded
+    def color(self, x: Tensor) -> Tensor:
+        """Return s x."""
+        return x * self.scale
 
     @property
     def log_volume(self) -> Tensor:
-        """Sum of log s_c over channels and positions."""
-        return self._expanded.log().sum()
-
-    @property
-    def _expanded(self) -> Tensor:
-        """Scale of each dimension, shape (d,)."""
-        return self.scale.repeat_interleave(len(self.mean) // len(self.scale))
+        """Sum of log s over channels and positions."""
+        return self.scale.log().sum()

@@ -16,25 +16,25 @@ from expost.utils.progress import progress
 CHECKS = 20
 
 
-def hold_out(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a tenth of the rows (at least one), drawn at random, and the others."""
-    order = torch.randperm(len(x), generator=generator).to(x.device)
-    held = max(1, len(x) // 10)
-    return x[order[:held]], x[order[held:]]
+def hold_out(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a tenth of the numbers below n (at least one), drawn at random, and the others; on the CPU."""
+    order = torch.randperm(n, generator=generator)
+    held = max(1, n // 10)
+    return order[:held], order[held:]
 
 
-def in_batches(x: Tensor, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def in_batches(rows: Tensor, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield `steps` batches of `size` rows (all, if there are fewer): passes in random order, one after another.
 
     The rows that are left over at the end of a pass begin the next.
     """
-    size = min(size, len(x))
+    size = min(size, len(rows))
     waiting = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         while len(waiting) < size:
-            waiting = torch.cat([waiting, torch.randperm(len(x), generator=generator)])
-        rows, waiting = waiting[:size], waiting[size:]
-        yield x[rows.to(x.device)]
+            waiting = torch.cat([waiting, torch.randperm(len(rows), generator=generator)])
+        taken, waiting = waiting[:size], waiting[size:]
+        yield rows[taken]
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
         name: The density's, for messages.
         optimizer: Its rate is set before each step.
         lr: Largest rate.
-        batches: A batch for each step.
+        batches: The rows of each step.
         steps: Their number.
         step: Takes one step.
         weights: Returns the weights as they are now.

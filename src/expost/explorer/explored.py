@@ -229,11 +229,6 @@ class Explored:
         source = generator(seed, SAMPLES)
         if by_label is None:
             z = self.densities[choice].sample(n, generator=source, temperature=temperature)
-        elif label is None:
-            # a label for every sample, as often as there are examples of it
-            counts = torch.tensor(by_label.counts, dtype=torch.float64)
-            drawn = [by_label.labels[int(c)] for c in torch.multinomial(counts, n, replacement=True, generator=source)]
-            z = torch.cat([by_label.sample(1, each, generator=source, temperature=temperature) for each in drawn])
         else:
             z = by_label.sample(n, label, generator=source, temperature=temperature)
         z = z.cpu()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from expost import distributed
 from expost.data.intensities import unit_remedy
-from expost.densities import ConditionalDensity, Density, LabelledDensity, make_density
+from expost.densities import Density, LabelledDensity, make_density, make_labelled
 from expost.errors import UsageError
 from expost.generators.interpolation import INTERPOLATIONS
 from expost.models.autoencoder import Autoencoder
@@ -175,17 +175,18 @@ class Generator:
 
     def fit_by_label(
         self, density: str, labels: ArrayLike | Tensor, codes: Tensor, bins: int | None = None, **options: Any
-    ) -> ConditionalDensity:
-        """Fit one density for each class of codes, and keep them: `sample` then takes a label.
+    ) -> LabelledDensity:
+        """Fit a density with labels, and keep it: `sample` then takes a label.
 
         Args:
-            density: Entry of `DENSITIES`, the kind of every class's own.
+            density: Entry of `DENSITIES`. One that takes labels (flow, flow-matching) is fitted once, on all classes;
+                of any other each class gets its own (`ConditionalDensity`), as with "conditional" and its option base.
             labels: Classes, or with `bins` values of a property, shape (N,).
             codes: Codes of the labelled examples, (N, d) or maps.
             bins: Into how many bins of equal counts a property is cut.
             **options: Options of the density.
         """
-        fitted = ConditionalDensity(base=density, base_options=options).fit(codes.to(self.device), labels, bins)
+        fitted = make_labelled(density, **options).fit(codes.to(self.device), labels, bins)
         self.by_label[density] = fitted.of_weights(self.weights)
         return fitted
 
