@@ -24,7 +24,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def network(shape: tuple[int, ...], **options: Any) -> UNet:
-    return UNet(**{"shape": shape, "width": 8, "depth": 1, "attention": True} | options)
+    sizes: dict[str, Any] = {"shape": shape, "width": 8, "depth": 1, "attention": True}
+    return UNet(**sizes | options)
 
 
 def _idle(gradient: Tensor) -> bool:
