@@ -20,15 +20,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from expost.densities import (
-    DENSITIES,
-    NEED_LABELS,
-    Density,
-    LabelledDensity,
-    TractableDensity,
-    make_density,
-    make_labelled,
-)
+from expost.densities import DENSITIES, NEED_LABELS, Density, LabelledDensity, TractableDensity, make_density
 from references import reference_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,7 +67,6 @@ def second_stage(density: Density, n: int, random: np.random.Generator) -> np.nd
 SAMPLERS: dict[str, Callable[[Density, int, np.random.Generator], np.ndarray]] = {"second-stage-vae": second_stage}
 
 TRACTABLE = [name for name, kind in DENSITIES.items() if issubclass(kind, TractableDensity)]
-LABELLED = [name for name, kind in {**DENSITIES, **NEED_LABELS}.items() if issubclass(kind, LabelledDensity)]
 SAMPLED = [name for name in DENSITIES if name not in TRACTABLE]
 
 
@@ -217,14 +208,12 @@ def test_samples_follow_the_log_density(name: str, options: dict[str, Any], d: i
     assert_samples_follow(make_density(name, **options).fit(z), z, name in HEAVY)
 
 
-@pytest.mark.parametrize(
-    ("name", "d"),
-    [*((name, d) for name in NEED_LABELS for d in (1, 2)), *((name, 1) for name in LABELLED if name in DENSITIES)],
-)
-def test_samples_of_all_labels_follow_the_log_density(name: str, d: int) -> None:
+@each(list(NEED_LABELS))
+@pytest.mark.parametrize("d", [1, 2])
+def test_samples_of_all_labels_follow_the_log_density(name: str, options: dict[str, Any], d: int) -> None:
     z = make_codes(d)
     labels = (torch.arange(len(z)) < len(z) // 3).long()  # the clusters
-    density = make_labelled(name, **OPTIONS[name][0]).fit(z, labels)
+    density = NEED_LABELS[name](**options).fit(z, labels)
     assert_samples_follow(density, z, name in HEAVY)
     for label in (0, 1):
         assert_samples_follow(Given(density, label), z[labels == label], name in HEAVY)
