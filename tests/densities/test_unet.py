@@ -24,7 +24,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def network(shape: tuple[int, ...], **options: Any) -> UNet:
-    return UNet(**{"shape": shape, "width": 8, "depth": 1, "attention": True} | options)
+    sizes: dict[str, Any] = {"shape": shape, "width": 8, "depth": 1, "attention": True}
+    return UNet(**sizes | options)
+
+
+def _idle(gradient: Tensor) -> bool:
+    """Whether an output of a layer gets no gradient at all."""
+    return not bool((gradient.reshape(len(gradient), -1).abs().sum(1) > 0).all())
 
 
 def _idle(gradient: Tensor) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from expost.densities import load_density
+from expost.densities import TractableDensity, load_density
 from expost.errors import DataError, UsageError
 from expost.evaluation.evaluate import evaluate_generator
 from expost.evaluation.protocol import Protocol
@@ -275,6 +275,7 @@ def test_a_diffusers_autoencoder_and_flow_matching_are_a_generative_model(vae, t
     x, held_out = images(60), images(75)[60:]
     generator = from_diffusers(vae, size=16)
     density = generator.fit("flow-matching", x, width=8, steps=20, ode_steps=2, probes=2)
+    assert isinstance(density, TractableDensity)
     samples = generator.sample(5, seed=0)
     assert samples.shape == (5, 3, 16, 16)
     assert density.log_prob(generator.encode(held_out)).isfinite().all()
@@ -365,6 +366,8 @@ def test_the_decoder_learns_the_inverse_and_keeps_the_best_epoch(capsys):
 class Worsening(nn.Linear):
     """Adds to its output what grows with every step of training, as overfitting does."""
 
+    steps: torch.Tensor
+
     def __init__(self):
         super().__init__(6, 8)
         self.register_buffer("steps", torch.zeros(()))
@@ -438,7 +441,7 @@ def test_options_that_train_no_decoder_are_refused(options, message):
 def test_codes_that_train_no_decoder_are_refused():
     _, x = linear(n=20)
     with pytest.raises(UsageError, match="encode returned Output; return the tensor in it"):
-        train_decoder(lambda x: Output(z=x), x)
+        train_decoder(lambda x: Output(z=x), x)  # type: ignore[return-value]
     with pytest.raises(UsageError, match=r"codes have shape \(\); return vectors"):
         train_decoder(lambda x: x.sum(1), x)
     with pytest.raises(DataError, match="NaN or infinity, first for example 0"):
@@ -452,7 +455,7 @@ def test_codes_that_train_no_decoder_are_refused():
 def test_files_that_hold_no_decoder_are_refused(tmp_path):
     path = save_decoder(FeatureDecoder((3,), (1, 4, 4), width=2), tmp_path / "a.safetensors")
     tensors, record = read_tensors(path)
-    changes = [
+    changes: list[tuple[dict[str, object], str]] = [
         ({"format": "expost-density"}, "holds no decoder"),
         ({"version": 2}, "format version 2, not 1"),
         ({"width": 4}, "the weights are not those of its record"),
