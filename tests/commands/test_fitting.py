@@ -127,9 +127,8 @@ def test_flows_are_fitted_by_label_as_one_and_each_class_has_its_own_if_asked_fo
     assert (tmp_path / "threes.png").stat().st_size > 0
     z = fitted.sample(5, 3, generator=torch.Generator().manual_seed(0), temperature=0.5)
     assert torch.equal(z, generator.draw(5, density, 3, torch.Generator().manual_seed(0), 0.5))
-    with pytest.raises(SystemExit):
-        main(["sample", str(run.folder), "--density", density, "--label", "12", "--out", str(tmp_path / "x.png")])
-    assert "unknown label '12'; choose one of: 0, 1, 2" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="unknown label '12'; choose one of: 0, 1, 2"):
+        expost.sample(run, 4, tmp_path / "x.png", density, label="12")
 
 
 def test_a_density_of_each_class_is_asked_for_by_the_base_of_conditional(run):

@@ -77,7 +77,7 @@ def test_planted_classes_are_recovered(density: LabelledDensity) -> None:
     joint = exact + SHARES.log()
     posterior = torch.softmax(joint, 1)
     assert (density.posterior(test) - posterior).abs().sum(1).mean() < 0.05
-    torch.testing.assert_close(density.log_prob(test).mean(), torch.logsumexp(joint, 1).mean(), atol=0.03, rtol=0)
+    torch.testing.assert_close(density.log_prob(test).mean(), torch.logsumexp(joint, 1).mean(), atol=0.06, rtol=0)
     samples = density.sample(4_000, generator=seeded(2))
     torch.testing.assert_close(density.posterior(samples).mean(0), SHARES, atol=0.04, rtol=0)
     for c in range(3):
