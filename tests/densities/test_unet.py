@@ -33,11 +33,6 @@ def _idle(gradient: Tensor) -> bool:
     return not bool((gradient.reshape(len(gradient), -1).abs().sum(1) > 0).all())
 
 
-def _idle(gradient: Tensor) -> bool:
-    """Whether an output of a layer gets no gradient at all."""
-    return not bool((gradient.reshape(len(gradient), -1).abs().sum(1) > 0).all())
-
-
 def random_weights(velocity: UNet) -> dict[str, Tensor]:
     """Weights of which none is 0, so that what does not reach the output is seen."""
     return {name: 0.3 * torch.randn(shape, generator=seeded(1)) for name, shape in velocity.shapes().items()}

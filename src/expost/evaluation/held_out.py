@@ -20,6 +20,9 @@ from expost.utils.progress import say
 PLAIN: dict[str, type[TractableDensity]] = {"gaussian": Gaussian, "standard-normal": StandardNormal}
 #: The same of symbols.
 SYMBOLS = Categorical.name
+#: Densities are compared on so many numbers of codes, as a flow's likelihood of a large map takes a second a code, but
+#: on no fewer codes than this.
+NUMBERS, FEWEST = 2**19, 100
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Judge:
     """Codes of validation examples, on which densities of one model are compared.
 
     Attributes:
-        codes: Shape (n, d), at most `KEPT`, evenly spaced over the split.
+        codes: Shape (n, ...), at most `KEPT`, of large ones fewer, evenly spaced over the split.
         split: Hash of the examples.
     """
 
@@ -119,7 +122,8 @@ class Judge:
     @classmethod
     def of(cls, generator: Generator, data: Data) -> Judge:
         """Encode validation examples."""
-        rows = spaced(len(data.validation), KEPT)
+        size = generator.encode(data.validation.x[:1]).numel() if len(data.validation) else 1
+        rows = spaced(len(data.validation), min(KEPT, max(FEWEST, NUMBERS // size)))
         x = data.validation.x if rows is None else data.validation.x[rows]
         return cls(generator.encode(x) if len(x) else torch.empty(0), hash_tensors({"x": x}))
 
