@@ -135,12 +135,14 @@ def check_batch_norm_and_codebooks_over_steps(one, two):
     mine, theirs = weights(one / "conv-vq-vae"), weights(two / "conv-vq-vae")
     for key in mine:
         # Adam makes steps of what is rounding in the gradients of biases before batch norm, which follows their mean
-        chosen = key in ("latent.unused", "latent.codebook", "latent.counts", "latent.sums")  # see above
+        if key in ("latent.counts", "latent.sums"):  # of equal vectors another one may have taken what both fit
+            a, b = mine[key].double().sum(0), theirs[key].double().sum(0)
+            torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3 * float(mine[key].abs().sum()) / len(mine[key]))
+            continue
+        chosen = key in ("latent.unused", "latent.codebook")  # see above
         network = "encoder.layers" in key or "decoder.layers" in key
         drifting = chosen or (network and key.endswith((".bias", ".running_mean")))
         largest = 8 if "unused" in key else 2e-2 if drifting else 1e-3
-        if key == "latent.sums":  # the codebook times the counts
-            largest *= max(1.0, float(mine["latent.counts"].max()))
         assert distance({"": mine[key]}, {"": theirs[key]}) <= largest, key
     losses = [[line["train"]["total"] for line in lines(folder / "conv-vae-bf16")] for folder in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # bfloat16

@@ -361,7 +361,10 @@ def digits():
 
 
 def test_features_contract(features, digits):
-    check_contract(features, digits[:3])
+    images = digits[:3]
+    if (sound := FEATURES[features.name].sound) is not None:
+        images = images.repeat(1, 1, 3, 3)[:, :, : sound.mels, : sound.mels]  # as many frames
+    check_contract(features, images)
 
 
 def check_contract(features, images):
@@ -390,7 +393,8 @@ def check_contract(features, images):
         features(images, batch_size=0)
     with pytest.raises(UsageError, match=r"give \(N, C, H, W\)"):
         features(images[0])
-    with pytest.raises(UsageError, match=rf"{features.name} features take .* not \(C, H, W\) = \(4, 32, 32\)"):
+    size = rf"\(4, {images.shape[2]}, {images.shape[3]}\)"
+    with pytest.raises(UsageError, match=rf"{features.name} features take .* not \(C, H, W\) = {size}"):
         features(images.expand(-1, 4, -1, -1))
     with pytest.raises(DataError, match="at least 2"):
         features.statistics(images[:1])
@@ -406,6 +410,7 @@ def test_only_inception_is_called_fid():
         "inception-768-bf16": "fid-768",
         "digits": "frechet-digits",
         "pixels": "frechet-pixels",
+        "spoken-digits": "frechet-spoken-digits",
         "dinov2": "frechet-dinov2",
         "dinov2-s": "frechet-dinov2-s",
         "dinov2-l": "frechet-dinov2-l",

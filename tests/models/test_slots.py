@@ -91,6 +91,7 @@ def test_a_penalty_is_a_finite_scalar_with_gradients_to_the_codes(name):
         code = VectorQuantized(8, 3, codebook_size=8)(features, noise=True)
     else:
         code = Gaussian(8 * 16, 3)(features.flatten(1), noise=True)
+        code = replace(code, prior_mean=torch.randn(4, 3), prior_log_var=torch.zeros(4, 3))
     value = PENALTIES[name]()(code)
     assert value.shape == ()
     assert value.isfinite()
@@ -508,7 +509,7 @@ def test_a_reconstruction_is_chosen_by_name_among_those_for_such_examples(tmp_pa
 @pytest.mark.parametrize(
     ("shape", "name", "suited"),
     [
-        ((1, 8, 8), "masked-bernoulli", "squared-error, bernoulli"),
+        ((1, 8, 8), "masked-bernoulli", "squared-error, bernoulli, perceptual"),
         ((4,), "bernoulli", "squared-error"),
         ((15, 12), "squared-error", "masked-categorical, masked-bernoulli"),
         ((2, 3, 4, 5), "bernoulli", "squared-error"),

@@ -234,7 +234,7 @@ def test_each_position_reads_its_own_part_of_the_code():
 
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_maps_and_images_are_refused(name):
-    with pytest.raises(UsageError, match=f"network {name} has no feature map.*use conv4 or conv5"):
+    with pytest.raises(UsageError, match=f"network {name} has no feature map.*use residual, conv4 or conv5"):
         NETWORKS[name](SHAPE[name], 5, 24, True)
     with pytest.raises(UsageError, match=r"shape \(L, V\), got \(1, 28, 28\); use mlp, or conv4 for images"):
         NETWORKS[name]((1, 28, 28), 5, 24, False)

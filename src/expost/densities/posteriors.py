@@ -61,7 +61,7 @@ class PosteriorMixture(TractableDensity):
         at, k = precise_device(means.device), len(means)
         tensors = {"means": means.detach().to(at).double(), "deviations": deviations.detach().to(at).double()}
         self._state.fit = Fit(tensors, {"n": k, "d": means.shape[1], "components": k})
-        self._state.device, self._state.weights = means.device, ""
+        self._state.device, self._state.weights, self._state.shape = means.device, "", (means.shape[1],)
         return self
 
     def fit_given(self, z: Tensor, means: Tensor, deviations: Tensor) -> Self:
