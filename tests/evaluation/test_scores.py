@@ -211,7 +211,7 @@ def test_a_row_holds_scores_of_one_protocol():
 def test_a_default_ranking_is_not_by_what_a_collapsed_model_wins():
     names = ("validity-greedy", "truncated", "uniqueness", "unique-valid", "novelty")
     saved = {run: [fid(0.5, name=name) for name in names] for run in ("a", "b")}
-    subject = saved["a"][0].of
+    subject = {run: scores[0].of for run, scores in saved.items()}
     assert _first_in_common(saved, subject) == "unique-valid"
     with pytest.raises(UsageError, match="no score of .* to rank by"):
         _first_in_common({run: scores[:2] for run, scores in saved.items()}, subject)

@@ -266,7 +266,8 @@ def test_captions_say_how_many_and_from_what(images, tmp_path):
     def first(path):
         return ElementTree.parse(path).getroot().find(f"{SVG}title").text
 
-    assert first(expost.sample(images, 9, tmp_path / "a.svg")) == "9 samples of ae through gmm, trained on digits"
+    path = expost.sample(images, 9, tmp_path / "a.svg", density="gmm")
+    assert first(path) == "9 samples of ae through gmm, trained on digits"
     path = expost.sample(images, 1, tmp_path / "b.svg", density="gaussian", label="7", code_temperature=0.5)
     assert first(path) == "1 sample of ae through gaussian for label 7 at code temperature 0.5, trained on digits"
     found = texts(expost.reconstruct(images, tmp_path / "c.svg", n=15))

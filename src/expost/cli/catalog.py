@@ -168,7 +168,7 @@ COMMANDS: dict[str, Command] = {
     "reproduce": Command(
         "experiments:reproduce",
         "table",
-        "Train and score the models of a table, of the paper or of sound, under one protocol.",
+        "Train and score the models of a table under one protocol: of the paper, beyond it, or of sound.",
         ("expost reproduce table1 --help",),
         after_stop="again",
     ),
