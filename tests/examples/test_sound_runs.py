@@ -231,7 +231,8 @@ def test_the_features_of_sound_are_those_that_heard_such_sound(digits):
 
 
 def test_models_are_compared_at_equal_time(tmp_path, monkeypatch):
-    scale = comparison.Scale("small", 1.0, width=4, latent_dim=4)
+    prior = {"autoregressive": {"width": 8, "depth": 1, "heads": 1, "steps": 5}}
+    scale = comparison.Scale("small", 1.0, width=4, latent_dim=4, densities=prior)
     monkeypatch.setitem(comparison.SCALES._entries, "smoke", scale)
     tones(tmp_path / "tones", 60, seconds=0.31)
     words = {"dataset": str(tmp_path / "tones"), "models": ("rae-l2", "vq-vae"), "out": tmp_path / "out", "workers": 1}
@@ -246,6 +247,7 @@ def test_models_are_compared_at_equal_time(tmp_path, monkeypatch):
     sound, rate = heard(tmp_path / "out" / "wav" / "rae-l2" / "samples-gmm.wav")
     assert rate == 8000
     assert len(sound) > 8000
+    assert (tmp_path / "out" / "wav" / "vq-vae" / "samples-autoregressive.wav").exists()
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "cells").iterdir()}
     reproduce("sound", **words)  # nothing is left to do
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "cells").iterdir()} == before

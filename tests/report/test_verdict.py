@@ -182,7 +182,7 @@ def test_fidelity_is_the_share_of_variance_that_is_kept():
             return x + self.offsets
 
     def subject(x, offsets):
-        data = SimpleNamespace(test=_Test(x), shape=tuple(x.shape[1:]), codec=None)
+        data = SimpleNamespace(test=_Test(x), shape=tuple(x.shape[1:]), codec=None, sound=None)
         return SimpleNamespace(data=data, generator=Shifted(offsets), seed=0)
 
     source = torch.Generator().manual_seed(0)

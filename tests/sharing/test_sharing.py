@@ -121,7 +121,7 @@ def test_pictures_show_samples_and_stay_small(run, published):
     samples = Image.open(published / "samples.png")
     assert samples.size == (8 * 66 - 2, 8 * 66 - 2)
     first = np.asarray(samples.convert("L"))[:64:2, :64:2] / 255
-    image = run.generator("cpu").sample(64, "gmm", seed=0)[0, 0].numpy()
+    image = run.generator("cpu").sample(64, seed=0)[0, 0].numpy()
     assert np.abs(first - image).max() < 0.5 / 255 + 1e-6
 
 
@@ -290,7 +290,7 @@ def test_densities_of_another_model_are_refused_or_left_out(copy, tmp_path, caps
     assert list(load_images(copy).densities) == ["gmm"]  # its file names the weights that it is of
     assert "left out" in capsys.readouterr().err
     load_density(taken).of_weights(Run.open(copy).weights_hash()).save(place)
-    refused(copy, "codes with 4 dimensions, the model's have 16")
+    refused(copy, "codes of 4 dimensions, the model's have 16")
     write_json(copy / "densities" / "fitted_on.json", {"gmm": Run.open(copy).weights_hash()})
     assert list(load_images(copy).densities) == ["gmm"]
     assert "left out" in capsys.readouterr().err

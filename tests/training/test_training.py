@@ -444,8 +444,8 @@ def test_saving_that_takes_long_is_not_done_after_every_epoch(tmp_path, monkeypa
     monkeypatch.setattr(training_module.time, "monotonic", lambda: now[0])
     saves = []
 
-    def slow(path, model, optimizer, position):
-        save_checkpoint(path, model, optimizer, position)
+    def slow(path, model, optimizer, position, averaged):
+        save_checkpoint(path, model, optimizer, position, averaged)
         now[0] += 0.5  # so that ten seconds have to pass
         saves.append((position.epoch, read_tensors(path.parent / "model.safetensors")[1]["epoch"]))
 

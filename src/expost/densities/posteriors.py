@@ -41,6 +41,7 @@ class PosteriorMixture(TractableDensity):
 
     name: ClassVar[str] = "posterior-mixture"
     words: ClassVar[str] = "the mixture of posteriors"
+    tried: ClassVar[Mapping[str, Any] | None] = None  # it is the model's own, and needs no search
 
     def given(self, means: Tensor, deviations: Tensor) -> Self:
         """Take components as they are.

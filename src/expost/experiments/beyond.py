@@ -144,7 +144,7 @@ def reproduce_beyond(
     """
     given, out = out, out.resolve()  # workers have working directories of their own
     size = LADDER_SCALES[scale]
-    if ZOO[model].prior is None or ZOO[model].codec is not None:
+    if ZOO[model].codec is not None or DENSITIES[ZOO[model].prior.name].of_symbols:
         raise UsageError(f"model '{model}' has no codes that all of the ladder's densities take; give rae-l2, say")
     source = data_name(dataset)
     data = load(DataConfig(source, limit=size.training.limit))[0]

@@ -8,7 +8,7 @@ took in the end stands in the table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from expost._version import __version__
 from expost.commands import data_name, fit, score_run, train
 from expost.config import DataConfig, to_json
+from expost.densities import DENSITIES
 from expost.errors import UsageError
 from expost.evaluation.catalog import INTENDED, KEPT, direction_of
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features, pick_space
@@ -57,6 +58,7 @@ class Scale:
         width: Width of the networks; None takes the preset's.
         latent_dim: Dimension of codes that are vectors; None takes the preset's.
         samples: Samples of each density; None takes as many as there are test recordings.
+        densities: Options of densities other than their defaults, by name.
     """
 
     preset: str
@@ -64,12 +66,15 @@ class Scale:
     width: int | None
     latent_dim: int | None = 32
     samples: int | None = None
+    densities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 SCALES: Registry[Scale] = Registry(
     "scale",
     {
-        "smoke": Scale("small", 40, width=8),
+        "smoke": Scale(
+            "small", 40, width=8, densities={"autoregressive": {"width": 64, "depth": 2, "heads": 2, "steps": 300}}
+        ),
         "quick": Scale("small", 120, width=16),
         "small": Scale("small", 600, width=32),
         "paper": Scale("paper", 3600, width=None),
@@ -115,11 +120,10 @@ class Cell:
     @property
     def options(self) -> dict[str, Any]:
         """Options of `train`, without the epochs."""
-        vectors = ZOO[self.model].prior is not None
         return {
             "preset": self.size.preset,
             "width": self.size.width,
-            "latent_dim": self.size.latent_dim if vectors else None,
+            "latent_dim": None if _of_symbols(self.model) else self.size.latent_dim,
             "seed": self.seed,
         }
 
@@ -193,8 +197,8 @@ def reproduce_sound(
     write_text(out / "table.csv", as_csv(record))
     runs = {name: (_prior(name), Run.open(Cell(out, name, 0, source, size, features).run)) for name in names}
     pictures.save_picture(figure(runs, here), out / "figure.png")
-    for name, (prior, run) in runs.items():
-        _write_sounds(run, prior, out / "wav" / name, here)
+    for name, (_, run) in runs.items():
+        _write_sounds(run, name, out / "wav" / name, here)
     return given
 
 
@@ -219,11 +223,14 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
     }  # fmt: skip
     cell = saved(path, asked)
     if cell is None:
-        subjects = [RECONSTRUCTION]
-        if prior := _prior(task.model):
-            subjects += dict.fromkeys((prior, EX_POST, BY_LABEL))
-            if run.data().train.y is not None:
-                fit(run, BY_LABEL, by="label", device=device)
+        densities = tuple(dict.fromkeys((_prior(task.model), *_ex_post(task.model), _by_label(task.model))))
+        subjects = (RECONSTRUCTION, *densities)
+        for name, given in task.size.densities.items():
+            if name in densities:
+                fit(run, name, options=given, device=device)
+        if run.data().train.y is not None:
+            name = _by_label(task.model)
+            fit(run, name, by="label", options=task.size.densities.get(name, {}), device=device)
         # of few examples a distance is too large, in every row alike
         protocol = Protocol(MEASURES, task.size.samples, seed=task.seed, allow_few=True)
         scores = score_run(run, subjects, task.features, protocol, device)
@@ -236,24 +243,38 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
     }
 
 
-def _prior(name: str) -> str | None:
-    prior = ZOO[name].prior
-    return None if prior is None else prior.name
+def _prior(row: str) -> str:
+    """Return a model's own density."""
+    return ZOO[row].prior.name
 
 
-def _write_sounds(run: Run, prior: str | None, folder: Path, device: str) -> None:
+def _of_symbols(row: str) -> bool:
+    """Return whether a model's codes are symbols, whose density learns all labels together."""
+    return DENSITIES[_prior(row)].of_symbols
+
+
+def _ex_post(row: str) -> tuple[str, ...]:
+    """Return the density that is compared ex post, if there is one of such codes beside the model's own."""
+    return () if _of_symbols(row) else (EX_POST,)
+
+
+def _by_label(row: str) -> str:
+    """Return the density that is fitted by label."""
+    return _prior(row) if _of_symbols(row) else BY_LABEL
+
+
+def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     """Write test recordings as their frames give them back, their reconstructions, and samples, each as one WAV."""
     kind = examples_of(run.config)
     assert isinstance(kind, Sound)
     generator, x = run.generator(device), _spread(run.data().test.x, HEARD)
     heard = {"recordings": x, "reconstructions": to_bytes(generator.reconstruct(x))}
-    for name in dict.fromkeys((prior, EX_POST)):
-        if name in generator.densities:
-            heard[f"samples-{name}"] = to_bytes(generator.sample(HEARD, name, seed=0))
-    if BY_LABEL in generator.by_label:
-        labels = generator.by_label[BY_LABEL].labels
-        drawn = torch.cat([generator.sample(1, BY_LABEL, seed=0, label=label) for label in labels])
-        heard[f"samples-{BY_LABEL}-by-label"] = to_bytes(drawn)
+    for name in dict.fromkeys((_prior(row), *_ex_post(row))):
+        heard[f"samples-{name}"] = to_bytes(generator.sample(HEARD, name, seed=0))
+    if (name := _by_label(row)) in generator.by_label:
+        labels = generator.by_label[name].labels
+        drawn = torch.cat([generator.sample(1, name, seed=0, label=label) for label in labels])
+        heard[f"samples-{name}-by-label"] = to_bytes(drawn)
     folder.mkdir(parents=True, exist_ok=True)
     for what, frames in heard.items():
         write_wav(joined(kind.spectrogram.waves(frames), kind.rate), kind.rate, folder / f"{what}.wav")
@@ -283,13 +304,12 @@ def column(cells: Sequence[Mapping[str, Any]], name: str, of: str | None) -> lis
 
 def _columns(row: str) -> dict[str, tuple[str, str | None]]:
     """Return the table's columns: the score and its subject."""
-    prior = _prior(row)
     return {
         "Rec": ("frechet", RECONSTRUCTION),
-        "N": ("frechet", prior),
-        "GMM": ("frechet", EX_POST if prior else None),
+        "N": ("frechet", _prior(row)),
+        "GMM": ("frechet", next(iter(_ex_post(row)), None)),
         "kept digit": (KEPT, RECONSTRUCTION),
-        "intended digit": (INTENDED, f"{BY_LABEL} by label"),
+        "intended digit": (INTENDED, f"{_by_label(row)} by label"),
         "MSE": ("mse", RECONSTRUCTION),
     }
 
@@ -329,7 +349,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines += [
             f"The classifier that hears digits is right about {right:.1%} of the test recordings. Kept digit: "
             "the share of their reconstructions that it hears as what was spoken. Intended digit: the share of samples "
-            f"of a {BY_LABEL} by label that it hears as their label.",
+            "by label that it hears as their label.",
             "",
         ]
     lines += ["| model | " + " | ".join([*shown, "epochs", "training, s"]) + " |", "|---" * (len(shown) + 3) + "|"]
