@@ -25,7 +25,10 @@ from expost.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS: dict[str, type[Density]] = {**DENSITIES, **NEED_LABELS}
+#: Of vectors; `tests/densities/test_symbols.py` has those of symbols.
+KINDS: dict[str, type[Density]] = {
+    name: kind for name, kind in {**DENSITIES, **NEED_LABELS}.items() if not kind.of_symbols
+}
 TRACTABLE = [name for name, kind in KINDS.items() if issubclass(kind, TractableDensity)]
 #: What makes a density with such an option quick.
 SMALL = {
@@ -141,7 +144,7 @@ def broken(name: str, z: Tensor, **options: Any) -> str:
     claimed = WIDTHS.get(name, WIDTH)
     if claimed is None:
         return ""
-    if not isinstance(density, LabelledDensity):
+    if not (isinstance(density, LabelledDensity) and density.labelled):
         return width_off(samples, z, claimed)
     given = {label: density.sample(DRAWS, label, generator=seeded()).double() for label in density.labels}
     return next(filter(None, (width_off(given[c], z[c :: len(given)], claimed) for c in range(len(given)))), "")
