@@ -433,7 +433,7 @@ def test_vector_quantised_models_train_reconstruct_and_evaluate(tmp_path, capsys
     )
     run_cli(*words, "--out", run, capsys=capsys)
     run_cli("reconstruct", run, "--out", tmp_path / "r.png", capsys=capsys)
-    assert "are maps of codebook vectors" in one_line_error(
+    assert "codes are symbols, not vectors" in one_line_error(
         run_cli("fit", run, "--density", "gmm", capsys=capsys, status=2)
     )
     scores = json.loads(run_cli("evaluate", run, "--features", "digits", "--json", capsys=capsys).out)
