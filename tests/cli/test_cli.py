@@ -436,8 +436,9 @@ def test_vector_quantised_models_train_reconstruct_and_evaluate(tmp_path, capsys
     assert "codes are symbols, not vectors" in one_line_error(
         run_cli("fit", run, "--density", "gmm", capsys=capsys, status=2)
     )
+    run_cli("fit", run, "--density", "autoregressive", "--set", "width=8", "depth=1", "steps=5", capsys=capsys)
     scores = json.loads(run_cli("evaluate", run, "--features", "digits", "--json", capsys=capsys).out)
-    assert {score["of"] for score in scores} == {"reconstruction", "interpolation"}
+    assert {score["of"] for score in scores} == {"reconstruction", "interpolation", "autoregressive", "codes"}
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):
