@@ -24,7 +24,7 @@ from expost.evaluation.catalog import MEMORIZATION
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features, pick_space, resolve_features
 from expost.examples import kind_of_data, pictures
 from expost.experiments.beyond_report import as_csv, figure, markdown
-from expost.experiments.cells import defining_settings, density_hash, refuse_another, saved, train_or_go_on
+from expost.experiments.cells import Task, defining_settings, density_hash, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import hardware, note_hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table1 import SCALES, Scale
@@ -72,51 +72,19 @@ LADDER_SCALES: Registry[LadderScale] = Registry(
 
 
 @dataclass(frozen=True)
-class Rungs:
+class Rungs(Task):
     """All rungs of one trained model.
 
     Attributes:
-        out: The table's folder.
-        model: Row of the zoo.
-        seed: Seeds training, densities and samples.
-        dataset: Data set's name or path.
         size: Scale of the experiment.
-        features: Features to score with.
     """
 
-    out: Path
-    model: str
-    seed: int
-    dataset: str
     size: LadderScale
-    features: str
-
-    @property
-    def label(self) -> str:
-        """Name of its run's folder."""
-        return f"{self.model}-{self.seed}"
-
-    @property
-    def run(self) -> Path:
-        """The folder of its run."""
-        return self.out / "runs" / self.label
-
-    def file(self, subject: str) -> Path:
-        """Return the file of one rung."""
-        return self.out / "cells" / self.label / f"{subject}.json"
-
-    @property
-    def hardware(self) -> Path:
-        """The file that notes the hardware it was trained on."""
-        return self.out / "hardware" / f"{self.label}.json"
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of `train`."""
-        size = self.size.training
-        return {
-            "preset": size.preset, "epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": self.seed
-        }  # fmt: skip
+        return {**self.size.training.options, "seed": self.seed}
 
 
 def reproduce_beyond(
@@ -152,7 +120,7 @@ def reproduce_beyond(
     if features == "auto" and pixels and size.training.bundled:
         features = bundled_features(data)
     features = resolve_features(features, data)
-    tasks = [Rungs(out, model, seed, source, size, features) for seed in range(seeds)]
+    tasks = [Rungs(out, model, seed, source, features, size) for seed in range(seeds)]
     for task in tasks:
         refuse_another(task.model, task.dataset, task.run, task.options)
     with open_engine(where or Resources(), out) as engine:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,44 @@ from expost.utils.store import read_json
 _PLAIN = (type(None), bool, int, float, str)
 #: Settings that do not affect the weights.
 _INDIFFERENT = ("device", "tensorboard", "checkpoint_seconds", "resized_by")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model of a table: what is trained, and where it lies.
+
+    Attributes:
+        out: The table's folder.
+        model: Row of the zoo.
+        seed: Seeds training, densities and samples.
+        dataset: Data set's name or path.
+        features: Features to score with.
+    """
+
+    out: Path
+    model: str
+    seed: int
+    dataset: str
+    features: str
+
+    @property
+    def label(self) -> str:
+        """Name of its run's folder."""
+        return f"{self.model}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run."""
+        return self.out / "runs" / self.label
+
+    @property
+    def hardware(self) -> Path:
+        """The file that notes the hardware it was trained on."""
+        return self.out / "hardware" / f"{self.label}.json"
+
+    def file(self, subject: str) -> Path:
+        """Return the file of one of its cells."""
+        return self.out / "cells" / self.label / f"{subject}.json"
 
 
 def defining_settings(run: Run, leaving_out: Collection[str] = ()) -> dict[str, Any]:

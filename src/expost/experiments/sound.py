@@ -26,7 +26,7 @@ from expost.examples import examples_of, pictures
 from expost.examples.pictures import to_bytes
 from expost.examples.sound import Sound
 from expost.examples.waves import joined, write_wav
-from expost.experiments.cells import comma_separated, defining_settings, refuse_another, saved, train_or_go_on
+from expost.experiments.cells import Task, comma_separated, defining_settings, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import noted_hardware, summary, training_seconds
 from expost.experiments.table1_report import figure
@@ -83,39 +83,14 @@ SCALES: Registry[Scale] = Registry(
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Task):
     """A model to train and to score.
 
     Attributes:
-        out: The table's folder.
-        model: Row of the zoo.
-        seed: Seeds training, densities and samples.
-        dataset: Data set's name or path.
         size: Scale of the comparison.
-        features: Features to score with.
     """
 
-    out: Path
-    model: str
-    seed: int
-    dataset: str
     size: Scale
-    features: str
-
-    @property
-    def label(self) -> str:
-        """Name of its run's folder."""
-        return f"{self.model}-{self.seed}"
-
-    @property
-    def run(self) -> Path:
-        """The folder of its run."""
-        return self.out / "runs" / self.label
-
-    @property
-    def hardware(self) -> Path:
-        """The file that notes the hardware it was trained on."""
-        return self.out / "hardware" / f"{self.label}.json"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -156,7 +131,7 @@ def reproduce_sound(
     if data.sound is None:
         raise UsageError(f"data set '{dataset}' is no sound; give a folder of recordings, or fsdd")
     features = bundled_features(data)
-    tasks = [Cell(out, name, seed, source, size, features) for seed in range(seeds) for name in names]
+    tasks = [Cell(out, name, seed, source, features, size) for seed in range(seeds) for name in names]
     for task in tasks:
         if (task.run / "config.json").exists():
             epochs = Run.open(task.run).config.training.epochs
@@ -195,7 +170,7 @@ def reproduce_sound(
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
     write_text(out / "table.csv", as_csv(record))
-    runs = {name: (_prior(name), Run.open(Cell(out, name, 0, source, size, features).run)) for name in names}
+    runs = {name: (_prior(name), Run.open(Cell(out, name, 0, source, features, size).run)) for name in names}
     pictures.save_picture(figure(runs, here), out / "figure.png")
     for name, (_, run) in runs.items():
         _write_sounds(run, name, out / "wav" / name, here)

@@ -30,7 +30,7 @@ from expost.evaluation.protocol import (
 )
 from expost.evaluation.scoring import stage_of
 from expost.examples import kind_of_data, pictures
-from expost.experiments.cells import defining_settings, density_hash, refuse_another, saved, train_or_go_on
+from expost.experiments.cells import Task, defining_settings, density_hash, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
 from expost.experiments.published import COLUMNS, ROWS
@@ -63,6 +63,11 @@ class Scale:
     samples: int | None
     bundled: bool = False
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of `train`."""
+        return {"preset": self.preset, "epochs": self.epochs, "limit": self.limit, "width": self.width}
+
 
 SCALES: Registry[Scale] = Registry(
     "scale",
@@ -76,55 +81,23 @@ SCALES: Registry[Scale] = Registry(
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Task):
     """All cells of one trained model: what to train, and how to score it.
 
     Attributes:
-        out: The table's folder.
-        model: Row of the zoo.
-        seed: Seeds training, densities and samples.
-        dataset: Data set's name or path.
         size: Scale of the experiment.
-        features: Features to score with.
         measures: Measures to score by.
         columns: The table's columns; empty: all, and the codes.
     """
 
-    out: Path
-    model: str
-    seed: int
-    dataset: str
     size: Scale
-    features: str
     measures: tuple[str, ...]
     columns: tuple[str, ...] = ()
 
     @property
-    def label(self) -> str:
-        """Name of its run's folder."""
-        return f"{self.model}-{self.seed}"
-
-    @property
-    def run(self) -> Path:
-        """The folder of its run."""
-        return self.out / "runs" / self.label
-
-    def file(self, subject: str) -> Path:
-        """Return the file of one cell."""
-        return self.out / "cells" / self.label / f"{subject}.json"
-
-    @property
-    def hardware(self) -> Path:
-        """The file that notes the hardware it was trained on."""
-        return self.out / "hardware" / f"{self.label}.json"
-
-    @property
     def options(self) -> dict[str, Any]:
         """Options of `train`."""
-        size = self.size
-        return {
-            "preset": size.preset, "epochs": size.epochs, "limit": size.limit, "width": size.width, "seed": self.seed
-        }  # fmt: skip
+        return {**self.size.options, "seed": self.seed}
 
     def subjects(self) -> tuple[str, ...]:
         """Return what is scored: the table's columns, and the codes.
@@ -184,7 +157,7 @@ def reproduce_table1(
         features = bundled_features(data)
     features = resolve_features(features, data)
     tasks = [
-        Cells(out, name, seed, source, size, features, measures, chosen) for seed in range(seeds) for name in names
+        Cells(out, name, seed, source, features, size, measures, chosen) for seed in range(seeds) for name in names
     ]
     for task in tasks:
         task.subjects()
