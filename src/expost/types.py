@@ -101,6 +101,15 @@ class Split:
         """Return the number of examples."""
         return self.x.shape[0]
 
+    def spread(self, n: int) -> Tensor:
+        """Return the rows of n examples from all over it, int64, shape (min(n, N),): files are often sorted by class.
+
+        Example:
+            >>> Split(torch.zeros(9, 2)).spread(3)
+            tensor([0, 4, 8])
+        """
+        return torch.linspace(0, len(self) - 1, min(n, len(self)), dtype=torch.float64).round().long()
+
 
 @dataclass(frozen=True)
 class Data:

@@ -242,7 +242,8 @@ def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     """Write test recordings as their frames give them back, their reconstructions, and samples, each as one WAV."""
     kind = examples_of(run.config)
     assert isinstance(kind, Sound)
-    generator, x = run.generator(device), _spread(run.data().test.x, HEARD)
+    generator, test = run.generator(device), run.data().test
+    x = test.x[test.spread(HEARD)]
     heard = {"recordings": x, "reconstructions": to_bytes(generator.reconstruct(x))}
     for name in dict.fromkeys((_prior(row), *_ex_post(row))):
         heard[f"samples-{name}"] = to_bytes(generator.sample(HEARD, name, seed=0))
@@ -253,11 +254,6 @@ def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for what, frames in heard.items():
         write_wav(joined(kind.spectrogram.waves(frames), kind.rate), kind.rate, folder / f"{what}.wav")
-
-
-def _spread(x: torch.Tensor, n: int) -> torch.Tensor:
-    """Return n examples from all over a split: files are often sorted by class."""
-    return x[torch.linspace(0, len(x) - 1, min(n, len(x))).round().long()]
 
 
 def column(cells: Sequence[Mapping[str, Any]], name: str, of: str | None) -> list[tuple[float, float]]:

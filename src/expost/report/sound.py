@@ -27,14 +27,18 @@ def sound_reconstructions(subject: Subject) -> list[Block]:
     """Return spectrograms of test recordings above their reconstructions, with the sound of both."""
     count = _heard(subject, 2)
     test = subject.data.test
-    x, labels = test.x[:count], subject.data.labels(test)
+    rows = test.spread(count)
+    x, labels = test.x[rows], subject.data.labels(test)
     back = to_bytes(subject.generator.reconstruct(x))
     pairs = []
     for index, (original, again) in enumerate(zip(_sounds(subject, x), _sounds(subject, back), strict=True)):
-        label = "" if labels is None else str(labels[index])
-        picture = stack(x[index], back[index], f"Test recording {index} above its reconstruction", label, subject.scale)
+        row = int(rows[index])
+        label = "" if labels is None else str(labels[row])
+        picture = stack(x[index], back[index], f"Test recording {row} above its reconstruction", label, subject.scale)
         pairs.append(replace(picture, sounds=(("recording", original), ("reconstruction", again))))
-    caption = f"Above, the first {len(x)} test recordings; below each, its reconstruction. Sound likewise.{HOW}"
+    caption = (
+        f"Above, {len(x)} test recordings from all over the split; below each, its reconstruction. Sound likewise.{HOW}"
+    )
     return [Pictures(tuple(pairs), caption, "flow heard")]
 
 
