@@ -261,7 +261,7 @@ def settled(headers: Sequence[Header], overrules: Overrules) -> SoundConfig:
         UsageError: if one of these is out of range.
 
     Example:
-        >>> settled([Header(8000, 1, 4000)] * 9 + [Header(44100, 2, 90000)], Overrules())
+        >>> settled([Header(8000, 1, 4000)] * 19 + [Header(44100, 2, 90000)], Overrules())
         SoundConfig(rate=8000, frames=64, mels=64, hop=80, window=256, decibels=60.0, iterations=64)
     """
     from scipy.fft import next_fast_len
