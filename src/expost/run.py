@@ -413,8 +413,11 @@ class Run:
             record: From `Selection.record`.
         """
         weights, path = self.weights_hash(), self.folder / SELECTION
-        kept = self.selections() | {asked: dict(record)}
-        update_json(path, lambda _: sealed({"format": 1, "weights": weights, "selections": kept}))
+
+        def with_this(_: Any) -> dict[str, Any]:  # read where no other process writes meanwhile
+            return sealed({"format": 1, "weights": weights, "selections": self.selections() | {asked: dict(record)}})
+
+        update_json(path, with_this)
 
     def selections(self) -> dict[str, Any]:
         """Return of what densities were chosen, as `save_selection` kept it, for the weights as they are.

@@ -124,6 +124,16 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
+def test_values_of_a_flag_that_is_given_again_are_all_taken(tmp_path, capsys):
+    words = ["train", "cv-vae", "--data", "digits", "--out", tmp_path / "run", "--dry-run"]
+    again = ["--set", "latent.sigma=0.5", "--epochs", "7", "--set", "latent.noise_scale=0.1", "--epochs", "3"]
+    config = json.loads(run_cli(*words, *again, capsys=capsys).out)
+    assert config["model"]["latent"]["options"] == {"sigma": 0.5, "noise_scale": 0.1}
+    assert config["training"]["epochs"] == 3  # of one value the last counts
+    equal = ["--set=latent.sigma=0.5", "--set=latent.noise_scale=0.1", "--epochs", "3"]
+    assert json.loads(run_cli(*words, *equal, capsys=capsys).out)["model"] == config["model"]
+
+
 def test_run_folders_do_not_depend_on_where_they_are(digits_run, tmp_path, capsys):
     moved = tmp_path / "moved"
     moved.mkdir()

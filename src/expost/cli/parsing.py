@@ -15,11 +15,12 @@ import shlex
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
 from expost.cli import startup  # first of all that is not the standard library, since it watches the import of the rest
 
@@ -252,13 +253,62 @@ def _read(words: Sequence[str]) -> Callable[[], None]:
     raise SystemExit(2)
 
 
+def _several(command: str) -> frozenset[str]:
+    """Return the flags of a command that take several values, as `--set`."""
+    function, _ = load(command)
+    kinds = hints(function)
+    for group in groups_of(function).values():
+        kinds |= get_type_hints(group.record, include_extras=True)
+    flags: set[str] = set()
+    for name, kind in kinds.items():
+        inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        many = any(get_origin(each) is tuple and get_args(each)[-1] is ... for each in (inner, *get_args(inner)))
+        if name == "options":  # of slots, densities, objectives
+            flags.add("--set")
+        elif many:
+            flags.add(f"--{name.replace('_', '-')}")
+    return frozenset(flags)
+
+
+def joined(words: Sequence[str], several: Collection[str]) -> list[str]:
+    """Join the values of a flag that is given several times, at the end: else the last one would win unnoticed.
+
+    Args:
+        words: The words of a command line.
+        several: Flags that take several values; of others the last one counts.
+
+    Example:
+        >>> joined(["fit", "RUN", "--set", "a=1", "--device", "cpu", "--set", "b=2"], {"--set"})
+        ['fit', 'RUN', '--device', 'cpu', '--set', 'a=1', 'b=2']
+    """
+    rest: list[str] = []
+    values: dict[str, list[str]] = {}
+    times: Counter[str] = Counter()
+    current = rest
+    for word in words:
+        flag, sign, value = word.partition("=")
+        if flag in several:
+            times[flag] += 1
+            current = values.setdefault(flag, [])
+            if sign:  # --set=a=1 takes no other word
+                current.append(value)
+                current = rest
+            continue
+        if re.fullmatch(r"--.*|-[A-Za-z]", word):
+            current = rest
+        current.append(word)
+    if not any(count > 1 for count in times.values()):
+        return list(words)
+    return [*rest, *(word for flag, given in values.items() for word in (flag, *given))]
+
+
 def _parse(words: Sequence[str], loaded: Collection[str]) -> Callable[[], None]:
     """Parse the words with the options of the loaded commands; of the others only the names are known."""
     made: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         {name: _command(name, words) if name in loaded else _listed(name) for name in COMMANDS},
         prog="expost",
         description=DESCRIPTION,
-        args=words,
+        args=joined(words, _several(words[0])) if words[0] in loaded else words,
         config=(tyro.conf.DisallowNone,),
     )
     return made

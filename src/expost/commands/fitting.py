@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,24 +138,27 @@ def fit(
         opened.save_selection(asked_for, record)
         for line in in_words(record):
             say(line)
-    found = _learned(opened, density if by is None else f"{density} by {by}", fitted, generator, judge, codes)
-    return replace(found, path=path, selection=record)
+    name = density if by is None else f"{density} by {by}"
+    learned = _learned(opened, name, fitted, generator, judge, codes)
+    return Fitted(path, name, len(judge.codes) if learned else 0, learned, record)
 
 
-def _learned(run: Run, name: str, density: Density, generator: Generator, judge: Judge, codes: Tensor) -> Fitted:
+def _learned(
+    run: Run, name: str, density: Density, generator: Generator, judge: Judge, codes: Tensor
+) -> tuple[Learned, ...]:
     """Return what a density has learned, and say it: its log-likelihood on held-out codes beside others'."""
     from expost.evaluation.held_out import compare, in_words
 
     if judge.enough is None:
         say(f"the validation split has {len(judge.codes)} examples, too few to compare densities on")
-        return Fitted(Path(), name, 0, ())
+        return ()
     z = judge.codes
     found = compare(name, {**generator.densities, name: density}, codes, z, judge.split)
     kind = "symbols" if density.of_symbols else "dimensions"
     say(f"mean log-likelihood of {len(z):,} held-out codes (validation), of {density.dim} {kind}, in nats:")
     for line in in_words(name, found, f"fit that: expost fit {shlex.quote(str(run.folder))} --density {{density}}"):
         say(line)
-    return Fitted(Path(), name, len(z), tuple(found))
+    return tuple(found)
 
 
 def _remark_on_components(density: Density, codes: int) -> None:

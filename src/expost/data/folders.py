@@ -72,7 +72,7 @@ def sort_files(
     for part in sorted({file.part for file in files}, key=_ORDER.__getitem__):
         members = [file for file in files if file.part == part]
         found.parts[part] = [file.index for file in members]
-        found.labels[part] = _labels(members, found)
+        found.labels[part] = _labels(members, found, what)
     found.remarks = list(dict.fromkeys(found.remarks))
     return found
 
@@ -267,10 +267,10 @@ def _without_image_words(files: list[ListedFile]) -> list[ListedFile]:
     return done
 
 
-def _labels(members: Sequence[ListedFile], found: Sorted) -> list[str] | None:
+def _labels(members: Sequence[ListedFile], found: Sorted, what: str) -> list[str] | None:
     if not all(file.folders and file.folders[0] for file in members):
         if any(file.folders for file in members):
-            found.remarks.append("no labels, since some images lie outside the subfolders")
+            found.remarks.append(f"no labels, since some {what} lie outside the subfolders")
         return None
     labels = [file.folders[0] for file in members]
     if len(members) > 2 and len(set(labels)) == len(labels):

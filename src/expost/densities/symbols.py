@@ -204,8 +204,8 @@ def frequencies(grids: Tensor, symbols: int) -> Tensor:
 class Categorical(SymbolDensity):
     """P(z) = prod_s p_s(z_s): each site draws its symbol by itself, whatever the others are.
 
-    With n_sk the codes that have symbol k at site s, and g_k the share of k at all sites (each occurrence counted, and
-    1/2 for symbols that never occur),
+    With n_sk the codes that have symbol k at site s, and g_k the share of k at all sites (1/2 added to every symbol's
+    count, so that none is impossible),
 
         p_s(k) = (n_sk + a g_k) / (N + a),
 

@@ -69,8 +69,8 @@ def intended_digits(
         return []
     each = max(1, protocol.count(len(data.test)) // len(labels))
     right = []
-    for label in labels:
-        drawn = generator.sample(each, name, stream_seed(protocol.seed, SAMPLES), label)
+    for number, label in enumerate(labels):  # each with noise of its own, so that samples are independent
+        drawn = generator.sample(each, name, stream_seed(protocol.seed, SAMPLES, number), label)
         right.append((recognized(drawn) == int(label)).double())
     hits = torch.cat(right)
     density = {"name": name, "by label": True}
