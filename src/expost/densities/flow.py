@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from expost.densities.base import Fit
 from expost.densities.checks import check_choice, check_depth, check_determined, check_float, check_int, check_seed
-from expost.densities.drawing import draw_index, draw_normal
+from expost.densities.drawing import draw_normal
 from expost.densities.gaussian import Gaussian
 from expost.densities.grouped import Grouped, embed, initial_embedding, read_counts
-from expost.densities.labelled import LabelledDensity
+from expost.densities.joint import JointDensity
 from expost.densities.labels import Classes
 from expost.densities.linalg import LOG_2PI, whiten
 from expost.densities.standards import Whitened
@@ -36,7 +36,7 @@ _CLIP = 5.0
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Flow(LabelledDensity):
+class Flow(JointDensity):
     """q(z): N(0, I) seen through an invertible network T, with its exact density (Rezende & Mohamed 2015).
 
     The codes are whitened, x = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`, and
@@ -108,12 +108,6 @@ class Flow(LabelledDensity):
         check_float("lr", self.lr, minimum=0, above=True)
         check_float("regularization", self.regularization, minimum=0, above=True)
         check_seed(self.seed)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The number of codes in each class, in the order of `labels`."""
-        _ = self.labels  # refuses a fit without
-        return read_counts(self.statistics)
 
     def _fit(self, z: Tensor) -> Fit:
         check_determined(self.name, *z.shape)
@@ -210,16 +204,7 @@ class Flow(LabelledDensity):
                 weight.copy_(fit[_PREFIX + name])
         return chain.double().to(fit["mean"].device)
 
-    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        if not self.labelled:
-            return self._invert(n, None, generator, temperature)
-        drawn = draw_index(n, torch.tensor(self.counts, dtype=torch.float64), generator)
-        return self._invert(n, drawn.to(self.tensors["mean"].device), generator, temperature)
-
-    def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        return self._invert(n, torch.full((n,), c, device=self.tensors["mean"].device), generator, temperature)
-
-    def _invert(self, n: int, index: Tensor | None, generator: torch.Generator | None, temperature: float) -> Tensor:
+    def _arrive(self, n: int, index: Tensor | None, generator: torch.Generator | None, temperature: float) -> Tensor:
         """Return the codes of n draws of noise, of the classes `index` (n,), None without labels."""
         fit, chain = self.tensors, self._fitted()
         noise = draw_normal(n, self.dim, generator, fit["mean"].device, temperature)
@@ -228,14 +213,6 @@ class Flow(LabelledDensity):
             given = None if index is None else fit[_EMBEDDING][index[rows]].double()
             found.append(chain(given).inv(noise[rows]))
         return (fit["mean"] if index is None else fit["mean"][index]) + torch.cat(found) @ fit["cholesky"].T
-
-    def _log_prob(self, z: Tensor) -> Tensor:
-        if self.labelled:
-            return torch.logsumexp(self._log_joint(z), 1)
-        return self._log_density(z, None)
-
-    def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
-        return self._log_density(z, c)
 
     def _log_density(self, z: Tensor, c: int | None) -> Tensor:
         """Return the log-density of codes, shape (N,), float64, of class number c."""

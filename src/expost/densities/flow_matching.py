@@ -24,9 +24,9 @@ from expost.densities.checks import (
     check_int,
     check_seed,
 )
-from expost.densities.drawing import draw_index, draw_normal
+from expost.densities.drawing import draw_normal
 from expost.densities.grouped import Grouped, centers_of, embed, initial_embedding, read_counts, spread_of
-from expost.densities.labelled import LabelledDensity
+from expost.densities.joint import JointDensity
 from expost.densities.labels import Classes
 from expost.densities.linalg import LOG_2PI
 from expost.densities.paths import Slope, dormand_prince, runge_kutta
@@ -50,7 +50,7 @@ _ONE = torch.tensor(1.0)
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FlowMatching(LabelledDensity):
+class FlowMatching(JointDensity):
     """q(z): where noise arrives that follows a learned velocity from t = 0 to 1 (Lipman et al. 2023; Liu et al. 2023).
 
     The codes are whitened, x_1 = L^-1 (z - m) with m and L L^T the mean and covariance of `Gaussian`; of maps, m is the
@@ -170,12 +170,6 @@ class FlowMatching(LabelledDensity):
         check_float("regularization", self.regularization, minimum=0, above=True)
         check_seed(self.seed)
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The number of codes in each class, in the order of `labels`."""
-        _ = self.labels  # refuses a fit without
-        return read_counts(self.statistics)
-
     def guided(self, guidance: float) -> FlowMatching:
         """Return the same fit with another guidance; nothing is trained.
 
@@ -274,15 +268,6 @@ class FlowMatching(LabelledDensity):
         missed = _of_gaussian(y, times, given.spread) - (x - noise)
         return (missed / given.spread.sqrt() + rest).square().sum(1)
 
-    def _draw(self, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        if not self.labelled:
-            return self._arrive(n, None, generator, temperature)
-        drawn = draw_index(n, torch.tensor(self.counts, dtype=torch.float64), generator)
-        return self._arrive(n, drawn.to(self.tensors["mean"].device), generator, temperature)
-
-    def _draw_given(self, c: int, n: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        return self._arrive(n, torch.full((n,), c, device=self.tensors["mean"].device), generator, temperature)
-
     def _arrive(self, n: int, index: Tensor | None, generator: torch.Generator | None, temperature: float) -> Tensor:
         """Return where paths from n draws of noise lead, of the classes `index` (n,), None without labels."""
         fit = self.tensors
@@ -326,14 +311,6 @@ class FlowMatching(LabelledDensity):
             return (rest + (self.guidance - 1) * (labelled - unlabelled)) / scale
 
         return guided
-
-    def _log_prob(self, z: Tensor) -> Tensor:
-        if self.labelled:
-            return torch.logsumexp(self._log_joint(z), 1)
-        return self._log_density(z, None)
-
-    def _log_prob_given(self, c: int, z: Tensor) -> Tensor:
-        return self._log_density(z, c)
 
     def _log_density(self, z: Tensor, c: int | None) -> Tensor:
         """Return the log-density of codes, shape (N,), float64, of class number c."""

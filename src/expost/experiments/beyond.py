@@ -26,7 +26,7 @@ from expost.examples import kind_of_data, pictures
 from expost.experiments.beyond_report import as_csv, figure, markdown
 from expost.experiments.cells import Task, defining_settings, density_hash, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
-from expost.experiments.hardware import hardware, note_hardware, noted_hardware, summary, training_seconds
+from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table1 import SCALES, Scale
 from expost.generators.generator import Generator
 from expost.metrics.latent import held_out_log_likelihood
@@ -196,7 +196,6 @@ def climb(task: Rungs, device: str) -> dict[str, Any]:
             }  # fmt: skip
             write_json(task.file(subject), cell)
             found[subject] = cell
-    note_hardware(task.hardware, device)
     return {
         "cells": {subject: {k: v for k, v in found[subject].items() if k != "asked"} for subject in found},
         "training seconds": training_seconds(task.run),
