@@ -16,7 +16,8 @@ from expost.densities import DENSITIES, ConditionalDensity, GaussianMixture, Tra
 from expost.densities.kde import KernelDensity, bandwidths
 from expost.errors import DataError, UsageError
 from expost.generators.generator import Generator
-from expost.generators.selection import candidates, folds, in_words, rows, select
+from expost.generators.selection import candidates, folds, select
+from expost.generators.selection_table import in_words, rows
 from expost.metrics.memorization import closer
 
 #: Trained densities in few steps.

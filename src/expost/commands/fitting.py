@@ -91,7 +91,8 @@ def fit(
     from expost.evaluation.held_out import Judge
     from expost.evaluation.selecting import distance_to
     from expost.generators.generator import of_symbols
-    from expost.generators.selection import asked, check_candidates, in_words
+    from expost.generators.selection import asked, check_candidates
+    from expost.generators.selection_table import in_words
     from expost.run import open_run
 
     opened = open_run(run)

@@ -12,7 +12,7 @@ from expost.errors import DataError
 from expost.evaluation.scores import Score
 from expost.examples import kind_of_data
 from expost.generators.generator import own_densities
-from expost.generators.selection import HEAD, in_words, rows
+from expost.generators.selection_table import HEAD, in_words, rows
 from expost.models.latents import LATENTS
 from expost.registry import Part
 from expost.report.blocks import Block, Cell, Fact, Facts, Note, RunPage, Section, Table
