@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 
@@ -24,7 +25,7 @@ from expost.evaluation.protocol import Protocol, bundled_features, pick_space, r
 from expost.evaluation.spoken import intended_digits, kept_digits
 from expost.examples import kind_of, kind_of_run
 from expost.examples.waves import PAUSE, data_uri, joined, wav
-from expost.experiments import reproduce
+from expost.experiments import reproduce, sound_report
 from expost.experiments import sound as comparison
 from expost.explorer.explored import Explored
 from expost.generators.generator import Generator
@@ -258,17 +259,33 @@ def test_what_a_comparison_says():
         return {"scores": [{"name": name, "of": of, "value": value, "error": error}]}
 
     rows = {"rae": [cell(5.0, 0.1)], "rae-l2": [cell(5.2, 0.1)], "ae": [cell(9.0, 0.1)]}
-    said = "\n".join(comparison.findings(rows, ["GMM"]))
+    said = "\n".join(sound_report.findings(rows, ["GMM"]))
     assert "GMM: best is rae (5); not told apart from it: rae-l2." in said
     own = cell(6.0, 0.1, of="standard-normal")
-    said = "\n".join(comparison.findings({**rows, "vae": [own]}, ["GMM"]))
+    said = "\n".join(sound_report.findings({**rows, "vae": [own]}, ["GMM"]))
     assert "RAE with a mixture ex post below the VAE's own prior: 2 of 2 (rae, rae-l2)." in said
     kept = {
         "ae": [cell(0.9, 0.01, "kept-digit", "reconstruction")],
         "vae": [cell(0.5, 0.01, "kept-digit", "reconstruction")],
     }
-    said = "\n".join(comparison.findings(kept, ["kept digit"]))
+    said = "\n".join(sound_report.findings(kept, ["kept digit"]))
     assert "kept digit: best is ae (0.9); all others are worse beyond the intervals." in said
+
+
+def test_what_a_comparison_of_several_seeds_says():
+    def cells(*values):
+        return [
+            {"scores": [{"name": "frechet-x", "of": "gmm", "value": value, "error": 0.001}], "epochs": 1}
+            for value in values
+        ]
+
+    # the first seed's order is another than the means', whose difference is within what seeds differ by
+    rows = {"rae": cells(5.0, 6.0, 7.0), "ae": cells(5.4, 5.5, 5.6), "wae-mmd": cells(9.0, 9.1, 9.2)}
+    said = "\n".join(sound_report.findings(rows, ["GMM"]))
+    assert "GMM: best is ae (5.5); not told apart from it: rae." in said
+    mean, half = sound_report.interval([(5.0, 0.1), (6.0, 0.1), (7.0, 0.1)])
+    expected = scipy.stats.ttest_1samp([5.0, 6.0, 7.0], 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((expected.low, expected.high))
 
 
 def test_other_data_than_sound_are_refused(tmp_path):

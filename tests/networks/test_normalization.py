@@ -107,3 +107,16 @@ def test_group_norm_of_half_precision_has_statistics_of_float32():
     y = layer(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, nn.functional.group_norm(x.float(), 2).bfloat16())
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_takes_cut_and_turned_maps_and_gradients(memory):
+    layer = GroupNorm(2, 4).double()
+    whole = torch.randn(3, 4, 6, 8, dtype=torch.float64).contiguous(memory_format=memory)
+    for x in (whole[..., ::2], whole[:, :, 1:5, 2:7], whole.transpose(2, 3), whole[:1, :, :1, :1].expand(3, 4, 5, 6)):
+        ours, theirs = (x.detach().requires_grad_() for _ in range(2))
+        g = torch.randn(x.shape[:2] + x.shape[:1:-1], dtype=torch.float64).transpose(2, 3)
+        expected = nn.functional.group_norm(theirs, 2)
+        torch.testing.assert_close(layer(ours), expected)
+        by_ours, by_theirs = torch.autograd.grad(layer(ours), ours, g), torch.autograd.grad(expected, theirs, g)
+        torch.testing.assert_close(by_ours, by_theirs)

@@ -313,9 +313,9 @@ def latent_scores(
 
 def _why_infinite(score: Score, codes: Tensor) -> str:
     """Say why a score of the codes has no finite value, and what to do."""
-    n, d = codes.shape
     if score.of != CODES:
         return "a held-out code is impossible under the density; fit one with more noise, or another density"
+    n, d = codes.shape
     if n <= d:
         return (
             f"{n} codes span at most {n - 1} of their {d} dimensions, so their covariance has no inverse; score more "

@@ -1,8 +1,8 @@
 """Beyond the paper: one trained autoencoder, and ever better densities of its codes.
 
-The rungs are N(0, I), one Gaussian, a mixture, a flow, flow matching, and what `auto` chooses. They share the weights,
-so that nothing but the density differs. A run is a folder and a rung a file, `cells/MODEL-SEED/DENSITY.json`. Finished
-ones are kept, interrupted ones resume, deleted ones are redone.
+The rungs are N(0, I), one Gaussian, a mixture, a flow and flow matching. They share the weights, so that nothing but
+the density differs. A run is a folder and a rung a file, `cells/MODEL-SEED/DENSITY.json`. Finished ones are kept,
+interrupted ones resume, deleted ones are redone.
 """
 
 from __future__ import annotations

@@ -12,23 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from expost._version import __version__
 from expost.commands import data_name, fit, score_run, train
 from expost.config import DataConfig, to_json
-from expost.densities import DENSITIES
 from expost.errors import UsageError
-from expost.evaluation.catalog import INTENDED, KEPT, direction_of
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features, pick_space
 from expost.examples import examples_of, pictures
 from expost.examples.pictures import to_bytes
 from expost.examples.sound import Sound
 from expost.examples.waves import joined, write_wav
-from expost.experiments.cells import Task, comma_separated, defining_settings, refuse_another, saved, train_or_go_on
+from expost.experiments.cells import Task, defining_settings, refuse_another, saved, train_or_go_on
 from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import noted_hardware, summary, training_seconds
+from expost.experiments.sound_report import as_csv, by_label_of, ex_post_of, markdown, of_symbols, prior_of
 from expost.experiments.table1_report import figure
 from expost.metrics import Statistics, frechet_distance
 from expost.models.zoo import ZOO
@@ -40,12 +38,10 @@ from expost.utils.store import write_json, write_text
 
 #: Rows of the table: the paper's regularized autoencoders, the VAE and its deterministic kin, vector quantisation.
 ROWS = ("ae", "rae", "rae-l2", "rae-sn", "rae-gp", "vae", "wae-mmd", "vq-vae")
-#: The density ex post, and the one by label.
-EX_POST, BY_LABEL = "gmm", "gaussian"
 #: Measures of samples, besides whether digits are heard as intended.
 MEASURES = ("frechet",)
-#: Recordings that can be heard of each model; half the width of a 95 % interval in standard errors.
-HEARD, WIDTH = 16, 1.96
+#: Recordings that can be heard of each model.
+HEARD = 16
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ class Cell(Task):
         return {
             "preset": self.size.preset,
             "width": self.size.width,
-            "latent_dim": None if _of_symbols(self.model) else self.size.latent_dim,
+            "latent_dim": None if of_symbols(self.model) else self.size.latent_dim,
             "seed": self.seed,
         }
 
@@ -170,7 +166,7 @@ def reproduce_sound(
     write_json(out / "table.json", record)
     write_text(out / "table.md", markdown(record))
     write_text(out / "table.csv", as_csv(record))
-    runs = {name: (_prior(name), Run.open(Cell(out, name, 0, source, features, size).run)) for name in names}
+    runs = {name: (prior_of(name), Run.open(Cell(out, name, 0, source, features, size).run)) for name in names}
     pictures.save_picture(figure(runs, here), out / "figure.png")
     for name, (_, run) in runs.items():
         _write_sounds(run, name, out / "wav" / name, here)
@@ -198,13 +194,13 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
     }  # fmt: skip
     cell = saved(path, asked)
     if cell is None:
-        densities = tuple(dict.fromkeys((_prior(task.model), *_ex_post(task.model), _by_label(task.model))))
+        densities = tuple(dict.fromkeys((prior_of(task.model), *ex_post_of(task.model), by_label_of(task.model))))
         subjects = (RECONSTRUCTION, *densities)
         for name, given in task.size.densities.items():
             if name in densities:
                 fit(run, name, options=given, device=device)
         if run.data().train.y is not None:
-            name = _by_label(task.model)
+            name = by_label_of(task.model)
             fit(run, name, by="label", options=task.size.densities.get(name, {}), device=device)
         # of few examples a distance is too large, in every row alike
         protocol = Protocol(MEASURES, task.size.samples, seed=task.seed, allow_few=True)
@@ -218,26 +214,6 @@ def fill(task: Cell, device: str) -> dict[str, Any]:
     }
 
 
-def _prior(row: str) -> str:
-    """Return a model's own density."""
-    return ZOO[row].prior.name
-
-
-def _of_symbols(row: str) -> bool:
-    """Return whether a model's codes are symbols, whose density learns all labels together."""
-    return DENSITIES[_prior(row)].of_symbols
-
-
-def _ex_post(row: str) -> tuple[str, ...]:
-    """Return the density that is compared ex post, if there is one of such codes beside the model's own."""
-    return () if _of_symbols(row) else (EX_POST,)
-
-
-def _by_label(row: str) -> str:
-    """Return the density that is fitted by label."""
-    return _prior(row) if _of_symbols(row) else BY_LABEL
-
-
 def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     """Write test recordings as their frames give them back, their reconstructions, and samples, each as one WAV."""
     kind = examples_of(run.config)
@@ -245,139 +221,12 @@ def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     generator, test = run.generator(device), run.data().test
     x = test.x[test.spread(HEARD)]
     heard = {"recordings": x, "reconstructions": to_bytes(generator.reconstruct(x))}
-    for name in dict.fromkeys((_prior(row), *_ex_post(row))):
+    for name in dict.fromkeys((prior_of(row), *ex_post_of(row))):
         heard[f"samples-{name}"] = to_bytes(generator.sample(HEARD, name, seed=0))
-    if (name := _by_label(row)) in generator.by_label:
+    if (name := by_label_of(row)) in generator.by_label:
         labels = generator.by_label[name].labels
         drawn = torch.cat([generator.sample(1, name, seed=0, label=label) for label in labels])
         heard[f"samples-{name}-by-label"] = to_bytes(drawn)
     folder.mkdir(parents=True, exist_ok=True)
     for what, frames in heard.items():
         write_wav(joined(kind.spectrogram.waves(frames), kind.rate), kind.rate, folder / f"{what}.wav")
-
-
-def column(cells: Sequence[Mapping[str, Any]], name: str, of: str | None) -> list[tuple[float, float]]:
-    """Return a score of every seed with its standard error, NaN where it has none.
-
-    Args:
-        cells: Of one model.
-        name: The score; "frechet" for the Frechet distance, whatever the features.
-        of: What it is a score of; None for none.
-    """
-    found = []
-    for cell in cells:
-        for score in cell["scores"]:
-            named = score["name"] == name or (name == "frechet" and score["name"].startswith(("frechet-", "fid")))
-            if score["of"] == of and named:
-                found.append((float(score["value"]), float(score["error"] if score["error"] is not None else np.nan)))
-    return found
-
-
-def _columns(row: str) -> dict[str, tuple[str, str | None]]:
-    """Return the table's columns: the score and its subject."""
-    return {
-        "Rec": ("frechet", RECONSTRUCTION),
-        "N": ("frechet", _prior(row)),
-        "GMM": ("frechet", next(iter(_ex_post(row)), None)),
-        "kept digit": (KEPT, RECONSTRUCTION),
-        "intended digit": (INTENDED, f"{_by_label(row)} by label"),
-        "MSE": ("mse", RECONSTRUCTION),
-    }
-
-
-def markdown(record: Mapping[str, Any]) -> str:
-    """Return the table as Markdown: the command, the protocol, the rows, and what they say."""
-    rows: Mapping[str, list[Mapping[str, Any]]] = record["rows"]
-    first = next(iter(rows.values()))[0]["scores"]
-    distance = next(score for score in first if score["name"].startswith(("frechet-", "fid")))
-    card = distance["card"]
-    right = next(
-        (s["card"]["settings"].get("right about the test recordings") for s in first if s["name"] == KEPT), None
-    )
-    taken = [cell["training seconds"] for cells in rows.values() for cell in cells]
-    shown = [
-        name for name in _columns("vae") if any(column(cells, *_columns(row)[name]) for row, cells in rows.items())
-    ]
-    lines = [
-        f"# Sound: {record['dataset']}, scale {record['scale']['name']}, equal training time",
-        "",
-        f"    {record['command']}",
-        "",
-        f"{record['hardware']}; expost {record['version']}. Every model was given {record['scale']['seconds']:g} s of "
-        f"training by the pace of its first steps, and took {min(taken):.0f} to {max(taken):.0f} s. Rec, N, GMM: "
-        f"{distance['name']} of reconstructions, of samples of the model's own density, of a mixture fitted ex post, "
-        f"against {card['reference']} ({card['reference_count']:,}), lower is better, ± standard error"
-        + (" (of the first seed; mean over seeds)." if len(next(iter(rows.values()))) > 1 else "."),
-        "",
-        f"For comparison, {distance['name']} of real recordings against the same test recordings: "
-        + ", ".join(f"{value:.3g} of the {part} part" for part, value in record["recordings"].items())
-        + ".",
-        "",
-        f"Data: {record['data']}.",
-        "",
-    ]
-    if right is not None:
-        lines += [
-            f"The classifier that hears digits is right about {right:.1%} of the test recordings. Kept digit: "
-            "the share of their reconstructions that it hears as what was spoken. Intended digit: the share of samples "
-            "by label that it hears as their label.",
-            "",
-        ]
-    lines += ["| model | " + " | ".join([*shown, "epochs", "training, s"]) + " |", "|---" * (len(shown) + 3) + "|"]
-    for row, cells in rows.items():
-        values = [_cell(column(cells, *_columns(row)[name])) for name in shown]
-        epochs = ", ".join(str(cell["epochs"]) for cell in cells)
-        seconds = np.mean([cell["training seconds"] for cell in cells])
-        lines.append(f"| {row} | " + " | ".join([*values, epochs, f"{seconds:.0f}"]) + " |")
-    return "\n".join([*lines, "", *findings(rows, shown)]) + "\n"
-
-
-def _cell(values: Sequence[tuple[float, float]]) -> str:
-    if not values:
-        return "-"
-    error = values[0][1]
-    return f"{np.mean([value for value, _ in values]):.3g}" + ("" if np.isnan(error) else f" ± {error:.2g}")
-
-
-def findings(rows: Mapping[str, list[Mapping[str, Any]]], shown: Sequence[str]) -> list[str]:
-    """Say which model is best in each column, and which are as good: those whose 95 % interval meets the best one's.
-
-    Args:
-        rows: Cells by model.
-        shown: The columns.
-    """
-    lines = []
-    for name in shown:
-        found = {row: values[0] for row, cells in rows.items() if (values := column(cells, *_columns(row)[name]))}
-        if len(found) < 2:
-            continue
-        higher = direction_of(_columns("vae")[name][0]).sign > 0
-        best = (max if higher else min)(found, key=lambda row: found[row][0])
-        value, error = found[best]
-        near = [
-            row
-            for row, (other, own) in found.items()
-            if row != best and abs(other - value) <= WIDTH * (np.nan_to_num(error) + np.nan_to_num(own))
-        ]
-        alike = (
-            f"; not told apart from it: {', '.join(near)}" if near else "; all others are worse beyond the intervals"
-        )
-        lines.append(f"- {name}: best is {best} ({value:.3g}){alike}.")
-    if (vae := column(rows.get("vae", ()), *_columns("vae")["N"])) and "GMM" in shown:
-        ours = {row: column(cells, *_columns(row)["GMM"]) for row, cells in rows.items() if row.startswith("rae")}
-        below = [row for row, values in ours.items() if values and values[0][0] < vae[0][0]]
-        if ours:
-            named = f" ({', '.join(below)})" if below else ""
-            lines.append(f"- RAE with a mixture ex post below the VAE's own prior: {len(below)} of {len(ours)}{named}.")
-    return ["What the comparison says:", "", *lines] if lines else []
-
-
-def as_csv(record: Mapping[str, Any]) -> str:
-    """Return the table as CSV: a line a run."""
-    lines = []
-    for row, cells in record["rows"].items():
-        for cell in cells:
-            line = {"model": row, "seed": cell["seed"]}
-            line |= {f"{score['of']} {score['name']}": score["value"] for score in cell["scores"]}
-            lines.append(line | {"epochs": cell["epochs"], "training seconds": cell["training seconds"]})
-    return comma_separated(lines)

@@ -134,6 +134,8 @@ class GroupNorm(nn.GroupNorm):
             return _by_formula(x, self.weight, self.bias, self.num_groups, self.eps)
         if not torch.is_grad_enabled():
             return super().forward(x)
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
         y: Tensor = _NormalizeGroups.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
         return y
 
