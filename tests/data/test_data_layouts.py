@@ -85,6 +85,7 @@ def test_rows_may_lie_along_the_second_axis(tmp_path):
         ),
         ((10, 3, 32, 3), "axis 1 or 3 could be the channels; make images larger, or give --layout NCHW or NHWC"),
         ((20, 5, 12, 12), r"choose among them: pictures have 1 or 3 channels: keep some, as x\[:, \[0, 1, 2\], :, :\]"),
+        ((20, 2, 12, 12), r"keep some, as x\[:, \[0\], :, :\]"),
         ((20, 12, 12, 7), r"keep some, as x\[:, :, :, \[0, 1, 2\]\]"),
         ((9, 7, 3), "add the missing axis: .* or give --layout NHW or HWC"),
         ((5, 8, 8, 8, 3), r"shape \(5, 8, 8, 8, 3\); give .* \(videos and volumes are not read"),

@@ -49,6 +49,14 @@ def test_a_class_that_is_called_like_a_part_stays_one():
     assert set(found.labels["train"]) == {"train", "bus"}
 
 
+@pytest.mark.parametrize("names", [("fold_0", "fold_1"), ("data_batch_1", "data_batch_2"), ("part1", "part2", "part3")])
+def test_folders_that_count_pieces_are_no_classes(names):
+    found = sort(*(f"{name}/{i}.png" for name in names for i in range(6)))
+    assert found.labels == {"all": None}
+    assert f"no labels, since the subfolders count pieces ({', '.join(names)})" in found.remarks
+    assert set(sort("fold_1/a.png", "fold_1/b.png", "cat/a.png", "cat/b.png").labels["all"]) == {"fold_1", "cat"}
+
+
 @pytest.mark.parametrize(
     ("images", "masks"),
     [("ISIC_Input", "ISIC_GroundTruth"), ("lung_images", "lung_masks"), ("CXR-imgs", "CXR-annotations")],

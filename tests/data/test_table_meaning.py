@@ -41,6 +41,38 @@ def refused(path, message, **options):
 # --- cells ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("mark", "others", "said"),
+    [
+        ("-999", lambda i: A[i], True),
+        ("9999.0", lambda i: i, True),
+        ("-1", lambda i: i % 3 / 10, True),
+        ("-1", lambda i: i, False),  # one of a scale
+        ("-1", lambda i: 1, False),  # one of two
+        ("999", lambda i: 900 + 4 * i, False),
+    ],
+)
+def test_a_number_that_may_mark_missing_values_is_named(mark, others, said, tmp_path):
+    path = table(tmp_path / "x.csv", "a,b,c", lambda i: f"{A[i]},{mark if i % 7 == 3 else others(i)},{i * i}")
+    note = load_data(path).note
+    assert ("if that stands for a missing value" in note) is said
+    assert not said or f"far from all other values: {int(float(mark))} in 'b'; if" in note
+
+
+@pytest.mark.parametrize(
+    ("width", "top", "shape"), [(64, 255, "8, 8"), (300, 255, "3, 10, 10"), (65, 255, ""), (64, 99, ""), (64, 256, "")]
+)
+def test_rows_that_may_be_images_are_said_to(width, top, shape, tmp_path):
+    x = np.random.default_rng(0).integers(0, top + 1, (N, width))
+    x[:, 0] = top
+    np.save(tmp_path / "x.npy", x)
+    note = load_data(tmp_path / "x.npy").note
+    assert (f"save x.reshape(-1, {shape}) as uint8" in note) is bool(shape)
+    assert bool(shape) is ("rows may be images" in note)
+    np.save(tmp_path / "half.npy", x + 0.5)
+    assert "rows may be images" not in load_data(tmp_path / "half.npy").note
+
+
 @pytest.mark.parametrize("cell", ["?", ".", "<NA>", "None", "unknown", "n/d", "<0.1", "1,2,3", "-", "12 cm", "#DIV/0!"])
 def test_a_cell_that_is_no_number_is_refused_by_column_row_and_cell(cell, tmp_path):
     path = table(tmp_path / "x.tsv", "a\tb\tc", lambda i: f"{A[i]}\t{cell if i == 7 else A[-i]}\t{i * i}")
@@ -221,6 +253,7 @@ def test_numbers_in_parquet_of_every_type(tmp_path):
             "line 1 (town, 2019, 2020) taken for names",
         ),
         ("0,1,2,3", lambda i: f"{A[i]},{i},1.5,{i}", ("0", "1", "2", "3"), "taken for names"),
+        ("2019,2020", lambda i: f"{A[i]},{A[-i]}", ("2019", "2020"), "line 1 (2019, 2020, ...) taken for names"),
         ("a,b", lambda i: f"r{i},{A[i]},{i}", ("a", "b"), "(unnamed) (text, all different, e.g. 'r0')"),  # as R writes
         ("a,b", lambda i: f"{A[i]},{i},", ("a", "b"), "left out 1 column: (unnamed) (empty)"),
         ("# made by X\n# in cm\na,b", lambda i: f"{A[i]},{i}", ("a", "b"), "skipped 2 lines of comments at the top"),

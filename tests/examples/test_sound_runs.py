@@ -97,7 +97,7 @@ def test_pairs_and_paths_are_heard_in_order(run, tmp_path):
     folder = expost.reconstruct(run, tmp_path / "r", n=2)
     spectrogram, x = Spectrogram(run.config.data.sound), run.data().test.x
     original, _ = heard(folder / "00001-original.wav")
-    np.testing.assert_allclose(original, spectrogram.waves(x[1:2])[0].numpy(), atol=1 / 32000)
+    np.testing.assert_allclose(original, spectrogram.waves(x[-1:])[0].numpy(), atol=1 / 32000)
     assert (folder / "00001-reconstruction.wav").exists()
     steps, _ = heard(expost.interpolate(run, tmp_path / "p", n=1, steps=4) / "00000.wav")
     assert len(steps) == 4 * 2480 + 3 * round(PAUSE * 8000)

@@ -90,7 +90,6 @@ def data(
 
 
 def _tensors(loaded: Data, config: DataConfig, out: str | None) -> DataShown:
-    import torch
 
     from expost.examples import kind_of_data
     from expost.examples.outputs import check_output
@@ -107,7 +106,7 @@ def _tensors(loaded: Data, config: DataConfig, out: str | None) -> DataShown:
         if out is not None:
             kind.write(train.x[:SHOWN], check_output(Path(out), kind.samples))
         return DataShown(loaded.note, out or "", rows, (*columns, *([] if classes is None else ["class"])))
-    chosen = torch.linspace(0, len(train) - 1, min(SHOWN, len(train))).round().long()  # from all classes, if sorted
+    chosen = train.spread(SHOWN)
     target = check_output(Path(out) if out is not None else _fresh(loaded.name), kind.samples)
     kind.write(train.x[chosen], target)
     of_picture = () if classes is None else tuple(str(classes[index]) for index in chosen.tolist())

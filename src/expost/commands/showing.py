@@ -19,8 +19,6 @@ from expost.errors import UsageError
 from expost.utils.progress import say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from expost.densities import Density
     from expost.types import Split
 
@@ -102,7 +100,7 @@ def reconstruct(
             picture. Strings: FILE.txt, with a tab between the columns, or .csv.
             Tables: FILE.csv, where each row ends with its reconstruction. In a CSV, labels are the last column.
             Default: reconstructions.png, .csv, .txt, or a folder, in the run's folder, numbered where it exists.
-        n: Number of test examples.
+        n: Number of test examples, from all over the part in even steps: files are often sorted by class.
         device: auto, cpu, cuda or mps.
         **picture: How a picture looks (`PictureOptions`).
 
@@ -113,7 +111,6 @@ def reconstruct(
     from expost.examples.kind import counted
     from expost.examples.outputs import check_output
     from expost.run import open_run
-    from expost.types import Split
 
     opened = open_run(run)
     examples = examples_of(opened.config)
@@ -121,13 +118,13 @@ def reconstruct(
     path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.pairs)
     look_of(picture, path, "")
     data = opened.data()
-    first = _first(data.test, n)
-    name = "its reconstruction" if len(first) == 1 else "their reconstructions"
-    title = f"{counted(len(first), 'test example')} of {data_words(opened)} and {name} by {opened.config.model.name}"
-    labels = data.labels(Split(first, None if data.test.y is None else data.test.y[: len(first)]))
+    chosen = _spread(data.test, n)
+    name = "its reconstruction" if len(chosen) == 1 else "their reconstructions"
+    title = f"{counted(len(chosen), 'test example')} of {data_words(opened)} and {name} by {opened.config.model.name}"
+    labels = data.labels(chosen)
     examples.write_pairs(
         opened.generator(device),
-        first,
+        chosen.x,
         path,
         look_of(picture, path, title),
         None if labels is None else labels.tolist(),
@@ -249,7 +246,8 @@ def _taken(asked: str | None, fitted: Mapping[str, Density]) -> str | None:
     return taken.name
 
 
-def _first(split: Split, n: int) -> Tensor:
+def _spread(split: Split, n: int) -> Split:
     if n < 1:
         raise UsageError(f"n is {n}; ask for at least 1 example")
-    return split.x[:n]
+    rows = split.spread(n)
+    return type(split)(split.x[rows], None if split.y is None else split.y[rows])

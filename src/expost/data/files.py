@@ -102,7 +102,7 @@ def read_path(path: Path, overrules: Overrules | None = None) -> Found:
     remedy = next(filter(None, map(_remedy, files)), "")
     raise DataError(
         f"folder {path} holds no data, only {len(files)} other files ({_names(files)}); formats: {known}"
-        + (f"; {remedy.replace('convert it', 'convert them')}" if remedy else "")
+        + (f"; {remedy.replace('convert it to', 'convert them to')}" if remedy else "")
     )
 
 

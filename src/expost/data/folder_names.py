@@ -31,6 +31,7 @@ SURE_MASKS = frozenset(
         "segmentationclass", "segmentationobject",
     }
 )  # fmt: skip
+_PIECES = frozenset({"fold", "batch", "chunk", "shard", "part", "piece", "subset", "split", "data", "dataset"})
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,18 @@ def are_counters(stems: set[str]) -> bool:
     numbers = [int(match[2]) for match in found if match]
     alike = len({match[1] for match in found if match}) == 1 and len(numbers) == len(stems)
     return alike and max(numbers) <= 2 * len(numbers)
+
+
+def is_piece(name: str) -> bool:
+    """Tell whether a folder is called as one of several pieces that hold the same: by a number and such a word.
+
+    Example:
+        >>> is_piece("fold_0"), is_piece("data_batch_1"), is_piece("cat1"), is_piece("3")
+        (True, True, False, False)
+    """
+    words = words_of(name)
+    said = {word for word in words if not word.isdigit()} - IMAGES
+    return bool(said) and said <= _PIECES and any(word.isdigit() for word in words)
 
 
 def bare_stem(stem: str) -> str:

@@ -11,6 +11,7 @@ from expost.data.folder_names import (
     IMAGES,
     FolderName,
     ListedFile,
+    is_piece,
     read_name,
 )
 from expost.data.side_folders import without_side
@@ -273,6 +274,9 @@ def _labels(members: Sequence[ListedFile], found: Sorted, what: str) -> list[str
             found.remarks.append(f"no labels, since some {what} lie outside the subfolders")
         return None
     labels = [file.folders[0] for file in members]
+    if len(names := sorted(set(labels))) > 1 and all(map(is_piece, names)):
+        found.remarks.append(f"no labels, since the subfolders count pieces ({', '.join(names[:3])})")
+        return None
     if len(members) > 2 and len(set(labels)) == len(labels):
         found.remarks.append("no labels, since each subfolder holds one")
         return None

@@ -87,7 +87,7 @@ def _as_asked(array: Array, name: str, layout: str) -> Array:
     if arranged.shape[1] not in _CHANNELS:
         raise DataError(
             f"{name} has {arranged.shape[1]} channels by layout {layout}, its shape is {array.shape}; "
-            f"{_fewer(layout.index('C'), array.ndim)}, or give another --layout"
+            f"{_fewer(layout.index('C'), array.shape)}, or give another --layout"
         )
     return arranged
 
@@ -97,9 +97,10 @@ def _ordered(array: Array, layout: str) -> Array:
     return moved if "C" in layout else moved[:, None]
 
 
-def _fewer(axis: int, axes: int) -> str:
-    """Say how to keep three of many channels."""
-    places = ", ".join("[0, 1, 2]" if index == axis else ":" for index in range(axes))
+def _fewer(axis: int, shape: tuple[int, ...]) -> str:
+    """Say how to keep three of many channels, or one of two."""
+    kept = "[0, 1, 2]" if shape[axis] > 2 else "[0]"
+    places = ", ".join(kept if index == axis else ":" for index in range(len(shape)))
     return f"pictures have 1 or 3 channels: keep some, as x[{places}]"
 
 
@@ -142,7 +143,7 @@ def _told(shape: tuple[int, ...], name: str, alone: bool) -> str:
     few = min((1, 3), key=lambda axis: shape[axis])
     raise DataError(
         f"{name}: in shape {shape}, neither axis 1 nor axis 3 is 1, 3 or 4 channels; choose among them: "
-        f"{_fewer(few, 4)}"
+        f"{_fewer(few, shape)}"
     )
 
 

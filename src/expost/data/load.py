@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +16,15 @@ from expost.data import description
 from expost.data.examples import POOL, Array, Found, Indices, Overrules, Part, Preprocess, existing, parts_of
 from expost.data.files import read_path
 from expost.data.hub import on_hub
-from expost.data.images import EncodedImages, Pixels, UnreadableImages
-from expost.data.intensities import Extent
-from expost.data.mapped import as_tensor, pieces, row_bytes, scratch
+from expost.data.images import EncodedImages, UnreadableImages
+from expost.data.mapped import as_tensor, scratch
 from expost.data.named import DATASETS, NamedData
 from expost.data.prepared import Preparation, describe
+from expost.data.remarks import levels, misread, repetitions, scaling, silence
 from expost.data.splits import Plan, plan_official, plan_split, subset
 from expost.data.strings import is_strings
 from expost.errors import DataError, UsageError
 from expost.types import Data, Split
-
-_LEVELS = 128
-"""With so many levels of grey from the darkest to the lightest, what images were scaled by is not looked at."""
 
 
 def load_data(
@@ -173,7 +168,7 @@ def load_path(
     found = read_path(place, overrules) if place is not None else _from_hub(path, overrules or Overrules())
     prep = prep or Preprocess()
     data = _assemble(str(path), found, plan_split(found, seed), prep, limit, seed)
-    remarks = [*_levels(found, data, prep), *_repetitions(data)]
+    remarks = [*levels(found, data, prep), *misread(data), *repetitions(data)]
     return replace(data, note="; ".join([data.note, *remarks]))
 
 
@@ -299,7 +294,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
             f"{found.where}: examples have shape {shapes[0]} in training, {shapes[1]} in validation, "
             f"{shapes[2]} in test; make them equal (for images, pass a size)"
         )
-    silent = "" if found.sound is None else _silent(arrays, found.where)
+    silent = "" if found.sound is None else silence(arrays, found.where)
     words = _words(chosen)
     names = _names(chosen) if words is None else ()
     labels = [_tensor(part.labels, indices, words) for part, indices in chosen]
@@ -307,7 +302,7 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
     train, validation, test = splits
     count = sum(map(len, splits))
     shape = arrays[0].shape[1:]
-    prepared = [_scaling(chosen[0][0]) if prep.range is None else "", prep.describe()]
+    prepared = [scaling(chosen[0][0]) if prep.range is None else "", prep.describe()]
     note = description.note(
         found.where,
         [len(split) for split in splits],
@@ -331,42 +326,6 @@ def _assemble(name: str, found: Found, plan: Plan, prep: Preprocess, limit: int 
         name, train, validation, test, note, classes=classes, columns=found.columns, resized_by=pillow,
         sound=found.sound,
     )  # fmt: skip
-
-
-def _silent(arrays: Sequence[Array], where: str) -> str:
-    """Say how many recordings are silent; refuse a training part where all are."""
-    counts = [
-        sum(int((~array[piece].any(axis=(1, 2, 3))).sum()) for piece in pieces(len(array), row_bytes(array)))
-        for array in arrays
-    ]
-    if counts[0] == len(arrays[0]):
-        raise DataError(f"{where}: all recordings of the training part are silent; check how they were made")
-    return f"{sum(counts):,} of {sum(map(len, arrays)):,} silent" if sum(counts) else ""
-
-
-def _scaling(part: Part) -> str:
-    """Say how the values of a part's images became 8 bits; empty where they had them, or there are no images."""
-    if not isinstance(part.examples, Pixels):
-        return ""
-    kind = part.examples.kind()
-    if kind == "floating-point":
-        return "floating-point pixels times 255"
-    return f"{kind} pixels divided by 257" if kind in ("16-bit", "32-bit") else ""
-
-
-def _levels(found: Found, data: Data, prep: Preprocess) -> list[str]:
-    """Refuse images whose values fill little of their type's range, or say so; see `Extent.check`."""
-    if data.train.x.dim() != 4 or prep.range is not None:
-        return []
-    low, high = 255, 0
-    for split in (data.train, data.validation, data.test):
-        for piece in pieces(len(split), row_bytes(split.x.numpy())):
-            low, high = min(low, int(split.x[piece].min())), max(high, int(split.x[piece].max()))
-        if high - low >= _LEVELS:
-            return []
-    extents = [part.examples.extent() for part in found.parts.values() if isinstance(part.examples, Pixels)]
-    said = reduce(Extent.joined, extents).check(found.where) if extents else ""
-    return [said] if said else []
 
 
 def _words(chosen: Sequence[tuple[Part, Indices]]) -> Array | None:
@@ -399,24 +358,6 @@ def _tensor(labels: Array | None, indices: Indices, words: Array | None) -> Tens
     if words is not None:
         values = np.searchsorted(words, values.astype(np.str_)).astype(np.int64)
     return torch.from_numpy(values)
-
-
-def _repetitions(data: Data) -> list[str]:
-    """Say what repetition there is among the examples, since it decides what scores on held-out data mean."""
-    train, validation, test = (_fingerprints(split.x) for split in (data.train, data.validation, data.test))
-    seen = np.unique(train)
-    if len(seen) == 1 and (validation == seen).all() and (test == seen).all():
-        return ["all examples are identical"]
-    copies = int(np.isin(validation, seen).sum()) + int(np.isin(test, np.union1d(seen, validation)).sum())
-    if not copies:
-        return []
-    return [f"{copies} of {len(validation) + len(test)} validation and test examples are exact copies of earlier ones"]
-
-
-def _fingerprints(x: Tensor) -> Array:
-    """Return 64 bits a row: of a million different rows, none agree but with a probability of 3e-8."""
-    digests = (hashlib.blake2b(row, digest_size=8).digest() for row in x.numpy())
-    return np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64, len(x))
 
 
 def _check(limit: int | None, seed: int) -> None:

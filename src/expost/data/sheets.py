@@ -279,9 +279,9 @@ def header_of(sheet: Sheet) -> Header:
     if not numbers:
         return Header(first, True, 1)
     if not words and "" not in first:
-        if (_ascend(values, least=4) or _is_scale(values)) and any(
-            not _is_whole(row[index]) for row in body for index in numbers
-        ):
+        fractions = [any(not _is_whole(row[index]) for row in body) for index in numbers]
+        counts = _ascend(values, least=4) or _is_scale(values) or (all(fractions) and _ascend(values, least=2))
+        if counts and any(fractions):
             return Header(first, True, 1, (), (f"line 1 ({values[0]}, {values[1]}, ...) taken for names",))
         return Header(numbered, False, 0)
     if names and not _ascend(values, least=1):

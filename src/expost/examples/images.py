@@ -68,10 +68,10 @@ class Images(Examples):
         x = data.test.x
         across = wish.look.across or max(3, min(8, PART // max(x.shape[2:])))
         look = replace(wish.look, across=across, title="", rows=None, columns=None)
-        first = x[: ROWS // 2 * across]
-        images, beside, empty = _paired(first, generator.reconstruct(first), look, across)
-        name = "its reconstruction" if len(first) == 1 else "their reconstructions"
-        parts = [(f"{counted(len(first), 'test image')} and {name}", pictures.block(images, beside, empty))]
+        chosen = x[data.test.spread(ROWS // 2 * across)]
+        images, beside, empty = _paired(chosen, generator.reconstruct(chosen), look, across)
+        name = "its reconstruction" if len(chosen) == 1 else "their reconstructions"
+        parts = [(f"{counted(len(chosen), 'test image')} and {name}", pictures.block(images, beside, empty))]
         a, b = ends_of(x, ROWS, wish.seed)
         if len(a):
             t = torch.linspace(0, 1, across)

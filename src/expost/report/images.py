@@ -18,9 +18,10 @@ GLANCED = 12
 def image_reconstructions(subject: Subject) -> list[Block]:
     """Return test images above their reconstructions."""
     test = subject.data.test
-    x, labels = test.x[:RECONSTRUCTED], subject.data.labels(test)
+    rows = test.spread(RECONSTRUCTED)
+    x, labels = test.x[rows], subject.data.labels(test)
     pairs = []
-    for index, (image, back) in enumerate(zip(x, subject.generator.reconstruct(x), strict=True)):
+    for index, image, back in zip(rows.tolist(), x, subject.generator.reconstruct(x), strict=True):
         label = "" if labels is None else f", label {labels[index]},"
         pairs.append(
             stack(
@@ -30,8 +31,8 @@ def image_reconstructions(subject: Subject) -> list[Block]:
                 scale=subject.scale,
             )
         )
-    caption = f"Above, the first {len(x)} test images; below each, its reconstruction.{_shrunk(x, subject.scale)}"
-    return [Pictures(tuple(pairs), caption)]
+    caption = f"Above, {len(x)} test images from all over the part; below each, its reconstruction."
+    return [Pictures(tuple(pairs), caption + _shrunk(x, subject.scale))]
 
 
 def image_samples(subject: Subject) -> list[Block]:
@@ -101,17 +102,19 @@ def _shrunk(images: Tensor, scale: int | None) -> str:
 
 def image_glance(subject: Subject) -> Glance:
     """Return strips of test images, their reconstructions and samples."""
-    x = subject.data.test.x[:GLANCED]
+    test = subject.data.test
+    x = test.x[test.spread(GLANCED)]
     density = subject.density
     samples: tuple[Picture, ...] = ()
     if density is not None:
-        samples = (_strip(subject, subject.sample(GLANCED, density), f"images sampled from {density}"),)
+        drawn = f"images sampled from {density}, the first of the seed"
+        samples = (_strip(subject, subject.sample(GLANCED, density), drawn),)
     back = _strip(subject, subject.generator.reconstruct(x), "reconstructions of test images")
     return Glance("images", (_strip(subject, x, "test images"),), (back,), samples, density)
 
 
 def _strip(subject: Subject, images: Tensor, what: str) -> Picture:
-    return tiles(images, GLANCED, f"The first {len(images)} {what}", scale=subject.scale)
+    return tiles(images, GLANCED, f"{len(images)} {what}", scale=subject.scale)
 
 
 IMAGES = Makers(image_reconstructions, image_samples, image_neighbours, image_interpolations, image_glance)

@@ -48,14 +48,17 @@ def _structure(subject: Subject) -> Structure:
 
 def string_reconstructions(subject: Subject) -> list[Block]:
     """Return test strings beside their reconstructions."""
-    rows = subject.data.test.x[:RECONSTRUCTED]
+    test = subject.data.test
+    rows = test.x[test.spread(RECONSTRUCTED)]
     originals, back = _codec(subject).decode(rows), _generator(subject).reconstruct(rows)
     table = []
     for first, second in zip(originals, back, strict=True):
         table.append((_code(first), _compared(first, second)))
     head = ("test string", "reconstruction")
     note = "Greedy decodes: the most likely symbol at each step."
-    return [Table(f"The first {len(table)} test strings and their reconstructions", head, tuple(table), note)]
+    return [
+        Table(f"{len(table)} test strings from all over the part, and their reconstructions", head, tuple(table), note)
+    ]
 
 
 def _compared(first: str | None, second: str | None) -> Cell:
@@ -159,7 +162,8 @@ def string_neighbours(subject: Subject) -> list[Block]:
         index = int(distances.argmin())
         distance = int(distances[index])
         rows.append((_code(text), _code(pool[index]), Cell(str(distance), "a copy" if distance == 0 else "", "number")))
-    held_out = [text for text in _codec(subject).decode(subject.data.test.x[:HELD_OUT]) if text]
+    test = subject.data.test
+    held_out = [text for text in _codec(subject).decode(test.x[test.spread(HELD_OUT)]) if text]
     typical = np.median([edit_distances(text, pool).min() for text in held_out]) if held_out else float("nan")
     part = "all" if len(pool) == len(train) else f"{len(pool):,} of"
     note = (
@@ -212,7 +216,8 @@ def string_interpolations(subject: Subject) -> list[Block]:
 
 def string_glance(subject: Subject) -> Glance:
     """Return a few test strings, their reconstructions and samples."""
-    rows = subject.data.test.x[:GLANCED]
+    test = subject.data.test
+    rows = test.x[test.spread(GLANCED)]
     strings, density = _generator(subject), subject.density
     samples: tuple[tuple[Cell, ...], ...] = ()
     if density is not None:

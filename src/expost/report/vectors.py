@@ -48,18 +48,23 @@ def is_signal(subject: Subject) -> bool:
 
 def reconstructions(subject: Subject) -> list[Block]:
     """Return test rows, each above its reconstruction."""
+    test = subject.data.test
     if is_signal(subject):
-        x = subject.data.test.x[:CURVES]
+        chosen = test.spread(CURVES)
+        x = test.x[chosen]
         pairs = [
             (original, back, f"Test vector {index} and its reconstruction", f"test vector {index}")
-            for index, (original, back) in enumerate(zip(x, subject.generator.reconstruct(x), strict=True))
+            for index, original, back in zip(chosen.tolist(), x, subject.generator.reconstruct(x), strict=True)
         ]
-        return [_curves(pairs, "test vector", "reconstruction", f"The first {len(x)} test vectors.{_kept(x)}")]
-    x = subject.data.test.x[:ROWS]
+        return [
+            _curves(pairs, "test vector", "reconstruction", f"{len(x)} test vectors from all over the part.{_kept(x)}")
+        ]
+    chosen = test.spread(ROWS)
+    x = test.x[chosen]
     rows = []
-    for index, (original, back) in enumerate(zip(x, subject.generator.reconstruct(x), strict=True), 1):
-        rows += [(f"test row {index}", original, ""), ("reconstructed", back, "made")]
-    return [_table(f"The first {len(x)} test rows and their reconstructions", rows, names_of(subject))]
+    for index, original, back in zip(chosen.tolist(), x, subject.generator.reconstruct(x), strict=True):
+        rows += [(f"test row {index + 1}", original, ""), ("reconstructed", back, "made")]
+    return [_table(f"{len(x)} test rows from all over the part, and their reconstructions", rows, names_of(subject))]
 
 
 def samples(subject: Subject) -> list[Block]:
@@ -138,7 +143,8 @@ def interpolations(subject: Subject) -> list[Block]:
 
 def glance(subject: Subject) -> Glance:
     """Return a few test rows, their reconstructions and samples."""
-    x = subject.data.test.x[:GLANCED]
+    test = subject.data.test
+    x = test.x[test.spread(GLANCED)]
     density = subject.density
     drawn = () if density is None else tuple(_cells(each) for each in _drawn(subject, density)[:GLANCED])
     names = names_of(subject)
