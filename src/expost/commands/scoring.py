@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,9 +101,12 @@ def _usual(run: Run) -> tuple[str, ...]:
     from expost.generators.generator import own_densities
 
     own, *more = own_densities(run.config.model)
-    taken = usual_density({name: each for name, each in run.densities().items() if name != own})
+    others = {name: each for name, each in run.densities().items() if name != own}
+    taken = usual_density(others)
     if taken is None:
         return (own, *more)
+    if len(others) == 1:
+        taken = replace(taken, why="the only other one fitted")
     say(f"beside {own}, the model's own, {taken.line}")
     return own, taken.name
 
