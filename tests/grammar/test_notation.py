@@ -28,6 +28,9 @@ CASES = [
     ('<date> ::= <day> "-" <month>\n<day> ::= "1" | "2"\n<month> ::= "Jan" | "Feb"', "1-Jan 2-Feb", "3-Jan", "BNF"),
     ("<e> ::= <t> | <t> + <e>\n<t> ::= x | ( <e> )", "x x+x (x)+x", "x+ ()", "BNF"),
     ("<bits> ::= <a bit>+\n<a bit> ::= 0 | 1", "0 011", "2", "BNF"),
+    ("<e> ::= max(<e>,<e>) | 1.5 | x.y", "1.5 x.y max(1.5,x.y)", "15 max(1.5x.y)", "BNF"),
+    ("<s> ::= x is <e> ; | y\n<e> ::= 1 | 2", "xis1; y", "xis1", "BNF"),
+    ("<e> ::= a <t> ;\n<t> ::= b | c ;", "ab ac", "ab;", "BNF, EBNF"),
     # NLTK: probabilities and primes
     ("S -> NP VP [1.0]\nNP -> 'a' [0.25] | 'b' [.75]\nVP -> 'c' [1.0]", "ac bc", "c ab", "probabilities"),
     ("E -> T E'\nE' -> '+' T E' | ''\nT -> 'x'", "x x+x", "+ x+", "primes"),
@@ -54,6 +57,13 @@ def test_a_grammar_in_another_notation_derives_its_strings(text, strings, others
     again = Grammar.from_text(grammar.text)  # as a run keeps it
     assert again.productions == grammar.productions
     assert again.text == grammar.text
+
+
+def test_a_comment_in_the_place_of_an_alternative_is_refused_where_terminals_have_no_quotes(tmp_path):
+    path = tmp_path / "g.txt"
+    path.write_text("<a> ::= x <b> x  # fine\n<b> ::= - | #\n")
+    with pytest.raises(DataError, match=r"g.txt, line 2: an alternative that is a comment; quote '#'"):
+        load_grammar(path)
 
 
 def test_a_count_of_repetitions_is_named():

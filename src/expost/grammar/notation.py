@@ -42,6 +42,7 @@ _REFUSED = {
 _PRIMED = re.compile(rf"^[^\S\n]*+\w++'++\s*+({ARROW})", re.MULTILINE)
 #: Names that become the same word are told apart by as many underscores, more of them by a number.
 _UNDERSCORES = 8
+_COMMENTED = re.compile(r"(\||::=)[^\S\n]*#")
 _FOREIGN = re.compile(r"^[^\S\n]*+[<\w][^|'\"\n]*?(-->|<-|::=|:=|=>|[→⟶⇒⟹⭢←]|:|=)", re.MULTILINE)
 
 
@@ -89,6 +90,7 @@ class _Reader:
     added: list[tuple[Production, int]] = field(default_factory=list)
     position: int = 0
     left: str = ""
+    ending: str = ""  # the sign that every rule ends with
     count: int = 0
     depth: int = 0
     size: int = 0
@@ -100,6 +102,8 @@ class _Reader:
             self._named(self.tokens[index].text)
         if not starts or starts[0] > 0:
             raise self._unexpected(self.tokens[0])
+        lasts = {self.tokens[index - 1].text for index in [*starts[1:], len(self.tokens)]}
+        self.ending = lasts.pop() if len(lasts) == 1 else ""
         while self.position < len(self.tokens):
             token = self.tokens[self.position]
             if not self._starts(self.position):
@@ -135,13 +139,20 @@ class _Reader:
                 right, line = [], token.line
             elif token.kind == "arrow" and token.text == "->" and right:
                 self.position += 1  # the alias of an alternative, as Lark has them
-            elif token.text in (";", ".", ",") and token.kind == "other":
+            elif self._separates(token):
                 self.note("EBNF")
             elif token.kind == "chance":
                 self.note("probabilities, which are left out")
             else:
                 right += self._factor(token)
         return [*found, (tuple(right), line)]
+
+    def _separates(self, token: Token) -> bool:
+        """Tell whether a sign ends a rule or stands between symbols; without quotes, it does if it ends every rule."""
+        if token.kind != "other" or token.text not in (";", ".", ","):
+            return False
+        last = self.position == len(self.tokens) or self._starts(self.position)
+        return not self.bare or (last and token.text == self.ending)
 
     def _factor(self, token: Token) -> list[Symbol]:
         """Read a symbol or a group, with what repeats it."""
@@ -314,6 +325,9 @@ def read_other(text: str, name: str) -> tuple[list[tuple[Production, int]], str]
     lefts = [first.kind for first, second in pairwise(tokens) if second.kind == "arrow"]
     bare = not quoted and bool(lefts) and set(lefts) == {"angled"}
     reader = _Reader(tokens, name, bare)
+    if bare and (found := _COMMENTED.search(text)):
+        line = text.count("\n", 0, found.start()) + 1
+        raise DataError(f"{name}, line {line}: an alternative that is a comment; quote '#' if it is a terminal")
     if refused is not None:
         raise reader._unexpected(refused)
     arrows = {token.text for token in tokens if token.kind == "arrow"}
