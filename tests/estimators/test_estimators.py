@@ -377,6 +377,21 @@ def test_every_kind_of_density_samples_and_scores(curve):
         intractable.score_samples(curve)
 
 
+def test_a_density_and_its_options_are_chosen_by_held_out_likelihood(curve):
+    options = {f"{name}.steps": 20 for name in ("flow", "flow-matching")}
+    chosen = quick(density="auto", density_options=options).fit(curve)
+    trials = chosen.selection_["trials"]
+    assert {"gaussian", "gmm", "kde", "flow"} <= {trial["density"] for trial in trials}
+    assert chosen.density_.name == trials[chosen.selection_["chosen"]]["density"]
+    assert np.isfinite(chosen.score_samples(curve)).all()
+    mixture = quick(density_options={"components": "auto", "covariance": "diag"}).fit(curve)
+    assert {trial["options"]["components"] for trial in mixture.selection_["trials"]} == {1, 2, 5, 10, 20, 50}
+    assert mixture.density_.options["covariance"] == "diag"
+    assert not hasattr(mixture.set_params(density_options=None).fit(curve), "selection_")
+    with pytest.raises(UsageError, match="option 'components' is of no candidate"):
+        quick(density="auto", density_options={"components": 3}).fit(curve)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

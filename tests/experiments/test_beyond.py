@@ -8,8 +8,9 @@ import pytest
 from expost.commands import fit
 from expost.errors import UsageError
 from expost.experiments import reproduce
-from expost.experiments.beyond import LADDER
+from expost.experiments.beyond import LADDER, RUNGS
 from expost.experiments.beyond_report import as_csv, closed, figure, markdown, values
+from expost.generators.selection import select
 from expost.metrics.latent import held_out_log_likelihood
 from expost.run import Run
 
@@ -22,7 +23,7 @@ def table(tmp_path_factory):
 
 def test_every_rung_is_scored_on_the_same_weights(table):
     record = json.loads((table / "table.json").read_text())
-    assert record["rungs"] == ["reconstruction", *LADDER]
+    assert record["rungs"] == ["reconstruction", *RUNGS]
     for run in record["runs"]:
         assert list(run["cells"]) == record["rungs"]
         cards = [score["card"] for cell in run["cells"].values() for score in cell["scores"]]
@@ -36,6 +37,23 @@ def test_every_rung_is_scored_on_the_same_weights(table):
             assert run["cells"][name]["log-likelihood"] == pytest.approx(likelihood, rel=1e-6)
             assert run["cells"][name]["fit seconds"] >= 0
             assert run["cells"][name]["codes"] == len(opened.data().train)
+
+
+def test_the_last_rung_is_what_auto_chooses(table):
+    record = json.loads((table / "table.json").read_text())
+    options = {"flow.transforms": 2, "flow.width": 32, "flow.steps": 200}
+    options |= {"flow-matching.width": 64, "flow-matching.steps": 400}
+    names = []
+    for run in record["runs"]:
+        cell, opened = run["cells"]["auto"], Run.open(table / run["run"])
+        data, generator = opened.data(), opened.generator("cpu")
+        codes, validation, test = (generator.encode(part.x) for part in (data.train, data.validation, data.test))
+        chosen = select("auto", options, codes, validation)
+        assert (cell["chosen"]["density"], cell["chosen"]["options"]) == (chosen.name, dict(chosen.options))
+        assert cell["log-likelihood"] == pytest.approx(held_out_log_likelihood(chosen.density, test).mean, rel=1e-5)
+        assert {score["of"] for score in cell["scores"]} == {chosen.name}
+        names.append(chosen.name)
+    assert f"auto chose, by the likelihood of validation codes: {names[0]}" in (table / "table.md").read_text()
 
 
 def test_the_share_of_the_gap_is_taken_seed_by_seed():
@@ -64,7 +82,7 @@ def test_the_table_shows_means_spreads_and_the_command(table):
     assert f"| {np.mean(found):.3g} ± {np.std(found, ddof=1):.2g} |" in line
     assert "expost reproduce beyond --dataset digits --scale smoke --models rae-l2 --seeds 2" in text
     lines = as_csv(record).splitlines()
-    assert len(lines) == 1 + 2 * (1 + len(LADDER))
+    assert len(lines) == 1 + 2 * (1 + len(RUNGS))
     assert (table / "table.csv").read_text() == as_csv(record)
     assert (table / "figure.png").stat().st_size > 1_000
 

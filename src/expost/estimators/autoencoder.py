@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
 from expost.config import ModelConfig, TrainingConfig
 from expost.data.standardization import Columns
@@ -33,6 +34,7 @@ from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 from expost.estimators.columns import StandardRows, require_finite
 from expost.estimators.fitting import ExactFunctions, train
+from expost.generators.selection import asked, select
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.models.presets import configure
@@ -83,9 +85,10 @@ class RegularizedAutoencoder(
         batch_size: Rows per step, at least 2; None takes a twentieth of the training rows, from 16 to 256.
         lr: Initial learning rate of Adam.
         validation_fraction: Part of the rows held out from training, above 0 and below 1; at least one row.
-        density: Name of a density, for example gmm, gaussian, kde; see `expost.densities.DENSITIES`.
-        density_options: Its options. Where a mixture's `components` are not among them, there is one for every
-            5 (d + 1) rows, from 1 to 10.
+        density: Name of a density, for example gmm, gaussian, kde; see `expost.densities.DENSITIES`. auto chooses one
+            by the likelihood of held-out codes; see `expost.generators.selection`.
+        density_options: Its options, of which auto ones are chosen in the same way: {"components": "auto"}. Where a
+            mixture's `components` are not among them, there is one for every 5 (d + 1) rows, from 1 to 10.
         draws: Importance samples per row in `score_samples`, an even number; rows that they leave loose take more. 0
             takes Laplace's approximation.
         random_state: Seeds everything; None makes every fit differ.
@@ -96,6 +99,7 @@ class RegularizedAutoencoder(
     Attributes:
         autoencoder_: The trained `Autoencoder`, on standardized columns, in evaluation mode.
         density_: The fitted density of its codes.
+        selection_: What was compared, a dictionary; only where the density, or an option of it, is auto.
         config_: The autoencoder's configuration.
         mean_, scale_: Mean m and standard deviation s (1 where constant) of the columns, shape (n_features_in_,).
         varying_: Which columns vary, shape (n_features_in_,), bool.
@@ -171,7 +175,7 @@ class RegularizedAutoencoder(
         self.autoencoder_.cpu()
         self._exact = ExactFunctions(self.autoencoder_)
         codes = self._exact.encode(t)
-        self.density_ = make_density(self.density, **self._density_options(len(t), codes.shape[1], seed)).fit(codes)
+        self._fit_density(codes, seed)
         squared = (t[held_out] - self._exact.decode(codes[held_out])).square()
         shrunk = (squared.sum(0) + 2 * squared.mean()) / (len(squared) + 2)
         self.noise_variance_ = shrunk.clamp_min(_LEAST_NOISE).numpy()
@@ -309,6 +313,15 @@ class RegularizedAutoencoder(
         if LATENTS[config.latent.name].spatial:
             raise UsageError(f"model '{self.model}' has maps for codes, which rows have not; choose e.g. rae-l2 or vae")
         return config, training
+
+    def _fit_density(self, codes: Tensor, seed: int) -> None:
+        options = dict(self.density_options or {})
+        if asked(self.density, options):
+            chosen = select(self.density, options, codes)
+            self.density_, self.selection_ = chosen.density, chosen.record()
+            return
+        self.__dict__.pop("selection_", None)
+        self.density_ = make_density(self.density, **self._density_options(len(codes), codes.shape[1], seed)).fit(codes)
 
     def _density_options(self, n: int, d: int, seed: int) -> dict[str, Any]:
         accepted = {each.name for each in dataclasses.fields(DENSITIES[self.density]) if each.init}

@@ -1,8 +1,8 @@
 """Beyond the paper: one trained autoencoder, and ever better densities of its codes.
 
-The rungs are N(0, I), one Gaussian, a mixture, a flow and flow matching. They share the weights, so that nothing but
-the density differs. A run is a folder and a rung a file, `cells/MODEL-SEED/DENSITY.json`. Finished ones are kept,
-interrupted ones resume, deleted ones are redone.
+The rungs are N(0, I), one Gaussian, a mixture, a flow, flow matching, and what `auto` chooses of them and of others, as
+`expost fit --density auto` does. They share the weights, so that nothing but the density differs. A run is a folder and
+a rung a file, `cells/MODEL-SEED/DENSITY.json`. Finished ones are kept, interrupted ones resume, deleted are redone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from expost.densities import DENSITIES, Density, TractableDensity
 from expost.errors import DataError, UsageError
 from expost.evaluation.catalog import MEMORIZATION
 from expost.evaluation.protocol import RECONSTRUCTION, Protocol, bundled_features, pick_space, resolve_features
+from expost.evaluation.scoring import Request, scorer_of
 from expost.examples import kind_of_data, pictures
 from expost.experiments.beyond_report import as_csv, figure, markdown
 from expost.experiments.cells import Task, defining_settings, density_hash, refuse_another, saved, train_or_go_on
@@ -29,16 +30,20 @@ from expost.experiments.engines import Resources, open_engine
 from expost.experiments.hardware import hardware, noted_hardware, summary, training_seconds
 from expost.experiments.table1 import SCALES, Scale
 from expost.generators.generator import Generator
+from expost.generators.selection import AUTO
 from expost.metrics.latent import held_out_log_likelihood
 from expost.metrics.reference import reference_features
 from expost.models.zoo import ZOO
 from expost.registry import Registry
 from expost.run import Run, load
+from expost.types import Data
 from expost.utils.progress import say
 from expost.utils.store import write_json, write_text
 
 #: The densities, plain ones first.
 LADDER = ("standard-normal", "gaussian", "gmm", "flow", "flow-matching")
+#: All that is compared: the densities, and the choice.
+RUNGS = (*LADDER, AUTO)
 #: How the samples are judged.
 MEASURES = ("frechet", MEMORIZATION)
 #: Codes that are drawn to time a density.
@@ -144,7 +149,7 @@ def reproduce_beyond(
         "dataset": dataset,
         "model": model,
         "scale": {"name": scale, **to_json(size)},
-        "rungs": [RECONSTRUCTION, *LADDER],
+        "rungs": [RECONSTRUCTION, *RUNGS],
         "runs": runs,
     }
     write_json(out / "table.json", record)
@@ -170,7 +175,7 @@ def climb(task: Rungs, device: str) -> dict[str, Any]:
     }  # fmt: skip
     found: dict[str, dict[str, Any]] = {}
     missing = []
-    for subject in (RECONSTRUCTION, *LADDER):
+    for subject in (RECONSTRUCTION, *RUNGS):
         cell = saved(task.file(subject), _asked(task, run, subject, asked))
         if cell is None:
             missing.append(subject)
@@ -184,20 +189,28 @@ def climb(task: Rungs, device: str) -> dict[str, Any]:
         }  # before the scores, which would fit them with other options
         started = time.perf_counter()
         protocol = Protocol(MEASURES, task.size.training.samples, seed=task.seed)
-        scores = [to_json(score) for score in score_run(run, missing, task.features, protocol, device)]
+        fixed = [subject for subject in missing if subject != AUTO]
+        scores = [to_json(score) for score in score_run(run, fixed, task.features, protocol, device)] if fixed else []
         if any(score["card"]["model"] != model for score in scores):
             raise DataError(f"{task.run} was trained on while it was scored; give the command again")
-        scoring = (time.perf_counter() - started) / len(missing)
-        for subject in missing:
-            cell = {
-                "asked": _asked(task, run, subject, asked), "hardware": hardware(device),
+        scoring = (time.perf_counter() - started) / max(1, len(fixed))
+        made = {
+            subject: {
                 "seconds": round(scoring, 1), **facts.get(subject, {}),
                 "scores": [score for score in scores if score["of"] == subject],
-            }  # fmt: skip
-            write_json(task.file(subject), cell)
-            found[subject] = cell
+            }
+            for subject in fixed
+        }  # fmt: skip
+        if AUTO in missing:
+            made[AUTO] = _choose(task, run, data, codes, held_out, protocol, device)
+        for subject, cell in made.items():
+            found[subject] = {"asked": _asked(task, run, subject, asked), "hardware": hardware(device), **cell}
+            write_json(task.file(subject), found[subject])
     return {
-        "cells": {subject: {k: v for k, v in found[subject].items() if k != "asked"} for subject in found},
+        "cells": {
+            subject: {key: value for key, value in found[subject].items() if key != "asked"}
+            for subject in (RECONSTRUCTION, *RUNGS)
+        },
         "training seconds": training_seconds(task.run),
         "seconds": round(sum(cell["seconds"] + cell.get("fit seconds", 0.0) for cell in found.values()), 1),
         "hardware": {
@@ -224,8 +237,32 @@ def _fit(
     density: Density = generator.fit(name, codes=codes, **options)
     fitting = time.perf_counter() - started
     run.save_density(name, density)
+    return _facts(density, fitting, task.seed, codes, held_out)
+
+
+def _choose(
+    task: Rungs, run: Run, data: Data, codes: torch.Tensor, held_out: torch.Tensor, protocol: Protocol, device: str
+) -> dict[str, Any]:
+    """Choose a density by the likelihood of validation codes, and score its samples; nothing is saved with the run."""
+    generator = run.generator(device)
+    options = {f"{name}.{key}": value for name in LADDER for key, value in task.size.options.get(name, {}).items()}
     started = time.perf_counter()
-    density.sample(TIMED, generator=torch.Generator().manual_seed(task.seed))
+    chosen = generator.select(AUTO, codes, generator.encode(data.validation.x), **options)
+    facts = _facts(chosen.density, time.perf_counter() - started, task.seed, codes, held_out)
+    started = time.perf_counter()
+    score = scorer_of(Request(data, run.config.data.codec, task.features, protocol, device))
+    scores = [to_json(each) for each in score(generator, [chosen.name], generator.weights, "test")]
+    return {
+        "seconds": round(time.perf_counter() - started, 1), **facts,
+        "chosen": {"density": chosen.name, "options": dict(chosen.options), **chosen.record()},
+        "scores": scores,
+    }  # fmt: skip
+
+
+def _facts(density: Density, fitting: float, seed: int, codes: torch.Tensor, held_out: torch.Tensor) -> dict[str, Any]:
+    """Return a fitted density's likelihood of held-out codes, and what it cost."""
+    started = time.perf_counter()
+    density.sample(TIMED, generator=torch.Generator().manual_seed(seed))
     sampling = time.perf_counter() - started
     likelihood = held_out_log_likelihood(density, held_out) if isinstance(density, TractableDensity) else None
     return {

@@ -12,6 +12,8 @@ from PIL import Image
 from expost.evaluation.protocol import RECONSTRUCTION
 from expost.examples import pictures
 from expost.experiments.cells import comma_separated
+from expost.generators.selection import AUTO
+from expost.generators.selection_table import options_in_words
 from expost.run import Run
 
 _FRECHET = ("fid", "fid-768", "frechet-")
@@ -27,6 +29,7 @@ WORDS = {
     "gmm": "GMM",
     "flow": "flow",
     "flow-matching": "flow matching",
+    AUTO: "auto",
 }
 
 
@@ -97,7 +100,15 @@ def markdown(record: Mapping[str, Any]) -> str:
             _cell(_facts(record, rung, "sample seconds")),
         ]
         lines.append(f"| {WORDS.get(rung, rung)} | " + " | ".join(cells) + " |")
+    chosen = [run["cells"][AUTO]["chosen"] for run in record["runs"] if AUTO in record["rungs"]]
+    if chosen:
+        lines += ["", "auto chose, by the likelihood of validation codes: " + "; ".join(map(_named, chosen)) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _named(chosen: Mapping[str, Any]) -> str:
+    said = f" ({options_in_words(chosen['options'])})" if chosen["options"] else ""
+    return f"{chosen['density']}{said}"
 
 
 def as_csv(record: Mapping[str, Any]) -> str:
