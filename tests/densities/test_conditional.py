@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 import expost
 from expost.densities import Gaussian, GaussianMixture, Reduced, load_density
-from expost.densities.conditional import ConditionalDensity, default_components
+from expost.densities.conditional import ConditionalDensity
 from expost.densities.labels import Classes, read_labels
+from expost.densities.mixture import default_components
 from expost.errors import DataError, UsageError
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_tensors

@@ -1,6 +1,7 @@
 """Flow and flow matching: planted densities recovered, exact likelihoods, one Gaussian as the start."""
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from expost.densities import Flow, FlowMatching, Gaussian, TractableDensity
+from expost.densities import Flow, FlowMatching, Gaussian, GaussianMixture, TractableDensity, load_density
+from expost.densities.flow import _log_prob, _Mixture, _Normal
 from expost.densities.linalg import whiten
 from expost.densities.paths import runge_kutta
-from expost.densities.training import hold_out, in_batches, train
+from expost.densities.training import Means, hold_out, in_batches, train
 from expost.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -188,7 +190,7 @@ def test_ten_codes_give_no_better_than_they_say(density: TractableDensity) -> No
     """What fits the training codes alone is not kept."""
     z = torch.randn(10, 6, generator=seeded(0))
     density.fit(z)
-    assert density.statistics["validation_loss"] <= density.statistics["gaussian_loss"]
+    assert density.statistics["validation_loss"] <= density.statistics["start_loss"]
     fresh = torch.randn(500, 6, generator=seeded(1))
     assert density.log_prob(fresh).mean() > Gaussian().fit(z).log_prob(fresh).mean() - 3
 
@@ -230,13 +232,91 @@ def test_weights_are_kept_only_where_their_lead_is_beyond_chance() -> None:
     best, found = train("flow", optimizer, 1.0, batches, 3, step, lambda: {"w": weight}, lambda: next(judged))
     assert (found["best_step"], best["w"].item()) == (2, 2.0)
     assert found["validation_loss"] == pytest.approx(-0.15)
-    assert found["gaussian_loss"] == 0.0
+    assert found["start_loss"] == 0.0
+
+
+def clusters(n: int, seed: int) -> Tensor:
+    """Three of them, bent, on a plane."""
+    at = 6 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    return banana(n, seed) + at[torch.randint(3, (n,), generator=seeded(seed + 1))]
+
+
+def test_training_starts_from_the_mixture_where_codes_are_in_clusters() -> None:
+    """From that of the training part, seen through the whitening; it is kept if nothing is better."""
+    z, fresh = clusters(900, 0), clusters(500, 2)
+    density = Flow(components=3, width=16, steps=1, lr=1e-30, seed=4).fit(z)
+    assert (density.statistics["components"], density.statistics["best_step"]) == (3, 0)
+    whole = Gaussian(regularization=density.regularization).fit(z).tensors
+    rows = hold_out(len(z), seeded(4))[1]
+    mixture = GaussianMixture(components=3, seed=4).fit(whiten(z[rows], whole["mean"], whole["cholesky"]))
+    expected = mixture.log_prob(whiten(fresh, whole["mean"], whole["cholesky"]))
+    expected = expected - whole["cholesky"].diagonal().log().sum()
+    torch.testing.assert_close(density.log_prob(fresh), expected, atol=1e-6, rtol=0)
+    drawn = mixture.sample(50, generator=seeded(5), temperature=0.5).double()
+    samples = density.sample(50, generator=seeded(5), temperature=0.5).double()
+    torch.testing.assert_close(samples, whole["mean"] + drawn @ whole["cholesky"].T, atol=1e-4, rtol=0)
+    one = Flow(components=1, width=16, steps=1, lr=1e-30, seed=4).fit(z)
+    assert one.log_prob(fresh).mean() < density.log_prob(fresh).mean() - 0.3
+    assert "components" not in one.statistics
+
+
+def test_a_mixture_has_as_many_gaussians_as_codes_support() -> None:
+    few = torch.cat([clusters(40, 0), clusters(40, 3)])
+    assert Flow(components=50, width=8, steps=1).fit(few).statistics["components"] == 72 // 15
+    assert Flow(components=15, width=8, steps=1).fit(clusters(2_000, 0)).statistics["components"] == 15
+    assert "components" not in Flow(width=8, steps=1).fit(torch.randn(500, 2, generator=seeded(0))).statistics
+
+
+def test_the_mean_of_weights_is_a_weighted_sum_of_them() -> None:
+    weight = torch.tensor([2.0], requires_grad=True)
+    means, expected = Means([weight]), 2.0
+    for n in range(1, 30):
+        with torch.no_grad():
+            weight.copy_(torch.tensor([float(n * n)]))
+        means.update()
+        a = min(0.999, (1 + n) / (10 + n))
+        expected = a * expected + (1 - a) * n * n
+    assert means.tensors[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_the_gradient_is_that_of_the_likelihood(components: int) -> None:
+    """The largest of every weight tensor, against central differences."""
+    z = clusters(300, 0)
+    density = Flow(components=components, transforms=2, width=4, steps=30, lr=0.01).fit(z)
+    chain, base = density._fitted(), density._fitted_base()
+    start = _Normal() if base is None else _Mixture(base)
+    x = whiten(z, density.tensors["mean"], density.tensors["cholesky"])
+    _log_prob(chain, x, None, start).mean().backward()  # type: ignore[no-untyped-call]
+    sizes = []
+    for weight in chain.parameters():
+        values, place = [], int(weight.grad.abs().argmax())
+        with torch.no_grad():
+            for change in (1e-5, -2e-5):
+                weight.view(-1)[place] += change
+                values.append(_log_prob(chain, x, None, start).mean().item())
+            weight.view(-1)[place] += 1e-5
+        sizes.append(weight.grad.view(-1)[place].item())
+        assert sizes[-1] == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-3, abs=1e-7)
+    assert max(map(abs, sizes)) > 1e-3
+
+
+def test_a_flow_from_a_mixture_is_saved_and_integrates_to_one(tmp_path: Path) -> None:
+    density = Flow(components=3, width=16, steps=60, lr=0.01).fit(clusters(900, 0))
+    assert density.statistics["best_step"] > 0
+    again = load_density(density.save(tmp_path / "flow.safetensors"))
+    side = torch.linspace(-8, 24, 401)
+    grid = torch.cartesian_prod(side, side)
+    assert isinstance(again, Flow)
+    torch.testing.assert_close(again.log_prob(grid), density.log_prob(grid), atol=0, rtol=0)
+    assert again.log_prob(grid).exp().sum() * 0.08**2 == pytest.approx(1, abs=5e-3)
+    assert torch.equal(again.sample(9, generator=seeded(0)), density.sample(9, generator=seeded(0)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_flow_is_inverted_by_its_samples(kind: Kind) -> None:
     z = banana(1_000, 0)
-    density = Flow(kind=kind, width=16, steps=60).fit(z)
+    density = Flow(components=1, kind=kind, width=16, steps=60).fit(z)
     noise = torch.randn(30, 2, generator=seeded(3)).double()
     chain = density._fitted()()
     for temperature in (4.0, 1.0):

@@ -122,7 +122,7 @@ class Autoregressive(SymbolDensity):
             torch.manual_seed(self.seed)  # of dropout
             best, found = train(self.name, optimizer, self.lr, batches, self.steps, step, lambda: weights, judge)
         statistics = {"seed": self.seed, **found}
-        statistics["categorical_loss"] = statistics.pop("gaussian_loss")
+        statistics["categorical_loss"] = statistics.pop("start_loss")
         return Fit({"start": start} | {_PREFIX + name: weight for name, weight in best.items()}, statistics)
 
     def _network(self, shape: tuple[int, ...], classes: int, symbols: int) -> Transformer:

@@ -134,7 +134,7 @@ class Density(ABC):
         | a mixture of w_k N(m_k, S_k) | w_k N(m_k, T S_k) | the means, as often as their weights say |
         | kernels of bandwidth h | bandwidth sqrt(T) h | training codes |
         | a second stage, u and noise normal | u and noise of variance T | the code of u = 0 |
-        | a flow, noise normal | noise of variance T | the code of noise 0 |
+        | a flow from N(0, I), or a mixture | N(0, T I), or the mixture at T | the codes of its means |
         | symbols of probability p | probability proportional to p^(1/T), symbol by symbol | the likeliest symbols |
 
         Below 1 samples are more typical and less varied, above 1 it is the other way round. With the same generator the

@@ -22,22 +22,13 @@ from expost.densities.kinds import DENSITIES, make_density
 from expost.densities.labelled import LabelledDensity
 from expost.densities.labels import LISTED, Classes, Label
 from expost.densities.linalg import log_normal, stable_cholesky
+from expost.densities.mixture import default_components
 from expost.densities.tractable import TractableDensity
 from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 
 #: Ridge of a shrunk covariance, that of the other Gaussians, in squared units of each dimension of all the codes.
 _RIDGE = 1e-6
-
-
-def default_components(n: int, d: int) -> int:
-    """Return how many full Gaussians n codes of d dimensions support: one for every 5 (d + 1), from 1 to 10.
-
-    Example:
-        >>> default_components(400, 16), default_components(50, 16), default_components(10_000, 16)
-        (4, 1, 10)
-    """
-    return min(10, max(1, n // (5 * (d + 1))))
 
 
 @final

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from expost.densities.labels import Classes
 from expost.densities.linalg import LOG_2PI
 from expost.densities.paths import Slope, dormand_prince, runge_kutta
 from expost.densities.standards import PerChannel, Standard, Whitened
-from expost.densities.training import hold_out, in_batches, train
+from expost.densities.training import Means, hold_out, in_batches, train
 from expost.densities.unet import UNet
 from expost.densities.velocity import EMBEDDED, Perceptron, Velocity
 from expost.errors import UsageError
@@ -40,8 +39,6 @@ from expost.errors import UsageError
 _AT_ONCE = 2**24
 #: Draws of time and noise with which a held-out code is judged.
 _DRAWS = 4
-#: Decay of the mean of the weights over steps.
-_DECAY = 0.999
 #: Nodes of the integral of the divergence for every step of Runge and Kutta.
 _NODES = 1.5
 _EMBEDDING = "classes.embedding"
@@ -102,7 +99,7 @@ class FlowMatching(JointDensity):
     with an outlier.
 
     Statistics: `seed`, `steps`, `best_step` (0: one Gaussian, or one a class), `validation_loss` (of it, per code) and
-    `gaussian_loss` (of step 0); with labels `labels`, `edges` and `counts`.
+    `start_loss` (of step 0); with labels `labels`, `edges` and `counts`.
 
     Attributes:
         network: "auto", "perceptron" or "convolutional"; see above.
@@ -218,9 +215,9 @@ class FlowMatching(JointDensity):
             centers = centers_of(groups.means, groups.standard, groups.counts)
             spread = spread_of(centers, groups.counts)
         trained = [tensor.requires_grad_() for tensor in weights.values()]
-        mean = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        means = Means(trained)
+        mean = dict(zip(weights, means.tensors, strict=True))
         optimizer = torch.optim.AdamW(trained, lr=self.lr, fused=True)
-        numbers = itertools.count(1)
 
         def errors(rows: Tensor, drawn: _Drawn, weights: Mapping[str, Tensor]) -> Tensor:
             codes, given = x[rows.to(x.device)], _Given()
@@ -236,9 +233,7 @@ class FlowMatching(JointDensity):
             optimizer.zero_grad()
             errors(rows, drawn, weights).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            number = next(numbers)
-            decay = min(_DECAY, (1 + number) / (10 + number))
-            torch._foreach_lerp_(list(mean.values()), [each.detach() for each in trained], 1 - decay)
+            means.update()
 
         def judge() -> Tensor:
             parts = torch.split(torch.arange(len(judged)), max(1, _AT_ONCE // velocity.units))

@@ -27,6 +27,16 @@ COMPONENTS = (1, 2, 5, 10, 20, 50)
 _MOST_NUMBERS = 50_000_000
 
 
+def default_components(n: int, d: int, most: int = 10) -> int:
+    """Return how many full Gaussians n codes of d dimensions support: one for every 5 (d + 1), from 1 to `most`.
+
+    Example:
+        >>> default_components(400, 16), default_components(50, 16), default_components(10_000, 16)
+        (4, 1, 10)
+    """
+    return min(most, max(1, n // (5 * (d + 1))))
+
+
 @dataclass(frozen=True)
 class MixtureStart:
     """Parameters from which to start EM.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from expost.utils.progress import progress
 
 #: Checks of the held-out codes in a training.
 CHECKS = 20
+#: Share of the mean of weights that a step leaves.
+_DECAY = 0.999
 
 
 def hold_out(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -61,7 +63,7 @@ def train(
 
     Returns:
         The best weights, the start's among them (see `_Best`), and the statistics `steps`, `best_step`,
-        `validation_loss` and `gaussian_loss`, that of the start.
+        `validation_loss` and `start_loss`, that of the start.
 
     Raises:
         DataError: if the loss is not finite.
@@ -83,8 +85,30 @@ def train(
         "steps": steps,
         "best_step": best.step,
         "validation_loss": best.loss,
-        "gaussian_loss": best.first,
+        "start_loss": best.first,
     }
+
+
+class Means:
+    """Means of weights over the steps so far, of which the last ones count most; they vary less than the weights do.
+
+    After step n each mean is a m + (1 - a) w, with a = min(0.999, (1 + n) / (10 + n)).
+
+    Attributes:
+        tensors: The means.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        """Begin with the weights before the first step."""
+        self._weights = [weight.detach() for weight in weights]
+        self.tensors = [weight.clone() for weight in self._weights]
+        self._steps = 0
+
+    def update(self) -> None:
+        """Take in the weights as they are after a step."""
+        self._steps += 1
+        decay = min(_DECAY, (1 + self._steps) / (10 + self._steps))
+        torch._foreach_lerp_(self.tensors, self._weights, 1 - decay)
 
 
 class _Best:

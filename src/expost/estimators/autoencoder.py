@@ -27,9 +27,9 @@ from expost.config import ModelConfig, TrainingConfig
 from expost.data.standardization import Columns
 from expost.densities import DENSITIES, TractableDensity, make_density
 from expost.densities.checks import check_float, check_int
-from expost.densities.conditional import default_components
 from expost.densities.likelihood import LatentVariableModel
 from expost.densities.linalg import ml_covariance
+from expost.densities.mixture import default_components
 from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 from expost.estimators.columns import StandardRows, require_finite
