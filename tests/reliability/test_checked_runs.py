@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,22 @@ def test_a_file_that_is_flipped_is_named(copy, name):
             continue
         assert wrong(copy) == [name]
     count("doctor names the file with a flipped bit", tried)
+
+
+def test_bits_of_names_and_gaps_are_noticed(copy):
+    """The name of a checksum, a name in the table of densities, and what stands between a checksum and a record."""
+    lines = (copy / "metrics.jsonl").read_text()
+    (copy / "metrics.jsonl").write_text(lines.replace('"sha256"', '"sha257"', 1))
+    assert wrong(copy) == ["metrics.jsonl"]
+    (copy / "metrics.jsonl").write_text(lines)
+    table = (copy / "densities" / "fitted_on.json").read_text()
+    (copy / "densities" / "fitted_on.json").write_text(table.replace('"gmm"', '"gmi"', 1))
+    assert wrong(copy) == ["densities/fitted_on.json"]
+    (copy / "densities" / "fitted_on.json").write_text(table)
+    weights = (copy / "model.safetensors").read_bytes()
+    place = re.search(rb'"[0-9a-f]{64}( )\{', weights).start(1)
+    (copy / "model.safetensors").write_bytes(weights[:place] + b"(" + weights[place + 1 :])
+    assert wrong(copy) == ["model.safetensors"]
 
 
 def _reads_the_same(whole: bytes, damaged: bytearray) -> bool:

@@ -396,6 +396,27 @@ def test_parameters_of_absurd_size_make_no_density_or_one_without_nan(tmp_path, 
         assert not density.log_prob(z).isnan().any()
 
 
+def test_a_file_that_libhdf5_follows_in_circles_is_refused(tmp_path):
+    path = tmp_path / "x.h5ad"
+    path.write_bytes(gzip.decompress((HERE / "endless.h5ad.gz").read_bytes()))
+    with refused(path) as refusal:
+        load_examples(path)
+    assert "x.h5ad is damaged: libhdf5 comes to no end with it within 5 s; restore it" in str(refusal.value)
+
+
+def test_digits_and_names_that_are_none_are_refused_or_read(tmp_path):
+    """Five thousand digits above fractions; a name in a parquet file's schema that is no UTF-8."""
+    (tmp_path / "x.csv").write_text(f"{'9' * 5000},{'9' * 5000}\n" + "".join(f"{i}.5,{i}.25\n" for i in range(9)))
+    with refused(tmp_path / "x.csv"):
+        load_examples(tmp_path / "x.csv")
+    pq.write_table(pa.table({"abc": [1.0, 2.0]}), tmp_path / "x.parquet", store_schema=False)
+    content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "x.parquet").write_bytes(content.replace(b"abc", b"a\xffc"))
+    with refused(tmp_path / "x.parquet") as refusal:
+        load_examples(tmp_path / "x.parquet")
+    assert "can't decode byte 0xff" in str(refusal.value)
+
+
 def test_an_entry_of_an_npz_that_is_no_array_is_named(tmp_path):
     for name, entries in {
         "a.npz": {"x.txt": b"hello"},

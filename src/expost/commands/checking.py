@@ -284,6 +284,10 @@ class _Check:
             filed = {}
             if files:
                 self._wrong(path, "is missing", "fit the densities again, or restore it")
+        lost, unknown = set(filed or ()) - files - beside, files - set(filed or ())
+        if lost and unknown and filed is not None:  # a name was changed: its density is there, under another one
+            self._wrong(path, f"names {min(lost)}, which is not there, and not {min(unknown)}", "fit that again")
+            filed = {name: weights for name, weights in filed.items() if name not in lost}
         for name in sorted({*files, *beside, *(filed or ())} - {"fitted_on"}):
             self._density(folder / f"{name}.safetensors", filed, name)
         if path.is_file() and filed is not None and not self._is_wrong(self._name(path)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,9 @@ from expost.utils.extras import require
 
 #: Kinds of columns that are stored as a group.
 _GROUPS = ("categorical", "nullable-string-array", "nullable-integer", "nullable-boolean")
+#: Seconds that any file may take to be read.
+_SECONDS = 5
+_NULL = subprocess.DEVNULL
 #: How much larger a sparse matrix may be than a dense one of as many bytes, before `check_unpacked`.
 _SPARSE = 10
 
@@ -56,6 +61,7 @@ def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overr
     if len(files) > 1:
         raise DataError(f"{where}: {len(files)} files; pass the path of one")
     path = files[0]
+    _rehearse(path)
     try:
         with reading(path), h5py.File(path, "r") as file:
             if "X" in file and "obs" in file:
@@ -71,6 +77,27 @@ def read_hdf5(_folder: Path, files: Sequence[Path], where: str, overrules: Overr
     if not arrays:
         raise DataError(f"{path} holds no arrays; give one with x, or AnnData")
     return named_arrays(arrays, where, overrules)
+
+
+def _rehearse(path: Path) -> None:
+    """Refuse a file that another process cannot read to its end: see `hdf5_rehearsal`.
+
+    Raises:
+        DataError: if it takes longer than five seconds and one for each megabyte, or the process dies of it.
+    """
+    seconds = _SECONDS + path.stat().st_size // 2**20
+    command = [sys.executable, "-P", str(Path(__file__).with_name("hdf5_rehearsal.py")), str(path), str(seconds)]
+    try:
+        # a busy machine may need ten times the seconds of the processor
+        ended = subprocess.run(command, stdin=_NULL, stdout=_NULL, stderr=_NULL, timeout=10 * seconds, check=False)
+    except subprocess.TimeoutExpired:
+        code = -1
+    except OSError:  # no process can be started here: nothing is known of the file
+        return
+    else:
+        code = ended.returncode
+    if code < 0:
+        raise DataError(f"{path} is damaged: libhdf5 comes to no end with it within {seconds} s; restore it")
 
 
 def _collect(h5py: Any, arrays: dict[str, tuple[str, Array]], path: Path, name: str, item: Any) -> None:

@@ -210,7 +210,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except MemoryError:  # which Arrow's is, too
         raise
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names that are no text
         raise DataError(f"cannot read {path}: {_line(error)}; restore it") from None
 
 

@@ -41,6 +41,8 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".data", ".dat")
 _DECLARED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's own first line
 #: Lines of other widths that may stand above a table, as titles do.
 _MOST_TITLES = 20
+#: Most digits of a number that may name a column.
+_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ def _counted(head: Sequence[Row]) -> tuple[str, ...]:
 
 def _ascend(values: Sequence[str], least: int) -> bool:
     """Tell whether some numbers are whole, and each is one more than the one before."""
-    if len(values) < least or not all(value.isdecimal() for value in values):
+    if len(values) < least or not all(value.isdecimal() and len(value) <= _DIGITS for value in values):
         return False
     return all(int(after) == int(before) + 1 for before, after in pairwise(values))
 

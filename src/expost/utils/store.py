@@ -37,6 +37,7 @@ if sys.platform != "win32":
 #: record; of early versions the record alone. One key, since the order of several differs from writing to writing.
 _KEY = "expost"
 _OURS = re.compile(r"[0-9a-f]{64} ")
+_HASH = re.compile(r"[0-9a-f]{64}")
 #: The key of a JSON record's checksum.
 _SEAL = "sha256"
 #: Names of temporary files.
@@ -256,12 +257,19 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def seal_broken(record: Mapping[str, Any]) -> bool:
     """Return whether a record that was read has a checksum, and other values than those that it was made of.
 
+    The checksum is known under another name, too, as one flipped bit makes it.
+
     Example:
         >>> record = sealed({"epochs": 3})
         >>> seal_broken(record), seal_broken(record | {"epochs": 4}), seal_broken({"epochs": 4})
         (False, True, False)
+        >>> seal_broken({"epochs": 3, "sha257": record["sha256"]})
+        True
     """
-    return _SEAL in record and record[_SEAL] != sealed(record)[_SEAL]
+    if _SEAL in record:
+        return bool(record[_SEAL] != sealed(record)[_SEAL])
+    texts = [key for key, value in record.items() if isinstance(value, str) and _HASH.fullmatch(value)]
+    return any(record[key] == sealed({k: v for k, v in record.items() if k != key})[_SEAL] for key in texts)
 
 
 def read_json(path: Path) -> Any:
@@ -370,7 +378,9 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[s
 
 def _parts(text: str) -> tuple[str, str]:
     """Return the checksum, empty for files of early versions, and the record."""
-    return ("", text) if text.startswith("{") else (text[:64] or " ", text[65:])
+    if text.startswith("{"):
+        return "", text
+    return (text[:64] if text[64:65] == " " else " "), text[65:]
 
 
 def _checksum(tensors: Mapping[str, Tensor], record: str) -> str:
