@@ -42,7 +42,7 @@ from expost.data.examples import Preprocess
 from expost.data.load import load_examples
 from expost.data.packing import SMALL
 from expost.data.string_files import read_string_path
-from expost.densities import load_density, make_density
+from expost.densities import Gaussian, load_density, make_density
 from expost.errors import DataError, UsageError
 from expost.registry import Part
 from expost.run import Run
@@ -415,6 +415,47 @@ def test_digits_and_names_that_are_none_are_refused_or_read(tmp_path):
     with refused(tmp_path / "x.parquet") as refusal:
         load_examples(tmp_path / "x.parquet")
     assert "can't decode byte 0xff" in str(refusal.value)
+
+
+def test_numbers_beyond_what_is_drawn_or_computed_are_refused(tmp_path):
+    """Codes of a billion dimensions, a path of a billion steps, a whole number that no float holds."""
+    normal = make_density("standard-normal").fit(torch.randn(9, 2, generator=torch.Generator().manual_seed(0)))
+    path = normal.save(tmp_path / "normal.safetensors")
+    tensors, record = read_tensors(path)
+    write_tensors(path, tensors, record | {"fit": record["fit"] | {"d": 10**9}})
+    with refused(path) as refusal:
+        load_density(path)
+    assert "codes of 1000000000 dimensions, more than 16,777,216" in str(refusal.value)
+    for name in ("ode_steps", "probes"):
+        with pytest.raises(UsageError, match=rf"{name}=1000000000 must be a whole number, at most 1,000"):
+            make_density("flow-matching", **{name: 10**9})
+    with pytest.raises(ValueError, match="a whole number of 309 digits"):
+        parsed("[1" + 308 * "0" + "]")
+    assert float(parsed("[1" + 307 * "0" + "]")[0]) == 1e307
+    with pytest.raises(UsageError, match="must be a finite number"):
+        Gaussian(regularization=10**400)
+
+
+def test_rows_that_a_table_does_not_have_are_refused(tmp_path):
+    pq.write_table(pa.table({"a": [1.0, 2.0, 3.0, 4.5], "b": [2.0, 1.0, 0.0, 7.5]}), tmp_path / "x.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("expost.data.tables.rows_of", lambda numbers, *_: np.concatenate([numbers, numbers]))
+        with refused(tmp_path / "x.parquet") as refusal:
+            load_examples(tmp_path / "x.parquet")
+    assert "it has other rows than it says, 4" in str(refusal.value)
+
+
+def test_a_part_of_a_density_that_has_no_record_is_refused(tmp_path):
+    codes = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    for name, options in {"reduced": {"base": "gaussian", "rank": 1}, "flow": {"components": 2, "steps": 1}}.items():
+        far = codes + 40 * (torch.arange(200) % 2)[:, None]
+        path = make_density(name, **options).fit(far).save(tmp_path / f"{name}.safetensors")
+        tensors, record = read_tensors(path)
+        assert isinstance(record["fit"]["base"], dict)
+        for base in ("nan", 2, None):
+            write_tensors(path, tensors, record | {"fit": record["fit"] | {"base": base}})
+            with refused(path, error=DataError, traced=False):
+                load_density(path)
 
 
 def test_an_entry_of_an_npz_that_is_no_array_is_named(tmp_path):

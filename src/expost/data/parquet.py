@@ -293,8 +293,9 @@ def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count:
             raise DataError(
                 f"{name} has other columns than {first}: it {differences(names, schema.names)}; give files of one kind"
             )
-        for title in names:
-            ours, theirs = kind_of(schemas[first].field(title).type), kind_of(schema.field(title).type)
+        for index, title in enumerate(names):  # by place: Arrow does not find every name that it gives
+            ours = kind_of(schemas[first].field(index).type)
+            theirs = kind_of(schema.field(schema.names.index(title)).type)
             if names.count(title) == 1 and ours != theirs and "empty" not in (ours, theirs):
                 raise DataError(f"{name} has {theirs} in column '{title}', {first} has {ours}; give files of one kind")
     kinds = [kind_of(schemas[first].field(index).type) for index in range(len(names))]
@@ -322,6 +323,8 @@ def table_rows(files: Mapping[str, _Batches], schemas: Mapping[str, Any], count:
     def column(name: str) -> Cells:
         if name in read_texts:
             return read_texts[name][1]
+        if names.count(name) > 1:
+            raise DataError(f"{first} has {names.count(name)} columns called '{name}'; rename them")
         tables = [
             pa.Table.from_batches(list(read([name])), pa.schema([schemas[file].field(name)]))
             for file, read in files.items()

@@ -355,6 +355,8 @@ def _rows(table: Rows, used: Sequence[int]) -> tuple[Array, list[int]]:
             expected = widths
         if widths != expected:
             raise _unequal(name, titles, expected, widths)
+        if len(numbers) != part.count or begin + part.count > table.count:
+            raise DataError(f"{name} is damaged: it has other rows than it says, {table.count}; restore it")
         rows[begin : begin + part.count] = numbers
         begin += part.count
     if rows is None or begin != table.count:

@@ -408,6 +408,8 @@ def restore_part(
     Raises:
         DataError: if the fit is inconsistent.
     """
+    if not isinstance(statistics, Mapping):
+        raise DataError(f"the fit of its {fresh.name} is {statistics!r}, no record; restore the file or fit again")
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     saved = files.Saved(Path("memory"), fresh.name, fresh.options, dict(statistics), own)
     return type(fresh).restore(saved).to(precise_device(device))

@@ -16,17 +16,19 @@ LARGEST_CODE = 1e18
 DEEPEST = 100
 #: Most axes of codes: those of maps, (N, C, H, W).
 MOST_AXES = 4
+#: Most numbers of a code: what a file says is drawn from.
+MOST_NUMBERS = 2**24
 #: Dimensions from which a full covariance must be one that the codes determine.
 _LARGE = 1_024
 #: What codes may be stored as; narrower floats are for weights, and PyTorch does not compute in them.
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def check_int(name: str, value: object, minimum: int) -> None:
-    """Refuse an option that is not a whole number of at least `minimum`.
+def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Refuse an option that is not a whole number of at least `minimum`, and at most `maximum`, if that is given.
 
     Raises:
-        UsageError: if it is a bool, not integral, or too small.
+        UsageError: if it is a bool, not integral, too small or too large.
 
     Example:
         >>> check_int("components", 0, minimum=1)
@@ -36,6 +38,8 @@ def check_int(name: str, value: object, minimum: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UsageError(f"{name}={value!r} must be a whole number, at least {minimum}")
+    if maximum is not None and value > maximum:
+        raise UsageError(f"{name}={value!r} must be a whole number, at most {maximum:,}")
 
 
 def check_seed(value: object) -> None:
@@ -72,7 +76,10 @@ def check_float(name: str, value: object, minimum: float, *, above: bool = False
         ...
         expost.errors.UsageError: lr=-1 must be a finite number, above 0
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        number = False
     if not number or not _inside(float(value), minimum, above, below):  # type: ignore[arg-type]
         start = "above" if above else "at least"
         end = "" if math.isinf(below) else f" and below {below:g}"

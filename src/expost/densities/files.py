@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import expost
-from expost.densities.checks import MOST_AXES
+from expost.densities.checks import MOST_AXES, MOST_NUMBERS
 from expost.errors import DataError
 from expost.utils.hashing import hash_tensors
 from expost.utils.store import read_tensors, write_json, write_tensors
@@ -129,6 +129,8 @@ def check_size(saved: Saved) -> None:
     n, d = saved.statistics.get("n"), saved.statistics.get("d")
     if not (isinstance(n, int) and isinstance(d, int) and n > 0 and d > 0):
         raise DataError(f"{saved.path} does not say the codes' shape (n={n!r}, d={d!r}); restore the file or fit again")
+    if d > MOST_NUMBERS:
+        raise DataError(f"{saved.path} has codes of {d} dimensions, more than {MOST_NUMBERS:,}; restore the file")
     shape = saved.statistics.get("shape", [d])
     sides = isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape)
     if not sides or not 1 <= len(shape) < MOST_AXES or math.prod(shape) != d:

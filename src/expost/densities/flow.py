@@ -187,7 +187,7 @@ class Flow(JointDensity):
 
     def _base(self, x: Tensor, held_out: Tensor) -> GaussianMixture | None:
         """Return a mixture of whitened codes; None if held-out ones are no likelier under it than under N(0, I)."""
-        components = default_components(*x.shape, self.components)
+        components = default_components(len(x), x.shape[1], self.components)
         if components == 1:
             return None
         mixture = self._mixture(components)

@@ -39,6 +39,8 @@ from expost.errors import UsageError
 _AT_ONCE = 2**24
 #: Draws of time and noise with which a held-out code is judged.
 _DRAWS = 4
+#: Most steps of a path, and most probes: samples and likelihoods must come to an end, whatever a file says.
+_MOST = 1_000
 #: Nodes of the integral of the divergence for every step of Runge and Kutta.
 _NODES = 1.5
 _EMBEDDING = "classes.embedding"
@@ -110,8 +112,8 @@ class FlowMatching(JointDensity):
         batch_size: Codes of a step; None is that of the network.
         lr: Largest learning rate.
         solver: "runge-kutta" or "dormand-prince".
-        ode_steps: Steps of Runge and Kutta, four evaluations of the network each; a density's integral has three nodes
-            for every two of them.
+        ode_steps: Steps of Runge and Kutta, at most 1,000, four evaluations of the network each; a density's integral
+            has three nodes for every two of them.
         tolerance: Error of a step of Dormand and Prince, relative to 1 + |y|, at least 1e-6.
         exact_divergence: Largest dimension with an exact divergence.
         probes: Random signs of the estimate above it.
@@ -154,8 +156,9 @@ class FlowMatching(JointDensity):
         for name in ("width", "batch_size"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=1)
-        for name in ("steps", "ode_steps", "probes"):
-            check_int(name, getattr(self, name), minimum=1)
+        check_int("steps", self.steps, minimum=1)
+        for name in ("ode_steps", "probes"):
+            check_int(name, getattr(self, name), minimum=1, maximum=_MOST)
         check_int("exact_divergence", self.exact_divergence, minimum=0)
         check_float("lr", self.lr, minimum=0, above=True)
         check_choice("solver", self.solver, ["runge-kutta", "dormand-prince"])

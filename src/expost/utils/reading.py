@@ -56,6 +56,9 @@ def unreadable(path: Path | str, error: Exception) -> DataError:
     return DataError(f"cannot read {path}: {reason}; make it readable")
 
 
+#: Most digits of a whole number: it fits into a float, as numbers of JSON are expected to.
+_DIGITS = 308
+
 DEEPEST = 64
 """Levels of JSON that are read; no file of expost has ten."""
 
@@ -64,7 +67,7 @@ def parsed(text: str | bytes) -> Any:
     """Return what JSON says.
 
     Raises:
-        ValueError: if it is none, nested too deeply, or has a number of thousands of digits; it says which.
+        ValueError: if it is none, nested too deeply, or has a whole number that no float holds; it says which.
 
     Example:
         >>> parsed("[" * 10_000)
@@ -73,19 +76,23 @@ def parsed(text: str | bytes) -> Any:
         ValueError: it is nested too deeply
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_whole)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    except ValueError:  # Python's limit, above which conversion takes a time that is quadratic in the digits
-        raise ValueError("it holds a whole number of thousands of digits") from None
     level = [value]
     for _ in range(DEEPEST):
         level = [each for holder in level if isinstance(holder, dict | list) for each in _inside(holder)]
         if not level:
             return value
     raise ValueError(_TOO_DEEP)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:  # some thousands also take a time that is quadratic in them
+        raise ValueError(f"it holds a whole number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _inside(holder: dict[str, Any] | list[Any]) -> list[Any]:
