@@ -447,7 +447,11 @@ def test_rows_that_a_table_does_not_have_are_refused(tmp_path):
 
 def test_a_part_of_a_density_that_has_no_record_is_refused(tmp_path):
     codes = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-    for name, options in {"reduced": {"base": "gaussian", "rank": 1}, "flow": {"components": 2, "steps": 1}}.items():
+    kinds: dict[str, dict[str, Any]] = {
+        "reduced": {"base": "gaussian", "rank": 1},
+        "flow": {"components": 2, "steps": 1},
+    }
+    for name, options in kinds.items():
         far = codes + 40 * (torch.arange(200) % 2)[:, None]
         path = make_density(name, **options).fit(far).save(tmp_path / f"{name}.safetensors")
         tensors, record = read_tensors(path)

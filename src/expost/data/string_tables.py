@@ -203,7 +203,7 @@ def _refuse_title(sheet: Sheet, header: Sequence[str]) -> None:
     if len(header) > 1 or len(sheet.head) < 2:
         return
     line, row = sheet.head[1]
-    cells = next(csv.reader(row[:1], delimiter=sheet.delimiter, skipinitialspace=True))
+    cells = next(csv.reader(row[0].splitlines()[:1], delimiter=sheet.delimiter, skipinitialspace=True), [])
     if len(cells) > 1 and any(plain(cell) in ("smiles", *STRING_COLUMNS) for cell in cells):
         raise DataError(
             f"{sheet.path}, line {line}: {len(cells)} names of columns below '{header[0][:40]}'; remove the lines above"

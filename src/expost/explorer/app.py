@@ -23,6 +23,8 @@ MONOSPACE = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
 
 #: Events that wait at once; a page that opens makes four. More are refused.
 MOST_WAITING = 1_000
+#: Open pages that the server remembers; the one that was used the longest ago begins anew where there are more.
+MOST_SESSIONS = 256
 
 
 def application(explored: Explored, largest: int) -> tuple[App, Requests]:
@@ -81,4 +83,5 @@ def build(explored: Explored, largest: int) -> gr.Blocks:
             with gr.Tab("Interpolate"):
                 interpolating(blocks, explored, largest)
     blocks.queue(default_concurrency_limit=2, max_size=MOST_WAITING, api_open=False)
+    blocks.state_session_capacity = MOST_SESSIONS
     return blocks

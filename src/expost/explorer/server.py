@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from expost.errors import UsageError
+from expost.explorer.memory import keep_small
 
 #: Ports that are tried where none is asked for.
 PORTS = range(7860, 7880)
@@ -105,6 +106,7 @@ class Server:
                 ended.set()
 
         threading.Thread(target=serve).start()
+        keep_small(ended)
         # an event: in Python 3.11 a thread whose join is interrupted counts as ended, and the socket closed too soon
         try:
             while not ended.is_set() and not (stopped is not None and stopped.is_set()):
