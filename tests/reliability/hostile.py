@@ -555,7 +555,7 @@ def _tables(folder: Path) -> dict[str, Reader]:
         "CSV, gzip": Reader(load_examples, gzipped, in_gzip),
         "parquet": Reader(load_examples, parquets, share=0.5),
         "Arrow": Reader(load_examples, arrows, share=0.5),
-        "HDF5": Reader(load_examples, {"a.h5": hdf5(named), "b.h5ad": hdf5(cells)}, share=0.05),
+        "HDF5": Reader(load_examples, {"a.h5": hdf5(named), "b.h5ad": hdf5(cells)}, share=0.02),
         "strings": Reader(read_string_path, strings, in_gzip_or_plain, share=2),
         "strings or numbers": Reader(strings_read, texts | strings, in_gzip_or_plain),
     }

@@ -223,7 +223,7 @@ def test_killed_before_any_change_of_a_file_a_command_goes_on(forked, starts, un
     case = CASES[name]
     expected, whole = undisturbed(name)
     moments = range(1, whole.changes + 1)
-    wanted = times(1 if case.slow else 3, 60)
+    wanted = times(1 if case.slow else 3, 30)
     chosen = moments if len(moments) <= wanted else sorted(random.Random(name).sample(moments, wanted))
     for at in chosen:
         print(f"{name}: killed before change {at} of {whole.changes}")
@@ -264,7 +264,7 @@ def test_stopped_by_a_signal_a_command_says_so_in_one_line_and_goes_on(forked, s
     expected, whole = undisturbed(name)
     # the last changes remove and unlock what the command has used: a signal then comes when all is done
     moments = range(1, max(2, whole.changes - 4))
-    wanted = times(1, 25)
+    wanted = times(1, 12)
     chosen = moments if len(moments) <= wanted else sorted(random.Random(f"{name} {number}").sample(moments, wanted))
     for at in chosen:
         print(f"{name}: {number.name} before change {at} of {whole.changes}")
@@ -319,7 +319,7 @@ def loses_nothing(
 def test_on_a_disk_that_is_full_a_command_fails_in_one_line_and_loses_nothing(forked, starts, undisturbed, name):
     case = CASES[name]
     expected, whole = undisturbed(name)
-    wanted = times(1 if case.slow else 3, 40)
+    wanted = times(1 if case.slow else 3, 20)
     moments = range(1, whole.changes + 1)
     chosen = moments if len(moments) <= wanted else sorted(random.Random(name).sample(moments, wanted))
     for at in chosen:

@@ -318,7 +318,7 @@ def rounds(name: str, short: int, long: int) -> int:
 @pytest.mark.parametrize("name", KINDS)
 def test_codes_made_by_chance_are_fitted_to_their_width_or_refused_with_the_reason(name: str) -> None:
     lost, tried = [], 0
-    for case in map(case_of, range(rounds(name, 25, 1300))):
+    for case in map(case_of, range(rounds(name, 25, 600))):
         tried += 1
         options = {"covariance": "diag"} if tried % 3 == 0 else {}
         if wrong := broken(name, case.z, **options):
