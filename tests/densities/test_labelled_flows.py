@@ -17,7 +17,7 @@ from expost.densities import (
     load_density,
     make_labelled,
 )
-from expost.densities.grouped import Grouped, embed
+from expost.densities.grouped import Grouped, centers_of, embed, spread_of
 from expost.densities.labels import read_labels
 from expost.densities.standards import Whitened
 from expost.errors import DataError, UsageError
@@ -316,3 +316,16 @@ def test_a_density_that_takes_labels_is_fitted_once_and_any_other_for_each_class
     assert each.given(0).name == "flow"
     with pytest.raises(UsageError, match="unknown density 'flo', did you mean 'flow'"):
         make_labelled("flo")
+
+
+def test_where_classes_lie_about_the_mean_of_all_codes_in_closed_form() -> None:
+    """A^-1 (m_c - m), with m the mean of all codes, not of the classes' means nor of one of them."""
+    z = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z[:10] += 5
+    classes, index = read_labels(np.repeat([0, 1], [10, 30]), 40, None)
+    groups = Grouped.of(z, classes, index, Whitened, (2,), 1e-6)
+    centers = centers_of(groups.means, groups.standard, groups.counts)
+    expected = groups.standard.whiten(torch.stack([z[:10].mean(0), z[10:].mean(0)]) - z.mean(0)).float()
+    torch.testing.assert_close(centers, expected)
+    spread = 1 + 0.25 * expected[0].square() + 0.75 * expected[1].square()
+    torch.testing.assert_close(spread_of(centers, groups.counts), spread)
