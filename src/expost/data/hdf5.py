@@ -85,6 +85,8 @@ def _rehearse(path: Path) -> None:
     Raises:
         DataError: if it takes longer than five seconds and one for each megabyte, or the process dies of it.
     """
+    if getattr(sys, "frozen", False):  # `sys.executable` is a program of its own then, and no Python
+        return
     seconds = _SECONDS + path.stat().st_size // 2**20
     command = [sys.executable, "-P", str(Path(__file__).with_name("hdf5_rehearsal.py")), str(path), str(seconds)]
     try:
