@@ -19,7 +19,7 @@ from expost.types import Data
 
 _LEVELS = 128
 """With so many levels of grey from the darkest to the lightest, what images were scaled by is not looked at."""
-_LOOKED_AT = 2048  # rows that are searched for what they may stand for
+_LOOKED_AT = 2**22  # numbers of the first rows that are searched for what they may stand for
 _MARKS = (-999, -9999, -99, -99999, -1, 999, 9999, 99999)  # what stands for a missing value in many tables
 _NAMED = 5
 
@@ -65,7 +65,7 @@ def misread(data: Data) -> list[str]:
     x = data.train.x
     if x.dim() != 2 or not len(x):
         return []
-    x = x[:_LOOKED_AT]
+    x = x[: max(2, _LOOKED_AT // x.shape[1])]
     return [*_flattened(x), *_marks(x, data.columns)]
 
 
