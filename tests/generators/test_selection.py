@@ -76,7 +76,8 @@ def test_of_a_long_roll_a_kernel_density_is_kept():
 
 
 def test_of_a_ring_flow_matching_is_kept_beside_a_small_mixture():
-    options = {"flow-matching.steps": 300, "flow-matching.width": 64, "flow-matching.lr": 4e-3, "gmm.components": 5}
+    options = {"flow-matching.steps": 300, "flow-matching.width": 64, "flow-matching.lr": 4e-3}
+    options |= {"gmm.components": 5, "flow.components": 1}
     found = select("auto", BRIEF | {"kde.bandwidth": "scott"} | options, ring(1000, 0), ring(400, 1))
     assert found.name == "flow-matching"
     assert isinstance(found.density, TractableDensity)

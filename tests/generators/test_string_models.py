@@ -109,7 +109,8 @@ def test_commands_write_lines(run, tmp_path):
     assert all(parse_expression(line) for line in lines)
     pairs = [line.split("\t") for line in expost.reconstruct(run, tmp_path / "r.txt", n=10).read_text().splitlines()]
     assert len(pairs) == 10
-    assert [first for first, _ in pairs] == run.string_generator("cpu").codec.decode(run.data().test.x[:10])
+    test = run.data().test
+    assert [first for first, _ in pairs] == run.string_generator("cpu").codec.decode(test.x[test.spread(10)])
     rows = [r.split("\t") for r in expost.interpolate(run, tmp_path / "i.txt", n=3, steps=5).read_text().splitlines()]
     assert [len(row) for row in rows] == [5, 5, 5]
     with pytest.raises(UsageError, match=r"cannot write this as 's\.png'"):
