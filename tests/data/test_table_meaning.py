@@ -244,6 +244,7 @@ def test_numbers_in_parquet_of_every_type(tmp_path):
         ('"a","b, c"', lambda i: f'"{A[i]}","{i}"', ("a", "b, c"), ""),
         ("a, b", lambda i: f"{A[i]}, {i}", ("a", "b"), ""),
         ("", lambda i: f"{A[i]},{i}", ("f0", "f1"), ""),
+        ("", lambda i: "0,1,2" if i == 0 else f"{A[i]},{A[-i]},{i}.5", ("f0", "f1", "f2"), ""),  # a row, not names
         ("", lambda i: f"{A[i]},{i},{'?' if i == 0 else 'xy'[i % 2]}", ("f0", "f1"), "line 1 holds no names"),
         ("", lambda i: f"{A[i]},{i},iris {'uv'[i % 2]}", ("f0", "f1"), "labels: column 'f2', 2 classes"),
         (

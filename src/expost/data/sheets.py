@@ -280,9 +280,12 @@ def header_of(sheet: Sheet) -> Header:
         return Header([word.strip() for word in sheet.above], True, 0, (), ("columns named by the comment above",))
     if not numbers:
         return Header(first, True, 1)
+    years = all(len(value) == 4 for value in values)
     if not words and "" not in first:
         fractions = [any(not _is_whole(row[index]) for row in body) for index in numbers]
-        counts = _ascend(values, least=4) or _is_scale(values) or (all(fractions) and _ascend(values, least=2))
+        counts = (
+            _ascend(values, least=4) or _is_scale(values) or (years and all(fractions) and _ascend(values, least=2))
+        )
         if counts and any(fractions):
             return Header(first, True, 1, (), (f"line 1 ({values[0]}, {values[1]}, ...) taken for names",))
         return Header(numbered, False, 0)
@@ -291,7 +294,6 @@ def header_of(sheet: Sheet) -> Header:
             f"{sheet.path}, line {sheet.head[0][0]} is neither names nor numbers: {first[numbers[0]]!r} is a number, "
             f"{first[names[0]]!r} stands above numbers; correct or remove that line"
         )
-    years = all(len(value) == 4 for value in values)
     if names or (not gaps and _ascend(values, least=2 if years else 3) and not _recurs(first, words, body)):
         return Header(first, True, 1, (), (f"line 1 ({', '.join(first)[:40]}) taken for names",) if numbers else ())
     if "" in first and not words and first[0] == "" and "" not in first[1:]:

@@ -263,13 +263,16 @@ def seal_broken(record: Mapping[str, Any]) -> bool:
         >>> record = sealed({"epochs": 3})
         >>> seal_broken(record), seal_broken(record | {"epochs": 4}), seal_broken({"epochs": 4})
         (False, True, False)
-        >>> seal_broken({"epochs": 3, "sha257": record["sha256"]})
-        True
+        >>> seal_broken({"epochs": 3, "sha257": record["sha256"]}), seal_broken(record | {"epochs": float("nan")})
+        (True, True)
     """
-    if _SEAL in record:
-        return bool(record[_SEAL] != sealed(record)[_SEAL])
-    texts = [key for key, value in record.items() if isinstance(value, str) and _HASH.fullmatch(value)]
-    return any(record[key] == sealed({k: v for k, v in record.items() if k != key})[_SEAL] for key in texts)
+    try:
+        if _SEAL in record:
+            return bool(record[_SEAL] != sealed(record)[_SEAL])
+        texts = [key for key, value in record.items() if isinstance(value, str) and _HASH.fullmatch(value)]
+        return any(record[key] == sealed({k: v for k, v in record.items() if k != key})[_SEAL] for key in texts)
+    except ValueError:  # NaN or infinity, which nothing with a checksum holds
+        return _SEAL in record
 
 
 def read_json(path: Path) -> Any:
