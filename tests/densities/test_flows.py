@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from expost.densities import Flow, FlowMatching, Gaussian, GaussianMixture, TractableDensity, load_density
-from expost.densities.flow import _log_prob, _Mixture, _Normal
+from expost.densities.flow import _log_base, _log_prob
 from expost.densities.linalg import whiten
 from expost.densities.paths import runge_kutta
 from expost.densities.training import Means, hold_out, in_batches, train
@@ -284,8 +284,7 @@ def test_the_gradient_is_that_of_the_likelihood(components: int) -> None:
     """The largest of every weight tensor, against central differences."""
     z = clusters(300, 0)
     density = Flow(components=components, transforms=2, width=4, steps=30, lr=0.01).fit(z)
-    chain, base = density._fitted(), density._fitted_base()
-    start = _Normal() if base is None else _Mixture(base)
+    chain, start = density._fitted(), _log_base(density._fitted_base())
     x = whiten(z, density.tensors["mean"], density.tensors["cholesky"])
     _log_prob(chain, x, None, start).mean().backward()  # type: ignore[no-untyped-call]
     sizes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, final
@@ -142,7 +142,7 @@ class Flow(JointDensity):
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU: every device takes the same steps
         held_out, training = hold_out(len(x), generator)
         base = None if groups is not None else self._base(x[training.to(x.device)], x[held_out.to(x.device)])
-        start = _Normal() if base is None else _Mixture(base)
+        start = _log_base(base)
         x = x.float()
         flow = self._network(x.shape[1], groups is not None).to(x.device)
         _start_at_identity(flow)
@@ -195,7 +195,7 @@ class Flow(JointDensity):
             mixture.fit(x)
         except DataError:  # so few of them differ
             return None
-        gained = lead(mixture.log_prob(held_out), _Normal().log_prob(held_out))
+        gained = lead(mixture.log_prob(held_out), _log_normal(held_out))
         return mixture if gained is not None and gained.clearly > 0 else None
 
     def _mixture(self, components: int) -> GaussianMixture:
@@ -264,7 +264,7 @@ class Flow(JointDensity):
     def _log_density(self, z: Tensor, c: int | None) -> Tensor:
         """Return the log-density of codes, shape (N,), float64, of class number c."""
         fit, flow, base = self.tensors, self._fitted(), self._fitted_base()
-        start = _Normal() if base is None else _Mixture(base)
+        start = _log_base(base)
         given = None if c is None else fit[_EMBEDDING][c].double()
         x = whiten(z, fit["mean"] if c is None else fit["mean"][c], fit["cholesky"])
         parts = torch.split(x, self._rows_at_once(self.dim))
@@ -315,30 +315,28 @@ def _start_at_identity(flow: Any) -> None:
                 weight.zero_()
 
 
-class _Normal:
-    """N(0, I), where a flow arrives."""
-
-    def log_prob(self, u: Tensor) -> Tensor:
-        """Return its log-density, shape (N,)."""
-        return -0.5 * (u.square().sum(1) + u.shape[1] * LOG_2PI)
+def _log_normal(u: Tensor) -> Tensor:
+    """Return the log-density of N(0, I), shape (N,)."""
+    return -0.5 * (u.square().sum(1) + u.shape[1] * LOG_2PI)
 
 
-class _Mixture(_Normal):
-    """A mixture, where a flow arrives; its density has gradients."""
+def _log_base(mixture: GaussianMixture | None) -> Callable[[Tensor], Tensor]:
+    """Return the log-density of what a flow arrives at, a mixture or N(0, I), in the precision of its argument."""
+    if mixture is None:
+        return _log_normal
+    tensors = mixture.tensors
 
-    def __init__(self, mixture: GaussianMixture) -> None:
-        self._tensors = mixture.tensors
-
-    def log_prob(self, u: Tensor) -> Tensor:
-        """Return its log-density, shape (N,), in the precision of u."""
-        components = Components(**{name: tensor.to(u.dtype) for name, tensor in self._tensors.items()})
+    def log_mixture(u: Tensor) -> Tensor:
+        components = Components(**{name: tensor.to(u.dtype) for name, tensor in tensors.items()})
         return log_density(u, components, COVARIANCES["full"])
 
+    return log_mixture
 
-def _log_prob(flow: Any, x: Tensor, given: Tensor | None, base: _Normal) -> Tensor:
+
+def _log_prob(flow: Any, x: Tensor, given: Tensor | None, base: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the log-density of whitened codes, shape (N,), of classes with the embeddings `given` (N, e), if any."""
     if not len(x):
         return x.new_zeros(0)
     u, log_determinant = flow(given).call_and_ladj(x)
-    log_prob: Tensor = log_determinant + base.log_prob(u)
+    log_prob: Tensor = log_determinant + base(u)
     return log_prob
