@@ -110,6 +110,11 @@ class Split:
         """
         return torch.linspace(0, len(self) - 1, min(n, len(self)), dtype=torch.float64).round().long()
 
+    def across(self, n: int) -> Split:
+        """Return the examples of `spread`, with their labels."""
+        rows = self.spread(n)
+        return Split(self.x[rows], None if self.y is None else self.y[rows])
+
 
 @dataclass(frozen=True)
 class Data:

@@ -90,7 +90,6 @@ def data(
 
 
 def _tensors(loaded: Data, config: DataConfig, out: str | None) -> DataShown:
-
     from expost.examples import kind_of_data
     from expost.examples.outputs import check_output
 

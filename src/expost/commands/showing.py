@@ -20,7 +20,6 @@ from expost.utils.progress import say
 
 if TYPE_CHECKING:
     from expost.densities import Density
-    from expost.types import Split
 
 
 @takes(picture=PICTURE)
@@ -118,7 +117,9 @@ def reconstruct(
     path = check_output(Path(out) if out is not None else within(opened.folder, usual), examples.pairs)
     look_of(picture, path, "")
     data = opened.data()
-    chosen = _spread(data.test, n)
+    if n < 1:
+        raise UsageError(f"n is {n}; ask for at least 1 example")
+    chosen = data.test.across(n)
     name = "its reconstruction" if len(chosen) == 1 else "their reconstructions"
     title = f"{counted(len(chosen), 'test example')} of {data_words(opened)} and {name} by {opened.config.model.name}"
     labels = data.labels(chosen)
@@ -244,10 +245,3 @@ def _taken(asked: str | None, fitted: Mapping[str, Density]) -> str | None:
         return asked
     say(taken.line)
     return taken.name
-
-
-def _spread(split: Split, n: int) -> Split:
-    if n < 1:
-        raise UsageError(f"n is {n}; ask for at least 1 example")
-    rows = split.spread(n)
-    return type(split)(split.x[rows], None if split.y is None else split.y[rows])

@@ -144,7 +144,7 @@ class Strings(Examples):
         if wish.look.scale is not None or wish.look.across is not None:
             raise UsageError("scale and columns are of images; leave them out for strings")
         strings = self.string_generator(generator)
-        x = data.test.x[data.test.spread(LINES)]
+        x = data.test.across(LINES).x
         both = list(zip(strings.codec.decode(x), strings.reconstruct(x), strict=True))
         same = sum(original == back for original, back in both)
         title = f"{counted(len(both), 'test string')}, {same} reconstructed exactly"

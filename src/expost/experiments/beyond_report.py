@@ -134,7 +134,7 @@ def figure(run: Run, densities: Sequence[str], device: str = "auto", n: int = 16
         n: Images of each kind.
     """
     generator, test = run.generator(device), run.data().test
-    x = test.x[test.spread(n)]
+    x = test.across(n).x
     strips = [("test images", x), ("their reconstructions", generator.reconstruct(x))]
     strips += [(f"samples: {WORDS.get(name, name)}", generator.sample(n, name, seed=0)) for name in densities]
     drawn = [(caption, pictures.grid(pictures.to_bytes(images), n)) for caption, images in strips]

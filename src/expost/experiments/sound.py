@@ -219,7 +219,7 @@ def _write_sounds(run: Run, row: str, folder: Path, device: str) -> None:
     kind = examples_of(run.config)
     assert isinstance(kind, Sound)
     generator, test = run.generator(device), run.data().test
-    x = test.x[test.spread(HEARD)]
+    x = test.across(HEARD).x
     heard = {"recordings": x, "reconstructions": to_bytes(generator.reconstruct(x))}
     for name in dict.fromkeys((prior_of(row), *ex_post_of(row))):
         heard[f"samples-{name}"] = to_bytes(generator.sample(HEARD, name, seed=0))

@@ -197,7 +197,7 @@ def figure(runs: Mapping[str, tuple[str | None, Run]], device: str = "auto", n: 
     sections = []
     for name, (prior, run) in runs.items():
         model, data = run.generator(device), run.data()
-        x = data.test.x[data.test.spread(n)]
+        x = data.test.across(n).x
         strips = [("test images", x), ("Rec: their reconstructions", model.reconstruct(x))]
         for column, key in (("N", prior), ("GMM", "gmm")):
             if key in model.densities:

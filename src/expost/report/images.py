@@ -102,8 +102,7 @@ def _shrunk(images: Tensor, scale: int | None) -> str:
 
 def image_glance(subject: Subject) -> Glance:
     """Return strips of test images, their reconstructions and samples."""
-    test = subject.data.test
-    x = test.x[test.spread(GLANCED)]
+    x = subject.data.test.across(GLANCED).x
     density = subject.density
     samples: tuple[Picture, ...] = ()
     if density is not None:

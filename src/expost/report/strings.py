@@ -48,8 +48,7 @@ def _structure(subject: Subject) -> Structure:
 
 def string_reconstructions(subject: Subject) -> list[Block]:
     """Return test strings beside their reconstructions."""
-    test = subject.data.test
-    rows = test.x[test.spread(RECONSTRUCTED)]
+    rows = subject.data.test.across(RECONSTRUCTED).x
     originals, back = _codec(subject).decode(rows), _generator(subject).reconstruct(rows)
     table = []
     for first, second in zip(originals, back, strict=True):
@@ -162,8 +161,7 @@ def string_neighbours(subject: Subject) -> list[Block]:
         index = int(distances.argmin())
         distance = int(distances[index])
         rows.append((_code(text), _code(pool[index]), Cell(str(distance), "a copy" if distance == 0 else "", "number")))
-    test = subject.data.test
-    held_out = [text for text in _codec(subject).decode(test.x[test.spread(HELD_OUT)]) if text]
+    held_out = [text for text in _codec(subject).decode(subject.data.test.across(HELD_OUT).x) if text]
     typical = np.median([edit_distances(text, pool).min() for text in held_out]) if held_out else float("nan")
     part = "all" if len(pool) == len(train) else f"{len(pool):,} of"
     note = (
@@ -216,8 +214,7 @@ def string_interpolations(subject: Subject) -> list[Block]:
 
 def string_glance(subject: Subject) -> Glance:
     """Return a few test strings, their reconstructions and samples."""
-    test = subject.data.test
-    rows = test.x[test.spread(GLANCED)]
+    rows = subject.data.test.across(GLANCED).x
     strings, density = _generator(subject), subject.density
     samples: tuple[tuple[Cell, ...], ...] = ()
     if density is not None:

@@ -92,7 +92,7 @@ class Subject:
     @cached_property
     def typical_distance(self) -> float:
         """The median distance of test examples to their nearest training examples, as a yardstick."""
-        distances, _ = self.nearest_training(to_unit(self.data.test.x[self.data.test.spread(100)]))
+        distances, _ = self.nearest_training(to_unit(self.data.test.across(100).x))
         return float(distances.median())
 
 

@@ -143,8 +143,7 @@ def interpolations(subject: Subject) -> list[Block]:
 
 def glance(subject: Subject) -> Glance:
     """Return a few test rows, their reconstructions and samples."""
-    test = subject.data.test
-    x = test.x[test.spread(GLANCED)]
+    x = subject.data.test.across(GLANCED).x
     density = subject.density
     drawn = () if density is None else tuple(_cells(each) for each in _drawn(subject, density)[:GLANCED])
     names = names_of(subject)

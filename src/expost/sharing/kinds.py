@@ -105,8 +105,7 @@ def _show_images(run: Run, generator: Generator, show_data: bool, folder: Path) 
         save_fitting(lambda n: grid(paths[: 8 * n], 8), (8, 6, 4, 2, 1), folder / INTERPOLATIONS)
         pictures.append((INTERPOLATIONS, f"Paths between codes drawn from {name}, a row each"))
     if show_data:
-        part = run.data().test
-        test = part.x[part.spread(40)]
+        test = run.data().test.across(40).x
         back = to_bytes(generator.reconstruct(test))
         save_fitting(lambda n: pairs(test[:n], back[:n], min(n, 10)), (40, 20, 10, 5, 2, 1), folder / RECONSTRUCTIONS)
         pictures.append((RECONSTRUCTIONS, "Test examples, and below each its reconstruction"))
@@ -120,8 +119,7 @@ def _show_strings(run: Run, generator: Generator, show_data: bool, folder: Path)
         drawn = (text for text in strings.sample(3 * STRINGS, name) if text is not None)
         lines += [f"sampled from {name}:", *list(dict.fromkeys(drawn))[:STRINGS]]
     if show_data:
-        part = run.data().test
-        test = part.x[part.spread(STRINGS)]
+        test = run.data().test.across(STRINGS).x
         back = zip(strings.codec.decode(test), strings.reconstruct(test), strict=True)
         lines += ["test examples -> their reconstructions:", *(f"{a} -> {b or '(no end)'}" for a, b in back)]
     return Shown(text=tuple(lines))
