@@ -201,11 +201,15 @@ def climb(task: Rungs, device: str) -> dict[str, Any]:
             }
             for subject in fixed
         }  # fmt: skip
-        if AUTO in missing:
-            made[AUTO] = _choose(task, run, data, codes, held_out, protocol, device)
-        for subject, cell in made.items():
+
+        def keep(subject: str, cell: Mapping[str, Any]) -> None:
             found[subject] = {"asked": _asked(task, run, subject, asked), "hardware": hardware(device), **cell}
             write_json(task.file(subject), found[subject])
+
+        for subject, cell in made.items():
+            keep(subject, cell)
+        if AUTO in missing:  # last, since it takes the longest
+            keep(AUTO, _choose(task, run, data, codes, held_out, protocol, device))
     return {
         "cells": {
             subject: {key: value for key, value in found[subject].items() if key != "asked"}
@@ -243,7 +247,10 @@ def _fit(
 def _choose(
     task: Rungs, run: Run, data: Data, codes: torch.Tensor, held_out: torch.Tensor, protocol: Protocol, device: str
 ) -> dict[str, Any]:
-    """Choose a density by the likelihood of validation codes, and score its samples; nothing is saved with the run."""
+    """Choose a density by the likelihood of validation codes, and score its samples; nothing is saved with the run.
+
+    Candidates have their default seed in every run, as in `expost fit --density auto`.
+    """
     generator = run.generator(device)
     options = {f"{name}.{key}": value for name in LADDER for key, value in task.size.options.get(name, {}).items()}
     started = time.perf_counter()
