@@ -387,6 +387,7 @@ def test_a_density_and_its_options_are_chosen_by_held_out_likelihood(curve):
     mixture = quick(density_options={"components": "auto", "covariance": "diag"}).fit(curve)
     assert {trial["options"]["components"] for trial in mixture.selection_["trials"]} == {1, 2, 5, 10, 20, 50}
     assert mixture.density_.options["covariance"] == "diag"
+    assert mixture.density_.options["seed"] > 0  # of random_state
     assert not hasattr(mixture.set_params(density_options=None).fit(curve), "selection_")
     with pytest.raises(UsageError, match="option 'components' is of no candidate"):
         quick(density="auto", density_options={"components": 3}).fit(curve)

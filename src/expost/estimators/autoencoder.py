@@ -34,7 +34,7 @@ from expost.densities.units import Units
 from expost.errors import DataError, UsageError
 from expost.estimators.columns import StandardRows, require_finite
 from expost.estimators.fitting import ExactFunctions, train
-from expost.generators.selection import asked, select
+from expost.generators.selection import AUTO, asked, select
 from expost.models.autoencoder import build
 from expost.models.latents import LATENTS
 from expost.models.presets import configure
@@ -86,7 +86,7 @@ class RegularizedAutoencoder(
         lr: Initial learning rate of Adam.
         validation_fraction: Part of the rows held out from training, above 0 and below 1; at least one row.
         density: Name of a density, for example gmm, gaussian, kde; see `expost.densities.DENSITIES`. auto chooses one
-            by the likelihood of held-out codes; see `expost.generators.selection`.
+            by the likelihood of held-out codes, with the densities' own seeds; see `expost.generators.selection`.
         density_options: Its options, of which auto ones are chosen in the same way: {"components": "auto"}. Where a
             mixture's `components` are not among them, there is one for every 5 (d + 1) rows, from 1 to 10.
         draws: Importance samples per row in `score_samples`, an even number; rows that they leave loose take more. 0
@@ -317,6 +317,8 @@ class RegularizedAutoencoder(
     def _fit_density(self, codes: Tensor, seed: int) -> None:
         options = dict(self.density_options or {})
         if asked(self.density, options):
+            if self.density != AUTO and "seed" in make_density(self.density).options:
+                options = {"seed": seed} | options
             chosen = select(self.density, options, codes)
             self.density_, self.selection_ = chosen.density, chosen.record()
             return
